@@ -1,0 +1,245 @@
+"""AV-MNIST: weakened handwritten digits with spoken digits in noise (Vielzeuf et al., 2018)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.avmnist_files import (
+    RATE,
+    Mnist,
+    Recordings,
+    open_multibench,
+    read_clips,
+    read_mnist,
+    read_recordings,
+)
+from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.splits import SHARES
+from mst_distill.benchmarks.weakening import scale_to_unit, weaken
+from mst_distill.samples import SPLITS
+
+DYNAMIC_RANGE = 80
+"""Decibels below a spectrogram's peak at which it is cut off, so that gaps do not set the scale."""
+
+
+class AVMNIST(SampleSource):
+    """One pair of an image and a spoken digit in noise for every image of MNIST, from raw files.
+
+    Images are weakened by `weaken`. Audio is a recording of the same digit, padded or cut at its
+    end to 0.999 s at 8 kHz (7,992 samples, 0.7 % of the Free Spoken Digit Dataset are longer), plus
+    as much of a noise clip, as the logarithm of its power spectrogram: Hann windows of 222 samples
+    give 112 frequencies from 0 to 4 kHz, a hop of 72 samples gives 112 frames. It is cut off 80 dB
+    below its peak and scaled to [0, 1] for each sample.
+
+    The leak-free split keeps MNIST's own test set and takes a fifth of every digit's training
+    images for validation; speakers and noise clips are dealt 60 / 20 / 20, at least one to each
+    split, and drawn with replacement within the split. `index` says who with whom: ``group`` is
+    the speaker; ``image``, ``recording`` and ``noise`` are rows, images and files in order, and
+    ``offset`` is the sample at which the noise starts.
+
+    Args:
+        protocol: ``heldout`` fits the projection on train alone, ``random`` on all.
+        mnist: Folder of the four MNIST idx .gz files.
+        speech: Folder of ``{digit}_{speaker}_{take}.wav``, of any sampling rate.
+        noise: Folder of noise clips (wav, flac, ogg, mp3), of any sampling rate.
+        kept_energy: Share of the images' variance that stays, in (0, 1].
+        snr_db: Power of the recording over that of the noise beside it, in dB.
+        pair_seed: Decides split and pairs; fixed, so that seeds of a run share them.
+        size: Frequencies and frames of a spectrogram.
+
+    Raises:
+        FileNotFoundError: A folder or one of MNIST's files is missing; says what to put where.
+        ValueError: A file is damaged or does not fit (see `avmnist_files`), there are fewer than
+            three speakers or clips, or a split's speakers never say a digit.
+    """
+
+    classes = tuple(str(digit) for digit in range(10))
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        mnist: str,
+        speech: str,
+        noise: str,
+        kept_energy: float = 0.25,
+        snr_db: float = 0.0,
+        pair_seed: int = 0,
+        size: int = 112,
+    ) -> None:
+        written, spoken = read_mnist(mnist), read_recordings(speech)
+        clip_files, clips = read_clips(noise)
+        self.files = [*written.files, *spoken.files, *clip_files]
+        self._snr_db = snr_db
+        self._size = size
+        self._length = RATE // (size - 1) * (size - 1)
+        self._recordings = [wave[: self._length] for wave in spoken.waves]
+        self._clips = [np.resize(clip, max(len(clip), self._length)) for clip in clips]
+        offsets = np.array([len(clip) - self._length + 1 for clip in self._clips])
+        self.index = _pair(written, spoken, offsets, np.random.default_rng(pair_seed))
+        fit = self.index if protocol == "random" else self.index.query("split == 'train'")
+        self._images = weaken(written.images, written.images[fit["image"]], kept_energy)
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``, low frequencies first."""
+        return {
+            "image": self._images[part["image"]].reshape(-1, 1, 28, 28),
+            "audio": scale_to_unit(_log_power(self._mix(part), self._size)),
+        }
+
+    def _mix(self, part: pd.DataFrame) -> np.ndarray:
+        """Recordings plus noise, ``(n, length)`` float32."""
+        speech = np.zeros((len(part), self._length), np.float32)
+        noise = np.empty_like(speech)
+        gain = np.empty((len(part), 1), np.float32)
+        draws = zip(part["recording"], part["noise"], part["offset"], strict=True)
+        for row, (recording, clip, offset) in enumerate(draws):
+            spoken = self._recordings[recording]
+            speech[row, : len(spoken)] = spoken
+            noise[row] = self._clips[clip][offset : offset + self._length]
+            # Over the recording alone: its padding would make a short word a faint one.
+            gain[row] = np.sqrt(np.mean(spoken**2) / (np.mean(noise[row] ** 2) or 1))
+        return speech + noise * gain * np.float32(10 ** (-self._snr_db / 20))
+
+
+class MultiBenchAVMNIST(SampleSource):
+    """AV-MNIST as MultiBench ships it: ready arrays, already weakened, mixed and paired.
+
+    Both modalities are scaled to [0, 1] for each sample, so nothing is fitted. The leak-free split
+    keeps MultiBench's test part; speakers are not told in it, so they are not held apart. In
+    `index`, ``row`` counts train and test as one array.
+
+    Args:
+        protocol: Without effect here.
+        folder: Holds ``image/train_data.npy`` (60000, 784), ``audio/train_data.npy`` (60000, 112,
+            112), ``train_labels.npy`` and the same for test.
+        valid_share: Share of every digit's training samples that validate, in (0, 1).
+        split_seed: Decides which; fixed, so that seeds of a run share them.
+
+    Raises:
+        FileNotFoundError: The folder or a file is missing; says what to put where.
+        ValueError: An array is damaged, of the wrong shape or length, or a label is no digit.
+    """
+
+    classes = tuple(str(digit) for digit in range(10))
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        folder: str,
+        valid_share: float = SHARES["valid"],
+        split_seed: int = 0,
+    ) -> None:
+        self._train = open_multibench(folder, "train")
+        self._test = open_multibench(folder, "test")
+        self.files = [*self._train.files, *self._test.files]
+        train_count, test_count = len(self._train.labels), len(self._test.labels)
+        labels = np.concatenate([self._train.labels, self._test.labels])
+        rng = np.random.default_rng(split_seed)
+        ids = [f"train-{row:05d}" for row in range(train_count)]
+        ids += [f"test-{row:05d}" for row in range(test_count)]
+        self.index = pd.DataFrame(
+            {
+                "id": ids,
+                "group": ids,
+                "split": _hold_out_valid(labels, train_count, valid_share, rng),
+                "label": labels,
+                "row": np.arange(len(labels)),
+            }
+        )
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``."""
+        rows = part["row"].to_numpy()
+        image = _gather(self._train.image, self._test.image, rows)
+        audio = _gather(self._train.audio, self._test.audio, rows)
+        return {
+            "image": scale_to_unit(image).reshape(-1, 1, 28, 28),
+            "audio": scale_to_unit(audio)[:, None],
+        }
+
+
+def _pair(
+    written: Mnist, spoken: Recordings, offsets: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Split images, speakers and clips apart, then draw a recording and a clip for every image.
+
+    Args:
+        written: The images.
+        spoken: The recordings.
+        offsets: ``(clips,)``, at how many samples the noise can start.
+        rng: Decides the splits and the draws.
+    """
+    labels = written.labels
+    split = _hold_out_valid(labels, written.train_count, SHARES["valid"], rng)
+    speakers = np.unique(spoken.speakers)
+    split_of = dict(zip(speakers, _deal(len(speakers), "speakers in `speech`", rng), strict=True))
+    recording_split = np.array([split_of[speaker] for speaker in spoken.speakers])
+    clip_split = _deal(len(offsets), "clips in `noise`", rng)
+    recording = np.empty(len(labels), np.int64)
+    noise = np.empty(len(labels), np.int64)
+    for name in SPLITS:
+        images = np.flatnonzero(split == name)
+        noise[images] = rng.choice(np.flatnonzero(clip_split == name), len(images))
+        for digit in range(10):
+            choice = np.flatnonzero((recording_split == name) & (spoken.digits == digit))
+            if not len(choice):
+                heard = [speaker for speaker in speakers if split_of[speaker] == name]
+                raise ValueError(
+                    f"{spoken.files[0].parent}: no wav of digit {digit} by the speakers dealt to "
+                    f"{name!r} ({', '.join(heard)})"
+                )
+            said = images[labels[images] == digit]
+            recording[said] = rng.choice(choice, len(said))
+    return pd.DataFrame(
+        {
+            "id": [f"image-{i:05d}_{spoken.files[r].stem}" for i, r in enumerate(recording)],
+            "group": spoken.speakers[recording],
+            "split": split,
+            "label": labels,
+            "image": np.arange(len(labels)),
+            "recording": recording,
+            "noise": noise,
+            "offset": rng.integers(0, offsets[noise]),
+        }
+    )
+
+
+def _hold_out_valid(
+    labels: np.ndarray, train_count: int, share: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Split names: ``valid`` for a share of every digit in the first `train_count`, then test."""
+    split = np.repeat(np.array(["train", "test"]), [train_count, len(labels) - train_count])
+    for digit in range(10):
+        rows = rng.permutation(np.flatnonzero(labels[:train_count] == digit))
+        split[rows[: round(share * len(rows))]] = "valid"
+    return split
+
+
+def _deal(count: int, what: str, rng: np.random.Generator) -> np.ndarray:
+    """Split names for `count` speakers or clips, at random, at least one of each."""
+    if count < len(SPLITS):
+        raise ValueError(f"{count} {what}: at least {len(SPLITS)} are needed, one for each split")
+    valid, test = (max(1, round(SHARES[name] * count)) for name in ("valid", "test"))
+    return rng.permutation(np.repeat(np.array(SPLITS), [count - valid - test, valid, test]))
+
+
+def _log_power(waves: np.ndarray, size: int) -> np.ndarray:
+    """Spectrograms in dB, ``(n, 1, size, size)`` as (frequency, frame), of ``(n, length)``."""
+    import torch
+    from torchaudio.transforms import AmplitudeToDB, Spectrogram
+
+    transform = Spectrogram(n_fft=2 * (size - 1), hop_length=waves.shape[1] // (size - 1))
+    power = transform(torch.from_numpy(waves))
+    # The channel axis makes torchaudio cut every sample below its own peak, not below the batch's.
+    decibels: np.ndarray = AmplitudeToDB("power", top_db=DYNAMIC_RANGE)(power[:, None]).numpy()
+    return decibels
+
+
+def _gather(train: np.ndarray, test: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows of `train` followed by `test`, float32, without reading the others."""
+    gathered = np.empty((len(rows), *train.shape[1:]), np.float32)
+    in_train = rows < len(train)
+    gathered[in_train] = train[rows[in_train]]
+    gathered[~in_train] = test[rows[~in_train] - len(train)]
+    return gathered

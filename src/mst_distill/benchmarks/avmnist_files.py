@@ -1,0 +1,242 @@
+"""Raw files of AV-MNIST: MNIST's idx files, recordings, noise clips and MultiBench's arrays."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soundfile
+
+from mst_distill.samples import resolve_folder
+
+RATE = 8000
+"""Audio samples a second: the Free Spoken Digit Dataset's rate, to which all audio is brought."""
+
+_MNIST = (
+    "MNIST's four files, train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two of "
+    "t10k (as torchvision's MNIST downloads them),"
+)
+_SPEECH = (
+    "spoken digits named {digit}_{speaker}_{take}.wav (the folder recordings of the Free Spoken "
+    "Digit Dataset, github.com/Jakobovski/free-spoken-digit-dataset)"
+)
+_NOISE = (
+    "noise clips as wav, flac, ogg or mp3 (the folder audio of ESC-50, "
+    "github.com/karolpiczak/ESC-50)"
+)
+_MULTIBENCH = (
+    "MultiBench's AV-MNIST, image/{train,test}_data.npy, audio/{train,test}_data.npy and "
+    "{train,test}_labels.npy (linked from github.com/pliang279/MultiBench),"
+)
+_RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>.+)_\d+")
+
+
+@dataclass(frozen=True)
+class Mnist:
+    """All of MNIST, the training images first.
+
+    Attributes:
+        files: The four files.
+        images: ``(N, 784)`` float32 in [0, 1].
+        labels: ``(N,)`` digits.
+        train_count: How many of the N are training images.
+    """
+
+    files: list[Path]
+    images: np.ndarray
+    labels: np.ndarray
+    train_count: int
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """Spoken digits.
+
+    Attributes:
+        files: One file a recording, sorted.
+        waves: One float32 array a recording, mono, `RATE` samples a second.
+        digits: ``(R,)`` what is said.
+        speakers: ``(R,)`` who says it.
+    """
+
+    files: list[Path]
+    waves: list[np.ndarray]
+    digits: np.ndarray
+    speakers: np.ndarray
+
+
+@dataclass(frozen=True)
+class MultiBenchPart:
+    """MultiBench's train or test part.
+
+    Attributes:
+        files: The three files.
+        image: ``(N, 784)``, memory-mapped.
+        audio: ``(N, 112, 112)``, memory-mapped.
+        labels: ``(N,)`` digits.
+    """
+
+    files: list[Path]
+    image: np.ndarray
+    audio: np.ndarray
+    labels: np.ndarray
+
+
+def read_mnist(path: str | Path) -> Mnist:
+    """Read the four idx .gz files in the folder `path`.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: A file is no whole idx file of its kind, images are not 28 x 28, or images and
+            labels differ in number; the message names the file.
+    """
+    folder = resolve_folder(path, _MNIST)
+    files, images, labels = [], [], []
+    for part in ("train", "t10k"):
+        image_file = folder / f"{part}-images-idx3-ubyte.gz"
+        label_file = folder / f"{part}-labels-idx1-ubyte.gz"
+        files += [image_file, label_file]
+        images.append(_read_idx(image_file, dimensions=3))
+        labels.append(_read_idx(label_file, dimensions=1))
+        if images[-1].shape[1:] != (28, 28):
+            raise ValueError(f"{image_file}: images are {images[-1].shape[1:]}, expected (28, 28)")
+        _check_labels(label_file, labels[-1], len(images[-1]))
+    pixels = np.concatenate(images).reshape(-1, 784) / np.float32(255)
+    return Mnist(files, pixels, np.concatenate(labels).astype(np.int64), len(labels[0]))
+
+
+def read_recordings(path: str | Path) -> Recordings:
+    """Read the spoken digits in and below the folder `path`.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no wav.
+        ValueError: A wav's name does not fit ``{digit}_{speaker}_{take}.wav``, or it cannot be
+            read or holds no samples; the message names the file.
+    """
+    files = _find(path, {".wav"}, _SPEECH)
+    names = [_RECORDING.fullmatch(file.stem) for file in files]
+    for file, name in zip(files, names, strict=True):
+        if name is None:
+            raise ValueError(f"{file}: the name does not fit {{digit}}_{{speaker}}_{{take}}.wav")
+    return Recordings(
+        files,
+        [_read_wave(file) for file in files],
+        np.array([int(name["digit"]) for name in names if name]),
+        np.array([name["speaker"] for name in names if name]),
+    )
+
+
+def read_clips(path: str | Path) -> tuple[list[Path], list[np.ndarray]]:
+    """Read the noise clips in and below the folder `path`.
+
+    Returns:
+        The files, sorted, and a float32 array each, mono, `RATE` samples a second, without the
+        digital silence at its ends.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no clip.
+        ValueError: A clip cannot be read, holds no samples or only silence; the message names it.
+    """
+    files = _find(path, {".wav", ".flac", ".ogg", ".mp3"}, _NOISE)
+    # ESC-50 fills shorter sounds up to 5 s with zeros, which would be no noise to be mixed in.
+    clips = [np.trim_zeros(_read_wave(file)) for file in files]
+    for file, clip in zip(files, clips, strict=True):
+        if not len(clip):
+            raise ValueError(f"{file}: the clip is silent throughout; remove it")
+    return files, clips
+
+
+def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBenchPart:
+    """Open MultiBench's train or test part in the folder `path`, memory-mapped.
+
+    Raises:
+        FileNotFoundError: The folder or a file is missing.
+        ValueError: A file is no whole array, an array's shape is wrong, the arrays differ in
+            length, or a label is no digit; the message names the file.
+    """
+    folder = resolve_folder(path, _MULTIBENCH)
+    files = [folder / "image" / f"{part}_data.npy", folder / "audio" / f"{part}_data.npy"]
+    files.append(folder / f"{part}_labels.npy")
+    image = _open_array(files[0], (784,))
+    audio = _open_array(files[1], (112, 112))
+    labels = _open_array(files[2], ())
+    if len(audio) != len(image):
+        raise ValueError(f"{files[1]}: {len(audio)} spectrograms for {len(image)} images")
+    _check_labels(files[2], labels, len(image))
+    return MultiBenchPart(files, image, audio, labels.astype(np.int64))
+
+
+def _find(path: str | Path, suffixes: set[str], what: str) -> list[Path]:
+    folder = resolve_folder(path, what)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    if not files:
+        raise FileNotFoundError(
+            f"{folder.absolute()} holds no {sorted(suffixes)}: put {what} there"
+        )
+    return files
+
+
+def _read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """Unsigned bytes of an idx file: 0, 0, 8, `dimensions`, the sizes as big-endian int32, data."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()} is missing: put {_MNIST} there")
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: no whole gzip file ({error})") from error
+    header = 4 * (1 + dimensions)
+    if len(content) < header:
+        raise ValueError(f"{path}: {len(content)} bytes are less than the header's {header}")
+    magic, *shape = np.frombuffer(content[:header], ">i4").tolist()
+    if magic != 0x0800 + dimensions:
+        raise ValueError(
+            f"{path}: magic number {magic}, expected {0x0800 + dimensions} (unsigned bytes in "
+            f"{dimensions} dimensions)"
+        )
+    if len(content) - header != np.prod(shape):
+        raise ValueError(f"{path}: {len(content) - header} bytes of data do not fill {shape}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _read_wave(path: Path) -> np.ndarray:
+    try:
+        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path}: no audio that soundfile can read ({error})") from error
+    if not len(wave):
+        raise ValueError(f"{path}: holds 0 samples; remove it or fetch it again")
+    mono: np.ndarray = wave.mean(axis=1)
+    return mono if rate == RATE else _resample(mono, rate)
+
+
+def _resample(wave: np.ndarray, rate: int) -> np.ndarray:
+    import torch
+    from torchaudio.functional import resample
+
+    resampled: np.ndarray = resample(torch.from_numpy(wave), rate, RATE).numpy()
+    return resampled
+
+
+def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()} is missing: put {_MULTIBENCH} there")
+    try:
+        array: np.ndarray = np.load(path, mmap_mode="r")
+    except (EOFError, ValueError) as error:
+        raise ValueError(f"{path}: no whole .npy file of numbers ({error})") from error
+    if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
+        expected = ", ".join(["N", *map(str, shape)])
+        raise ValueError(f"{path}: shape {array.shape}, expected ({expected})")
+    return array
+
+
+def _check_labels(path: Path, labels: np.ndarray, count: int) -> None:
+    if len(labels) != count:
+        raise ValueError(f"{path}: {len(labels)} labels for {count} images")
+    if len(wrong := np.flatnonzero(~np.isin(labels, range(10)))):
+        raise ValueError(f"{path}: label {wrong[0]} is {labels[wrong[0]]}, expected 0 to 9")

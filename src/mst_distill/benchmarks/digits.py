@@ -1,0 +1,123 @@
+"""Embedded benchmark `digits`: handwritten and spoken digits, real data, no download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.datasets import load_digits
+
+from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.splits import stratified_split
+from mst_distill.benchmarks.weakening import weaken
+
+FRAMES = 32
+"""MFCC frames a recording is padded or cut to; 90 % of the recordings have fewer."""
+
+
+class Digits(SampleSource):
+    """Pairs of an image and a recording of the same digit.
+
+    Images are scikit-learn's 1,797 handwritten digits, 8 x 8, weakened as AV-MNIST weakens its own:
+    projected on the leading principal components that keep a share of the energy. Recordings are
+    the 3,000 of the Free Spoken Digit Dataset as 13 MFCC a frame. Each is split before it is
+    paired, so neither an image nor a recording stands in two splits, and none is used twice.
+
+    Args:
+        protocol: ``heldout`` fits projection and scaling on train alone, ``random`` on all.
+        recordings: The ``digits.npz`` with ``X`` (frames, 13), ``y`` and ``lengths``.
+        kept_energy: Share of the images' variance that stays, in (0, 1].
+        split_seed: Decides the split and the pairing; fixed, so that seeds of a run share them.
+
+    Raises:
+        FileNotFoundError: `recordings` is missing.
+        ValueError: `recordings` lacks an array or its arrays do not fit together.
+    """
+
+    classes = tuple(str(digit) for digit in range(10))
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        recordings: str,
+        kept_energy: float = 0.3,
+        split_seed: int = 0,
+    ) -> None:
+        self.files = [Path(recordings)]
+        images, image_labels = load_digits(return_X_y=True)
+        frames, recording_labels = _load_recordings(self.files[0])
+        self.index = _pair(image_labels, recording_labels, np.random.default_rng(split_seed))
+        fit = self.index if protocol == "random" else self.index.query("split == 'train'")
+        self._images = weaken(images, images[fit["image"]], kept_energy)
+        self._frames = _standardise(frames, frames[fit["recording"]])
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Image ``(n, 1, 8, 8)`` in [0, 1] and audio ``(n, 13, 32)``, 0 behind the last frame."""
+        return {
+            "image": self._images[part["image"]].reshape(-1, 1, 8, 8),
+            "audio": self._frames[part["recording"]].astype(np.float32),
+        }
+
+
+def _pair(
+    image_labels: np.ndarray, recording_labels: np.ndarray, rng: np.random.Generator
+) -> pd.DataFrame:
+    """Split images and recordings apart, then pair them at random within (split, digit)."""
+    image_split = stratified_split(image_labels, rng)
+    recording_split = stratified_split(recording_labels, rng)
+    parts = []
+    for split in ("train", "valid", "test"):
+        for digit in range(10):
+            images = np.flatnonzero((image_split == split) & (image_labels == digit))
+            recordings = np.flatnonzero((recording_split == split) & (recording_labels == digit))
+            chosen = rng.permutation(recordings)[: len(images)]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "image": images[: len(chosen)],
+                        "recording": chosen,
+                        "split": split,
+                        "label": digit,
+                    }
+                )
+            )
+    index = pd.concat(parts, ignore_index=True)
+    index.insert(0, "id", [f"image-{i:04d}_recording-{r:04d}" for i, r in _columns(index)])
+    index.insert(1, "group", index["id"])
+    return index
+
+
+def _columns(index: pd.DataFrame) -> list[tuple[int, int]]:
+    return list(zip(index["image"], index["recording"], strict=True))
+
+
+def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Recordings as ``(3000, 13, 32)``, NaN behind the last frame, and their digits."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.absolute()} is missing: it holds the spoken digits' MFCC and comes with the "
+            f"repository (data/01_raw/digits); restore it with git, or set "
+            f"benchmark.arguments.recordings"
+        )
+    with np.load(path) as arrays:
+        if missing := {"X", "y", "lengths"} - set(arrays):
+            raise ValueError(f"{path}: array {sorted(missing)[0]!r} is missing; has {set(arrays)}")
+        frames, labels, lengths = arrays["X"], arrays["y"], arrays["lengths"]
+    if lengths.sum() != len(frames) or len(lengths) != len(labels):
+        raise ValueError(
+            f"{path}: {len(frames)} frames and {len(labels)} labels do not fit lengths that sum to "
+            f"{lengths.sum()} over {len(lengths)} recordings"
+        )
+    padded = np.full((len(lengths), frames.shape[1], FRAMES), np.nan)
+    for row, recording in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
+        kept = recording[:FRAMES]
+        padded[row, :, : len(kept)] = kept.T
+    return padded, labels
+
+
+def _standardise(frames: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1 for every coefficient of `fit`; what was never recorded is 0."""
+    mean = np.nanmean(fit, axis=(0, 2), keepdims=True)
+    deviation = np.nanstd(fit, axis=(0, 2), keepdims=True)
+    return np.nan_to_num((frames - mean) / deviation)

@@ -1,0 +1,59 @@
+"""What a benchmark is: an index of samples, and how to read some of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+
+Protocol = Literal["heldout", "random"]
+"""``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
+
+
+class SampleSource(ABC):
+    """Raw files of one benchmark, seen as samples.
+
+    A subclass opens its files in ``__init__(self, protocol, **arguments)`` (the arguments come from
+    the ``benchmark`` block of the parameters), fits there what its preprocessing needs, and sets
+    `index`. Nothing large is read before `read` asks for it, so a store larger than memory can be
+    built slice by slice.
+
+    Attributes:
+        classes: Class names, in the order of the labels.
+        ignored_label: The label that is no target (dense tasks), or None.
+        index: One row a sample: ``id``, ``group``, ``split`` (leak-free), ``label``, and whatever
+            else `read` needs to find the sample.
+        files: The raw files that were opened; with the arguments they tell one store from another.
+    """
+
+    classes: Sequence[str]
+    ignored_label: ClassVar[int | None] = None
+    index: pd.DataFrame
+    files: Sequence[Path]
+
+    @abstractmethod
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Read some samples.
+
+        Args:
+            part: n rows of `index`.
+
+        Returns:
+            Modality name to ``(n, *shape)`` float32; a dense task adds ``label``, ``(n, H, W)``.
+        """
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the chosen rows, the classes and the raw files' names, sizes and times."""
+        files = [
+            (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
+        ]
+        sha = hashlib.sha256(json.dumps([type(self).__qualname__, files, list(self.classes)]).encode())
+        sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
+        sha.update(json.dumps(list(self.index.columns)).encode())
+        return sha.hexdigest()

@@ -1,0 +1,103 @@
+"""Who goes to which split, and who is left out when a limit is set."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.source import Protocol
+from mst_distill.samples import SPLITS
+
+SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
+"""The shares of the splits wherever a benchmark has no official ones."""
+
+
+def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Deal samples into splits, 60 / 20 / 20 within each class.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        rng: Decides who goes where.
+
+    Returns:
+        ``(N,)`` split names.
+    """
+    split = np.empty(len(labels), dtype=object)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        split[rows] = _deal(len(rows))
+    return split
+
+
+def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
+    """Give every sample its split for this run.
+
+    Args:
+        index: The sample store's index.
+        protocol: ``heldout`` takes the benchmark's own leak-free split; ``random`` permutes all
+            samples by `seed` and cuts 60 / 20 / 20, as the reference does.
+        seed: The run's seed; without effect under ``heldout``.
+
+    Returns:
+        ``id``, ``group``, ``label`` and ``split``, one row a sample, in store order.
+    """
+    splits = index[["id", "group", "label", "split"]].copy()
+    if protocol == "random":
+        order = np.random.default_rng(seed).permutation(len(splits))
+        splits.loc[order, "split"] = _deal(len(splits))
+    return splits
+
+
+def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """Keep about `limit` samples, every (split, label) cell shrunk alike, at least one of each.
+
+    Args:
+        index: A source's index.
+        limit: How many samples to keep; more than there are keeps all.
+
+    Returns:
+        The rows kept, in their old order, counted anew.
+    """
+    if limit >= len(index):
+        return index
+    cells = index.groupby(["split", "label"], sort=True)
+    # A sample's rank within its cell, as a share of the cell: the smallest shares are kept, so that
+    # rounding evens out over the cells instead of adding up.
+    rank = index.sample(frac=1.0, random_state=0).groupby(["split", "label"]).cumcount()
+    size = cells["label"].transform("size")
+    share = (rank.reindex(index.index) + 0.5) / size
+    first = rank.reindex(index.index) == 0
+    kept = share.where(~first, -1.0).nsmallest(limit).index.sort_values()
+    return index.loc[kept].reset_index(drop=True)
+
+
+def check_splits(splits: pd.DataFrame) -> None:
+    """Refuse a table of splits that no figure could be trusted on.
+
+    Raises:
+        ValueError: A sample id appears twice or in two splits, a split's name is unknown, or a
+            split is empty; the message names the id or the split.
+    """
+    unknown = sorted(set(splits["split"]) - set(SPLITS))
+    if unknown:
+        nearest = difflib.get_close_matches(str(unknown[0]), SPLITS, n=1, cutoff=0)[0]
+        raise ValueError(f"split {unknown[0]!r} is none of {SPLITS}; did you mean {nearest!r}?")
+    twice = splits[splits["id"].duplicated(keep=False)]
+    if len(twice):
+        sample = twice["id"].iloc[0]
+        where = sorted(set(twice.loc[twice["id"] == sample, "split"]))
+        raise ValueError(
+            f"sample id {sample!r} appears {(splits['id'] == sample).sum()} times, in the splits "
+            f"{where}: every id must be unique, or the test split leaks"
+        )
+    for split in SPLITS:
+        if not (splits["split"] == split).any():
+            raise ValueError(f"the split {split!r} is empty: raise `limit` or check the raw files")
+
+
+def _deal(count: int) -> np.ndarray:
+    """Split names for `count` samples in a row, in the shares of `SHARES`."""
+    ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
+    return np.repeat(np.array(SPLITS, dtype=object), np.diff(ends, prepend=0))

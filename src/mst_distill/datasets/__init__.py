@@ -1,0 +1,6 @@
+"""Kedro datasets of the project's own: what no dataset of kedro-datasets can hold."""
+
+from mst_distill.datasets.model_bundle import ModelBundleDataset
+from mst_distill.datasets.sample_store import SampleStoreDataset
+
+__all__ = ["ModelBundleDataset", "SampleStoreDataset"]

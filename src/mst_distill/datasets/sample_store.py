@@ -1,0 +1,45 @@
+"""Catalog entry of a sample store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
+
+from mst_distill.benchmarks.source import SampleSource
+from mst_distill.samples import Samples
+from mst_distill.store import open_store, write_store
+
+
+class SampleStoreDataset(AbstractDataset[SampleSource, Samples]):
+    """Saves a source of samples slice by slice; loads them memory-mapped.
+
+    Args:
+        filepath: The store's folder.
+        metadata: Free for plugins.
+    """
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
+        self._folder = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Samples:
+        """Open the store."""
+        return open_store(self._folder)
+
+    def save(self, data: SampleSource) -> None:
+        """Build the store, unless it is there."""
+        write_store(data, self._folder)
+
+    def preview(self, nrows: int = 5) -> TablePreview:
+        """The first rows of the index, for kedro-viz."""
+        head = open_store(self._folder).index.head(nrows)
+        return TablePreview(head.to_dict(orient="split"))
+
+    def _exists(self) -> bool:
+        return (self._folder / "store.json").is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._folder)}

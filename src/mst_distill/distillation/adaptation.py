@@ -1,0 +1,131 @@
+"""Stage 2, specialised teacher adaptation: masks pull frozen teachers towards the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mst_distill.distillation.losses import distillation
+from mst_distill.distillation.masks import mask_class
+from mst_distill.distillation.members import feature_shapes, freeze
+from mst_distill.distillation.panel import assemble_panel, specialist_name
+from mst_distill.distillation.specialists import SpecialisedTeacher
+from mst_distill.parameters import Masks, Members
+from mst_distill.training.batches import Batch, Frozen
+from mst_distill.training.loop import Fit, Row, fit
+from mst_distill.training.run import Run
+from mst_distill.training.seeding import derive_seed
+from mst_distill.training.task import Task
+
+STUDENT = "student"
+"""The name under which a batch carries the frozen student's logits."""
+
+
+class Adaptation(Task):
+    """L_j = KD(specialist j <- student) for every mask j, each trained alone, no task loss.
+
+    The paper's stage of specialised teacher adaptation. The masks share no weight, so one backward
+    pass of the sum gives each the gradient of its own loss, and one Adam over all steps each as an
+    Adam of its own would.
+
+    A batch carries, frozen, the student's logits and what each teacher's trunk gives.
+
+    Args:
+        teachers: Teacher name to its trunk and tails.
+        masks: Specialist name (``teacher/layer``) to its mask, the same modules as in the tails.
+        temperature: tau of KD.
+    """
+
+    def __init__(
+        self,
+        teachers: Mapping[str, SpecialisedTeacher],
+        masks: Mapping[str, nn.Module],
+        temperature: float,
+    ) -> None:
+        self.trainable = nn.ModuleList(masks.values())
+        self._teachers = teachers
+        self._temperature = temperature
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``kd_TEACHER/LAYER`` a mask, and their sum ``loss``."""
+        terms = self.judge(batch)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """``kd_TEACHER/LAYER`` a mask."""
+        (student,) = batch.frozen[STUDENT]
+        return {
+            f"kd_{specialist_name(teacher, layer)}": distillation(
+                tail(*batch.frozen[teacher]), student, self._temperature
+            ).mean()
+            for teacher, specialised in self._teachers.items()
+            for layer, tail in specialised.tails.items()
+        }
+
+    def joint_rule(self, row: Row) -> tuple[float, ...]:
+        """Ranks an epoch: the smaller the sum over teachers of their masks' mean KD, the higher."""
+        means = [
+            sum(row[f"valid_kd_{specialist_name(teacher, layer)}"] for layer in specialised.tails)
+            / len(specialised.tails)
+            for teacher, specialised in self._teachers.items()
+        ]
+        return (-sum(means),)
+
+
+def train_masks(
+    run: Run, teachers: Mapping[str, nn.Module], student: nn.Module, members: Members, settings: Masks
+) -> tuple[dict[str, nn.Module], Fit]:
+    """Train a mask for every masked layer of every teacher.
+
+    Args:
+        run: The run.
+        teachers: Teacher name to its net after stage 1; frozen here.
+        student: The target's net after stage 1; frozen here.
+        members: Says which layers are masked.
+        settings: Stage 2.
+
+    Returns:
+        Specialist name to its mask, all from the one epoch with the smallest joint validation loss,
+        and the fit.
+    """
+    freeze([student])
+    student.to(run.device)
+    masks = {
+        specialist_name(teacher, layer): mask
+        for teacher, member in members.teachers_of(run.target).items()
+        for layer, mask in build_masks(
+            run, teacher, teachers[teacher].to(run.device), member.masked_layers, settings
+        ).items()
+    }
+    panel = assemble_panel(run, teachers, masks, members)
+    task = Adaptation(panel.teachers, masks, settings.temperature)
+    frozen = {name: specialised.trunk for name, specialised in panel.teachers.items()}
+    frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
+    train, valid = run.train_and_valid("masks", settings, (), frozen)
+    run.seed_noise("masks")
+    done = fit(task, train, valid, settings, run.runtime, "masks", {"joint": task.joint_rule})
+    task.trainable.load_state_dict(done.kept["joint"].state)
+    return masks, done
+
+
+def build_masks(
+    run: Run, teacher: str, net: nn.Module, layers: Sequence[str], settings: Masks
+) -> dict[str, nn.Module]:
+    """New masks for a teacher's layers; the shapes are found by a dry forward pass.
+
+    Raises:
+        ValueError: A layer does not exist or is too narrow; the message names teacher and layer.
+    """
+    shapes = feature_shapes(teacher, net, layers, run.samples)
+    masks: dict[str, nn.Module] = {}
+    for layer in layers:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(run.seed, "mask", teacher, layer))
+            try:
+                kind, width = mask_class(shapes[layer]), shapes[layer][1]
+                masks[layer] = kind(width, settings.factor, settings.heads)
+            except ValueError as error:
+                raise ValueError(f"layer {layer!r} of member {teacher!r}: {error}") from error
+    return masks

@@ -1,0 +1,89 @@
+"""Stage 1, collaborative initialisation: teachers and student learn together from one another."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+
+from mst_distill.distillation.losses import accuracy, cross_entropy, distillation
+from mst_distill.distillation.members import build_member, check_members, forward
+from mst_distill.parameters import Members, Teachers
+from mst_distill.training.batches import Batch
+from mst_distill.training.loop import Fit, fit
+from mst_distill.training.run import Run
+from mst_distill.training.selection import SELECTION
+from mst_distill.training.task import Task
+
+
+class Collaboration(Task):
+    """L = sum_i CE(i) + sum_{i != j} KD(i <- j) over all members, all weights 1.
+
+    The paper's stage of collaborative initialisation. Nothing is detached: both sides of every KD
+    term receive its gradient.
+
+    Args:
+        members: Member name to net.
+        temperature: tau of KD.
+        ignored: The label that is no target, or None.
+    """
+
+    def __init__(
+        self, members: dict[str, nn.Module], temperature: float, ignored: int | None
+    ) -> None:
+        self.trainable = nn.ModuleDict(members)
+        self._temperature = temperature
+        self._ignored = ignored
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``ce_NAME`` a member, ``kd`` (the sum over all ordered pairs) and their sum ``loss``."""
+        logits = self._logits(batch)
+        terms = {
+            f"ce_{name}": cross_entropy(of, batch.label, self._ignored)
+            for name, of in logits.items()
+        }
+        pairs = permutations(logits.values(), 2)
+        if kd := [distillation(to, of, self._temperature).mean() for to, of in pairs]:
+            terms["kd"] = torch.stack(kd).sum()
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """``accuracy_NAME`` and ``ce_NAME`` a member."""
+        logits = self._logits(batch)
+        return {
+            f"{what}_{name}": figure(of, batch.label, self._ignored)
+            for what, figure in (("accuracy", accuracy), ("ce", cross_entropy))
+            for name, of in logits.items()
+        }
+
+    def _logits(self, batch: Batch) -> dict[str, Tensor]:
+        return {name: forward(net, name, batch.inputs) for name, net in self.trainable.items()}
+
+
+def train_members(
+    run: Run, members: Members, settings: Teachers
+) -> tuple[dict[str, nn.Module], Fit]:
+    """Build the teachers and the student, check them, and train them together.
+
+    Args:
+        run: The run.
+        members: The nets by import path.
+        settings: Stage 1.
+
+    Returns:
+        Member name to its net after the last epoch, the student last, and the fit.
+
+    Raises:
+        ValueError, TypeError: A member does not fit the samples; nothing was trained then.
+    """
+    chosen = {**members.teachers_of(run.target), run.target: members.modalities[run.target]}
+    classes = len(run.samples.classes)
+    nets = {name: build_member(name, of, classes, run.seed) for name, of in chosen.items()}
+    check_members(nets, chosen, run.samples)
+    task = Collaboration(nets, settings.temperature, run.samples.ignored_label)
+    task.trainable.to(run.device)
+    train, valid = run.train_and_valid("teachers", settings, run.modalities)
+    run.seed_noise("teachers")
+    rules = {"last": SELECTION["last"]}
+    return nets, fit(task, train, valid, settings, run.runtime, "teachers", rules)

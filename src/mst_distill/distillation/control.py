@@ -1,0 +1,79 @@
+"""The control: the student's net without any teacher, on otherwise equal terms."""
+
+from __future__ import annotations
+
+import copy
+
+import pandas as pd
+from torch import Tensor, nn
+
+from mst_distill.distillation.losses import accuracy, cross_entropy
+from mst_distill.distillation.members import build_member
+from mst_distill.parameters import Member, Route, Teachers
+from mst_distill.training.batches import Batch
+from mst_distill.training.loop import fit
+from mst_distill.training.run import Run
+from mst_distill.training.selection import SELECTION
+from mst_distill.training.task import Task
+
+
+class Supervised(Task):
+    """L = CE: a net that learns from labels alone.
+
+    Args:
+        net: The net.
+        modality: What it sees.
+        ignored: The label that is no target, or None.
+    """
+
+    def __init__(self, net: nn.Module, modality: str, ignored: int | None) -> None:
+        self.trainable = net
+        self._modality = modality
+        self._ignored = ignored
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """``loss``, the cross-entropy."""
+        logits = self.trainable(batch.inputs[self._modality])
+        return {"loss": cross_entropy(logits, batch.label, self._ignored)}
+
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """``accuracy`` and ``ce``."""
+        logits = self.trainable(batch.inputs[self._modality])
+        return {
+            "accuracy": accuracy(logits, batch.label, self._ignored),
+            "ce": cross_entropy(logits, batch.label, self._ignored),
+        }
+
+
+def train_control(
+    run: Run, member: Member, teachers: Teachers, route: Route
+) -> tuple[dict[str, nn.Module], pd.DataFrame]:
+    """Train the target's net by cross-entropy alone.
+
+    It has the student's start weights, batches in the student's order, the student's epochs (those
+    of stage 1, then with a fresh Adam those of stage 3) and is selected among the same epochs, so
+    that whatever parts it from the student is distillation.
+
+    Args:
+        run: The run.
+        member: The target's net.
+        teachers: Stage 1: the first epochs.
+        route: Stage 3: the epochs that are selected from.
+
+    Returns:
+        Rule of selection to the net of the epoch that it prefers, and both phases' history, told
+        apart by the column ``phase``.
+    """
+    net = build_member(run.target, member, len(run.samples.classes), run.seed).to(run.device)
+    task = Supervised(net, run.target, run.samples.ignored_label)
+    histories = []
+    for phase, settings in (("teachers", teachers), ("route", route)):
+        train, valid = run.train_and_valid(phase, settings, [run.target])
+        run.seed_noise(phase)
+        done = fit(task, train, valid, settings, run.runtime, f"control ({phase})", SELECTION)
+        histories.append(done.history.assign(phase=phase))
+    controls = {}
+    for rule, kept in done.kept.items():
+        net.load_state_dict(kept.state)
+        controls[rule] = copy.deepcopy(net).eval()
+    return controls, pd.concat(histories, ignore_index=True)

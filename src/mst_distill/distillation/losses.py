@@ -1,0 +1,73 @@
+"""The losses: distillation, cross-entropy, and the two that keep a router's load even."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KD(s <- t) = tau^2 KL(softmax(t / tau) || softmax(s / tau)), one figure a sample.
+
+    Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the paper's equation of
+    the same name. Neither side is detached here.
+
+    Args:
+        student: Logits ``(B, C)`` or ``(B, C, H, W)``.
+        teacher: Logits of the same shape.
+        temperature: tau > 0.
+
+    Returns:
+        ``(B,)``, at least 0; dense logits are averaged over their pixels.
+    """
+    log_student = F.log_softmax(student / temperature, dim=1)
+    log_teacher = F.log_softmax(teacher / temperature, dim=1)
+    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+    return temperature**2 * divergence.flatten(1).mean(dim=1) if divergence.dim() > 1 else (
+        temperature**2 * divergence
+    )
+
+
+def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """Mean cross-entropy over the samples, or over the pixels whose label is not `ignored`.
+
+    Args:
+        logits: ``(B, C)`` or ``(B, C, H, W)``.
+        label: ``(B,)`` or ``(B, H, W)``, int64.
+        ignored: The label that is no target, or None.
+    """
+    return F.cross_entropy(logits, label, ignore_index=-100 if ignored is None else ignored)
+
+
+def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """Share of samples, or of pixels whose label is not `ignored`, whose largest logit is right."""
+    right = logits.argmax(dim=1) == label
+    judged = torch.ones_like(right) if ignored is None else label != ignored
+    return (right & judged).sum() / judged.sum().clamp(min=1)
+
+
+def balance_kl(weights: Tensor, scaled: bool) -> Tensor:
+    """KL(U || mean over the batch of c): 0 when the specialists share the batch evenly.
+
+    Args:
+        weights: c, the router's ``(B, E)`` softmax.
+        scaled: Divide by E, as the reference does and the paper's equation does not.
+    """
+    specialists = weights.shape[1]
+    divergence = -math.log(specialists) - weights.mean(dim=0).log().mean()
+    return divergence / specialists if scaled else divergence
+
+
+def balance_cv(weights: Tensor) -> Tensor:
+    """Coefficient of variation of the summed c: its standard deviation over its mean.
+
+    Shazeer et al., "Outrageously Large Neural Networks", ICLR 2017, eq. 6 (there squared).
+
+    Args:
+        weights: c, the router's ``(B, E)`` softmax.
+    """
+    load = weights.sum(dim=0)
+    return load.std() / load.mean()

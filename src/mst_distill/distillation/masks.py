@@ -1,0 +1,104 @@
+"""Masks: what bends a frozen teacher's features towards what the student can use."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class VectorMask(nn.Module):
+    """Mask of a vector feature: a weight in (0, 1) for each of its F numbers, from all of them.
+
+    Every number becomes a token of width d; one multi-head self-attention layer lets the tokens see
+    one another, without residual, norm or position; each token ends as its number's weight. The
+    embedding has about F^3 / factor weights: `factor` is the knob for its size.
+
+    Args:
+        width: F.
+        factor: Divides the tokens' width: d = F // (factor * heads) * heads.
+        heads: Attention heads.
+
+    Raises:
+        ValueError: F is smaller than factor * heads, so that d would be 0.
+    """
+
+    def __init__(self, width: int, factor: int, heads: int) -> None:
+        super().__init__()
+        token = width // (factor * heads) * heads
+        if token == 0:
+            raise ValueError(
+                f"a feature of width {width} is too narrow for a mask of factor {factor} and "
+                f"{heads} heads: factor * heads may be at most {width}"
+            )
+        self.width = width
+        self.token = token
+        self.embed = nn.Linear(width, width * token)
+        self.attention = nn.MultiheadAttention(token, heads, batch_first=True)
+        self.weigh = nn.Linear(token, 1)
+
+    def weights(self, feature: Tensor) -> Tensor:
+        """The mask itself: ``(B, F)`` to ``(B, F)`` in (0, 1)."""
+        tokens = self.embed(feature).view(-1, self.width, self.token)
+        seen, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        return self.weigh(seen).squeeze(-1).sigmoid()
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Mask times feature, ``(B, F)``; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
+        vector = feature.flatten(1)
+        return self.weights(vector) * vector
+
+
+class MapMask(nn.Module):
+    """Mask of a map feature ``(B, C, H, W)``: a weight in (0, 1) for each whole channel.
+
+    A depthwise-separable convolution and a global average make a vector of the map; the vector's
+    mask scales the channels.
+
+    Args:
+        width: C.
+        factor: As in `VectorMask`.
+        heads: As in `VectorMask`.
+
+    Raises:
+        ValueError: C is smaller than factor * heads.
+    """
+
+    def __init__(self, width: int, factor: int, heads: int) -> None:
+        super().__init__()
+        self.width = width
+        self.pool = nn.Sequential(
+            nn.Conv2d(width, width, 3, stride=2, padding=1, groups=width, bias=False),
+            nn.Conv2d(width, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.channels = VectorMask(width, factor, heads)
+
+    def weights(self, feature: Tensor) -> Tensor:
+        """The mask itself: ``(B, C, H, W)`` to ``(B, C)`` in (0, 1)."""
+        weights: Tensor = self.channels.weights(self.pool(feature))
+        return weights
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Every channel of ``(B, C, H, W)`` times its weight."""
+        return self.weights(feature)[:, :, None, None] * feature
+
+
+def mask_class(shape: tuple[int, ...]) -> type[VectorMask] | type[MapMask]:
+    """The kind of mask a feature gets.
+
+    Args:
+        shape: Of the feature, the batch in front.
+
+    Raises:
+        ValueError: The feature is neither ``(B, F)`` nor ``(B, C, H, W)``.
+    """
+    if len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1)):
+        return VectorMask
+    if len(shape) == 4:
+        return MapMask
+    raise ValueError(
+        f"a feature of shape {shape} cannot be masked: masks exist for vectors (B, F) and for "
+        f"maps (B, C, H, W)"
+    )

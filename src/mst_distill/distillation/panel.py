@@ -1,0 +1,129 @@
+"""The panel: all specialists of a run, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mst_distill.distillation.specialists import SpecialisedTeacher, specialise
+from mst_distill.parameters import Members
+from mst_distill.samples import SPLITS, rows_of
+from mst_distill.training.batches import Frozen, Inputs
+from mst_distill.training.device import fits
+from mst_distill.training.run import Run
+
+KEYS = ["id", "split", "specialist"]
+"""The columns of a table of specialists' logits before those of the classes."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The specialists in order: the multimodal teacher's first, a teacher's by depth of the mask.
+
+    Attributes:
+        teachers: Teacher name to its trunk and tails.
+    """
+
+    teachers: dict[str, SpecialisedTeacher]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """``TEACHER/LAYER`` a specialist."""
+        return tuple(
+            specialist_name(teacher, layer)
+            for teacher, specialised in self.teachers.items()
+            for layer in specialised.tails
+        )
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """``(B, E, C, ...)``: one trunk pass a teacher, one tail a specialist."""
+        return torch.stack(
+            [
+                tail(*values)
+                for specialised in self.teachers.values()
+                for values in [specialised.trunk.compute(inputs)]
+                for tail in specialised.tails.values()
+            ],
+            dim=1,
+        )
+
+    def frozen(self) -> Frozen:
+        """The panel's logits as something that no step of stage 3 changes."""
+        reads = dict.fromkeys(m for one in self.teachers.values() for m in one.trunk.modalities)
+        return Frozen(tuple(reads), lambda inputs: (self.logits(inputs),))
+
+
+def assemble_panel(
+    run: Run,
+    teachers: Mapping[str, nn.Module],
+    masks: Mapping[str, nn.Module],
+    members: Members,
+    stacked: bool = False,
+) -> Panel:
+    """Put masks on frozen teachers.
+
+    Args:
+        run: Says target, device and modalities.
+        teachers: Teacher name to its net.
+        masks: Specialist name to its mask.
+        members: Says which layers are masked, and in what order.
+        stacked: As in `specialise`.
+    """
+    return Panel(
+        {
+            name: specialise(
+                name,
+                teachers[name].to(run.device),
+                {
+                    layer: masks[specialist_name(name, layer)].to(run.device)
+                    for layer in member.masked_layers
+                },
+                run.samples,
+                stacked,
+            )
+            for name, member in members.teachers_of(run.target).items()
+        }
+    )
+
+
+def tabulate_logits(run: Run, panel: Panel, batch_size: int) -> pd.DataFrame:
+    """What every specialist says of every sample, computed once.
+
+    Returns:
+        A row a sample and specialist, samples in store order: `KEYS` and a float32 column a class.
+        It has no rows where logits are dense, where they do not fit in memory, or where
+        ``runtime.frozen`` is ``online``: then stage 3 asks the panel at every step.
+    """
+    samples = run.samples
+    columns = list(samples.classes)
+    shape = (len(samples), len(panel.names), len(columns))
+    wanted = run.runtime.frozen != "online" and not samples.dense
+    if not wanted or not fits(4 * int(np.prod(shape)), torch.device("cpu")):
+        return pd.DataFrame(columns=[*KEYS, *columns])
+    logits = np.empty(shape, dtype=np.float32)
+    for split in SPLITS:
+        batches = run.batches(split, (), batch_size, frozen={"specialists": panel.frozen()})
+        parts = [batch.frozen["specialists"][0].float().cpu() for batch in batches]
+        logits[rows_of(run.splits, split)] = torch.cat(parts).numpy()
+    table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
+    for place, name in enumerate(["id", "split"]):
+        table.insert(place, name, np.repeat(run.splits[name].to_numpy(), len(panel.names)))
+    table.insert(2, "specialist", np.tile(np.array(panel.names, dtype=object), len(samples)))
+    return table
+
+
+def logits_of_split(run: Run, table: pd.DataFrame, split: str) -> Tensor:
+    """The table's logits of one split, ``(n, E, C)`` in the split's order."""
+    classes = table.columns.drop(KEYS)
+    logits = table[classes].to_numpy(dtype=np.float32).reshape(len(run.samples), -1, len(classes))
+    return torch.from_numpy(logits[rows_of(run.splits, split)])
+
+
+def specialist_name(teacher: str, layer: str) -> str:
+    """A specialist is named for its teacher and the layer that its mask sits on."""
+    return f"{teacher}/{layer}"

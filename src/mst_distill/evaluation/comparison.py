@@ -1,0 +1,71 @@
+"""Did distillation help? A paired difference, its bootstrap interval, and a plain sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def paired_difference(
+    predictions: pd.DataFrame,
+    first: str,
+    second: str,
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Accuracy of `first` minus that of `second` on the same samples.
+
+    The interval is the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13) over whole
+    samples, so that the pixels of an image are drawn together.
+
+    Args:
+        predictions: A row a sample and model: ``id``, ``model``, ``correct``, ``judged``.
+        first: A model's name.
+        second: Another's.
+        resamples: How often to draw.
+        confidence: Of the interval, in (0, 1).
+        rng: Draws.
+
+    Returns:
+        ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points).
+    """
+    one, other = (predictions[predictions["model"] == name].set_index("id") for name in (first, second))
+    gain = (one["correct"] - other["correct"].reindex(one.index)).to_numpy(dtype=float)
+    judged = one["judged"].to_numpy(dtype=float)
+    count = len(gain)
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=resamples)
+    differences = (drawn @ gain) / (drawn @ judged)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(differences, [tail, 1 - tail])
+    return {"difference": float(gain.sum() / judged.sum()), "low": float(low), "high": float(high)}
+
+
+def verdict(difference: dict[str, float], target: str, confidence: float) -> str:
+    """Say in one sentence whether the student beats the control.
+
+    Args:
+        difference: From `paired_difference`, student minus control.
+        target: The modality that both see.
+        confidence: Of the interval.
+    """
+    gain, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
+    interval = f"{gain:+.2f} points, {confidence:.0%} interval {low:+.2f} to {high:+.2f}"
+    if low > 0:
+        return f"Distillation helped the {target} student: {interval} against the control."
+    if high < 0:
+        return f"Distillation hurt the {target} student: {interval} against the control."
+    return (
+        f"Distillation did not measurably help the {target} student: {interval} against the control."
+    )
+
+
+def comparison_table(metrics: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """One row a model, one column a figure that is a single number."""
+    rows = {
+        model: {name: value for name, value in figures.items() if not isinstance(value, dict)}
+        for model, figures in metrics.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("model").reset_index()

@@ -1,0 +1,121 @@
+"""One pass over the held-out split, in which every model says what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from mst_distill.distillation.losses import distillation
+from mst_distill.distillation.members import forward
+from mst_distill.distillation.panel import Panel
+from mst_distill.evaluation.tally import Tally
+from mst_distill.samples import rows_of
+from mst_distill.training.batches import Inputs
+from mst_distill.training.device import autocast
+from mst_distill.training.progress import progress
+from mst_distill.training.run import Run
+
+@dataclass(frozen=True)
+class Cast:
+    """Every model of a run.
+
+    Attributes:
+        teachers: Teacher name to its net after stage 1.
+        panel: The specialists.
+        target: The modality that the students see.
+        students: Name to a net that sees the target alone; the control is one of them.
+    """
+
+    teachers: Mapping[str, nn.Module]
+    panel: Panel
+    target: str
+    students: Mapping[str, nn.Module]
+
+    def to(self, device: torch.device) -> None:
+        """Bring every net to a device, in eval mode."""
+        for net in (*self.teachers.values(), *self.students.values()):
+            net.to(device).eval()
+
+    def logits(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Inputs to the logits of every model, by its name."""
+        return {
+            **{name: forward(net, name, inputs) for name, net in self.teachers.items()},
+            **dict(zip(self.panel.names, self.panel.logits(inputs).unbind(dim=1), strict=True)),
+            **{name: net(inputs[self.target]) for name, net in self.students.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the held-out split shows.
+
+    Attributes:
+        predictions: A row a sample and model: ``id``, ``label``, ``model``, ``prediction``,
+            ``confidence``, ``nll``, ``correct``, ``judged``; see `Tally.update`.
+        tallies: Model to `Tally.summary`.
+        disagreement: A row an ordered pair of models of one group: ``group``, ``model``, ``from``
+            and ``kl``, the mean of KD(model <- from).
+    """
+
+    predictions: pd.DataFrame
+    tallies: dict[str, dict[str, Any]]
+    disagreement: pd.DataFrame
+
+
+@torch.no_grad()
+def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) -> Judgement:
+    """Ask every model about every sample of the test split.
+
+    Args:
+        run: The run.
+        cast: The models; teachers and specialists are held against one another.
+        batch_size: Samples at a time.
+        bins: Of the calibration.
+        temperature: tau of the disagreement, tau^2 KL.
+    """
+    cast.to(run.device)
+    samples, rows = run.samples, rows_of(run.splits, "test")
+    groups = {"teachers": tuple(cast.teachers), "specialists": cast.panel.names}
+    pairs = [(group, *pair) for group, names in groups.items() for pair in permutations(names, 2)]
+    divergence = torch.zeros(len(pairs), dtype=torch.float64, device=run.device)
+    tallies: dict[str, Tally] = {}
+    parts: list[pd.DataFrame] = []
+    start = 0
+    batches = run.batches("test", run.modalities, batch_size)
+    for batch in progress(batches, "held-out split", "batch"):
+        with autocast(run.device, run.runtime):
+            logits = cast.logits(batch.inputs)
+        index = run.splits.iloc[rows[start : start + len(batch.label)]][["id", "label"]]
+        for model, of in logits.items():
+            if model not in tallies:
+                tallies[model] = Tally(len(samples.classes), bins, samples.ignored_label, run.device)
+            fared = tallies[model].update(of, batch.label)
+            columns: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in fared.items()}
+            parts.append(index.assign(model=model, **columns))
+        divergence += _divergences(logits, pairs, temperature)
+        start += len(batch.label)
+    table = pd.DataFrame(pairs, columns=["group", "model", "from"])
+    return Judgement(
+        pd.concat(parts, ignore_index=True),
+        {model: tally.summary() for model, tally in tallies.items()},
+        table.assign(kl=np.array(divergence.tolist()) / len(rows)),
+    )
+
+
+def _divergences(
+    logits: dict[str, Tensor], pairs: Sequence[tuple[str, str, str]], temperature: float
+) -> Tensor:
+    """Sums over the batch of KD(first <- second), one a pair."""
+    return torch.stack(
+        [
+            distillation(logits[first], logits[second], temperature).sum().double()
+            for _, first, second in pairs
+        ]
+    )

@@ -1,0 +1,119 @@
+"""Hooks: parameters are checked before anything runs, and MLflow is told what the catalog saves."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
+from pydantic import BaseModel
+
+from mst_distill.parameters import unknown
+
+with warnings.catch_warnings():
+    # It defines an MLflow model without type hints, and MLflow tells every user so.
+    warnings.filterwarnings("ignore", message="(?s).*type hints")
+    from kedro_mlflow.framework.hooks import MlflowHook
+
+
+class ParameterHooks:
+    """Refuses what no single block of parameters can see is wrong."""
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        """Refuse unknown top-level parameters.
+
+        Raises:
+            ValueError: A parameter is used by no pipeline; the message names the nearest that is.
+        """
+        used = {
+            name.removeprefix("params:").split(".")[0]
+            for name in pipelines["__default__"].inputs()
+            if name.startswith("params:")
+        }
+        known = sorted(used | set(context.config_loader["globals"]))
+        for name in context.config_loader["parameters"]:
+            if name not in known:
+                raise ValueError(unknown("parameter", name, known))
+
+    @hook_impl
+    def after_catalog_created(self, parameters: dict[str, Any]) -> None:
+        """Refuse a target that is no modality, before the raw files are read.
+
+        Raises:
+            ValueError: There is no such modality; the message names those that there are.
+        """
+        parameters["params:members"].teachers_of(parameters["params:target"])
+
+
+class TrackingHooks(MlflowHook):
+    """kedro-mlflow's hook, with typed parameters flattened and the catalog's ``tracking`` obeyed.
+
+    An entry of the catalog says in its metadata how MLflow is told of it: ``tracking: history`` (a
+    table, a row an epoch), ``metrics`` (nested numbers) or ``artifact`` (its files).
+    """
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:
+        """Note which entries are tracked."""
+        self._tracked = {
+            name: entry["metadata"]["tracking"]
+            for name, entry in conf_catalog.items()
+            if "tracking" in entry.get("metadata", {})
+        }
+        self._catalog = catalog
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Open a run, unless ``runtime.tracking`` is off."""
+        if not catalog.load("params:runtime").tracking:
+            names = run_params.get("pipeline_names") or ["__default__"]
+            self.mlflow_config.tracking.disable_tracking.pipelines = list(names)
+        super().before_pipeline_run(run_params, pipeline, catalog)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+        """Tell MLflow of an entry that was saved."""
+        if not self._is_mlflow_enabled:
+            return
+        match self._tracked.get(dataset_name):
+            case "history":
+                _log_history(dataset_name, data)
+            case "metrics":
+                mlflow.log_metrics(dict(_flatten("", data, float)))
+            case "artifact":
+                path = Path(self._catalog[dataset_name]._describe()["filepath"])
+                for file in path.parent.glob(f"{path.stem}.*"):
+                    mlflow.log_artifact(str(file), dataset_name)
+
+    def _log_param(self, name: str, value: Any) -> None:
+        for key, leaf in _flatten(name, value, object):
+            super()._log_param(key, leaf)
+
+
+def _log_history(name: str, history: pd.DataFrame) -> None:
+    stage = name.removesuffix("_history")
+    for row, record in enumerate(history.select_dtypes("number").to_dict(orient="records")):
+        mlflow.log_metrics({f"{stage}/{key}": record[key] for key in record if key != "epoch"}, row)
+
+
+def _flatten(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
+    """Leaves of nested models and dicts that are of `kind`, under dotted names."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return [
+            leaf
+            for key, inner in value.items()
+            for leaf in _flatten(f"{name}.{key}" if name else str(key), inner, kind)
+        ]
+    return [(name, value)] if isinstance(value, kind) else []

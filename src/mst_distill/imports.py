@@ -1,0 +1,41 @@
+"""Classes named by their import path, as a Kedro catalog names its dataset types."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import TypeVar
+
+from mst_distill.parameters import unknown
+
+
+T = TypeVar("T")
+
+
+def resolve(path: str, base: type[T]) -> type[T]:
+    """Import the class at `path`.
+
+    Args:
+        path: ``package.module.Class``.
+        base: What the class must derive from.
+
+    Raises:
+        ValueError: There is no such module or class; the message names what the module has.
+        TypeError: What is there is no class derived from `base`.
+    """
+    module_path, _, name = path.rpartition(".")
+    try:
+        module = importlib.import_module(module_path)
+    except (ImportError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be imported: {error}") from error
+    if not hasattr(module, name):
+        have = [key for key, value in vars(module).items() if _is_subclass(value, base)]
+        raise ValueError(unknown(f"class in {module_path}", name, have))
+    found = getattr(module, name)
+    if not _is_subclass(found, base):
+        raise TypeError(f"{path!r} is no {base.__module__}.{base.__qualname__}: {found!r}")
+    return found  # type: ignore[no-any-return]
+
+
+def _is_subclass(value: object, base: type) -> bool:
+    return inspect.isclass(value) and issubclass(value, base) and value is not base

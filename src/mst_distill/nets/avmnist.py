@@ -1,0 +1,101 @@
+"""The nets of AV-MNIST, as the method's released implementation has them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LeNet5(nn.Module):
+    """The image net: 61,706 weights for ten classes.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.conv3 = nn.Conv2d(16, 120, 5)
+        self.fc1 = nn.Linear(120, 84)
+        self.fc2 = nn.Linear(84, classes)
+        self.pool = nn.AvgPool2d(2)
+
+    def features(self, image: Tensor) -> Tensor:
+        """``(B, 1, 28, 28)`` to ``(B, 84)``."""
+        maps = self.pool(self.conv1(image).relu())
+        maps = self.pool(self.conv2(maps).relu())
+        hidden: Tensor = self.fc1(self.conv3(maps).relu().flatten(1))
+        return hidden.relu()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 1, 28, 28)`` to logits ``(B, classes)``."""
+        logits: Tensor = self.fc2(self.features(image))
+        return logits
+
+
+class ThreeLayerCNN(nn.Module):
+    """The audio net, ThreeLayerCNN-A: 343,562 weights for ten classes.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
+        self.fc1 = nn.Linear(128 * 14 * 14, classes)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
+        maps = audio
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            maps = self.pool(convolution(maps).relu())
+        logits: Tensor = self.fc1(maps.flatten(1))
+        return logits
+
+
+class FusionCNN(nn.Module):
+    """The multimodal teacher, CNN-I: 1,809,752 weights for ten classes.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.audio = _AudioBranch()
+        self.image = LeNet5(classes)
+        del self.image.fc2
+        self.concatenation = nn.Identity()
+        self.fc1 = nn.Linear(84 + 512, 298)
+        self.fc2 = nn.Linear(298, classes)
+
+    def forward(self, image: Tensor, audio: Tensor) -> Tensor:
+        """``(B, 1, 28, 28)`` and ``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
+        features = torch.cat([self.image.features(image), self.audio(audio)], dim=1)
+        logits: Tensor = self.fc2(self.fc1(self.concatenation(features)))
+        return logits
+
+
+class _AudioBranch(nn.Module):
+    """``(B, 1, 112, 112)`` to ``(B, 512)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
+        self.conv4 = nn.Conv2d(128, 256, 3, padding=1)
+        self.conv5 = nn.Conv2d(256, 512, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        maps = audio
+        for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
+            maps = self.pool(convolution(maps).relu())
+        return self.conv5(maps).relu().mean(dim=(2, 3))

@@ -1,0 +1,83 @@
+"""Small nets for the embedded benchmark `digits`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class DigitImageNet(nn.Module):
+    """A convolutional net for images ``(B, 1, 8, 8)``.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Linear(32 * 4 * 4, 48)
+        self.logits = nn.Linear(48, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """``(B, 1, 8, 8)`` to logits ``(B, classes)``."""
+        logits: Tensor = self.logits(self.hidden(self.features(image)).relu())
+        return logits
+
+
+class DigitAudioNet(nn.Module):
+    """A convolutional net over time for MFCC frames ``(B, 13, 32)``.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv1d(13, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(32, 48, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool1d(4),
+            nn.Flatten(),
+        )
+        self.dense = nn.Linear(48 * 4, 64)
+        self.hidden = nn.Linear(64, 48)
+        self.logits = nn.Linear(48, classes)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """``(B, 13, 32)`` to logits ``(B, classes)``."""
+        hidden = self.hidden(self.dense(self.features(audio)).relu())
+        logits: Tensor = self.logits(hidden.relu())
+        return logits
+
+
+class DigitFusionNet(nn.Module):
+    """Both digit nets up to their last features, put side by side.
+
+    Args:
+        classes: Width of the logits.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.image = DigitImageNet(48)
+        self.audio = DigitAudioNet(48)
+        self.fusion = nn.Identity()
+        self.hidden = nn.Linear(96, 48)
+        self.logits = nn.Linear(48, classes)
+
+    def forward(self, image: Tensor, audio: Tensor) -> Tensor:
+        """``(B, 1, 8, 8)`` and ``(B, 13, 32)`` to logits ``(B, classes)``."""
+        fused = self.fusion(torch.cat([self.image(image), self.audio(audio)], dim=1).relu())
+        logits: Tensor = self.logits(self.hidden(fused).relu())
+        return logits

@@ -1,0 +1,154 @@
+"""Typed parameters: one frozen model a block, unknown keys refused before any node runs."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+Selection = Literal["accuracy", "ce", "last"]
+"""Which epoch's student is kept: best validation accuracy (ties by cross-entropy), smallest
+validation cross-entropy, or the last."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {"selection": "accuracy"},
+    "paper": {"selection": "ce"},
+    "reference": {
+        "selection": "ce",
+        "stacked_masks": True,
+        "scaled_balance": True,
+        "early_decay": True,
+    },
+}
+"""What a preset of `Route` fills in; a key that is given beside the preset wins."""
+
+
+class Block(BaseModel):
+    """A frozen block of parameters that knows every key it may have."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_keys(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise ValueError(unknown("parameter", key, cls.model_fields))
+        return values
+
+
+class Benchmark(Block):
+    """Which raw files become samples: a `SampleSource` by import path, and its arguments."""
+
+    type: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Member(Block):
+    """A net by import path, its arguments beside ``classes``, and the layers that get masks."""
+
+    type: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    masked_layers: tuple[str, ...] = ()
+
+
+class Members(Block):
+    """The multimodal teacher and one net a modality."""
+
+    multimodal: Member
+    modalities: dict[str, Member] = Field(min_length=2)
+
+    def teachers_of(self, target: str) -> dict[str, Member]:
+        """The multimodal teacher and the cross-modal ones, in that order.
+
+        Raises:
+            ValueError: `target` is no modality of these members; the message names those.
+        """
+        if target not in self.modalities:
+            raise ValueError(unknown("target", target, self.modalities))
+        crossmodal = {name: net for name, net in self.modalities.items() if name != target}
+        return {"multimodal": self.multimodal, **crossmodal}
+
+    @model_validator(mode="after")
+    def _keep_the_name_multimodal(self) -> Members:
+        if "multimodal" in self.modalities:
+            raise ValueError("no modality may be named 'multimodal': that is the fusing teacher")
+        return self
+
+
+class Training(Block):
+    """What every stage has: how long, how much at a time, how fast."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    temperature: PositiveFloat = 4.0
+
+
+class Teachers(Training):
+    """Stage 1, collaborative initialisation."""
+
+
+class Masks(Training):
+    """Stage 2, specialised teacher adaptation."""
+
+    factor: PositiveInt = 2
+    heads: PositiveInt = 3
+
+
+class Route(Training):
+    """Stage 3, dynamic distillation. The switches are those of the method's description."""
+
+    preset: Literal["default", "paper", "reference"] = "default"
+    selection: Selection
+    chosen: PositiveInt = 1
+    balance: Literal["kl", "cv"] = "kl"
+    task_weight: float = Field(1.0, ge=0)
+    kd_weight: float = Field(1.0, ge=0)
+    balance_weight: float = Field(1.0, ge=0)
+    stacked_masks: bool = False
+    scaled_balance: bool = False
+    early_decay: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            preset = values.get("preset", "default")
+            return {**PRESETS.get(preset, {}), **values}
+        return values
+
+
+class Evaluate(Block):
+    """How the held-out split is judged."""
+
+    resamples: PositiveInt = 2000
+    confidence: float = Field(0.95, gt=0, lt=1)
+    calibration_bins: PositiveInt = 15
+
+
+class Runtime(Block):
+    """Where and how a run is computed: no part of its fingerprint, for it changes no result.
+
+    Attributes:
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        precision: Arithmetic of the forward passes. ``float32`` keeps the parity figures.
+        frozen: Whether what is frozen is computed once and kept (``cached``), at every step
+            (``online``), or as memory allows (``auto``).
+        tracking: Whether MLflow is told.
+    """
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    frozen: Literal["auto", "cached", "online"] = "auto"
+    tracking: bool = True
+
+
+def unknown(what: str, name: str, known: Any) -> str:
+    """Say that `name` is unknown, what there is, and which of it comes nearest."""
+    names = [str(choice) for choice in known]
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"unknown {what} {name!r}; there are: {', '.join(names) or 'none'}{hint}"

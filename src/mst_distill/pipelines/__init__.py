@@ -1,0 +1,1 @@
+"""Kedro pipelines: thin nodes around what the other packages do."""

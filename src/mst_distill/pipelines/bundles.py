@@ -1,0 +1,51 @@
+"""Nets on their way into and out of the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mst_distill.bundle import ModelBundle
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mst_distill.training.loop import Row
+
+Partitions = dict[str, Callable[[], ModelBundle]]
+"""What Kedro's partitioned dataset loads: a name to a function that loads the bundle."""
+
+
+def load_nets(partitions: Partitions) -> dict[str, nn.Module]:
+    """Load all nets of a partitioned entry."""
+    return {name: load().net for name, load in partitions.items()}
+
+
+def figures_of(row: Row, suffix: str = "") -> dict[str, float]:
+    """The validation figures of an epoch that end in `suffix`, and the epoch itself."""
+    figures = {
+        name.removeprefix("valid_").removesuffix(suffix): value
+        for name, value in row.items()
+        if name.startswith("valid_") and name.endswith(suffix)
+    }
+    return {"epoch": row["epoch"], **figures}
+
+
+def bundle_nets(
+    nets: Mapping[str, nn.Module],
+    arguments: Callable[[str], dict[str, Any]],
+    metrics: Callable[[str], dict[str, float]],
+    provenance: dict[str, Any],
+) -> dict[str, ModelBundle]:
+    """Bundle several nets of one stage.
+
+    Args:
+        nets: Name to net.
+        arguments: A name to what the net's class was called with.
+        metrics: A name to its figures.
+        provenance: Of the stage.
+    """
+    return {
+        name: ModelBundle.of(net, arguments(name), metrics=metrics(name), provenance=provenance)
+        for name, net in nets.items()
+    }

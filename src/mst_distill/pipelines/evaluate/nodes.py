@@ -1,0 +1,161 @@
+"""Nodes of `evaluate`: the control, the held-out split, the report."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, TypeVar, get_args
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mst_distill.bundle import ModelBundle
+from mst_distill.parameters import Evaluate, Members, Route, Runtime, Selection, Teachers
+from mst_distill.pipelines.bundles import Partitions, bundle_nets, load_nets
+from mst_distill.provenance import provenance
+from mst_distill.samples import Samples
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+def train_control(
+    samples: Samples,
+    splits: pd.DataFrame,
+    target: str,
+    seed: int,
+    members: Members,
+    teachers: Teachers,
+    route: Route,
+    runtime: Runtime,
+) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
+    """Train the student's net without teachers; one net a rule of selection, and the history."""
+    from mst_distill.distillation.control import train_control as train
+    from mst_distill.distillation.members import arguments_of
+    from mst_distill.training.run import Run
+
+    member = members.modalities[target]
+    run = Run(samples, splits, target, seed, runtime)
+    controls, history = train(run, member, teachers, route)
+    origin = provenance(
+        samples, splits, seed, target=target, members=members, teachers=teachers, route=route
+    )
+    arguments = arguments_of(member, len(samples.classes))
+    return bundle_nets(controls, lambda _: arguments, lambda _: {}, origin), history
+
+
+def predict_held_out(
+    samples: Samples,
+    splits: pd.DataFrame,
+    members: Partitions,
+    masks: Partitions,
+    students: Partitions,
+    controls: Partitions,
+    target: str,
+    seed: int,
+    nets: Members,
+    route: Route,
+    evaluate: Evaluate,
+    runtime: Runtime,
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Ask every model about the test split: predictions, tallies, and how far they disagree."""
+    from mst_distill.distillation.panel import assemble_panel
+    from mst_distill.evaluation.judging import Cast, judge
+    from mst_distill.training.run import Run
+
+    run = Run(samples, splits, target, seed, runtime)
+    loaded = load_nets(members)
+    panel = assemble_panel(run, loaded, load_nets(masks), nets, route.stacked_masks)
+    cast = Cast(
+        teachers={name: net for name, net in loaded.items() if name != target},
+        panel=panel,
+        target=target,
+        students={
+            "student after stage 1": loaded[target],
+            **_by_rule("student", load_nets(students), route.selection),
+            **_by_rule("control", load_nets(controls), route.selection),
+        },
+    )
+    judged = judge(run, cast, route.batch_size, evaluate.calibration_bins, route.temperature)
+    return judged.predictions, judged.tallies, judged.disagreement
+
+
+def compare_models(
+    samples: Samples,
+    predictions: pd.DataFrame,
+    tallies: dict[str, Any],
+    disagreement: pd.DataFrame,
+    target: str,
+    seed: int,
+    route: Route,
+    evaluate: Evaluate,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Figures of merit of every model, and whether the student beats the control."""
+    from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
+    from mst_distill.evaluation.metrics import measure
+
+    models = {
+        model: measure(tally, samples.classes, samples.dense) for model, tally in tallies.items()
+    }
+    rng = np.random.default_rng(seed)
+    gains = {
+        student: paired_difference(
+            predictions,
+            student,
+            student.replace("student", "control"),
+            evaluate.resamples,
+            evaluate.confidence,
+            rng,
+        )
+        for student in _by_rule("student", dict.fromkeys(get_args(Selection)), route.selection)
+    }
+    sentence = verdict(gains["student"], target, evaluate.confidence)
+    log.info("%s", sentence)
+    report = {
+        "verdict": sentence,
+        "selection": route.selection,
+        "gain_over_control": gains,
+        "disagreement": disagreement.groupby("group")["kl"].mean().to_dict(),
+        "models": models,
+    }
+    return report, comparison_table(models)
+
+
+def draw_confusion(tallies: dict[str, Any], samples: Samples) -> Figure:
+    """Confusion matrices of student and control."""
+    from mst_distill.evaluation.figures import confusion_figure
+
+    return confusion_figure(tallies, samples.classes, ["student", "control"])
+
+
+def draw_reliability(tallies: dict[str, Any]) -> Figure:
+    """Reliability diagrams of multimodal teacher, student and control."""
+    from mst_distill.evaluation.figures import reliability_figure
+
+    return reliability_figure(tallies, ["multimodal", "student", "control"])
+
+
+def draw_learning_curves(
+    teachers_history: pd.DataFrame,
+    masks_history: pd.DataFrame,
+    route_history: pd.DataFrame,
+    control_history: pd.DataFrame,
+) -> Figure:
+    """Validation figures of all three stages by epoch."""
+    from mst_distill.evaluation.figures import learning_curves
+
+    return learning_curves(teachers_history, masks_history, route_history, control_history)
+
+
+def draw_routing(routing: pd.DataFrame) -> Figure:
+    """The share of samples that each specialist was given, per epoch and per class."""
+    from mst_distill.evaluation.figures import routing_figure
+
+    return routing_figure(routing)
+
+
+def _by_rule(what: str, nets: dict[str, T], selection: str) -> dict[str, T]:
+    """Name nets for the rule that selected them; the run's own rule needs no mention."""
+    others = {f"{what} by {rule}": net for rule, net in nets.items() if rule != selection}
+    return {what: nets[selection], **others}

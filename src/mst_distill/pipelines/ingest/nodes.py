@@ -1,0 +1,52 @@
+"""Nodes of `ingest`: raw files become samples, and samples get their splits."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pandas as pd
+
+from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.splits import assign_splits as split_index
+from mst_distill.benchmarks.splits import stratified_limit
+from mst_distill.imports import resolve
+from mst_distill.parameters import Benchmark, unknown
+from mst_distill.samples import SPLITS, Samples
+
+
+def build_samples(benchmark: Benchmark, protocol: Protocol, limit: int | str) -> SampleSource:
+    """Open a benchmark's raw files; the sample store then reads them slice by slice.
+
+    Args:
+        benchmark: The source's class and arguments.
+        protocol: ``heldout`` or ``random``.
+        limit: How many samples to keep, stratified over splits and classes, or ``all``.
+
+    Raises:
+        ValueError: The protocol or the limit is none of these.
+    """
+    if protocol not in get_args(Protocol):
+        raise ValueError(unknown("protocol", protocol, get_args(Protocol)))
+    if limit != "all" and (not isinstance(limit, int) or limit < 1):
+        raise ValueError(f"limit is {limit!r}; it must be a number above 0, or 'all'")
+    kind = resolve(benchmark.type, SampleSource)
+    try:
+        source = kind(protocol, **benchmark.arguments)
+    except TypeError as error:
+        raise TypeError(f"benchmark {benchmark.type}: {error}") from error
+    if isinstance(limit, int):
+        source.index = stratified_limit(source.index, limit)
+    return source
+
+
+def assign_splits(samples: Samples, protocol: Protocol, seed: int) -> pd.DataFrame:
+    """Say which sample is for training, validation and test in this run."""
+    return split_index(samples.index, protocol, seed)
+
+
+def summarise_samples(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
+    """Count what was read: a row a class and one for all, a column a split."""
+    names = pd.Series(["(dense)", *samples.classes]).reindex(splits["label"] + 1).to_numpy()
+    counts = pd.crosstab(names, splits["split"]).reindex(columns=list(SPLITS), fill_value=0)
+    counts.loc["all"] = counts.sum()
+    return counts.assign(all=counts.sum(axis=1)).rename_axis("class").reset_index()

@@ -1,0 +1,33 @@
+"""Pipeline `ingest`: raw files to samples and their splits."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline, node
+
+from mst_distill.pipelines.ingest.nodes import assign_splits, build_samples, summarise_samples
+
+
+def create_pipeline() -> Pipeline:
+    """Raw files -> samples -> splits."""
+    return Pipeline(
+        [
+            node(
+                build_samples,
+                ["params:benchmark", "params:protocol", "params:limit"],
+                "samples",
+                name="build_samples",
+            ),
+            node(
+                assign_splits,
+                ["samples", "params:protocol", "params:seed"],
+                "splits",
+                name="assign_splits",
+            ),
+            node(
+                summarise_samples,
+                ["samples", "splits"],
+                "samples_summary",
+                name="summarise_samples",
+            ),
+        ]
+    )

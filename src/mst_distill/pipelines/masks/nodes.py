@@ -1,0 +1,46 @@
+"""Nodes of `masks`: stage 2."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from mst_distill.bundle import ModelBundle
+from mst_distill.parameters import Masks, Members, Runtime, Teachers
+from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_nets
+from mst_distill.provenance import provenance
+from mst_distill.samples import Samples
+
+
+def train_masks(
+    samples: Samples,
+    splits: pd.DataFrame,
+    members: Partitions,
+    target: str,
+    seed: int,
+    nets: Members,
+    teachers: Teachers,
+    masks: Masks,
+    runtime: Runtime,
+) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
+    """Train a mask for every masked layer of the frozen teachers; masks by specialist, history."""
+    from mst_distill.distillation.adaptation import train_masks as train
+    from mst_distill.training.run import Run
+
+    loaded = load_nets(members)
+    student = loaded.pop(target)
+    run = Run(samples, splits, target, seed, runtime)
+    trained, done = train(run, loaded, student, nets, masks)
+    origin = provenance(
+        samples, splits, seed, target=target, members=nets, teachers=teachers, masks=masks
+    )
+    bundles = bundle_nets(
+        trained,
+        lambda name: {
+            "width": trained[name].width,
+            "factor": masks.factor,
+            "heads": masks.heads,
+        },
+        lambda name: figures_of(done.kept["joint"].row, f"_{name}"),
+        origin,
+    )
+    return bundles, done.history

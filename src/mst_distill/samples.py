@@ -1,0 +1,69 @@
+"""Samples: what the raw files become and what every later stage reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SPLITS = ("train", "valid", "test")
+"""The three splits, in the order in which they are used."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N samples that carry every modality, opened from a sample store.
+
+    Attributes:
+        index: One row a sample, in store order, with the columns ``id`` (unique), ``group`` (what
+            must not be shared between splits: an actor, a speaker, a scene), ``split`` (the
+            benchmark's own, leak-free one) and ``label`` (-1 where labels are dense).
+        modalities: Name to array ``(N, *shape)``, float32, memory-mapped.
+        labels: ``(N,)`` class indices, or ``(N, H, W)`` for dense labels.
+        classes: Class names, in the order of the logits.
+        ignored_label: The class that is no target (dense tasks), or None.
+        digest: SHA-256 over the index and all arrays: equal data, equal digest, on any machine.
+    """
+
+    index: pd.DataFrame
+    modalities: dict[str, np.ndarray]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    ignored_label: int | None
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def dense(self) -> bool:
+        """Whether every pixel has a label of its own."""
+        return self.labels.ndim > 1
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Samples:
+        """Nothing here is ever written to, so a copy is the thing itself."""
+        return self
+
+
+def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
+    """Store rows of one split, ascending.
+
+    Args:
+        splits: The table of `assign_splits`, one row a sample in store order.
+        split: ``train``, ``valid`` or ``test``.
+    """
+    return np.flatnonzero(splits["split"].to_numpy() == split)
+
+
+def resolve_folder(path: str | Path, what: str) -> Path:
+    """Return the folder at `path`.
+
+    Raises:
+        FileNotFoundError: It does not exist; the message says `what` belongs there.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder.absolute()} is no folder: put {what} there")
+    return folder

@@ -1,0 +1,133 @@
+"""The one training loop: epochs over batches, one Adam, and the weights worth keeping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mst_distill.parameters import Runtime, Training
+from mst_distill.training.batches import Batch, Batches
+from mst_distill.training.device import autocast
+from mst_distill.training.progress import figures, progress
+from mst_distill.training.task import Task
+
+Row = dict[str, float]
+"""One epoch: ``epoch`` (from 0), ``train_*`` the mean terms, ``valid_*`` the figures after it."""
+
+Rule = Callable[[Row], tuple[float, ...]]
+"""Gives every epoch a rank; the weights of the highest are kept, of equals the first."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The state of `Task.trainable` after the epoch that a rule preferred, and that epoch's row."""
+
+    row: Row
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a training leaves behind: one row an epoch, and the weights each rule kept."""
+
+    history: pd.DataFrame
+    kept: dict[str, Kept]
+
+
+def fit(
+    task: Task,
+    train: Batches,
+    valid: Batches,
+    settings: Training,
+    runtime: Runtime,
+    stage: str,
+    rules: Mapping[str, Rule],
+) -> Fit:
+    """Train `task` with one Adam: default betas, no decay, no schedule.
+
+    Args:
+        task: What learns and from what.
+        train: Batches to learn from.
+        valid: Batches to judge by after every epoch.
+        settings: Epochs and learning rate.
+        runtime: Precision.
+        stage: Its name, for the progress bar and for errors.
+        rules: Which epochs' weights to keep, by name of the rule.
+
+    Raises:
+        FloatingPointError: A term or figure is no finite number; the message names it, the stage
+            and the epoch.
+    """
+    optimiser = torch.optim.Adam(task.trainable.parameters(), lr=settings.learning_rate)
+    rows: list[Row] = []
+    kept: dict[str, Kept] = {}
+    with progress(None, stage, "step", total=settings.epochs * len(train)) as bar:
+
+        def step(batch: Batch) -> dict[str, Tensor]:
+            with autocast(train.device, runtime):
+                terms = task.losses(batch)
+            optimiser.zero_grad()
+            terms["loss"].backward()
+            optimiser.step()
+            bar.update()
+            return terms
+
+        def judge(batch: Batch) -> dict[str, Tensor]:
+            with torch.no_grad(), autocast(valid.device, runtime):
+                return task.judge(batch)
+
+        for epoch in range(settings.epochs):
+            bar.set_description(f"{stage} epoch {epoch + 1}/{settings.epochs}")
+            task.trainable.train()
+            row = {"epoch": float(epoch), **_means(step, train, "train_")}
+            task.trainable.eval()
+            row |= _means(judge, valid, "valid_")
+            _refuse_non_finite(row, stage)
+            rows.append(row)
+            for name, rule in rules.items():
+                if name not in kept or rule(row) > rule(kept[name].row):
+                    kept[name] = Kept(row, _copy(task))
+            task.end_epoch(epoch)
+            bar.set_postfix_str(figures(_headline(row)), refresh=False)
+    history = pd.DataFrame(rows).astype({"epoch": int})
+    return Fit(history, kept)
+
+
+def _means(
+    figures_of: Callable[[Batch], dict[str, Tensor]], batches: Iterable[Batch], prefix: str
+) -> Row:
+    """Means over the samples of all batches, fetched from the device once."""
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for batch in batches:
+        size = len(batch.label)
+        for name, value in figures_of(batch).items():
+            term = value.detach().double() * size
+            sums[name] = sums[name] + term if name in sums else term
+        count += size
+    values = torch.stack(list(sums.values())).tolist()
+    return {prefix + name: value / count for name, value in zip(sums, values, strict=True)}
+
+
+def _refuse_non_finite(row: Row, stage: str) -> None:
+    for name, value in row.items():
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} in epoch {int(row['epoch'])} of stage {stage!r}: lower the "
+                f"learning rate or look for extreme samples"
+            )
+
+
+def _copy(task: Task) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in task.trainable.state_dict().items()}
+
+
+def _headline(row: Row) -> Row:
+    """The figures that say most, for the progress bar."""
+    wanted = [name for name in row if name.startswith("valid_")]
+    return {name: row[name] for name in ["train_loss", *wanted[:2]]}

@@ -1,0 +1,104 @@
+"""What every stage of a run has in hand: the data, the target, the seed, the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mst_distill.parameters import Runtime, Training
+from mst_distill.samples import Samples, rows_of
+from mst_distill.training.batches import Batches, Frozen
+from mst_distill.training.device import resolve_device
+from mst_distill.training.seeding import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: one data set, one target, one seed.
+
+    Attributes:
+        samples: The store.
+        splits: The run's table of splits, in store order.
+        target: The modality that the student sees.
+        seed: Everything random derives from it.
+        runtime: How it is computed.
+    """
+
+    samples: Samples
+    splits: pd.DataFrame
+    target: str
+    seed: int
+    runtime: Runtime
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device to compute on."""
+        return resolve_device(self.runtime.device)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All modalities, in store order."""
+        return tuple(self.samples.modalities)
+
+    def seed_noise(self, stage: str) -> None:
+        """Give dropout and the like in `stage` a seed of their own."""
+        torch.manual_seed(derive_seed(self.seed, stage, "noise"))
+
+    def batches(
+        self,
+        split: str,
+        modalities: Iterable[str],
+        batch_size: int,
+        *,
+        shuffle: str | None = None,
+        frozen: Mapping[str, Frozen] | None = None,
+        tables: Mapping[str, Tensor] | None = None,
+    ) -> Batches:
+        """Batches of a split; `shuffle` names the stage whose order they come in, if any."""
+        return Batches(
+            self.samples,
+            rows_of(self.splits, split),
+            modalities,
+            batch_size,
+            self.runtime,
+            self.device,
+            frozen,
+            tables,
+            generator(self.seed, shuffle, "order") if shuffle else None,
+        )
+
+    def train_and_valid(
+        self,
+        stage: str,
+        settings: Training,
+        modalities: Iterable[str],
+        frozen: Mapping[str, Frozen] | None = None,
+        tables: Mapping[str, Mapping[str, Tensor]] | None = None,
+    ) -> tuple[Batches, Batches]:
+        """The shuffled training batches and the validation batches of a stage.
+
+        Args:
+            stage: Names the order of the training batches.
+            settings: Batch size.
+            modalities: What the batches must carry.
+            frozen: As in `Batches`, for both splits.
+            tables: By split, as in `Batches`.
+        """
+        given = tables or {}
+        train, valid = (
+            self.batches(
+                split,
+                modalities,
+                settings.batch_size,
+                shuffle=stage if split == "train" else None,
+                frozen=frozen,
+                tables=given.get(split),
+            )
+            for split in ("train", "valid")
+        )
+        return train, valid

@@ -1,0 +1,32 @@
+"""What the training loop asks of a stage: a loss with named terms, and figures to judge it by."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+from mst_distill.training.batches import Batch
+
+
+class Task(ABC):
+    """One stage of training: which modules learn, and from what.
+
+    Attributes:
+        trainable: The modules that learn, and nothing else: its parameters go to the optimiser, its
+            state is what is kept. Frozen nets stay outside.
+    """
+
+    trainable: nn.Module
+
+    @abstractmethod
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the training loss, each a scalar; ``loss`` is the one to descend."""
+
+    @abstractmethod
+    def judge(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar figures of a validation batch, means over its samples."""
+
+    def end_epoch(self, epoch: int) -> None:
+        """Called after `epoch`, counted from 0: the place for schedules. Nothing by default."""
+        return

@@ -1,0 +1,295 @@
+"""AV-MNIST from raw files and from MultiBench's, on the real data and on tiny files made here."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mst_distill.benchmarks.avmnist import AVMNIST, MultiBenchAVMNIST
+from mst_distill.benchmarks.splits import check_splits
+
+TONE = 8000 / 222
+"""Hertz between two rows of a spectrogram."""
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> AVMNIST:
+    folders = {
+        "mnist": shared_data / "mnist",
+        "speech": shared_data / "fsdd" / "recordings",
+        "noise": shared_data / "esc50_noise" / "audio_8k_flac",
+    }
+    for folder in folders.values():
+        if not folder.is_dir():
+            pytest.skip(f"{folder} is absent")
+    return AVMNIST("heldout", **{name: str(folder) for name, folder in folders.items()})
+
+
+def test_every_mnist_image_has_one_pair(real: AVMNIST) -> None:
+    check_splits(real.index)
+    assert real.index["split"].value_counts().to_dict() == {
+        "train": 48_000,
+        "valid": 12_000,
+        "test": 10_000,
+    }
+    assert sorted(real.index["image"]) == list(range(70_000))
+    assert set(real.index.loc[real.index["split"] == "test", "image"]) == set(range(60_000, 70_000))
+
+
+def test_nothing_stands_in_two_splits(real: AVMNIST) -> None:
+    for column in ("group", "recording", "noise", "image"):
+        assert (real.index.groupby(column)["split"].nunique() == 1).all(), column
+    speakers = real.index.groupby("split")["group"].nunique()
+    assert speakers.to_dict() == {"train": 4, "valid": 1, "test": 1}
+    clips = real.index.groupby("split")["noise"].nunique()
+    assert clips.to_dict() == {"train": 150, "valid": 50, "test": 50}
+
+
+def test_the_recording_says_the_image_s_digit(real: AVMNIST) -> None:
+    recordings = [real.files[4 + row].name.split("_") for row in real.index["recording"]]
+    assert [int(digit) for digit, _, _ in recordings] == real.index["label"].tolist()
+    assert [speaker for _, speaker, _ in recordings] == real.index["group"].tolist()
+
+
+def test_real_samples_fit_the_nets(real: AVMNIST) -> None:
+    samples = real.read(real.index.iloc[::3500])
+    assert samples["image"].shape == (20, 1, 28, 28)
+    assert samples["audio"].shape == (20, 1, 112, 112)
+    for values in samples.values():
+        assert values.dtype == np.float32
+        assert (values.min(axis=(1, 2, 3)) == 0).all()
+        assert (values.max(axis=(1, 2, 3)) == 1).all()
+
+
+def test_a_sample_is_the_same_whatever_is_read_with_it(real: AVMNIST) -> None:
+    whole, part = real.read(real.index[:5]), real.read(real.index[3:5])
+    for name in whole:
+        np.testing.assert_array_equal(whole[name][3:5], part[name])
+
+
+def test_a_quarter_of_the_images_energy_is_kept(real: AVMNIST) -> None:
+    weak = real.read(real.index[:300])["image"].reshape(300, -1)
+    values = np.linalg.svd(weak, compute_uv=False)
+    # The mean image and each image's own offset span two more directions.
+    components = (values > 1e-4 * values[0]).sum() - 2
+    raw = np.frombuffer(gzip.decompress(real.files[0].read_bytes()), np.uint8, offset=16)
+    energy = np.linalg.eigvalsh(np.cov(raw.reshape(-1, 784)[:10_000].T))[::-1]
+    assert energy[:components].sum() / energy.sum() == pytest.approx(0.25, abs=0.03)
+
+
+def write_idx(path: Path, values: np.ndarray, magic: int | None = None) -> None:
+    header = [0x0800 + values.ndim if magic is None else magic, *values.shape]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        gzip.compress(np.array(header, ">i4").tobytes() + values.astype(np.uint8).tobytes())
+    )
+
+
+def write_wave(
+    path: Path, row: int, rate: int = 8000, seconds: float = 1.0, peak: float = 0.1
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(int(seconds * rate)) / rate
+    soundfile.write(path, peak * np.sin(2 * np.pi * row * TONE * time), rate, subtype="FLOAT")
+
+
+def write_mnist(folder: Path, test_images: int = 1) -> None:
+    rng = np.random.default_rng(test_images)
+    train = np.random.default_rng(0).integers(0, 256, (30, 28, 28))
+    write_idx(folder / "train-images-idx3-ubyte.gz", train)
+    write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(30) % 10)
+    write_idx(folder / "t10k-images-idx3-ubyte.gz", rng.integers(0, 256, (10, 28, 28)))
+    write_idx(folder / "t10k-labels-idx1-ubyte.gz", np.arange(10))
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """The three folders: 30 + 10 images, three speakers, three clips at twice the rate."""
+    write_mnist(tmp_path / "mnist")
+    for digit in range(10):
+        for speaker in ("ann", "bob", "eve"):
+            write_wave(tmp_path / "speech" / f"{digit}_{speaker}_0.wav", row=28)
+    for clip in range(3):
+        write_wave(tmp_path / "noise" / f"{clip}.wav", row=56, rate=16_000, seconds=2)
+    return tmp_path
+
+
+def open_raw(root: Path, protocol: str = "heldout", **arguments: float) -> AVMNIST:
+    return AVMNIST(
+        protocol, str(root / "mnist"), str(root / "speech"), str(root / "noise"), **arguments
+    )
+
+
+@pytest.mark.parametrize("snr_db", [0.0, 20.0])
+def test_noise_is_resampled_and_mixed_at_the_ratio_asked_for(raw: Path, snr_db: float) -> None:
+    source = open_raw(raw, snr_db=snr_db)
+    frame = source.read(source.index[:1])["audio"][0, 0, :, 56]
+    assert frame[28] == pytest.approx(1, abs=1e-6)
+    # A pure tone reaches down to the cut, so that 1 is 80 dB.
+    assert 80 * (frame[28] - frame[56]) == pytest.approx(snr_db, abs=0.5)
+
+
+def test_a_faint_recording_is_not_cut_at_the_peak_of_a_loud_one(raw: Path) -> None:
+    for path in (raw / "speech").glob("0_*"):
+        write_wave(path, row=28, peak=0.001)
+    source = open_raw(raw)
+    whole, alone = source.read(source.index[:10]), source.read(source.index[:1])
+    np.testing.assert_array_equal(whole["audio"][:1], alone["audio"])
+
+
+def test_projection_sees_test_images_under_random_alone(raw: Path) -> None:
+    before = {protocol: open_raw(raw, protocol) for protocol in ("heldout", "random")}
+    write_mnist(raw / "mnist", test_images=2)
+    train = before["heldout"].index.query("split == 'train'")
+    for protocol, same in (("heldout", True), ("random", False)):
+        after = open_raw(raw, protocol)
+        assert after.index.equals(before["heldout"].index)
+        images = [source.read(train)["image"] for source in (before[protocol], after)]
+        assert np.allclose(*images, atol=1e-5) == same
+
+
+def test_pair_seed_decides_the_pairs(raw: Path) -> None:
+    assert open_raw(raw).index.equals(open_raw(raw).index)
+    assert not open_raw(raw).index.equals(open_raw(raw, pair_seed=1).index)
+
+
+def test_a_silent_recording_is_no_division_by_zero(raw: Path) -> None:
+    for path in (raw / "speech").iterdir():
+        soundfile.write(path, np.zeros(100), 8000)
+    source = open_raw(raw)
+    assert (source.read(source.index)["audio"] == 0).all()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+IMAGES, LABELS = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-ubyte.gz"
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "rule"),
+    [
+        (LABELS, Path.unlink, "is missing: put MNIST's four files"),
+        (LABELS, cut, "no whole gzip file"),
+        (LABELS, lambda file: file.write_bytes(b"<html>"), "no whole gzip file"),
+        (LABELS, lambda file: file.write_bytes(gzip.compress(b"\0\0")), "2 bytes are less than"),
+        (LABELS, lambda file: write_idx(file, np.zeros(10), magic=2051), "magic number 2051"),
+        (LABELS, lambda file: write_idx(file, np.zeros(9)), "9 labels for 10 images"),
+        (LABELS, lambda file: write_idx(file, np.full(10, 11)), "label 0 is 11, expected 0 to 9"),
+        (IMAGES, lambda file: write_idx(file, np.zeros((30, 27, 28))), r"expected \(28, 28\)"),
+        (
+            IMAGES,
+            lambda file: file.write_bytes(
+                gzip.compress(np.array([2051, 30, 28, 28], ">i4").tobytes() + b"1234")
+            ),
+            r"4 bytes of data do not fill \[30, 28, 28\]",
+        ),
+        ("speech/seven_ann_0.wav", lambda file: write_wave(file, row=1), "does not fit {digit}_"),
+        ("speech/7_ann_0.wav", lambda file: file.write_bytes(b"RIFF"), "no audio that soundfile"),
+        ("speech/7_ann_0.wav", lambda file: soundfile.write(file, [], 8000), "holds 0 samples"),
+        ("noise/0.ogg", lambda file: file.write_bytes(b""), "no audio that soundfile"),
+        (
+            "noise/0.wav",
+            lambda file: soundfile.write(file, np.zeros(9), 8000),
+            "silent throughout",
+        ),
+    ],
+)
+def test_a_damaged_file_is_named(
+    raw: Path, file: str, damage: Callable[[Path], object], rule: str
+) -> None:
+    damage(raw / file)
+    with pytest.raises((ValueError, FileNotFoundError), match=rule) as error:
+        open_raw(raw)
+    assert file in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "rule"),
+    [
+        ("speech/7_*", "speech: no wav of digit 7 by the speakers dealt to 'train'"),
+        ("speech/*_ann_*", "2 speakers in `speech`: at least 3 are needed"),
+        ("speech/*", r"speech holds no \['.wav'\]: put spoken digits named"),
+        ("noise/0*", "2 clips in `noise`: at least 3 are needed"),
+        ("noise/*", "noise holds no .* put noise clips"),
+    ],
+)
+def test_too_few_files_are_told(raw: Path, pattern: str, rule: str) -> None:
+    for file in raw.glob(pattern):
+        file.unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=rule):
+        open_raw(raw)
+
+
+def test_a_missing_folder_says_what_to_put_there(raw: Path) -> None:
+    for folder, what in (("noise", "ESC-50"), ("speech", "Free Spoken"), ("mnist", "torchvision")):
+        (raw / folder).rename(raw / f"no-{folder}")
+        with pytest.raises(FileNotFoundError, match=f"{folder} is no folder: put .*{what}"):
+            open_raw(raw)
+
+
+@pytest.fixture
+def multibench(tmp_path: Path) -> Path:
+    """Twenty train and ten test samples; every pixel tells its sample from the others."""
+    for part, count in (("train", 20), ("test", 10)):
+        for name, shape in (("image", (784,)), ("audio", (112, 112))):
+            (tmp_path / name).mkdir(exist_ok=True)
+            values = np.random.default_rng(count).integers(0, 256, (count, *shape))
+            np.save(tmp_path / name / f"{part}_data.npy", values.astype(np.float64))
+        np.save(tmp_path / f"{part}_labels.npy", np.arange(count, dtype=np.float64) % 10)
+    return tmp_path
+
+
+def test_multibench_keeps_its_test_part(multibench: Path) -> None:
+    index = MultiBenchAVMNIST("heldout", str(multibench), valid_share=0.5).index
+    check_splits(index)
+    assert index["split"].value_counts().to_dict() == {"train": 10, "valid": 10, "test": 10}
+    assert (index["split"] == "test").tolist() == [False] * 20 + [True] * 10
+    assert sorted(index.query("split == 'valid'")["label"]) == list(range(10))
+    assert index["id"].iloc[[12, 22]].tolist() == ["train-00012", "test-00002"]
+
+
+def test_multibench_reads_the_rows_asked_for(multibench: Path) -> None:
+    source = MultiBenchAVMNIST("random", str(multibench))
+    samples = source.read(source.index.iloc[[22, 3]])
+    assert samples["image"].shape == (2, 1, 28, 28)
+    assert samples["audio"].shape == (2, 1, 112, 112)
+    for name, values in samples.items():
+        assert values.dtype == np.float32
+        for value, part, row in zip(values, ("test", "train"), (2, 3), strict=True):
+            written = np.load(multibench / name / f"{part}_data.npy")[row]
+            scaled = (written - written.min()) / (written.max() - written.min())
+            np.testing.assert_allclose(value.ravel(), scaled.ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "rule"),
+    [
+        ("audio/test_data.npy", Path.unlink, "is missing: put MultiBench's AV-MNIST"),
+        ("image/train_data.npy", cut, "no whole .npy file"),
+        ("image/train_data.npy", lambda file: file.write_bytes(b""), "no whole .npy file"),
+        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((20, 112, 28))), "N, 112, 11"),
+        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((9, 112, 112))), "for 20"),
+        ("test_labels.npy", lambda file: np.save(file, np.zeros(9)), "9 labels for 10 images"),
+        ("test_labels.npy", lambda file: np.save(file, np.full(10, -1)), "label 0 is -1"),
+        ("test_labels.npy", lambda file: np.save(file, np.float64(3)), r"shape \(\), expected"),
+    ],
+)
+def test_a_damaged_multibench_file_is_named(
+    multibench: Path, file: str, damage: Callable[[Path], object], rule: str
+) -> None:
+    damage(multibench / file)
+    with pytest.raises((ValueError, FileNotFoundError), match=rule) as error:
+        MultiBenchAVMNIST("heldout", str(multibench))
+    assert file in str(error.value)
+
+
+def test_a_missing_multibench_folder_says_what_to_put_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is no folder: put MultiBench's"):
+        MultiBenchAVMNIST("heldout", str(tmp_path / "none"))

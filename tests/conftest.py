@@ -1,0 +1,18 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("MST_DISTILL_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; MST_DISTILL_SHARED_DATA can point to the real data")
+    return folder
