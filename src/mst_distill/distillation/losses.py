@@ -24,11 +24,9 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
         ``(B,)``, at least 0; dense logits are averaged over their pixels.
     """
     log_student = F.log_softmax(student / temperature, dim=1)
-    log_teacher = F.log_softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * divergence.flatten(1).mean(dim=1) if divergence.dim() > 1 else (
-        temperature**2 * divergence
-    )
+    probability = F.softmax(teacher / temperature, dim=1)
+    divergence = F.kl_div(log_student, probability, reduction="none").sum(dim=1)
+    return temperature**2 * divergence.view(len(divergence), -1).mean(dim=1)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:

@@ -93,9 +93,10 @@ class _AudioBranch(nn.Module):
         self.conv4 = nn.Conv2d(128, 256, 3, padding=1)
         self.conv5 = nn.Conv2d(256, 512, 3, padding=1)
         self.pool = nn.MaxPool2d(2)
+        self.average = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, audio: Tensor) -> Tensor:
         maps = audio
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
             maps = self.pool(convolution(maps).relu())
-        return self.conv5(maps).relu().mean(dim=(2, 3))
+        return self.average(self.conv5(maps).relu()).flatten(1)
