@@ -81,6 +81,18 @@ class TrackingHooks(MlflowHook):
         super().before_pipeline_run(run_params, pipeline, catalog)
 
     @hook_impl
+    def on_pipeline_error(
+        self,
+        error: Exception,
+        run_params: dict[str, Any],
+        pipeline: Pipeline,
+        catalog: DataCatalog,
+    ) -> None:
+        """Close the run as FAILED, if one was opened before the error came."""
+        if mlflow.active_run():
+            super().on_pipeline_error(error, run_params, pipeline, catalog)
+
+    @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
         """Tell MLflow of an entry that was saved."""
         if not self._is_mlflow_enabled:

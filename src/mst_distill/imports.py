@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from mst_distill.parameters import unknown
 
-
 T = TypeVar("T")
 
 
@@ -34,7 +33,7 @@ def resolve(path: str, base: type[T]) -> type[T]:
     found = getattr(module, name)
     if not _is_subclass(found, base):
         raise TypeError(f"{path!r} is no {base.__module__}.{base.__qualname__}: {found!r}")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _is_subclass(value: object, base: type) -> bool:

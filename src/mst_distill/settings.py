@@ -7,10 +7,4 @@ HOOKS = (ParameterHooks(), TrackingHooks())
 # `TrackingHooks` is that plugin's hook and a little more: it must not run twice.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow",)
 
-CONFIG_LOADER_ARGS = {
-    "base_env": "base",
-    "default_run_env": "local",
-    # An environment changes single keys of a block instead of replacing the block.
-    "merge_strategy": {"parameters": "soft", "globals": "soft", "mlflow": "soft"},
-    "config_patterns": {"mlflow": ["mlflow*"]},
-}
+CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

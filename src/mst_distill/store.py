@@ -14,6 +14,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.source import SampleSource
 from mst_distill.samples import Samples
+from mst_distill.training.progress import progress
 
 SLICE_BYTES = 64 * 2**20
 """About how much is read, checked and written at a time."""
@@ -100,8 +101,6 @@ def _check_index(source: SampleSource) -> None:
 
 def _write_arrays(source: SampleSource, folder: Path) -> tuple[str, list[str]]:
     """Write every modality; return the SHA-256 over index and arrays, and the arrays' names."""
-    from mst_distill.training.progress import progress
-
     index = source.index
     sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
     sha.update(json.dumps(list(source.classes)).encode())

@@ -253,9 +253,7 @@ def test_stage_2_steps_as_the_reference(case, trained):
 @pytest.mark.parametrize("preset", ["reference", "paper"])
 def test_stage_3_steps_as_the_reference(case, trained, preset):
     stage = f"stage3_{preset}"
-    for step, (ours, theirs) in enumerate(
-        zip(trained[stage], case.figures[stage], strict=True)
-    ):
+    for step, (ours, theirs) in enumerate(zip(trained[stage], case.figures[stage], strict=True)):
         expected = dict(theirs)
         assert ours.pop("chosen") == expected.pop("chosen"), f"step {step}"
         tolerance = NOISE.get((case.target, stage, 0), 1e-3 if step else 1e-4)

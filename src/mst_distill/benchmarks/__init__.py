@@ -1,0 +1,1 @@
+"""Benchmarks: raw files to samples, one file each."""

@@ -53,7 +53,9 @@ class SampleSource(ABC):
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
-        sha = hashlib.sha256(json.dumps([type(self).__qualname__, files, list(self.classes)]).encode())
+        sha = hashlib.sha256(
+            json.dumps([type(self).__qualname__, files, list(self.classes)]).encode()
+        )
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()

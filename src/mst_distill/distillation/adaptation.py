@@ -75,7 +75,11 @@ class Adaptation(Task):
 
 
 def train_masks(
-    run: Run, teachers: Mapping[str, nn.Module], student: nn.Module, members: Members, settings: Masks
+    run: Run,
+    teachers: Mapping[str, nn.Module],
+    student: nn.Module,
+    members: Members,
+    settings: Masks,
 ) -> tuple[dict[str, nn.Module], Fit]:
     """Train a mask for every masked layer of every teacher.
 

@@ -7,7 +7,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.losses import accuracy, cross_entropy, distillation
+from mst_distill.distillation.losses import cross_entropy, distillation, validation_figures
 from mst_distill.distillation.members import build_member, check_members, forward
 from mst_distill.parameters import Members, Teachers
 from mst_distill.training.batches import Batch
@@ -32,6 +32,7 @@ class Collaboration(Task):
     def __init__(
         self, members: dict[str, nn.Module], temperature: float, ignored: int | None
     ) -> None:
+        self._members = members
         self.trainable = nn.ModuleDict(members)
         self._temperature = temperature
         self._ignored = ignored
@@ -52,13 +53,13 @@ class Collaboration(Task):
         """``accuracy_NAME`` and ``ce_NAME`` a member."""
         logits = self._logits(batch)
         return {
-            f"{what}_{name}": figure(of, batch.label, self._ignored)
-            for what, figure in (("accuracy", accuracy), ("ce", cross_entropy))
+            f"{what}_{name}": figure
             for name, of in logits.items()
+            for what, figure in validation_figures(of, batch.label, self._ignored).items()
         }
 
     def _logits(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: forward(net, name, batch.inputs) for name, net in self.trainable.items()}
+        return {name: forward(net, name, batch.inputs) for name, net in self._members.items()}
 
 
 def train_members(

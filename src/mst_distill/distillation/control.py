@@ -7,7 +7,7 @@ import copy
 import pandas as pd
 from torch import Tensor, nn
 
-from mst_distill.distillation.losses import accuracy, cross_entropy
+from mst_distill.distillation.losses import cross_entropy, validation_figures
 from mst_distill.distillation.members import build_member
 from mst_distill.parameters import Member, Route, Teachers
 from mst_distill.training.batches import Batch
@@ -39,10 +39,7 @@ class Supervised(Task):
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy`` and ``ce``."""
         logits = self.trainable(batch.inputs[self._modality])
-        return {
-            "accuracy": accuracy(logits, batch.label, self._ignored),
-            "ce": cross_entropy(logits, batch.label, self._ignored),
-        }
+        return validation_figures(logits, batch.label, self._ignored)
 
 
 def train_control(

@@ -47,6 +47,14 @@ def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     return (right & judged).sum() / judged.sum().clamp(min=1)
 
 
+def validation_figures(logits: Tensor, label: Tensor, ignored: int | None) -> dict[str, Tensor]:
+    """The ``accuracy`` and ``ce`` that epochs are selected by."""
+    return {
+        "accuracy": accuracy(logits, label, ignored),
+        "ce": cross_entropy(logits, label, ignored),
+    }
+
+
 def balance_kl(weights: Tensor, scaled: bool) -> Tensor:
     """KL(U || mean over the batch of c): 0 when the specialists share the batch evenly.
 

@@ -77,8 +77,7 @@ class MapMask(nn.Module):
 
     def weights(self, feature: Tensor) -> Tensor:
         """The mask itself: ``(B, C, H, W)`` to ``(B, C)`` in (0, 1)."""
-        weights: Tensor = self.channels.weights(self.pool(feature))
-        return weights
+        return self.channels.weights(self.pool(feature))
 
     def forward(self, feature: Tensor) -> Tensor:
         """Every channel of ``(B, C, H, W)`` times its weight."""

@@ -56,8 +56,7 @@ def forward(net: nn.Module, name: str, inputs: Inputs) -> Tensor:
     Returns:
         Logits ``(B, C)`` or ``(B, C, H, W)``.
     """
-    output: Tensor = net(**inputs) if name == MULTIMODAL else net(inputs[name])
-    return output
+    return net(**inputs) if name == MULTIMODAL else net(inputs[name])
 
 
 def freeze(nets: Iterable[nn.Module]) -> None:

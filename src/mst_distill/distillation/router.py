@@ -20,8 +20,7 @@ class ClassRouter(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """``(B, C)`` to ``(B, E)``, unnormalised."""
-        preference: Tensor = self.prefer(self.hidden(logits))
-        return preference
+        return self.prefer(self.hidden(logits))
 
 
 class DenseRouter(nn.Module):
@@ -47,8 +46,7 @@ class DenseRouter(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, E)``, unnormalised."""
-        preference: Tensor = self.prefer(self.pool(logits))
-        return preference
+        return self.prefer(self.pool(logits))
 
 
 def router_class(dense: bool) -> type[ClassRouter] | type[DenseRouter]:

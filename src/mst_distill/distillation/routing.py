@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import (
-    accuracy,
     balance_cv,
     balance_kl,
     cross_entropy,
     distillation,
+    validation_figures,
 )
 from mst_distill.distillation.panel import Panel, logits_of_split
 from mst_distill.distillation.router import router_class
@@ -82,6 +82,8 @@ class Routing(Task):
         route: Route,
         ignored: int | None,
     ) -> None:
+        self.student = student
+        self.router = router
         self.trainable = nn.ModuleDict({"student": student, "router": router})
         self.weights = Weights(route.task_weight, route.kd_weight, route.balance_weight)
         self._target = target
@@ -94,8 +96,8 @@ class Routing(Task):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``ce``, ``kd``, ``balance``, unweighted, and the weighted sum ``loss``."""
-        logits = self.trainable["student"](batch.inputs[self._target])
-        preference = self.trainable["router"](logits).softmax(dim=1)
+        logits = self.student(batch.inputs[self._target])
+        preference = self.router(logits).softmax(dim=1)
         chosen = self.choose(preference)
         (of_specialists,) = batch.frozen[SPECIALISTS]
         rows = torch.arange(len(chosen), device=chosen.device)
@@ -111,17 +113,16 @@ class Routing(Task):
         self._count(chosen, batch.label)
         weights = self.weights
         loss = (
-            weights.task * terms["ce"] + weights.kd * terms["kd"] + weights.balance * terms["balance"]
+            weights.task * terms["ce"]
+            + weights.kd * terms["kd"]
+            + weights.balance * terms["balance"]
         )
         return {"loss": loss, **terms}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """The student's ``accuracy`` and ``ce``."""
-        logits = self.trainable["student"](batch.inputs[self._target])
-        return {
-            "accuracy": accuracy(logits, batch.label, self._ignored),
-            "ce": cross_entropy(logits, batch.label, self._ignored),
-        }
+        logits = self.student(batch.inputs[self._target])
+        return validation_figures(logits, batch.label, self._ignored)
 
     def choose(self, preference: Tensor) -> Tensor:
         """The k specialists of largest preference, ``(B, E)`` to ``(B, k)``, best first."""
@@ -143,7 +144,7 @@ class Routing(Task):
 
     @torch.no_grad()
     def _count(self, chosen: Tensor, label: Tensor) -> None:
-        """Add this batch to the epoch's table of class by specialist; dense labels are one class."""
+        """Add a batch to the epoch's table of class by specialist; dense labels are one class."""
         row = label if label.dim() == 1 else torch.zeros_like(chosen[:, 0])
         cell = (row[:, None] * self._specialists + chosen).flatten()
         counts = torch.bincount(cell, minlength=self._given.numel())
@@ -184,7 +185,9 @@ def train_student(
     """
     experts, samples = len(panel.names), run.samples
     if route.chosen > experts:
-        raise ValueError(f"route.chosen is {route.chosen}, but there are only {experts} specialists")
+        raise ValueError(
+            f"route.chosen is {route.chosen}, but there are only {experts} specialists"
+        )
     task = Routing(
         student,
         build_router(run, experts),
@@ -200,7 +203,11 @@ def train_student(
         train, valid = run.train_and_valid("route", route, [run.target], tables=tables)
     else:
         train = run.batches(
-            "train", [run.target], route.batch_size, shuffle="route", frozen={SPECIALISTS: panel.frozen()}
+            "train",
+            [run.target],
+            route.batch_size,
+            shuffle="route",
+            frozen={SPECIALISTS: panel.frozen()},
         )
         valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise("route")
@@ -208,11 +215,9 @@ def train_student(
     students = {}
     for rule in SELECTION:
         task.trainable.load_state_dict(done.kept[rule].state)
-        students[rule] = copy.deepcopy(task.trainable["student"]).eval()
+        students[rule] = copy.deepcopy(task.student).eval()
     task.trainable.load_state_dict(done.kept[route.selection].state)
-    return Distilled(
-        students, task.trainable["router"].eval(), done, _given_table(run, panel, task.given)
-    )
+    return Distilled(students, task.router.eval(), done, _given_table(run, panel, task.given))
 
 
 def build_router(run: Run, specialists: int) -> nn.Module:

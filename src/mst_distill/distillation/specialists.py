@@ -76,7 +76,7 @@ def _forbid_in_place(teacher: nn.Module) -> None:
     """An activation that works in place would overwrite the feature that a mask is to see."""
     for module in teacher.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            module.inplace = False  # type: ignore[assignment]
 
 
 class _Tracer(fx.Tracer):
@@ -124,8 +124,7 @@ def _cut(
     trunk = _trunk(teacher, graph, shared)
 
     def compute(inputs: Inputs) -> Values:
-        values: Values = forward(trunk, name, inputs)
-        return values
+        return tuple(forward(trunk, name, inputs))
 
     tails: dict[str, nn.Module] = {
         layer: _tail(teacher, graph, shared, behind[layer], masks)

@@ -1,0 +1,1 @@
+"""What the held-out split shows: figures of merit, comparisons, pictures."""

@@ -32,7 +32,9 @@ def paired_difference(
     Returns:
         ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points).
     """
-    one, other = (predictions[predictions["model"] == name].set_index("id") for name in (first, second))
+    one, other = (
+        predictions[predictions["model"] == name].set_index("id") for name in (first, second)
+    )
     gain = (one["correct"] - other["correct"].reindex(one.index)).to_numpy(dtype=float)
     judged = one["judged"].to_numpy(dtype=float)
     count = len(gain)
@@ -57,9 +59,8 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
         return f"Distillation helped the {target} student: {interval} against the control."
     if high < 0:
         return f"Distillation hurt the {target} student: {interval} against the control."
-    return (
-        f"Distillation did not measurably help the {target} student: {interval} against the control."
-    )
+    helped = f"did not measurably help the {target} student"
+    return f"Distillation {helped}: {interval} against the control."
 
 
 def comparison_table(metrics: dict[str, dict[str, Any]]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ def confusion_figure(
         models: Which models to draw.
     """
     size = min(3.0 + 0.35 * len(classes), 12.0)
-    figure = Figure(figsize=(size * len(models), size), layout="constrained")
+    figure = Figure(figsize=(size * len(models) + 1, size), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
         counts = np.array(tallies[model]["confusion"], dtype=float)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -38,7 +38,7 @@ def confusion_figure(
                     shade = "white" if share > 0.5 else "black"
                     text = f"{100 * share:.0f}"
                     axes.text(column, row, text, ha="center", va="center", color=shade, size=7)
-    figure.colorbar(image, ax=figure.axes, label="share of the true class", shrink=0.8)
+    figure.colorbar(image, ax=figure.axes, label="share of the true class", aspect=30)
     return figure
 
 
@@ -134,8 +134,8 @@ def _shares(routing: pd.DataFrame, by: str, specialists: Sequence[str]) -> pd.Da
 def _plot_columns(
     axes: Axes, history: pd.DataFrame, prefix: str, columns: Sequence[str] | None = None
 ) -> None:
-    for column in columns or [name for name in history if str(name).startswith(prefix)]:
-        axes.plot(history["epoch"], history[column], label=str(column).removeprefix(prefix))
+    for column in columns or [name for name in map(str, history) if name.startswith(prefix)]:
+        axes.plot(history["epoch"], history[column], label=column.removeprefix(prefix))
 
 
 def _plot_against(axes: Axes, history: pd.DataFrame, column: str, label: str) -> None:
@@ -145,5 +145,6 @@ def _plot_against(axes: Axes, history: pd.DataFrame, column: str, label: str) ->
 def _tick_classes(axes: Axes, classes: Sequence[str]) -> None:
     every = max(1, len(classes) // 20)
     places = range(0, len(classes), every)
-    axes.set_xticks(places, [classes[place] for place in places], rotation=90, size=8)
-    axes.set_yticks(places, [classes[place] for place in places], size=8)
+    upright = max(len(name) for name in classes) > 2
+    axes.set_xticks(places, [classes[at] for at in places], rotation=90 * upright, size=8)
+    axes.set_yticks(places, [classes[at] for at in places], size=8)

@@ -22,6 +22,7 @@ from mst_distill.training.device import autocast
 from mst_distill.training.progress import progress
 from mst_distill.training.run import Run
 
+
 @dataclass(frozen=True)
 class Cast:
     """Every model of a run.
@@ -46,7 +47,10 @@ class Cast:
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Inputs to the logits of every model, by its name."""
         return {
-            **{name: forward(net, name, inputs) for name, net in self.teachers.items()},
+            **{
+                teacher_title(name): forward(net, name, inputs)
+                for name, net in self.teachers.items()
+            },
             **dict(zip(self.panel.names, self.panel.logits(inputs).unbind(dim=1), strict=True)),
             **{name: net(inputs[self.target]) for name, net in self.students.items()},
         }
@@ -82,7 +86,10 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
     """
     cast.to(run.device)
     samples, rows = run.samples, rows_of(run.splits, "test")
-    groups = {"teachers": tuple(cast.teachers), "specialists": cast.panel.names}
+    groups = {
+        "teachers": [teacher_title(name) for name in cast.teachers],
+        "specialists": cast.panel.names,
+    }
     pairs = [(group, *pair) for group, names in groups.items() for pair in permutations(names, 2)]
     divergence = torch.zeros(len(pairs), dtype=torch.float64, device=run.device)
     tallies: dict[str, Tally] = {}
@@ -95,7 +102,9 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
         index = run.splits.iloc[rows[start : start + len(batch.label)]][["id", "label"]]
         for model, of in logits.items():
             if model not in tallies:
-                tallies[model] = Tally(len(samples.classes), bins, samples.ignored_label, run.device)
+                tallies[model] = Tally(
+                    len(samples.classes), bins, samples.ignored_label, run.device
+                )
             fared = tallies[model].update(of, batch.label)
             columns: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in fared.items()}
             parts.append(index.assign(model=model, **columns))
@@ -119,3 +128,8 @@ def _divergences(
             for _, first, second in pairs
         ]
     )
+
+
+def teacher_title(name: str) -> str:
+    """How the report calls a teacher, to tell ``audio`` the net from ``audio`` the modality."""
+    return f"{name} teacher"

@@ -26,13 +26,11 @@ class LeNet5(nn.Module):
         """``(B, 1, 28, 28)`` to ``(B, 84)``."""
         maps = self.pool(self.conv1(image).relu())
         maps = self.pool(self.conv2(maps).relu())
-        hidden: Tensor = self.fc1(self.conv3(maps).relu().flatten(1))
-        return hidden.relu()
+        return self.fc1(self.conv3(maps).relu().flatten(1)).relu()
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 1, 28, 28)`` to logits ``(B, classes)``."""
-        logits: Tensor = self.fc2(self.features(image))
-        return logits
+        return self.fc2(self.features(image))
 
 
 class ThreeLayerCNN(nn.Module):
@@ -55,8 +53,7 @@ class ThreeLayerCNN(nn.Module):
         maps = audio
         for convolution in (self.conv1, self.conv2, self.conv3):
             maps = self.pool(convolution(maps).relu())
-        logits: Tensor = self.fc1(maps.flatten(1))
-        return logits
+        return self.fc1(maps.flatten(1))
 
 
 class FusionCNN(nn.Module):
@@ -78,8 +75,7 @@ class FusionCNN(nn.Module):
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
         """``(B, 1, 28, 28)`` and ``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
         features = torch.cat([self.image.features(image), self.audio(audio)], dim=1)
-        logits: Tensor = self.fc2(self.fc1(self.concatenation(features)))
-        return logits
+        return self.fc2(self.fc1(self.concatenation(features)))
 
 
 class _AudioBranch(nn.Module):

@@ -28,8 +28,7 @@ class DigitImageNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """``(B, 1, 8, 8)`` to logits ``(B, classes)``."""
-        logits: Tensor = self.logits(self.hidden(self.features(image)).relu())
-        return logits
+        return self.logits(self.hidden(self.features(image)).relu())
 
 
 class DigitAudioNet(nn.Module):
@@ -57,8 +56,7 @@ class DigitAudioNet(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         """``(B, 13, 32)`` to logits ``(B, classes)``."""
         hidden = self.hidden(self.dense(self.features(audio)).relu())
-        logits: Tensor = self.logits(hidden.relu())
-        return logits
+        return self.logits(hidden.relu())
 
 
 class DigitFusionNet(nn.Module):
@@ -79,5 +77,4 @@ class DigitFusionNet(nn.Module):
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
         """``(B, 1, 8, 8)`` and ``(B, 13, 32)`` to logits ``(B, classes)``."""
         fused = self.fusion(torch.cat([self.image(image), self.audio(audio)], dim=1).relu())
-        logits: Tensor = self.logits(self.hidden(fused).relu())
-        return logits
+        return self.logits(self.hidden(fused).relu())

@@ -84,7 +84,9 @@ class Batches:
         self._rows = torch.from_numpy(rows)
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self._kept = {name: (table.to(device),) for name, table in (tables or {}).items()}
+        self._kept: dict[str, tuple[Tensor, ...]] = {
+            name: (table.to(device),) for name, table in (tables or {}).items()
+        }
         self._online: dict[str, Frozen] = {}
         self._tensors: dict[str, Tensor] = {}
         for name, what in (frozen or {}).items():
@@ -133,8 +135,7 @@ class Batches:
         inputs = {name: tensor[where].to(self.device) for name, tensor in self._tensors.items()}
         label = inputs.pop("label").long()
         frozen = {
-            name: tuple(table[on_device] for table in tables)
-            for name, tables in self._kept.items()
+            name: tuple(table[on_device] for table in tables) for name, tables in self._kept.items()
         }
         with torch.no_grad(), autocast(self.device, self._runtime):
             frozen |= {name: what.compute(inputs) for name, what in self._online.items()}
@@ -143,7 +144,12 @@ class Batches:
     def _keep_or_defer(self, name: str, what: Frozen, samples: Samples) -> None:
         """Compute `what` over the split now if the result fits, else leave it to every batch."""
         source = Batches(
-            samples, self._rows.numpy(), what.modalities, self._batch_size, self._runtime, self.device
+            samples,
+            self._rows.numpy(),
+            what.modalities,
+            self._batch_size,
+            self._runtime,
+            self.device,
         )
         source._online = {name: what}
         first = source._take(torch.arange(1)).frozen[name]

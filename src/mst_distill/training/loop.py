@@ -66,7 +66,7 @@ def fit(
     optimiser = torch.optim.Adam(task.trainable.parameters(), lr=settings.learning_rate)
     rows: list[Row] = []
     kept: dict[str, Kept] = {}
-    with progress(None, stage, "step", total=settings.epochs * len(train)) as bar:
+    with progress(range(0), stage, "step", total=settings.epochs * len(train)) as bar:
 
         def step(batch: Batch) -> dict[str, Tensor]:
             with autocast(train.device, runtime):

@@ -11,8 +11,8 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(steps: Iterable[T] | None, title: str, unit: str, total: int | None = None) -> tqdm[T]:
-    """A bar over `steps`, or one to be moved by hand when there are none.
+def progress(steps: Iterable[T], title: str, unit: str, total: int | None = None) -> tqdm[T]:
+    """A bar over `steps`, or over `total` to be moved by hand where there are none.
 
     A terminal sees it move; a log file gets a line now and then.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mst_distill.parameters import Selection
 from mst_distill.training.loop import Row, Rule
 
 
@@ -18,7 +17,7 @@ def _by_age(row: Row) -> tuple[float, ...]:
     return (row["epoch"],)
 
 
-SELECTION: dict[Selection, Rule] = {
+SELECTION: dict[str, Rule] = {
     "accuracy": _by_accuracy,
     "ce": _by_cross_entropy,
     "last": _by_age,

@@ -133,7 +133,7 @@ def draw_reliability(tallies: dict[str, Any]) -> Figure:
     """Reliability diagrams of multimodal teacher, student and control."""
     from mst_distill.evaluation.figures import reliability_figure
 
-    return reliability_figure(tallies, ["multimodal", "student", "control"])
+    return reliability_figure(tallies, ["multimodal teacher", "student", "control"])
 
 
 def draw_learning_curves(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import get_args
 
 import pandas as pd
@@ -29,7 +30,7 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: int | str) ->
         raise ValueError(unknown("protocol", protocol, get_args(Protocol)))
     if limit != "all" and (not isinstance(limit, int) or limit < 1):
         raise ValueError(f"limit is {limit!r}; it must be a number above 0, or 'all'")
-    kind = resolve(benchmark.type, SampleSource)
+    kind: Callable[..., SampleSource] = resolve(benchmark.type, SampleSource)
     try:
         source = kind(protocol, **benchmark.arguments)
     except TypeError as error:
