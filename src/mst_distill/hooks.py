@@ -15,7 +15,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
-from mst_distill.parameters import unknown
+from mst_distill.parameters import Members, Runtime, unknown
 
 with warnings.catch_warnings():
     # It defines an MLflow model without type hints, and MLflow tells every user so.
@@ -50,7 +50,9 @@ class ParameterHooks:
         Raises:
             ValueError: There is no such modality; the message names those that there are.
         """
-        parameters["params:members"].teachers_of(parameters["params:target"])
+        # A pipeline that does not use a block leaves it a plain dict.
+        members = Members.model_validate(parameters["params:members"])
+        members.teachers_of(parameters["params:target"])
 
 
 class TrackingHooks(MlflowHook):
@@ -75,7 +77,7 @@ class TrackingHooks(MlflowHook):
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Open a run, unless ``runtime.tracking`` is off."""
-        if not catalog.load("params:runtime").tracking:
+        if not Runtime.model_validate(catalog.load("params:runtime")).tracking:
             names = run_params.get("pipeline_names") or ["__default__"]
             self.mlflow_config.tracking.disable_tracking.pipelines = list(names)
         super().before_pipeline_run(run_params, pipeline, catalog)
