@@ -1,0 +1,103 @@
+"""Losses against figures worked out by hand in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mst_distill.distillation import losses
+
+
+def softmax(logits: list[float], tau: float) -> np.ndarray:
+    powers = np.exp(np.array(logits, dtype=np.float64) / tau)
+    return powers / powers.sum()
+
+
+def kl(p: np.ndarray, q: np.ndarray) -> float:
+    return float(sum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True)))
+
+
+STUDENT = [[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]]
+TEACHER = [[1.0, 1.0, -1.0], [-0.5, 2.0, 2.5]]
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+def test_distillation_is_tau_squared_times_kl_from_student_to_teacher(tau):
+    found = losses.distillation(
+        torch.tensor(STUDENT, dtype=torch.float64), torch.tensor(TEACHER, dtype=torch.float64), tau
+    )
+    expected = [
+        tau**2 * kl(softmax(t, tau), softmax(s, tau)) for s, t in zip(STUDENT, TEACHER, strict=True)
+    ]
+    assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_distillation_of_dense_logits_is_the_mean_over_pixels():
+    rng = np.random.default_rng(0)
+    student, teacher = rng.normal(size=(2, 2, 3, 4, 5))
+    found = losses.distillation(torch.from_numpy(student), torch.from_numpy(teacher), 4.0)
+    expected = [
+        np.mean(
+            [
+                16 * kl(softmax(teacher[b, :, y, x], 4), softmax(student[b, :, y, x], 4))
+                for y in range(4)
+                for x in range(5)
+            ]
+        )
+        for b in range(2)
+    ]
+    assert found.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_distillation_of_equal_logits_is_nothing_and_its_gradient_reaches_both_sides():
+    student = torch.tensor(STUDENT, requires_grad=True)
+    teacher = torch.tensor(TEACHER, requires_grad=True)
+    assert losses.distillation(student, student.detach(), 4.0).abs().max() < 1e-6
+    losses.distillation(student, teacher, 4.0).sum().backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad.abs().sum() > 0
+
+
+def test_distillation_has_the_right_gradient():
+    torch.manual_seed(0)
+    pair = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    assert torch.autograd.gradcheck(lambda s, t: losses.distillation(s, t, 4.0), pair)
+
+
+def test_cross_entropy_ignores_the_label_that_is_no_target():
+    logits = torch.tensor([[[[1.0, 2.0]], [[0.0, -1.0]]]], dtype=torch.float64)
+    label = torch.tensor([[[1, 0]]])
+    first = -math.log(softmax([1.0, 0.0], 1)[1])
+    second = -math.log(softmax([2.0, -1.0], 1)[0])
+    assert losses.cross_entropy(logits, label, None).item() == pytest.approx((first + second) / 2)
+    assert losses.cross_entropy(logits, label, 0).item() == pytest.approx(first)
+
+
+def test_accuracy_counts_only_targets_and_a_predicted_ignored_label_as_wrong():
+    logits = torch.tensor([[5.0, 0, 0], [0, 5, 0], [0, 5, 0], [0, 0, 5]])
+    label = torch.tensor([1, 1, 0, 2])
+    assert losses.accuracy(logits, label, None).item() == pytest.approx(2 / 4)
+    assert losses.accuracy(logits, label, 0).item() == pytest.approx(2 / 3)
+
+
+WEIGHTS = [[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]]
+
+
+def test_balance_is_kl_from_uniform_to_the_mean_weights():
+    mean = np.mean(WEIGHTS, axis=0)
+    expected = kl(np.full(4, 0.25), mean)
+    weights = torch.tensor(WEIGHTS, dtype=torch.float64)
+    assert losses.balance_kl(weights, scaled=False).item() == pytest.approx(expected, rel=1e-12)
+    assert losses.balance_kl(weights, scaled=True).item() == pytest.approx(expected / 4, rel=1e-12)
+    even = torch.full((3, 4), 0.25, dtype=torch.float64)
+    assert losses.balance_kl(even, scaled=False).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_balance_by_variation_is_deviation_over_mean_of_the_load():
+    load = np.sum(WEIGHTS, axis=0)
+    expected = np.std(load, ddof=1) / np.mean(load)
+    found = losses.balance_cv(torch.tensor(WEIGHTS, dtype=torch.float64)).item()
+    assert found == pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,102 @@
+"""Masks against the method's description, step by step in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mst_distill.distillation.masks import MapMask, VectorMask, mask_class
+from mst_distill.distillation.router import ClassRouter, DenseRouter, router_class
+
+
+def by_hand(mask: VectorMask, z: np.ndarray, heads: int) -> np.ndarray:
+    """The vector mask's weights: tokens, attention, one number a token, sigmoid."""
+    state = {name: value.double().numpy() for name, value in mask.state_dict().items()}
+    batch, width = z.shape
+    token = state["embed.weight"].shape[0] // width
+    tokens = (z @ state["embed.weight"].T + state["embed.bias"]).reshape(batch, width, token)
+    packed = tokens @ state["attention.in_proj_weight"].T + state["attention.in_proj_bias"]
+    query, key, value = np.split(packed, 3, axis=-1)
+    seen = np.empty_like(query)
+    size = token // heads
+    for head in range(heads):
+        part = slice(head * size, (head + 1) * size)
+        score = query[..., part] @ key[..., part].transpose(0, 2, 1) / np.sqrt(size)
+        score = np.exp(score - score.max(-1, keepdims=True))
+        seen[..., part] = score / score.sum(-1, keepdims=True) @ value[..., part]
+    seen = seen @ state["attention.out_proj.weight"].T + state["attention.out_proj.bias"]
+    logit = seen @ state["weigh.weight"].T + state["weigh.bias"]
+    return 1 / (1 + np.exp(-logit[..., 0]))
+
+
+@pytest.mark.parametrize(("width", "factor", "heads"), [(12, 2, 3), (20, 2, 3), (9, 1, 2)])
+def test_a_vector_mask_is_attention_over_the_feature_s_numbers(width, factor, heads):
+    torch.manual_seed(0)
+    mask = VectorMask(width, factor, heads).double()
+    for weight in mask.parameters():
+        nn.init.normal_(weight, std=0.3)
+    z = torch.randn(4, width, dtype=torch.float64)
+    assert mask.token == width // (factor * heads) * heads
+    expected = by_hand(mask, z.numpy(), heads)
+    np.testing.assert_allclose(mask.weights(z).detach().numpy(), expected, rtol=1e-10)
+    np.testing.assert_allclose(mask(z).detach().numpy(), expected * z.numpy(), rtol=1e-10)
+
+
+def test_a_map_mask_pools_the_map_and_scales_whole_channels():
+    torch.manual_seed(0)
+    mask = MapMask(12, 2, 3).double().eval()
+    z = torch.randn(3, 12, 7, 5, dtype=torch.float64)
+    depthwise, pointwise, norm = mask.pool[0], mask.pool[1], mask.pool[2]
+    maps = nn.functional.conv2d(z, depthwise.weight, stride=2, padding=1, groups=12)
+    maps = np.einsum("bchw,dc->bdhw", maps.detach().numpy(), pointwise.weight[:, :, 0, 0].detach())
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().numpy()
+    maps = np.maximum(maps * scale[:, None, None], 0)
+    assert maps.shape == (3, 12, 4, 3)
+    expected = by_hand(mask.channels, maps.mean(axis=(2, 3)), 3)
+    np.testing.assert_allclose(mask.weights(z).detach().numpy(), expected, rtol=1e-9)
+    masked = expected[:, :, None, None] * z.numpy()
+    np.testing.assert_allclose(mask(z).detach().numpy(), masked, rtol=1e-9)
+
+
+def test_a_map_of_one_pixel_flows_on_as_a_vector():
+    assert mask_class((2, 30, 1, 1)) is VectorMask
+    assert VectorMask(30, 2, 3)(torch.randn(2, 30, 1, 1)).shape == (2, 30)
+
+
+def test_the_masks_of_av_mnist_have_the_published_number_of_weights():
+    """120.4 million at factor 2, of which the concatenation's mask alone has 106 million."""
+    layers = [(596, False), (298, False), (64, True), (128, True)]
+    count = 0
+    with torch.device("meta"):
+        for width, is_map in layers:
+            mask = (MapMask if is_map else VectorMask)(width, 2, 3)
+            count += sum(weight.numel() for weight in mask.parameters())
+    assert round(count / 1e6, 1) == pytest.approx(120.4, abs=0.11)
+
+
+def test_a_narrow_feature_is_refused_with_what_would_fit():
+    with pytest.raises(ValueError, match=r"width 5 .* factor 2 and 3 heads.* at most 5"):
+        VectorMask(5, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 3, 4), (2, 3, 4, 5, 6)])
+def test_other_features_than_vectors_and_maps_are_refused(shape):
+    with pytest.raises(ValueError, match="vectors"):
+        mask_class(shape)
+
+
+def test_routers_give_a_preference_a_sample():
+    assert router_class(dense=False) is ClassRouter
+    assert ClassRouter(10, 4)(torch.randn(3, 10)).shape == (3, 4)
+    assert sum(p.numel() for p in ClassRouter(10, 4).parameters()) == 10 * 20 + 20 + 20 * 4 + 4
+    assert router_class(dense=True) is DenseRouter
+    assert DenseRouter(5, 4)(torch.randn(3, 5, 9, 8)).shape == (3, 4)
+
+
+def test_the_class_router_is_linear():
+    router = ClassRouter(6, 4).double()
+    a, b = torch.randn(2, 1, 6, dtype=torch.float64)
+    offset = router(torch.zeros(1, 6, dtype=torch.float64))
+    torch.testing.assert_close(router(a + b) - offset, router(a) + router(b) - 2 * offset)

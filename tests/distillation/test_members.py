@@ -1,0 +1,119 @@
+"""Members are built from the run's seed and their name, and checked before anything is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mst_distill.distillation.members import (
+    build_member,
+    check_members,
+    feature_shapes,
+    forward,
+)
+from mst_distill.parameters import Member
+from toy_runs import KINDS, make_run
+from toys import make_samples
+
+
+def member(kind: str, **more) -> Member:
+    return Member(type=f"toy_nets.{kind}", **more)
+
+
+def state(name: str, seed: int) -> dict[str, torch.Tensor]:
+    return build_member(name, member("Image"), 3, seed).state_dict()
+
+
+def test_start_weights_depend_on_seed_and_name_alone():
+    torch.manual_seed(5)
+    first = state("image", 0)
+    torch.manual_seed(6)
+    again = state("image", 0)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    for other in (state("image", 1), state("photo", 0)):
+        assert not torch.equal(first["conv.weight"], other["conv.weight"])
+
+
+def test_building_a_member_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    state("image", 0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_multimodal_member_is_called_by_keyword():
+    run, members = make_run()
+    net = build_member("multimodal", members.multimodal, 3, 0)
+    inputs = {k: torch.from_numpy(v[:2]) for k, v in run.samples.modalities.items()}
+    swapped = dict(reversed(inputs.items()))
+    torch.testing.assert_close(forward(net, "multimodal", swapped), net(**inputs))
+
+
+def test_shapes_of_features_are_found_by_a_dry_forward():
+    samples, _ = make_samples()
+    net = build_member("image", member("Image"), 3, 0).train()
+    before = net.norm.running_mean.clone()
+    shapes = feature_shapes("image", net, ["second", "conv"], samples)
+    assert shapes == {"conv": (2, 8, 8, 8), "second": (2, 12)}
+    assert net.training
+    assert torch.equal(net.norm.running_mean, before)
+
+
+@pytest.mark.parametrize(
+    ("spec", "error", "message"),
+    [
+        ({"type": "toy_nets.Imagee"}, ValueError, "member 'image'.*Imagee.*did you mean 'Image'"),
+        ({"type": "toy_nots.Image"}, ValueError, "member 'image'.*toy_nots"),
+        ({"type": "toy_runs.route"}, TypeError, "member 'image'.*no torch.nn.*Module"),
+        ({"type": "toy_nets.Image", "arguments": {"deep": 3}}, TypeError, "member 'image'.*deep"),
+    ],
+)
+def test_what_is_no_net_is_refused(spec, error, message):
+    with pytest.raises(error, match=message):
+        build_member("image", Member.model_validate(spec), 3, 0)
+
+
+def refused(message: str, classes: int = 3, name: str = "image", **spec) -> None:
+    samples, _ = make_samples()
+    known = member(spec.pop("kind", "Image"), **spec)
+    with pytest.raises(ValueError, match=message):
+        check_members({name: build_member(name, known, classes, 0)}, {name: known}, samples)
+
+
+def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
+    refused(
+        "unknown layer of member 'image' 'secnd'.*conv, norm.*'second'", masked_layers=["secnd"]
+    )
+
+
+def test_classes_that_do_not_fit_are_refused():
+    refused(r"member 'image' gives logits of shape \(2, 5\).*\(2, 3\)", classes=5)
+
+
+def test_a_modality_that_the_samples_lack_is_refused():
+    refused(
+        "unknown modality 'images'; there are: image, audio; did you mean 'image'", name="images"
+    )
+
+
+def test_a_net_that_cannot_take_its_modality_is_refused():
+    refused(r"member 'audio' cannot be called with.*\(2, 13, 32\)", name="audio")
+
+
+def test_a_layer_that_gives_no_tensor_is_refused():
+    samples, splits = make_samples(dense=(8, 8))
+    known = member("Dense", masked_layers=["pool"])
+    net = build_member("image", known, 3, 0)
+    with pytest.raises(ValueError, match="layer 'pool' of member 'image' gives no single tensor"):
+        check_members({"image": net}, {"image": known}, samples)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fitting_members_pass(kind):
+    run, members = make_run(kind)
+    known = {**members.modalities, "multimodal": members.multimodal}
+    nets = {name: build_member(name, of, 3, 0) for name, of in known.items()}
+    check_members(nets, known, run.samples)
+    assert np.isfinite(run.samples.labels).all()

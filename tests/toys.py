@@ -1,0 +1,43 @@
+"""Small samples in memory, for whatever needs data but no benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.samples import Samples
+
+SHAPES = {"image": (1, 8, 8), "audio": (13, 32)}
+"""The shapes of the benchmark `digits`, for which there are small nets."""
+
+
+def make_samples(
+    n: int = 30,
+    modalities: Mapping[str, tuple[int, ...]] = SHAPES,
+    classes: int = 3,
+    dense: tuple[int, int] | None = None,
+    ignored: int | None = None,
+    seed: int = 0,
+) -> tuple[Samples, pd.DataFrame]:
+    """Samples whose label shifts every modality, and their table of splits, 60 / 20 / 20.
+
+    Splits are dealt at random, so that a split's rows are not contiguous. Labels go round the
+    classes; dense ones, ``(n, H, W)``, are random and the index says -1.
+    """
+    rng = np.random.default_rng(seed)
+    index = pd.DataFrame({"id": [f"s{row:03d}" for row in range(n)]})
+    ends = np.round(np.array([0.6, 0.8]) * n).astype(int)
+    split = np.repeat(["train", "valid", "test"], np.diff([0, *ends, n]))
+    labels = np.arange(n) % classes if dense is None else rng.integers(classes, size=(n, *dense))
+    index = index.assign(group=index["id"], split=rng.permutation(split))
+    index["label"] = -1 if dense is not None else labels
+    shift = np.arange(n) % classes if dense is None else labels.mean(axis=(1, 2))
+    arrays = {
+        name: (rng.normal(size=(n, *shape)) + shift.reshape(n, *[1] * len(shape))).astype("f4")
+        for name, shape in modalities.items()
+    }
+    names = tuple(f"class {label}" for label in range(classes))
+    samples = Samples(index, arrays, labels.astype(np.int64), names, ignored, f"toy-{n}-{seed}")
+    return samples, index[["id", "group", "label", "split"]].copy()
