@@ -134,3 +134,14 @@ class InPlace(Skip):
         hidden = nn.functional.relu(self.first(image.flatten(1)), inplace=True)
         hidden = nn.functional.relu(self.second(hidden), inplace=True)
         return self.last(hidden)
+
+
+class Stubborn(nn.Module):
+    """Images to seven classes, whatever it is asked for."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(64, 7)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(image.flatten(1))

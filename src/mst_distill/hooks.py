@@ -17,9 +17,8 @@ from pydantic import BaseModel
 
 from mst_distill.parameters import Members, Runtime, unknown
 
-with warnings.catch_warnings():
-    # It defines an MLflow model without type hints, and MLflow tells every user so.
-    warnings.filterwarnings("ignore", message="(?s).*type hints")
+with warnings.catch_warnings(record=True):
+    # It defines an MLflow model without type hints, and MLflow would tell every user so.
     from kedro_mlflow.framework.hooks import MlflowHook
 
 

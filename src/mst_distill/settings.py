@@ -4,7 +4,8 @@ from mst_distill.hooks import ParameterHooks, TrackingHooks
 
 HOOKS = (ParameterHooks(), TrackingHooks())
 
-# `TrackingHooks` is that plugin's hook and a little more: it must not run twice.
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-mlflow",)
+# `TrackingHooks` is kedro-mlflow's hook and a little more, so that must not run beside it; nobody
+# asked for telemetry. Kedro goes by the names that the packages give themselves.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow", "kedro-telemetry")
 
 CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}

@@ -83,9 +83,8 @@ def refused(message: str, classes: int = 3, name: str = "image", **spec) -> None
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
-    refused(
-        "unknown layer of member 'image' 'secnd'.*conv, norm.*'second'", masked_layers=["secnd"]
-    )
+    message = "unknown layer of member 'image' 'secnd'.*conv, norm.*did you mean 'second'"
+    refused(message, masked_layers=["secnd"])
 
 
 def test_classes_that_do_not_fit_are_refused():
@@ -93,9 +92,8 @@ def test_classes_that_do_not_fit_are_refused():
 
 
 def test_a_modality_that_the_samples_lack_is_refused():
-    refused(
-        "unknown modality 'images'; there are: image, audio; did you mean 'image'", name="images"
-    )
+    message = "unknown modality 'images'; there are: image, audio; did you mean 'image'"
+    refused(message, name="images")
 
 
 def test_a_net_that_cannot_take_its_modality_is_refused():
@@ -103,7 +101,7 @@ def test_a_net_that_cannot_take_its_modality_is_refused():
 
 
 def test_a_layer_that_gives_no_tensor_is_refused():
-    samples, splits = make_samples(dense=(8, 8))
+    samples, _ = make_samples(dense=(8, 8))
     known = member("Dense", masked_layers=["pool"])
     net = build_member("image", known, 3, 0)
     with pytest.raises(ValueError, match="layer 'pool' of member 'image' gives no single tensor"):

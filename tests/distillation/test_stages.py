@@ -62,7 +62,7 @@ def stages(request) -> Stages:
 
 
 def test_stage_1_trains_every_member_the_student_last(stages):
-    assert list(stages.nets)[0] == "multimodal"
+    assert next(iter(stages.nets)) == "multimodal"
     assert list(stages.nets)[-1] == stages.run.target
     assert set(stages.nets) == {"multimodal", *stages.members.modalities}
     start = {
@@ -307,7 +307,7 @@ def test_more_chosen_than_there_are_is_refused():
 def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
     """A plain loop written anew: same weights, same batches, cross-entropy, two fresh Adams."""
     run, members = make_run()
-    controls, history = train_control(run, members.modalities["image"], TEACHERS, route())
+    controls, history = train_control(run, members, TEACHERS, route())
     net = build_member("image", members.modalities["image"], 3, run.seed)
     rows = rows_of(run.splits, "train")
     for stage, settings in (("teachers", TEACHERS), ("route", route())):
@@ -327,7 +327,7 @@ def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
 def test_without_distillation_the_student_is_the_control_to_the_bit():
     """Stage 1 of a lone member, then stage 3 with no weight on KD and balance."""
     run, members = make_run()
-    controls, _ = train_control(run, members.modalities["image"], TEACHERS, route())
+    controls, _ = train_control(run, members, TEACHERS, route())
     stages = Stages("two modalities", settings=route(kd_weight=0.0, balance_weight=0.0))
     net = build_member("image", members.modalities["image"], 3, run.seed)
     from mst_distill.training.loop import fit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ class Digits(SampleSource):
 
     Raises:
         FileNotFoundError: `recordings` is missing.
-        ValueError: `recordings` lacks an array or its arrays do not fit together.
+        ValueError: `recordings` cannot be read, lacks an array, holds NaN, or its arrays do not fit
+            together.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -46,11 +48,11 @@ class Digits(SampleSource):
     ) -> None:
         self.files = [Path(recordings)]
         images, image_labels = load_digits(return_X_y=True)
-        frames, recording_labels = _load_recordings(self.files[0])
+        frames, recorded, recording_labels = _load_recordings(self.files[0])
         self.index = _pair(image_labels, recording_labels, np.random.default_rng(split_seed))
         fit = self.index if protocol == "random" else self.index.query("split == 'train'")
         self._images = weaken(images, images[fit["image"]], kept_energy)
-        self._frames = _standardise(frames, frames[fit["recording"]])
+        self._frames = _standardise(frames, recorded, fit["recording"].to_numpy())
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
         """Image ``(n, 1, 8, 8)`` in [0, 1] and audio ``(n, 13, 32)``, 0 behind the last frame."""
@@ -92,32 +94,37 @@ def _columns(index: pd.DataFrame) -> list[tuple[int, int]]:
     return list(zip(index["image"], index["recording"], strict=True))
 
 
-def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Recordings as ``(3000, 13, 32)``, NaN behind the last frame, and their digits."""
+def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Recordings ``(3000, 13, 32)``, which of their frames there are ``(3000, 32)``, and digits."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.absolute()} is missing: it holds the spoken digits' MFCC and comes with the "
             f"repository (data/01_raw/digits); restore it with git, or set "
             f"benchmark.arguments.recordings"
         )
-    with np.load(path) as arrays:
-        if missing := {"X", "y", "lengths"} - set(arrays):
-            raise ValueError(f"{path}: array {sorted(missing)[0]!r} is missing; has {set(arrays)}")
-        frames, labels, lengths = arrays["X"], arrays["y"], arrays["lengths"]
+    try:
+        with np.load(path) as arrays:
+            frames, labels, lengths = arrays["X"], arrays["y"], arrays["lengths"]
+    except KeyError as error:
+        raise ValueError(f"{path}: {error}; it must hold X, y and lengths") from error
+    except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is no .npz file that can be read: {error}") from error
     if lengths.sum() != len(frames) or len(lengths) != len(labels):
         raise ValueError(
             f"{path}: {len(frames)} frames and {len(labels)} labels do not fit lengths that sum to "
             f"{lengths.sum()} over {len(lengths)} recordings"
         )
-    padded = np.full((len(lengths), frames.shape[1], FRAMES), np.nan)
+    padded = np.zeros((len(lengths), frames.shape[1], FRAMES))
     for row, recording in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
+        if not np.isfinite(recording).all():
+            raise ValueError(f"{path}: recording {row} in X holds NaN or infinity")
         kept = recording[:FRAMES]
         padded[row, :, : len(kept)] = kept.T
-    return padded, labels
+    return padded, np.arange(FRAMES) < lengths[:, None], labels
 
 
-def _standardise(frames: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """Mean 0 and deviation 1 for every coefficient of `fit`; what was never recorded is 0."""
-    mean = np.nanmean(fit, axis=(0, 2), keepdims=True)
-    deviation = np.nanstd(fit, axis=(0, 2), keepdims=True)
-    return np.nan_to_num((frames - mean) / deviation)
+def _standardise(frames: np.ndarray, recorded: np.ndarray, fit: np.ndarray) -> np.ndarray:
+    """Mean 0 and deviation 1 for every coefficient over `fit`; what was never recorded is 0."""
+    known = frames[fit].transpose(0, 2, 1)[recorded[fit]]
+    scaled = (frames - known.mean(axis=0)[:, None]) / known.std(axis=0)[:, None]
+    return scaled * recorded[:, None]

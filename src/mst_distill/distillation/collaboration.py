@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, distillation, validation_figures
-from mst_distill.distillation.members import build_member, check_members, forward
+from mst_distill.distillation.members import build_members, forward
 from mst_distill.parameters import Members, Teachers
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Fit, fit
@@ -78,10 +78,7 @@ def train_members(
     Raises:
         ValueError, TypeError: A member does not fit the samples; nothing was trained then.
     """
-    chosen = {**members.teachers_of(run.target), run.target: members.modalities[run.target]}
-    classes = len(run.samples.classes)
-    nets = {name: build_member(name, of, classes, run.seed) for name, of in chosen.items()}
-    check_members(nets, chosen, run.samples)
+    nets = build_members(run, members)
     task = Collaboration(nets, settings.temperature, run.samples.ignored_label)
     task.trainable.to(run.device)
     train, valid = run.train_and_valid("teachers", settings, run.modalities)

@@ -8,8 +8,8 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, validation_figures
-from mst_distill.distillation.members import build_member
-from mst_distill.parameters import Member, Route, Teachers
+from mst_distill.distillation.members import build_members
+from mst_distill.parameters import Members, Route, Teachers
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import fit
 from mst_distill.training.run import Run
@@ -43,7 +43,7 @@ class Supervised(Task):
 
 
 def train_control(
-    run: Run, member: Member, teachers: Teachers, route: Route
+    run: Run, members: Members, teachers: Teachers, route: Route
 ) -> tuple[dict[str, nn.Module], pd.DataFrame]:
     """Train the target's net by cross-entropy alone.
 
@@ -53,7 +53,7 @@ def train_control(
 
     Args:
         run: The run.
-        member: The target's net.
+        members: The nets by import path; all are checked, the target's is trained.
         teachers: Stage 1: the first epochs.
         route: Stage 3: the epochs that are selected from.
 
@@ -61,7 +61,7 @@ def train_control(
         Rule of selection to the net of the epoch that it prefers, and both phases' history, told
         apart by the column ``phase``.
     """
-    net = build_member(run.target, member, len(run.samples.classes), run.seed).to(run.device)
+    net = build_members(run, members)[run.target].to(run.device)
     task = Supervised(net, run.target, run.samples.ignored_label)
     histories = []
     for phase, settings in (("teachers", teachers), ("route", route)):

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.masks import mask_class
 from mst_distill.imports import resolve
-from mst_distill.parameters import Member, unknown
+from mst_distill.parameters import Member, Members, unknown
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Inputs
+from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
 
 MULTIMODAL = "multimodal"
@@ -38,6 +39,22 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
             return kind(**arguments_of(member, classes))
     except (TypeError, ValueError) as error:
         raise type(error)(f"member {name!r}: {error}") from error
+
+
+def build_members(run: Run, members: Members) -> dict[str, nn.Module]:
+    """Build the run's members and check that all can be trained on its samples.
+
+    Returns:
+        The multimodal teacher, the cross-modal ones, the student, by member name in this order.
+
+    Raises:
+        ValueError, TypeError: As `build_member` and `check_members`.
+    """
+    chosen = {**members.teachers_of(run.target), run.target: members.modalities[run.target]}
+    classes = len(run.samples.classes)
+    nets = {name: build_member(name, of, classes, run.seed) for name, of in chosen.items()}
+    check_members(nets, chosen, run.samples)
+    return nets
 
 
 def modalities_of(name: str, modalities: Sequence[str]) -> tuple[str, ...]:

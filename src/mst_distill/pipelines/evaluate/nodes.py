@@ -35,13 +35,12 @@ def train_control(
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
 
-    member = members.modalities[target]
     run = Run(samples, splits, target, seed, runtime)
-    controls, history = train(run, member, teachers, route)
+    controls, history = train(run, members, teachers, route)
     origin = provenance(
         samples, splits, seed, target=target, members=members, teachers=teachers, route=route
     )
-    arguments = arguments_of(member, len(samples.classes))
+    arguments = arguments_of(members.modalities[target], len(samples.classes))
     return bundle_nets(controls, lambda _: arguments, lambda _: {}, origin), history
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from mst_distill.parameters import Benchmark, unknown
 from mst_distill.samples import SPLITS, Samples
 
 
-def build_samples(benchmark: Benchmark, protocol: Protocol, limit: int | str) -> SampleSource:
+def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> SampleSource:
     """Open a benchmark's raw files; the sample store then reads them slice by slice.
 
     Args:

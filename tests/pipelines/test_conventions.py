@@ -1,0 +1,137 @@
+"""What holds of every node, every catalog entry, every parameter, every room of the house."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mst_distill.pipeline_registry import register_pipelines
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "mst_distill"
+LAYERS = {
+    "01_raw": "raw",
+    "05_model_input": "model_input",
+    "06_models": "models",
+    "07_model_output": "model_output",
+    "08_reporting": "reporting",
+}
+PIPELINES = register_pipelines()
+CATALOG = {
+    name: entry
+    for name, entry in yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text()).items()
+    if not name.startswith("_")
+}
+NODES = PIPELINES["distill"].nodes
+DATASETS = {name for name in PIPELINES["distill"].datasets() if not name.startswith("param")}
+
+
+def test_distill_is_all_stages_in_order_and_the_default():
+    stages = [PIPELINES[name] for name in ("ingest", "teachers", "masks", "route", "evaluate")]
+    assert {node.name for stage in stages for node in stage.nodes} == {n.name for n in NODES}
+    assert PIPELINES["__default__"] == PIPELINES["distill"]
+    known = set()
+    for stage in stages:
+        assert {n for n in stage.inputs() if not n.startswith("params:")} <= known
+        known |= stage.all_outputs()
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
+def test_every_node_is_named_for_what_it_does(node):
+    assert node.name == node.func.__name__
+    verb = node.name.split("_")[0]
+    assert verb in {
+        "assign", "build", "compare", "compute", "draw", "predict", "summarise", "train",
+    }  # fmt: skip
+    assert node.func.__doc__
+
+
+def test_every_dataset_is_catalogued_and_every_entry_used():
+    assert set(CATALOG) == DATASETS
+
+
+@pytest.mark.parametrize("name", sorted(CATALOG))
+def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
+    entry = CATALOG[name]
+    path = entry.get("filepath") or entry["path"]
+    folder = path.split("/")[1]
+    assert entry["metadata"]["kedro-viz"]["layer"] == LAYERS[folder]
+    assert "${_data}" in path or "${_run}" in path
+    assert Path(path).name.startswith(name)
+
+
+def test_every_parameter_is_used_and_every_used_one_is_there():
+    used = {name.split(":")[1] for name in PIPELINES["distill"].inputs() if ":" in name}
+    given = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())
+    assert used == set(given)
+
+
+@pytest.mark.parametrize("environment", ["avmnist"])
+def test_an_environment_changes_only_what_base_has(environment):
+    for file in ("globals", "parameters"):
+        base, own = (
+            yaml.safe_load((ROOT / f"conf/{env}/{file}.yml").read_text())
+            for env in ("base", environment)
+        )
+        assert set(own) <= set(base)
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+FORBIDDEN = {
+    "benchmarks": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
+    "nets": {"kedro", "mlflow", "mst_distill"},
+    "training": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
+    "distillation": {"kedro", "mlflow", "mst_distill.evaluation"},
+    "evaluation": {"kedro", "mlflow"},
+    "datasets": {"mlflow", "mst_distill.distillation", "mst_distill.training"},
+}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_a_room_knows_only_the_rooms_it_may(file):
+    room = file.relative_to(SOURCE).parts[0]
+    imports = imports_of(file)
+    forbidden = FORBIDDEN.get(room, set())
+    if room not in ("pipelines", "pipeline_registry.py", "hooks.py", "settings.py"):
+        forbidden = forbidden | {"mst_distill.pipelines"}
+    if room not in ("pipelines", "datasets", "pipeline_registry.py", "hooks.py", "settings.py"):
+        forbidden = forbidden | {"kedro", "mlflow", "kedro_datasets", "kedro_mlflow"}
+    for name in imports:
+        allowed = room == "nets" and name.startswith("mst_distill.nets")
+        caught = [bad for bad in forbidden if name == bad or name.startswith(f"{bad}.")]
+        assert allowed or not caught, f"{file} imports {name}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_no_path_of_a_machine_and_no_address_of_an_index(file):
+    text = file.read_text()
+    assert not re.search(r"/(home|root|Users|work|tmp)/", text)
+    assert "index-url" not in text
+
+
+def test_listing_the_pipelines_does_not_load_torch():
+    code = (
+        "import sys, mst_distill.settings\n"
+        "from mst_distill.pipeline_registry import register_pipelines\n"
+        "register_pipelines()\n"
+        "heavy = {'torch', 'torchvision', 'torchaudio', 'sklearn'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,140 @@
+"""Wrong input is refused before anything is trained, by a message that helps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import bootstrap_project
+
+from projects import copy_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project with the samples in place."""
+    folder = copy_project(tmp_path_factory.mktemp("wrong") / "project")
+    start(folder, "ingest")
+    return folder
+
+
+def start(project: Path, pipeline: str = "distill", **changes) -> None:
+    """Run in this process, untracked; `changes` are ``--params``."""
+    here = Path.cwd()
+    os.chdir(project)
+    try:
+        bootstrap_project(project)
+        changes.setdefault("runtime", {})["tracking"] = False
+        with KedroSession.create(project_path=project, runtime_params=changes) as session:
+            session.run(pipeline_names=[pipeline])
+    finally:
+        os.chdir(here)
+
+
+def refused(project: Path, message: str, pipeline: str = "distill", **changes) -> None:
+    with pytest.raises(Exception, match=message):
+        start(project, pipeline, **changes)
+    assert not list((project / "data/06_models").rglob("*.safetensors")), "something was trained"
+
+
+def test_an_unknown_block(project):
+    refused(project, "unknown parameter 'techers'.*did you mean 'teachers'", techers={"epochs": 1})
+
+
+def test_an_unknown_key_in_a_block(project):
+    message = "unknown parameter 'epoch'.*did you mean 'epochs'"
+    refused(project, message, teachers={"epoch": 1})
+
+
+def test_a_value_out_of_range(project):
+    refused(project, "(?s)route.*learning_rate.*greater than 0", route={"learning_rate": -1.0})
+
+
+def test_an_unknown_preset(project):
+    refused(project, "'default', 'paper' or 'reference'", route={"preset": "papers"})
+
+
+@pytest.mark.parametrize("pipeline", ["distill", "ingest"])
+def test_an_unknown_target(project, pipeline):
+    message = "unknown target 'video'; there are: image, audio"
+    refused(project, message, pipeline, target="video")
+
+
+def test_an_unknown_layer(project):
+    members = {"modalities": {"audio": {"masked_layers": ["dens"]}}}
+    message = "unknown layer of member 'audio' 'dens'.*features.0.*did you mean 'dense'"
+    refused(project, message, members=members)
+
+
+def test_a_layer_that_is_too_narrow_or_no_vector(project):
+    members = {"modalities": {"audio": {"masked_layers": ["features.0"]}}}
+    refused(project, "layer 'features.0' of member 'audio'.*cannot be masked", members=members)
+
+
+def test_a_net_that_is_no_module(project):
+    members = {"modalities": {"image": {"type": "mst_distill.samples.Samples"}}}
+    refused(project, r"member 'image'.*is no torch.nn.modules.module.Module", members=members)
+
+
+def test_a_net_whose_logits_do_not_fit_the_classes(project):
+    members = {"modalities": {"image": {"type": "torch.nn.Flatten", "arguments": {}}}}
+    refused(project, "member 'image'", members=members)
+    members = {"modalities": {"image": {"type": "toy_nets.Stubborn"}}}
+    refused(project, r"member 'image' gives logits of shape \(2, 7\).*\(2, 10\)", members=members)
+
+
+def test_missing_and_empty_raw_files(project):
+    missing = {"arguments": {"recordings": "nowhere/digits.npz"}}
+    refused(project, "nowhere/digits.npz is missing", run="m", benchmark=missing)
+    empty = project / "empty.npz"
+    empty.touch()
+    refused(project, "empty.npz", benchmark={"arguments": {"recordings": str(empty)}})
+
+
+def test_an_argument_that_the_benchmark_does_not_have(project):
+    message = "benchmark mst_distill.benchmarks.digits.Digits.*kept_enrgy"
+    refused(project, message, benchmark={"arguments": {"kept_enrgy": 0.3}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": "held-out"}, "unknown protocol 'held-out'.*did you mean 'heldout'"),
+        ({"limit": 0}, "limit is 0; it must be a number above 0, or 'all'"),
+        ({"limit": "some"}, "limit is 'some'"),
+        ({"runtime": {"device": "gpu"}}, "runtime.device 'gpu'.*'auto' or 'cpu'"),
+    ],
+)
+def test_other_values_that_there_are_not(project, changes, message):
+    refused(project, message, **changes)
+
+
+def test_nan_in_a_modality_names_the_recording(project):
+    with np.load(project / "data/01_raw/digits/digits.npz") as arrays:
+        changed = dict(arrays)
+    changed["X"][5] = np.nan
+    np.savez(project / "nan.npz", **changed)
+    benchmark = {"arguments": {"recordings": str(project / "nan.npz")}}
+    store = project / "data/05_model_input/digits/heldout-all/samples/store.json"
+    before = store.read_bytes()
+    refused(project, "nan.npz: recording 0 in X holds NaN", benchmark=benchmark)
+    assert store.read_bytes() == before, "the good store was lost"
+
+
+def test_a_sample_id_in_two_splits(project):
+    """The catalog's validator stands behind every table of splits, whoever wrote it."""
+    from kedro.io import DataCatalog
+
+    import mst_distill.benchmarks.splits as splits
+
+    bootstrap_project(project)
+    with KedroSession.create(project_path=project) as session:
+        catalog: DataCatalog = session.load_context().catalog
+        table = catalog.load("splits")
+        table.loc[len(table) - 1, "id"] = table.loc[0, "id"]
+        with pytest.raises(Exception, match=r"appears 2 times, in the splits \['test', 'train'\]"):
+            catalog.save("splits", table)
+    assert splits.check_splits(catalog.load("splits")) is None
