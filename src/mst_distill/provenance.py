@@ -23,11 +23,7 @@ def fingerprint(samples: Samples, splits: pd.DataFrame, **parameters: Any) -> st
         splits: The run's splits.
         parameters: Blocks and values by name; the runtime block is none of them.
     """
-    plain = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-        for name, value in parameters.items()
-    }
-    text = json.dumps([samples.digest, plain], sort_keys=True)
+    text = json.dumps([samples.digest, _plain(parameters)], sort_keys=True)
     sha = hashlib.sha256(text.encode())
     sha.update("\n".join(splits["id"] + "\t" + splits["split"]).encode())
     return sha.hexdigest()
@@ -39,10 +35,12 @@ def provenance(
     """What every model bundle says of its origin.
 
     Returns:
-        ``seed``, ``data`` (the store's digest), ``fingerprint``, ``versions`` and ``git``.
+        ``seed``, ``parameters`` (as JSON), ``data`` (the store's digest), ``fingerprint``,
+        ``versions`` and ``git``.
     """
     return {
         "seed": seed,
+        "parameters": _plain(parameters),
         "data": samples.digest,
         "fingerprint": fingerprint(samples, splits, seed=seed, **parameters),
         "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},
@@ -60,3 +58,10 @@ def git_revision() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in parameters.items()
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,33 +9,20 @@ import pytest
 from kedro.framework.session import KedroSession
 from kedro.framework.startup import bootstrap_project
 
-from projects import copy_project
+from projects import copy_project, run_session
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project with the samples in place."""
     folder = copy_project(tmp_path_factory.mktemp("wrong") / "project")
-    start(folder, "ingest")
+    run_session(folder, "ingest")
     return folder
-
-
-def start(project: Path, pipeline: str = "distill", **changes) -> None:
-    """Run in this process, untracked; `changes` are ``--params``."""
-    here = Path.cwd()
-    os.chdir(project)
-    try:
-        bootstrap_project(project)
-        changes.setdefault("runtime", {})["tracking"] = False
-        with KedroSession.create(project_path=project, runtime_params=changes) as session:
-            session.run(pipeline_names=[pipeline])
-    finally:
-        os.chdir(here)
 
 
 def refused(project: Path, message: str, pipeline: str = "distill", **changes) -> None:
     with pytest.raises(Exception, match=message):
-        start(project, pipeline, **changes)
+        run_session(project, pipeline, **changes)
     assert not list((project / "data/06_models").rglob("*.safetensors")), "something was trained"
 
 

@@ -42,11 +42,21 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
 
     Returns:
         ``id``, ``group``, ``label`` and ``split``, one row a sample, in store order.
+
+    Raises:
+        ValueError: Under ``heldout`` a group stands in two splits; the message names it.
     """
     splits = index[["id", "group", "label", "split"]].copy()
     if protocol == "random":
         order = np.random.default_rng(seed).permutation(len(splits))
         splits.loc[order, "split"] = _deal(len(splits))
+        return splits
+    where = splits.groupby("group")["split"].unique()
+    if (torn := where[where.str.len() > 1]).any():
+        raise ValueError(
+            f"group {torn.index[0]!r} stands in the splits {sorted(torn.iloc[0])}: under 'heldout' "
+            f"a group belongs to one split"
+        )
     return splits
 
 

@@ -36,15 +36,14 @@ class VectorMask(nn.Module):
         self.weigh = nn.Linear(token, 1)
 
     def weights(self, feature: Tensor) -> Tensor:
-        """The mask itself: ``(B, F)`` to ``(B, F)`` in (0, 1)."""
-        tokens = self.embed(feature).view(-1, self.width, self.token)
+        """The mask itself: ``(B, F)`` or ``(B, F, 1, 1)`` to ``(B, F)`` in (0, 1)."""
+        tokens = self.embed(feature.flatten(1)).view(-1, self.width, self.token)
         seen, _ = self.attention(tokens, tokens, tokens, need_weights=False)
         return self.weigh(seen).squeeze(-1).sigmoid()
 
     def forward(self, feature: Tensor) -> Tensor:
         """Mask times feature, ``(B, F)``; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
-        vector = feature.flatten(1)
-        return self.weights(vector) * vector
+        return self.weights(feature) * feature.flatten(1)
 
 
 class MapMask(nn.Module):

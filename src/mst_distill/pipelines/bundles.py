@@ -28,7 +28,7 @@ def figures_of(row: Row, suffix: str = "") -> dict[str, float]:
         for name, value in row.items()
         if name.startswith("valid_") and name.endswith(suffix)
     }
-    return {"epoch": row["epoch"], **figures}
+    return {"epoch": int(row["epoch"]), **figures}
 
 
 def bundle_nets(

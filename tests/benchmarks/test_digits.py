@@ -1,0 +1,216 @@
+"""The embedded benchmark, against the raw arrays opened anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from mst_distill.benchmarks.digits import Digits
+from mst_distill.benchmarks.splits import check_splits
+
+RECORDINGS = Path(__file__).parents[2] / "data" / "01_raw" / "digits" / "digits.npz"
+
+
+@pytest.fixture(scope="module")
+def raw() -> dict[str, np.ndarray]:
+    with np.load(RECORDINGS) as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def source() -> Digits:
+    return Digits("heldout", str(RECORDINGS))
+
+
+@pytest.fixture(scope="module")
+def everything(source: Digits) -> dict[str, np.ndarray]:
+    return source.read(source.index)
+
+
+def recording(raw: dict[str, np.ndarray], row: int) -> np.ndarray:
+    """The frames of one recording, ``(length, 13)``, of which 32 at most are used."""
+    start = raw["lengths"][:row].sum()
+    return raw["X"][start : start + raw["lengths"][row]][:32].astype(np.float64)
+
+
+def test_neither_an_image_nor_a_recording_is_used_twice(source: Digits) -> None:
+    check_splits(source.index)
+    for column in ("image", "recording", "id", "group"):
+        assert source.index[column].is_unique, column
+    assert source.index["image"].between(0, 1796).all()
+    assert source.index["recording"].between(0, 2999).all()
+
+
+def test_nearly_every_image_finds_a_recording_of_its_split(source: Digits) -> None:
+    assert source.index["split"].value_counts().to_dict() == {
+        "train": 1078,
+        "valid": 360,
+        "test": 359,
+    }
+    cells = source.index.groupby(["split", "label"]).size().unstack()
+    assert cells.loc["train"].between(100, 112).all()
+    assert cells.loc[["valid", "test"]].min().min() > 30
+
+
+def test_image_and_recording_are_of_the_same_digit(
+    source: Digits, raw: dict[str, np.ndarray]
+) -> None:
+    _, image_labels = load_digits(return_X_y=True)
+    label = source.index["label"]
+    assert (image_labels[source.index["image"]] == label).all()
+    assert (raw["y"][source.index["recording"]] == label).all()
+    assert source.classes == tuple("0123456789")
+
+
+def test_an_id_names_both_halves(source: Digits) -> None:
+    expected = [
+        f"image-{image:04d}_recording-{row:04d}"
+        for image, row in source.index[["image", "recording"]].to_numpy()
+    ]
+    assert source.index["id"].tolist() == expected
+
+
+def test_pairs_are_drawn_at_random_within_a_digit(source: Digits) -> None:
+    part = source.index.query("split == 'train' and label == 3")
+    assert abs(np.corrcoef(part["image"], part["recording"])[0, 1]) < 0.35
+    assert not part["recording"].is_monotonic_increasing
+
+
+def test_shapes_and_ranges(everything: dict[str, np.ndarray]) -> None:
+    assert {name: array.shape[1:] for name, array in everything.items()} == {
+        "image": (1, 8, 8),
+        "audio": (13, 32),
+    }
+    image = everything["image"]
+    assert {array.dtype for array in everything.values()} == {np.dtype(np.float32)}
+    assert (image.min(axis=(1, 2, 3)) == 0).all()
+    assert (image.max(axis=(1, 2, 3)) == 1).all()
+    assert np.isfinite(everything["audio"]).all()
+
+
+@pytest.mark.parametrize(("protocol", "kept_energy"), [("heldout", 0.3), ("random", 0.7)])
+def test_images_keep_about_the_share_of_energy_asked_for(protocol: str, kept_energy: float) -> None:
+    source = Digits(protocol, str(RECORDINGS), kept_energy=kept_energy)
+    fit = source.index if protocol == "random" else source.index[source.index["split"] == "train"]
+    images, _ = load_digits(return_X_y=True)
+    chosen = images[fit["image"]]
+    variance, axes = np.linalg.eigh(np.cov(chosen.T))
+    share = np.cumsum(variance[::-1]) / variance.sum()
+    count = int(np.abs(share - kept_energy).argmin()) + 1
+    assert share[count - 1] == pytest.approx(kept_energy, abs=0.03)
+    kept = axes[:, ::-1][:, :count]
+    part = source.index.sample(50, random_state=0)
+    centred = images[part["image"]] - chosen.mean(axis=0)
+    weak = centred @ kept @ kept.T + chosen.mean(axis=0)
+    low, high = weak.min(axis=1, keepdims=True), weak.max(axis=1, keepdims=True)
+    found = source.read(part)["image"].reshape(50, 64)
+    np.testing.assert_allclose(found, (weak - low) / (high - low), atol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["heldout", "random"])
+def test_recordings_are_standardised_by_those_of_the_protocol(
+    raw: dict[str, np.ndarray], protocol: str
+) -> None:
+    source = Digits(protocol, str(RECORDINGS))
+    fit = source.index if protocol == "random" else source.index[source.index["split"] == "train"]
+    frames = np.concatenate([recording(raw, row) for row in fit["recording"]])
+    mean, deviation = frames.mean(axis=0), frames.std(axis=0)
+    part = source.index.groupby("split").sample(20, random_state=1)
+    lengths = raw["lengths"][part["recording"]]
+    assert lengths.min() < 32
+    for audio, row in zip(source.read(part)["audio"], part["recording"], strict=True):
+        expected = np.zeros((13, 32))
+        wanted = (recording(raw, row) - mean) / deviation
+        expected[:, : len(wanted)] = wanted.T
+        np.testing.assert_allclose(audio, expected, atol=2e-5)
+
+
+def test_training_recordings_have_mean_0_and_deviation_1(
+    source: Digits, everything: dict[str, np.ndarray], raw: dict[str, np.ndarray]
+) -> None:
+    train = (source.index["split"] == "train").to_numpy()
+    length = np.minimum(raw["lengths"][source.index["recording"]], 32)[train]
+    recorded = np.arange(32) < length[:, None]
+    audio = np.moveaxis(everything["audio"][train].astype(np.float64), 1, -1)
+    np.testing.assert_allclose(audio[recorded].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(audio[recorded].std(axis=0), 1, atol=1e-5)
+    assert (audio[~recorded] == 0).all()
+
+
+def test_both_protocols_have_the_same_pairs(source: Digits) -> None:
+    assert Digits("random", str(RECORDINGS)).index.equals(source.index)
+
+
+def test_the_same_arguments_give_the_same_samples(
+    source: Digits, everything: dict[str, np.ndarray]
+) -> None:
+    np.random.default_rng(9)
+    again = Digits("heldout", str(RECORDINGS))
+    assert again.index.equals(source.index)
+    assert again.fingerprint() == source.fingerprint()
+    for name, array in again.read(again.index).items():
+        np.testing.assert_array_equal(array, everything[name])
+
+
+def test_split_seed_decides_splits_and_pairs(source: Digits) -> None:
+    other = Digits("heldout", str(RECORDINGS), split_seed=1)
+    check_splits(other.index)
+    assert not other.index.equals(source.index)
+    assert other.fingerprint() != source.fingerprint()
+    for column in ("image", "recording"):
+        assert other.index[column].is_unique
+
+
+def test_a_sample_is_the_same_whatever_is_read_with_it(
+    source: Digits, everything: dict[str, np.ndarray]
+) -> None:
+    part = source.read(source.index.iloc[[700, 3]])
+    for name, array in part.items():
+        np.testing.assert_array_equal(array, everything[name][[700, 3]])
+
+
+def test_a_missing_file_says_where_it_is_from(tmp_path: Path) -> None:
+    path = tmp_path / "digits.npz"
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{path} is missing")) as error:
+        Digits("heldout", str(path))
+    assert "data/01_raw/digits" in str(error.value)
+    assert "benchmark.arguments.recordings" in str(error.value)
+
+
+def without(name: str) -> Callable[[dict[str, np.ndarray]], object]:
+    return lambda arrays: arrays.pop(name)
+
+
+def shorten(name: str) -> Callable[[dict[str, np.ndarray]], object]:
+    return lambda arrays: arrays.update({name: arrays[name][:-1]})
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (without("X"), "array 'X' is missing; has .*'lengths'"),
+        (without("y"), "array 'y' is missing"),
+        (without("lengths"), "array 'lengths' is missing"),
+        (shorten("X"), "53998 frames and 3000 labels do not fit lengths that sum to 53999"),
+        (shorten("y"), "53999 frames and 2999 labels do not fit .* over 3000 recordings"),
+        (shorten("lengths"), "3000 labels do not fit .* over 2999 recordings"),
+    ],
+)
+def test_damaged_recordings_are_named(
+    tmp_path: Path,
+    raw: dict[str, np.ndarray],
+    damage: Callable[[dict[str, np.ndarray]], object],
+    rule: str,
+) -> None:
+    arrays = dict(raw)
+    damage(arrays)
+    path = tmp_path / "digits.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=rule) as error:
+        Digits("heldout", str(path))
+    assert str(path) in str(error.value)

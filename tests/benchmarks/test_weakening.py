@@ -1,0 +1,80 @@
+"""Weakened images, against a singular value decomposition done here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mst_distill.benchmarks.weakening import scale_to_unit, weaken
+
+ENERGIES = np.array([0.5, 0.25, 0.15, 0.1])
+"""Shares of the variance along four orthogonal directions."""
+
+
+def images(count: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images of six pixels with exactly those energies, and the directions as rows."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(count, 4))
+    scores, _ = np.linalg.qr(scores - scores.mean(axis=0))
+    axes, _ = np.linalg.qr(rng.normal(size=(6, 4)))
+    return 3 + 10 * (scores * np.sqrt(ENERGIES)) @ axes.T, axes.T
+
+
+def scaled(values: np.ndarray) -> np.ndarray:
+    return np.array([(row - row.min()) / (row.max() - row.min()) for row in values])
+
+
+@pytest.mark.parametrize(
+    ("kept_energy", "components"),
+    [(0.1, 1), (0.5, 1), (0.6, 1), (0.65, 2), (0.75, 2), (0.9, 3), (0.94, 3), (0.96, 4), (1.0, 4)],
+)
+def test_the_number_of_components_nearest_to_the_energy_is_kept(
+    kept_energy: float, components: int
+) -> None:
+    values, axes = images()
+    kept = axes[:components]
+    mean = values.mean(axis=0)
+    expected = scaled((values - mean) @ kept.T @ kept + mean)
+    np.testing.assert_allclose(weaken(values, values, kept_energy), expected, atol=1e-5)
+
+
+def test_all_energy_leaves_the_images_as_they_are() -> None:
+    values = np.random.default_rng(1).normal(size=(40, 9))
+    np.testing.assert_allclose(weaken(values, values, 1.0), scaled(values), atol=1e-5)
+
+
+def test_the_components_are_those_of_the_fitted_images_alone() -> None:
+    fit, axes = images()
+    others = np.random.default_rng(2).normal(size=(5, 6))
+    mean, kept = fit.mean(axis=0), axes[:2]
+    expected = scaled((others - mean) @ kept.T @ kept + mean)
+    np.testing.assert_allclose(weaken(others, fit, 0.75), expected, atol=1e-5)
+    alone = weaken(others[:1], fit, 0.75)
+    np.testing.assert_allclose(alone, expected[:1], atol=1e-5)
+
+
+def test_weak_images_lie_between_0_and_1() -> None:
+    values, _ = images()
+    weak = weaken(values, values, 0.5)
+    assert weak.dtype == np.float32
+    assert weak.shape == values.shape
+    assert (weak.min(axis=1) == 0).all()
+    assert (weak.max(axis=1) == 1).all()
+
+
+def test_every_sample_is_scaled_by_its_own_extremes() -> None:
+    values = np.array([[[0, 2], [4, 8]], [[-1, -1], [-3, 1]]])
+    expected = [[[0, 0.25], [0.5, 1]], [[0.5, 0.5], [0, 1]]]
+    found = scale_to_unit(values)
+    assert found.dtype == np.float32
+    assert found.tolist() == expected
+
+
+def test_a_constant_sample_becomes_0() -> None:
+    assert scale_to_unit(np.array([[7.0, 7.0], [7.0, 8.0]])).tolist() == [[0, 0], [0, 1]]
+
+
+def test_scaling_leaves_what_it_was_given_alone() -> None:
+    values = np.array([[1.0, 3.0]])
+    scale_to_unit(values)
+    assert values.tolist() == [[1.0, 3.0]]

@@ -1,0 +1,179 @@
+"""The paired difference and its interval, the sentence about it, and the table of models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
+
+
+def table(
+    first: list[int] | np.ndarray, second: list[int] | np.ndarray, judged: int | np.ndarray = 1
+) -> pd.DataFrame:
+    """Predictions of two models about the samples s0, s1, ..."""
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {
+                    "id": [f"s{row}" for row in range(len(correct))],
+                    "model": model,
+                    "correct": correct,
+                    "judged": judged,
+                }
+            )
+            for model, correct in (("student", first), ("control", second))
+        ],
+        ignore_index=True,
+    )
+
+
+def compare(
+    predictions: pd.DataFrame, resamples: int = 4000, confidence: float = 0.95, seed: int = 0
+) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    return paired_difference(predictions, "student", "control", resamples, confidence, rng)
+
+
+def bootstrap(
+    gain: np.ndarray, judged: np.ndarray, confidence: float, resamples: int = 4000
+) -> tuple[float, float]:
+    """The percentile interval over whole samples, one draw at a time."""
+    rng = np.random.default_rng(99)
+    draws = []
+    for _ in range(resamples):
+        rows = rng.integers(len(gain), size=len(gain))
+        draws.append(gain[rows].sum() / judged[rows].sum())
+    low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
+    return float(low), float(high)
+
+
+def test_the_difference_is_that_of_the_accuracies() -> None:
+    found = compare(table([1, 1, 1, 0, 1], [1, 0, 0, 1, 1]))
+    assert found["difference"] == pytest.approx(4 / 5 - 3 / 5)
+
+
+def test_the_interval_of_two_samples_by_hand() -> None:
+    # Gains 1 and 0, drawn twice: means 0, 1/2 and 1 with chances 1/4, 1/2 and 1/4.
+    predictions = table([1, 0], [0, 0])
+    assert compare(predictions, confidence=0.95) == {"difference": 0.5, "low": 0.0, "high": 1.0}
+    assert compare(predictions, confidence=0.4) == {"difference": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_models_that_are_right_about_the_same_samples_do_not_differ() -> None:
+    right = np.random.default_rng(0).integers(2, size=50)
+    assert compare(table(right, right)) == {"difference": 0.0, "low": 0.0, "high": 0.0}
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_is_that_of_a_plain_bootstrap(confidence: float) -> None:
+    rng = np.random.default_rng(1)
+    first, second = (rng.random(300) < 0.7).astype(int), (rng.random(300) < 0.6).astype(int)
+    found = compare(table(first, second), confidence=confidence)
+    expected = bootstrap(first - second, np.ones(300), confidence)
+    assert found["low"] == pytest.approx(expected[0], abs=0.006)
+    assert found["high"] == pytest.approx(expected[1], abs=0.006)
+
+
+def test_the_interval_uses_the_pairs() -> None:
+    # Both models are right about nearly the same half of the samples.
+    first = np.arange(400) % 2
+    second = np.where(np.arange(400) < 8, 0, first)
+    paired = compare(table(first, second))
+    assert paired["difference"] == pytest.approx(4 / 400)
+    # Deviation of the mean of 4 gains of 1 among 400; unpaired it were 0.035.
+    assert paired["high"] - paired["low"] == pytest.approx(2 * 1.96 * 0.01 * 0.5, abs=0.004)
+
+
+def test_the_pixels_of_an_image_are_drawn_together() -> None:
+    rng = np.random.default_rng(2)
+    judged = rng.integers(50, 1000, size=40)
+    share = rng.random((2, 40))
+    first, second = (np.round(judged * part).astype(int) for part in share)
+    found = compare(table(first, second, judged))
+    assert found["difference"] == pytest.approx((first - second).sum() / judged.sum())
+    low, high = bootstrap(first - second, judged, 0.95)
+    assert found["low"] == pytest.approx(low, abs=0.015)
+    assert found["high"] == pytest.approx(high, abs=0.015)
+    # Pixels drawn one by one would make the interval far too narrow.
+    alone = np.sqrt(2 * 0.25 / judged.sum())
+    assert found["high"] - found["low"] > 5 * (2 * 1.96 * alone)
+
+
+def test_a_drawn_image_counts_with_all_its_pixels() -> None:
+    # Right about every pixel against right about none: 100 points, whatever is drawn.
+    judged = np.array([1, 10, 100, 1000])
+    assert compare(table(judged, np.zeros(4), judged)) == {
+        "difference": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+
+
+def test_samples_are_paired_by_id_whatever_their_order() -> None:
+    predictions = table([1, 1, 0, 0, 1, 0, 1, 1], [1, 0, 0, 0, 1, 1, 0, 0])
+    control = predictions[predictions["model"] == "control"].iloc[::-1]
+    turned = pd.concat([control, predictions[predictions["model"] == "student"]])
+    assert compare(turned) == compare(predictions)
+
+
+def test_other_models_in_the_table_do_not_matter() -> None:
+    predictions = table([1, 0, 1], [0, 0, 1])
+    others = predictions.assign(model="teacher", correct=0)
+    assert compare(pd.concat([others, predictions])) == compare(predictions)
+
+
+def test_the_draws_come_from_the_generator_given() -> None:
+    rng = np.random.default_rng(3)
+    predictions = table(rng.integers(2, size=57), rng.integers(2, size=57))
+    few = [compare(predictions, resamples=30, seed=seed) for seed in (0, 0, 1)]
+    assert few[0] == few[1]
+    assert few[0] != few[2]
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        (
+            (0.034, 0.012, 0.056),
+            "Distillation helped the audio student: +3.40 points, 95% interval +1.20 to +5.60 "
+            "against the control.",
+        ),
+        (
+            (-0.034, -0.056, -0.012),
+            "Distillation hurt the audio student: -3.40 points, 95% interval -5.60 to -1.20 "
+            "against the control.",
+        ),
+        (
+            (0.004, -0.01, 0.018),
+            "Distillation did not measurably help the audio student: +0.40 points, 95% interval "
+            "-1.00 to +1.80 against the control.",
+        ),
+    ],
+)
+def test_the_verdict_is_one_of_three_sentences(
+    interval: tuple[float, float, float], expected: str
+) -> None:
+    difference = dict(zip(("difference", "low", "high"), interval, strict=True))
+    assert verdict(difference, "audio", 0.95) == expected
+
+
+@pytest.mark.parametrize("interval", [(0.01, 0.0, 0.02), (-0.01, -0.02, 0.0), (0.0, 0.0, 0.0)])
+def test_an_interval_that_touches_zero_shows_nothing(interval: tuple[float, float, float]) -> None:
+    difference = dict(zip(("difference", "low", "high"), interval, strict=True))
+    assert "did not measurably help the image student" in verdict(difference, "image", 0.9)
+    assert "90% interval" in verdict(difference, "image", 0.9)
+
+
+def test_the_table_has_a_row_a_model_and_a_column_a_number() -> None:
+    found = comparison_table(
+        {
+            "student": {"accuracy": 0.9, "nll": 0.3, "precision": {"a": 1.0}},
+            "control": {"accuracy": 0.8, "nll": 0.4, "precision": {"a": 0.5}},
+        }
+    )
+    expected = pd.DataFrame(
+        {"model": ["student", "control"], "accuracy": [0.9, 0.8], "nll": [0.3, 0.4]}
+    )
+    pd.testing.assert_frame_equal(found, expected)

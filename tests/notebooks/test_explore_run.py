@@ -1,0 +1,66 @@
+"""The notebook runs to its end on a real, tiny run, and only reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from projects import ENVIRONMENT, QUICK, ROOT, copy_project, kedro
+
+NOTEBOOK = "notebooks/explore_run.ipynb"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_project(tmp_path_factory.mktemp("project"))
+
+
+@pytest.mark.parametrize(
+    ("target", "run", "chosen"),
+    [("image", QUICK, ""), ("audio", f"target=audio,{QUICK}", "--params=target=audio")],
+    ids=["image", "audio"],
+)
+def test_notebook_shows_a_finished_run(project: Path, target: str, run: str, chosen: str) -> None:
+    kedro(project, "run", f"--params={run}")
+    before = _files(project / "data")
+
+    outputs = _execute(project, chosen)
+
+    figures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(figures) == 6
+    assert _report(project, target)["verdict"] in json.dumps(outputs)
+    assert _files(project / "data") == before
+
+
+def test_committed_notebook_has_no_outputs() -> None:
+    for cell in nbformat.read(ROOT / NOTEBOOK, as_version=4).cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def _execute(project: Path, chosen: str) -> list[nbformat.NotebookNode]:
+    """Run all cells of the project's copy; what they put out."""
+    notebook = nbformat.read(project / NOTEBOOK, as_version=4)
+    (choice,) = [cell for cell in notebook.cells if cell.source == 'RUN = ""']
+    choice.source = f'RUN = "{chosen}"'
+    where = {"metadata": {"path": str(project / "notebooks")}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
+    client.execute(env=os.environ | ENVIRONMENT)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code)
+    return [output for cell in code for output in cell.outputs]
+
+
+def _report(project: Path, target: str) -> dict[str, object]:
+    folder = project / "data/08_reporting/digits" / target / "seed-0/main"
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    """Every file and when it was last written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

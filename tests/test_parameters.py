@@ -1,0 +1,172 @@
+"""Typed parameters: what is filled in, and what is refused with a hint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from mst_distill.parameters import (
+    Benchmark,
+    Evaluate,
+    Masks,
+    Member,
+    Members,
+    Route,
+    Runtime,
+    Teachers,
+    unknown,
+)
+
+LENGTH = {"epochs": 3, "batch_size": 4, "learning_rate": 0.1}
+NETS = {name: {"type": f"nets.{name}"} for name in ("image", "audio", "depth")}
+
+
+def members(**modalities: Any) -> Members:
+    return Members(multimodal={"type": "nets.fusion"}, modalities=modalities or NETS)
+
+
+@pytest.mark.parametrize(
+    ("block", "values", "key", "nearest"),
+    [
+        (Benchmark, {"type": "a.B", "argument": {}}, "argument", "arguments"),
+        (Member, {"type": "a.B", "masked_layer": ["x"]}, "masked_layer", "masked_layers"),
+        (Members, {"multi_modal": {}, "modalities": NETS}, "multi_modal", "multimodal"),
+        (Teachers, {**LENGTH, "epoch": 5}, "epoch", "epochs"),
+        (Masks, {**LENGTH, "factors": 2}, "factors", "factor"),
+        (Route, {**LENGTH, "kd_wieght": 2}, "kd_wieght", "kd_weight"),
+        (Route, {**LENGTH, "scaled_ballance": True}, "scaled_ballance", "scaled_balance"),
+        (Evaluate, {"resample": 10}, "resample", "resamples"),
+        (Runtime, {"precission": "float32"}, "precission", "precision"),
+    ],
+)
+def test_an_unknown_key_is_named_beside_the_nearest(
+    block: type[BaseModel], values: dict[str, Any], key: str, nearest: str
+) -> None:
+    with pytest.raises(ValidationError, match=f"unknown parameter '{key}'") as error:
+        block.model_validate(values)
+    assert f"did you mean '{nearest}'?" in str(error.value)
+    assert ", ".join(block.model_fields) in str(error.value)
+
+
+def test_an_unknown_key_of_a_nested_block_is_named_with_its_place() -> None:
+    with pytest.raises(ValidationError, match="unknown parameter 'tpye'") as error:
+        members(image=NETS["image"], audio={"tpye": "nets.audio"})
+    assert "modalities.audio" in str(error.value)
+    assert "did you mean 'type'?" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("block", "values", "field"),
+    [
+        (Teachers, {"epochs": 0}, "epochs"),
+        (Teachers, {"batch_size": -1}, "batch_size"),
+        (Teachers, {"learning_rate": 0}, "learning_rate"),
+        (Teachers, {"temperature": 0}, "temperature"),
+        (Masks, {"factor": 0}, "factor"),
+        (Route, {"kd_weight": -0.1}, "kd_weight"),
+        (Route, {"chosen": 0}, "chosen"),
+        (Route, {"selection": "loss"}, "selection"),
+        (Route, {"preset": "papers"}, "preset"),
+        (Route, {"balance": "entropy"}, "balance"),
+    ],
+)
+def test_a_value_out_of_range_is_named(
+    block: type[BaseModel], values: dict[str, Any], field: str
+) -> None:
+    block.model_validate(LENGTH)
+    with pytest.raises(ValidationError, match=f"\n{field}\n"):
+        block.model_validate(LENGTH | values)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
+    with pytest.raises(ValidationError, match="confidence"):
+        Evaluate(confidence=confidence)
+
+
+@pytest.mark.parametrize("key", ["device", "precision", "frozen"])
+def test_what_runtime_cannot_be_is_refused(key: str) -> None:
+    with pytest.raises(ValidationError, match=f"\n{key}\n"):
+        Runtime.model_validate({key: 16})
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ValidationError, match="learning_rate\n  Field required"):
+        Teachers.model_validate({"epochs": 1, "batch_size": 1})
+
+
+def test_blocks_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Teachers(**LENGTH).epochs = 9
+
+
+def test_the_documented_values_stand_in_for_missing_ones() -> None:
+    assert Teachers(**LENGTH).temperature == 4
+    assert (Masks(**LENGTH).factor, Masks(**LENGTH).heads) == (2, 3)
+    assert Evaluate() == Evaluate(resamples=2000, confidence=0.95, calibration_bins=15)
+    assert Runtime() == Runtime(device="auto", precision="float32", frozen="auto", tracking=True)
+    assert Member(type="a.B") == Member(type="a.B", arguments={}, masked_layers=())
+
+
+SWITCHES = ("selection", "stacked_masks", "scaled_balance", "early_decay")
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        ({}, ("accuracy", False, False, False)),
+        ({"preset": "default"}, ("accuracy", False, False, False)),
+        ({"preset": "paper"}, ("ce", False, False, False)),
+        ({"preset": "reference"}, ("ce", True, True, True)),
+    ],
+)
+def test_a_preset_fills_in_its_keys(preset: dict[str, str], expected: tuple[Any, ...]) -> None:
+    route = Route(**LENGTH, **preset)
+    assert tuple(getattr(route, name) for name in SWITCHES) == expected
+    weights = (route.task_weight, route.kd_weight, route.balance_weight)
+    assert (*weights, route.chosen, route.balance) == (1, 1, 1, 1, "kl")
+
+
+@pytest.mark.parametrize("preset", ["default", "paper", "reference"])
+@pytest.mark.parametrize(
+    "given", [{"selection": "last"}, {"stacked_masks": False}, {"early_decay": True}]
+)
+def test_a_key_given_beside_the_preset_wins(preset: str, given: dict[str, Any]) -> None:
+    plain = Route(**LENGTH, preset=preset).model_dump()
+    assert Route(**LENGTH, preset=preset, **given).model_dump() == plain | given
+
+
+def test_no_modality_may_be_called_multimodal() -> None:
+    with pytest.raises(ValidationError, match="no modality may be named 'multimodal'"):
+        members(image=NETS["image"], multimodal=NETS["audio"])
+
+
+@pytest.mark.parametrize("names", [[], ["image"]])
+def test_there_are_at_least_two_modalities(names: list[str]) -> None:
+    with pytest.raises(ValidationError, match=r"modalities\n.*at least 2 items"):
+        Members(multimodal={"type": "a.B"}, modalities={name: NETS[name] for name in names})
+
+
+def test_teachers_are_the_multimodal_one_and_the_others_in_order() -> None:
+    found = members().teachers_of("audio")
+    assert list(found) == ["multimodal", "image", "depth"]
+    assert [net.type for net in found.values()] == ["nets.fusion", "nets.image", "nets.depth"]
+    assert list(members().teachers_of("image")) == ["multimodal", "audio", "depth"]
+
+
+@pytest.mark.parametrize(("target", "nearest"), [("adio", "audio"), ("multimodal", None)])
+def test_an_unknown_target_is_named_beside_the_nearest(target: str, nearest: str | None) -> None:
+    with pytest.raises(ValueError, match=f"unknown target '{target}'") as error:
+        members().teachers_of(target)
+    assert "there are: image, audio, depth" in str(error.value)
+    assert f"did you mean '{nearest}'" in str(error.value) or nearest is None
+
+
+def test_unknown_always_names_the_nearest() -> None:
+    assert unknown("fruit", "aple", ["pear", "apple"]) == (
+        "unknown fruit 'aple'; there are: pear, apple; did you mean 'apple'?"
+    )
+    assert unknown("fruit", "aple", []) == "unknown fruit 'aple'; there are: none"
+    assert "did you mean" in unknown("fruit", "zzz", ["apple"])

@@ -1,0 +1,276 @@
+"""Batches: order, alignment, and the same figures however they are held in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mst_distill.parameters import Runtime
+from mst_distill.samples import Samples, rows_of
+from mst_distill.training.batches import Batch, Batches, Frozen, Inputs
+from mst_distill.training.seeding import generator
+from toys import make_samples
+
+CPU = torch.device("cpu")
+
+
+def counted(n: int = 30) -> tuple[Samples, np.ndarray]:
+    """Samples whose modality ``x`` is their store row, and the rows of their training split."""
+    samples, splits = make_samples(n, {"x": (1,), "y": (2, 3)})
+    arrays = {**samples.modalities, "x": np.arange(n, dtype=np.float32)[:, None]}
+    return dataclasses.replace(samples, modalities=arrays), rows_of(splits, "train")
+
+
+def batches(samples: Samples, rows: np.ndarray, **options: Any) -> Batches:
+    settings: dict[str, Any] = {
+        "modalities": ("x", "y"),
+        "batch_size": 5,
+        "runtime": Runtime(device="cpu"),
+        "device": CPU,
+    }
+    return Batches(samples, rows, **{**settings, **options})
+
+
+def seen(batch: Batch) -> list[int]:
+    return batch.inputs["x"][:, 0].int().tolist()
+
+
+def order(of: Batches) -> list[int]:
+    return [row for batch in of for row in seen(batch)]
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("seed", [None, 7])
+def test_batches_hold_the_rows_of_the_store_whether_resident_or_mapped(
+    monkeypatch: pytest.MonkeyPatch, resident: bool, seed: int | None
+) -> None:
+    samples, rows = counted()
+    monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
+    shuffle = None if seed is None else generator(seed)
+    expected = rows if seed is None else rows[torch.randperm(len(rows), generator=generator(seed))]
+    found = batches(samples, rows, shuffle=shuffle)
+    start = 0
+    for batch in found:
+        part = expected[start : start + len(batch.label)]
+        assert seen(batch) == part.tolist()
+        np.testing.assert_array_equal(batch.inputs["y"].numpy(), samples.modalities["y"][part])
+        np.testing.assert_array_equal(batch.label.numpy(), samples.labels[part])
+        start += len(batch.label)
+    assert start == len(rows) == found.count
+
+
+@pytest.mark.parametrize(("resident", "expected"), [(True, 1.0), (False, 0.0)])
+def test_a_split_that_does_not_fit_stays_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, resident: bool, expected: float
+) -> None:
+    samples, rows = counted()
+    monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
+    samples.modalities["y"][:] = 1
+    found = batches(samples, rows)
+    samples.modalities["y"][:] = 0
+    assert all((batch.inputs["y"] == expected).all() for batch in found)
+
+
+def test_batches_of_a_memory_map_are_those_of_the_array(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    samples, rows = counted()
+    for name, array in samples.modalities.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    maps = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in samples.modalities}
+    monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: False)
+    mapped = batches(dataclasses.replace(samples, modalities=maps), rows, shuffle=generator(1))
+    for one, other in zip(mapped, batches(samples, rows, shuffle=generator(1)), strict=True):
+        for name in ("x", "y"):
+            assert torch.equal(one.inputs[name], other.inputs[name])
+        assert torch.equal(one.label, other.label)
+
+
+def test_without_a_generator_every_pass_follows_the_rows() -> None:
+    samples, rows = counted()
+    found = batches(samples, rows)
+    assert order(found) == order(found) == rows.tolist()
+
+
+def test_a_shuffled_pass_holds_every_sample_once() -> None:
+    samples, rows = counted()
+    found = batches(samples, rows, shuffle=generator(3))
+    for _ in range(3):
+        assert sorted(order(found)) == rows.tolist()
+
+
+def test_equal_generators_give_equal_orders_and_every_pass_a_new_one() -> None:
+    samples, rows = counted()
+    one, other = (batches(samples, rows, shuffle=generator(3, "order")) for _ in range(2))
+    passes = [order(one) for _ in range(3)]
+    assert [order(other) for _ in range(3)] == passes
+    assert passes[0] != passes[1] != passes[2]
+    assert order(batches(samples, rows, shuffle=generator(4, "order"))) != passes[0]
+
+
+def test_a_generator_is_the_only_source_of_the_order() -> None:
+    samples, rows = counted()
+    found = []
+    for noise in (1, 2):
+        torch.manual_seed(noise)
+        found.append(order(batches(samples, rows, shuffle=generator(3))))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [
+        (9, 3, [3, 3, 3]),
+        (8, 3, [3, 3, 2]),
+        (7, 3, [3, 4]),
+        (4, 3, [4]),
+        (2, 5, [2]),
+        (1, 3, [1]),
+    ],
+)
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_a_last_batch_of_one_joins_the_one_before(
+    count: int, size: int, expected: list[int], shuffled: bool
+) -> None:
+    samples, _ = counted()
+    shuffle = generator(0) if shuffled else None
+    found = batches(samples, np.arange(count), batch_size=size, shuffle=shuffle)
+    assert [len(batch.label) for batch in found] == expected
+    assert len(found) == len(expected)
+    assert sorted(order(found)) == list(range(count))
+
+
+class Spy:
+    """Two frozen tensors of different shapes, and how often they were computed."""
+
+    def __init__(self) -> None:
+        self.samples = 0
+
+    def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        self.samples += len(inputs["x"])
+        return 2 * inputs["x"][:, 0], inputs["y"] + inputs["x"][:, :, None]
+
+
+@pytest.mark.parametrize("mode", ["cached", "online"])
+@pytest.mark.parametrize("resident", [True, False])
+def test_frozen_values_belong_to_the_samples_of_their_batch(
+    monkeypatch: pytest.MonkeyPatch, mode: str, resident: bool
+) -> None:
+    monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
+    samples, rows = counted()
+    # 16 = 5 + 5 + 6: the last batch has been joined, cached tables must not mind.
+    rows = rows[:16]
+    found = batches(
+        samples,
+        rows,
+        modalities=("x",),
+        runtime=Runtime(device="cpu", frozen=mode),
+        frozen={"both": Frozen(("x", "y"), Spy())},
+        shuffle=generator(5),
+    )
+    passes = [list(found), list(found)]
+    assert [seen(batch) for batch in passes[0]] != [seen(batch) for batch in passes[1]]
+    for batch in [*passes[0], *passes[1]]:
+        which = np.array(seen(batch))
+        double, total = batch.frozen["both"]
+        assert double.tolist() == (2.0 * which).tolist()
+        expected = samples.modalities["y"][which] + which[:, None, None].astype(np.float32)
+        np.testing.assert_array_equal(total.numpy(), expected)
+
+
+def test_cached_is_computed_once_and_online_at_every_batch() -> None:
+    samples, rows = counted()
+    extra = {}
+    for mode in ("cached", "online"):
+        spy = Spy()
+        found = batches(
+            samples,
+            rows,
+            runtime=Runtime(device="cpu", frozen=mode),
+            frozen={"both": Frozen(("x", "y"), spy)},
+        )
+        before = spy.samples
+        for _ in range(3):
+            list(found)
+        extra[mode] = spy.samples - before
+    assert extra == {"cached": 0, "online": 3 * len(rows)}
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_auto_keeps_frozen_values_only_where_they_fit(
+    monkeypatch: pytest.MonkeyPatch, room: bool
+) -> None:
+    samples, rows = counted()
+    spy = Spy()
+    # Two tensors a sample, 1 and 6 numbers of 4 bytes, are what must fit beside the split itself.
+    wanted = len(rows) * 4 * (1 + 6)
+    asked: list[int] = []
+
+    def fits(size: int, _device: torch.device) -> bool:
+        asked.append(size)
+        return room or size != wanted
+
+    monkeypatch.setattr("mst_distill.training.batches.fits", fits)
+    found = batches(samples, rows, frozen={"both": Frozen(("x", "y"), spy)})
+    assert wanted in asked
+    before = spy.samples
+    list(found)
+    assert spy.samples - before == (0 if room else len(rows))
+
+
+@pytest.mark.parametrize("mode", ["cached", "online"])
+def test_frozen_values_carry_no_gradient_and_the_run_s_precision(mode: str) -> None:
+    samples, rows = counted()
+    net = nn.Linear(1, 4)
+    found = batches(
+        samples,
+        rows,
+        runtime=Runtime(device="cpu", frozen=mode, precision="bfloat16"),
+        frozen={"net": Frozen(("x",), lambda inputs: (net(inputs["x"]),))},
+    )
+    (value,) = next(iter(found)).frozen["net"]
+    assert not value.requires_grad
+    assert value.dtype == torch.bfloat16
+
+
+def test_tables_follow_the_shuffle() -> None:
+    samples, rows = counted()
+    table = torch.from_numpy(np.stack([rows, 10 * rows], axis=1))
+    found = batches(samples, rows, tables={"table": table}, shuffle=generator(2))
+    assert order(found) != rows.tolist()
+    for batch in found:
+        (given,) = batch.frozen["table"]
+        assert given.tolist() == [[row, 10 * row] for row in seen(batch)]
+
+
+def test_tables_and_frozen_values_stand_side_by_side() -> None:
+    samples, rows = counted()
+    table = torch.from_numpy(rows)
+    frozen = {"double": Frozen(("x",), lambda inputs: (2 * inputs["x"],))}
+    for batch in batches(samples, rows, tables={"table": table}, frozen=frozen):
+        assert (2 * batch.frozen["table"][0]).tolist() == batch.frozen["double"][0][:, 0].tolist()
+
+
+def test_batches_carry_only_the_modalities_asked_for() -> None:
+    samples, rows = counted()
+    cached = Runtime(device="cpu", frozen="cached")
+    frozen = {"sum": Frozen(("y",), lambda inputs: (inputs["y"].sum(dim=(1, 2)),))}
+    found = batches(samples, rows, modalities=("x",), runtime=cached, frozen=frozen)
+    batch = next(iter(found))
+    assert set(batch.inputs) == {"x"}
+    expected = samples.modalities["y"][rows[:5]].sum(axis=(1, 2))
+    np.testing.assert_allclose(batch.frozen["sum"][0].numpy(), expected, rtol=1e-6)
+
+
+def test_dense_labels_come_as_int64_maps() -> None:
+    samples, splits = make_samples(20, {"x": (1, 4, 4)}, classes=5, dense=(4, 4))
+    small = dataclasses.replace(samples, labels=samples.labels.astype(np.uint8))
+    rows = rows_of(splits, "valid")
+    (batch,) = batches(small, rows, modalities=("x",))
+    assert batch.label.dtype == torch.int64
+    np.testing.assert_array_equal(batch.label.numpy(), samples.labels[rows])

@@ -1,0 +1,168 @@
+"""What a run hands to its stages: device, seeds, and batches in an order of their own."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mst_distill.parameters import Runtime, Training
+from mst_distill.samples import rows_of
+from mst_distill.training.batches import Batches
+from mst_distill.training.device import autocast, fits, resolve_device
+from mst_distill.training.run import Run
+from mst_distill.training.seeding import derive_seed, generator
+from mst_distill.training.selection import SELECTION
+from toys import make_samples
+
+NAMES = [("member", "image"), ("member", "audio"), ("router",), ("route", "order"), ("route",), ()]
+
+
+def make_run(seed: int = 0) -> Run:
+    samples, splits = make_samples(30)
+    return Run(samples, splits, "image", seed, Runtime(device="cpu"))
+
+
+def pixels(batches: Batches) -> list[float]:
+    return [value for batch in batches for value in batch.inputs["image"][:, 0, 0, 0].tolist()]
+
+
+def test_a_derived_seed_is_stable() -> None:
+    # The first 8 bytes of printf '0/member/image' | sha256sum, halved.
+    assert derive_seed(0, "member", "image") == 0x625E352D94BC8716 // 2
+
+
+def test_every_seed_and_name_gives_a_seed_of_its_own() -> None:
+    seeds = [derive_seed(seed, *names) for seed in range(20) for names in NAMES]
+    assert len(set(seeds)) == 20 * len(NAMES)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_order_of_the_names_counts() -> None:
+    assert derive_seed(0, "a", "b") != derive_seed(0, "b", "a")
+
+
+def test_other_names_give_unrelated_numbers() -> None:
+    streams = [
+        torch.randn(4000, generator=generator(seed, *names)).numpy()
+        for seed in (0, 1)
+        for names in NAMES
+    ]
+    correlation = np.corrcoef(streams) - np.eye(len(streams))
+    # Five deviations of the correlation of independent draws.
+    assert np.abs(correlation).max() < 5 / np.sqrt(4000)
+
+
+def test_a_generator_leaves_the_global_one_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    torch.rand(3, generator=generator(5, "member"))
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"epoch": 3, "valid_accuracy": 0.9, "valid_ce": 0.4}, {"accuracy", "ce", "last"}),
+        ({"epoch": 0, "valid_accuracy": 0.9, "valid_ce": 0.6}, {"accuracy"}),
+        ({"epoch": 0, "valid_accuracy": 0.8, "valid_ce": 0.4}, {"accuracy", "ce"}),
+        ({"epoch": 0, "valid_accuracy": 0.8, "valid_ce": 0.5}, set()),
+        ({"epoch": 2, "valid_accuracy": 0.7, "valid_ce": 0.6}, {"last"}),
+    ],
+)
+def test_a_rule_ranks_an_epoch_above_another(row: dict[str, float], expected: set[str]) -> None:
+    base = {"epoch": 1, "valid_accuracy": 0.8, "valid_ce": 0.5}
+    assert {name for name, rule in SELECTION.items() if rule(row) > rule(base)} == expected
+
+
+@pytest.mark.parametrize("name", ["gpu0", "cuda:99", "", "cpuu"])
+def test_a_device_that_is_not_there_is_named_beside_one_that_is(name: str) -> None:
+    with pytest.raises(ValueError, match=f"runtime.device '{name}'.*'auto' or 'cpu'"):
+        resolve_device(name)
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_half_of_the_free_memory_may_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert fits(0, cpu)
+    assert not fits(2**60, cpu)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1001))
+    assert fits(500, cpu)
+    assert not fits(501, cpu)
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
+)
+def test_autocast_sets_the_precision_asked_for(precision: str, expected: torch.dtype) -> None:
+    ones = torch.ones(2, 2)
+    with autocast(torch.device("cpu"), Runtime(precision=precision)):
+        assert (ones @ ones).dtype == expected
+    assert (ones @ ones).dtype == torch.float32
+
+
+def test_a_stage_s_name_and_the_seed_decide_its_order() -> None:
+    orders = {
+        (seed, stage): pixels(make_run(seed).batches("train", ["image"], 4, shuffle=stage))
+        for seed in (0, 1)
+        for stage in ("teachers", "masks", "route")
+    }
+    assert len({tuple(order) for order in orders.values()}) == 6
+    assert len({tuple(sorted(order)) for order in orders.values()}) == 1
+    again = make_run(1).batches("train", ["image"], 4, shuffle="masks")
+    assert pixels(again) == orders[1, "masks"]
+
+
+def test_neither_modalities_nor_frozen_things_change_a_stage_s_order() -> None:
+    # So that the control, which has neither, sees the student's batches.
+    run = make_run()
+    chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
+    rows = rows_of(run.splits, "train")
+    tables = {"train": {"specialists": torch.from_numpy(rows)}}
+    plain, _ = run.train_and_valid("route", chosen, ["image"])
+    rich, _ = run.train_and_valid("route", chosen, ["image", "audio"], tables=tables)
+    assert pixels(plain) == pixels(rich)
+
+
+def test_training_batches_are_shuffled_and_validation_batches_are_not() -> None:
+    run = make_run()
+    chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
+    rows = {split: rows_of(run.splits, split) for split in ("train", "valid")}
+    tables = {split: {"rows": torch.from_numpy(of)} for split, of in rows.items()}
+    train, valid = run.train_and_valid("masks", chosen, ["image"], tables=tables)
+    assert [len(batch.label) for batch in train] == [4, 4, 4, 4, 2]
+    for split, batches in (("train", train), ("valid", valid)):
+        found = [row for batch in batches for row in batch.frozen["rows"][0].tolist()]
+        assert sorted(found) == rows[split].tolist()
+        assert (found == rows[split].tolist()) == (split == "valid")
+
+
+def test_the_splits_do_not_overlap() -> None:
+    run = make_run()
+    parts = [pixels(run.batches(split, ["image"], 8)) for split in ("train", "valid", "test")]
+    assert [len(part) for part in parts] == [18, 6, 6]
+    assert len({value for part in parts for value in part}) == 30
+
+
+def test_noise_has_a_seed_for_each_stage() -> None:
+    draws = {}
+    for seed in (0, 1):
+        for stage in ("teachers", "route", "teachers"):
+            make_run(seed).seed_noise(stage)
+            drawn = tuple(torch.rand(4).tolist())
+            assert draws.setdefault((seed, stage), drawn) == drawn
+    assert len(set(draws.values())) == 4
+
+
+def test_modalities_keep_the_order_of_the_store() -> None:
+    run = make_run()
+    assert run.modalities == ("image", "audio")
+    assert run.device == torch.device("cpu")
