@@ -64,14 +64,12 @@ class TrackingHooks(MlflowHook):
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Read mlflow.yml; a relative SQLite file lies in the project, wherever one works from."""
-        loader = context.config_loader
-        loader.config_patterns.setdefault("mlflow", ["mlflow*"])
-        settings = loader["mlflow"]
+        settings = context.config_loader["mlflow"]
         uri = settings["server"]["mlflow_tracking_uri"]
         if uri and uri.startswith("sqlite:///"):
             file = context.project_path / uri.removeprefix("sqlite:///")
             settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
-        loader["mlflow"] = settings
+        context.config_loader["mlflow"] = settings
         super().after_context_created(context)
 
     @hook_impl

@@ -8,4 +8,8 @@ HOOKS = (ParameterHooks(), TrackingHooks())
 # asked for telemetry. Kedro goes by the names that the packages give themselves.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow", "kedro-telemetry")
 
-CONFIG_LOADER_ARGS = {"base_env": "base", "default_run_env": "local"}
+CONFIG_LOADER_ARGS = {
+    "base_env": "base",
+    "default_run_env": "local",
+    "config_patterns": {"mlflow": ["mlflow*"]},
+}

@@ -145,6 +145,18 @@ def test_what_is_there_is_not_made_again(project):
     assert files(project) == before
 
 
+def test_a_benchmark_s_other_arguments_make_another_store(project):
+    """The same files and the same pairs, but other images."""
+    card = project / "data/05_model_input/digits/heldout-300/samples/store.json"
+    digests = []
+    for energy in (0.3, 0.6, 0.6):
+        benchmark = {"arguments": {"kept_energy": energy}}
+        run_session(project, "ingest", limit=300, run="energy", benchmark=benchmark)
+        digests.append((json.loads(card.read_text())["digest"], card.stat().st_mtime_ns))
+    assert digests[0] != digests[1] == digests[2]
+    assert digests[0][0] != digests[1][0]
+
+
 def test_stages_run_alone_from_the_catalog_and_other_runs_stay(project):
     before = files(project)
     quick = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 1}}

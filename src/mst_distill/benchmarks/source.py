@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
+
+from mst_distill import __version__
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
@@ -29,13 +32,16 @@ class SampleSource(ABC):
         ignored_label: The label that is no target (dense tasks), or None.
         index: One row a sample: ``id``, ``group``, ``split`` (leak-free), ``label``, and whatever
             else `read` needs to find the sample.
-        files: The raw files that were opened; with the arguments they tell one store from another.
+        files: The raw files that were opened.
+        opened_with: Class, protocol and arguments, noted by whoever opened the source; with the
+            files and the index they tell one store from another.
     """
 
     classes: Sequence[str]
     ignored_label: ClassVar[int | None] = None
     index: pd.DataFrame
     files: Sequence[Path]
+    opened_with: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -49,13 +55,12 @@ class SampleSource(ABC):
         """
 
     def fingerprint(self) -> str:
-        """SHA-256 over the chosen rows, the classes and the raw files' names, sizes and times."""
+        """SHA-256 over how it was opened, the rows, and the files' names, sizes and times."""
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
-        sha = hashlib.sha256(
-            json.dumps([type(self).__qualname__, files, list(self.classes)]).encode()
-        )
+        how = [__version__, dict(self.opened_with), list(self.classes), files]
+        sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()
