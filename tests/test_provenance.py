@@ -101,6 +101,7 @@ def test_provenance_says_where_a_result_is_from(data: tuple[Samples, pd.DataFram
     found = provenance(samples, splits, 3, teachers=teachers)
     assert found == {
         "seed": 3,
+        "parameters": {"teachers": teachers.model_dump(mode="json")},
         "data": "toy-20-0",
         "fingerprint": fingerprint(samples, splits, seed=3, teachers=teachers),
         "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},

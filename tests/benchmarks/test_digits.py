@@ -193,9 +193,9 @@ def shorten(name: str) -> Callable[[dict[str, np.ndarray]], object]:
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
-        (without("X"), "array 'X' is missing; has .*'lengths'"),
-        (without("y"), "array 'y' is missing"),
-        (without("lengths"), "array 'lengths' is missing"),
+        (without("X"), "X is not a file in the archive.*must hold X, y and lengths"),
+        (without("y"), "y is not a file"),
+        (without("lengths"), "lengths is not a file"),
         (shorten("X"), "53998 frames and 3000 labels do not fit lengths that sum to 53999"),
         (shorten("y"), "53999 frames and 2999 labels do not fit .* over 3000 recordings"),
         (shorten("lengths"), "3000 labels do not fit .* over 2999 recordings"),

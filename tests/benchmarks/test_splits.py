@@ -80,9 +80,21 @@ def test_rows_of_a_split_are_ascending_and_leave_none_out() -> None:
 
 def test_heldout_takes_the_benchmark_s_own_splits_whatever_the_seed() -> None:
     index = make_index()
+    index["group"] = index["id"]
     expected = index[["id", "group", "label", "split"]]
     for seed in (0, 1):
         pd.testing.assert_frame_equal(assign_splits(index, "heldout", seed), expected)
+
+
+def test_heldout_refuses_a_group_in_two_splits() -> None:
+    index = make_index()
+    index["group"] = index["id"]
+    rows = [index.index[index["split"] == split][0] for split in ("train", "test")]
+    index.loc[rows, "group"] = "speaker 7"
+    message = r"group 'speaker 7' stands in the splits \['test', 'train'\]"
+    with pytest.raises(ValueError, match=message):
+        assign_splits(index, "heldout", 0)
+    assert len(assign_splits(index, "random", 0)) == len(index)
 
 
 def test_random_permutes_all_samples_by_the_seed() -> None:
