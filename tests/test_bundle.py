@@ -158,11 +158,3 @@ def test_a_class_that_is_no_net_is_refused(tmp_path: Path) -> None:
     edit(path, type="pathlib.Path")
     with pytest.raises(TypeError, match=r"'pathlib.Path' is no torch.*Module"):
         load_bundle(path)
-
-
-def test_details_can_be_replaced() -> None:
-    bundle = ModelBundle.of(DigitImageNet(5), {"classes": 5}, metrics={"ce": 1.0})
-    changed = bundle.to(provenance={"seed": 1})
-    assert changed.net is bundle.net
-    assert (changed.metrics, changed.provenance) == ({"ce": 1.0}, {"seed": 1})
-    assert bundle.provenance == {}

@@ -138,9 +138,10 @@ def test_a_key_given_beside_the_preset_wins(preset: str, given: dict[str, Any]) 
     assert Route(**LENGTH, preset=preset, **given).model_dump() == plain | given
 
 
-def test_no_modality_may_be_called_multimodal() -> None:
-    with pytest.raises(ValidationError, match="no modality may be named 'multimodal'"):
-        members(image=NETS["image"], multimodal=NETS["audio"])
+@pytest.mark.parametrize("name", ["multimodal", "student", "label", "my audio", "a/b", "2d", ""])
+def test_a_modality_s_name_is_a_plain_word_that_nothing_else_has(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"no modality may be named '{name}'"):
+        members(**{"image": NETS["image"], name: NETS["audio"]})
 
 
 @pytest.mark.parametrize("names", [[], ["image"]])
@@ -154,6 +155,12 @@ def test_teachers_are_the_multimodal_one_and_the_others_in_order() -> None:
     assert list(found) == ["multimodal", "image", "depth"]
     assert [net.type for net in found.values()] == ["nets.fusion", "nets.image", "nets.depth"]
     assert list(members().teachers_of("image")) == ["multimodal", "audio", "depth"]
+
+
+def test_the_student_comes_after_its_teachers() -> None:
+    found = members().all_of("audio")
+    assert list(found) == ["multimodal", "image", "depth", "audio"]
+    assert found["audio"].type == "nets.audio"
 
 
 @pytest.mark.parametrize(("target", "nearest"), [("adio", "audio"), ("multimodal", None)])

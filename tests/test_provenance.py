@@ -135,6 +135,13 @@ def test_the_git_revision_is_the_commit_and_whether_it_was_changed(
     assert git_revision() == f"{commit}-dirty"
 
 
+def test_without_a_git_program_the_revision_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_revision() == "unknown"
+
+
 def test_outside_git_the_revision_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,8 @@ def test_the_arrays_stay_on_disk(raw: Path, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("slice_bytes", "reads"),
-    [(1, [1] * 7), (3 * (16 + 3) * 4, [3, 3, 1]), (10**6, [7])],
+    # A sample has 16 + 3 numbers of 4 bytes.
+    [(1, [1] * 7), (3 * 76, [3, 3, 1]), (6 * 76 - 1, [5, 2]), (6 * 76, [6, 1]), (10**6, [7])],
 )
 def test_slices_as_large_as_allowed_make_the_same_store(
     monkeypatch: pytest.MonkeyPatch, raw: Path, folder: Path, slice_bytes: int, reads: list[int]
@@ -177,11 +180,22 @@ def drop_rows(source: Arrays) -> None:
     source.index = source.index.iloc[:5]
 
 
-def touch_file(source: Arrays) -> None:
+def rewrite_file(source: Arrays) -> None:
     source.files[0].write_bytes(b"raw files that have changed")
 
 
-@pytest.mark.parametrize("change", [*CHANGES[1:], drop_rows, touch_file])
+def touch_file(source: Arrays) -> None:
+    os.utime(source.files[0], ns=(1, 1))
+
+
+def open_otherwise(source: Arrays) -> None:
+    source.opened_with = {"protocol": "heldout", "arguments": {"kept_energy": 0.9}}
+
+
+OTHER = [*CHANGES[1:], drop_rows, rewrite_file, touch_file, open_otherwise]
+
+
+@pytest.mark.parametrize("change", OTHER)
 def test_a_store_of_another_source_is_replaced(change: Any, raw: Path, folder: Path) -> None:
     write_store(make(raw, seed=1), folder)
     (folder / "stray.txt").write_text("left by someone")
@@ -203,6 +217,44 @@ def test_a_folder_that_is_no_store_is_replaced(raw: Path, folder: Path) -> None:
 def test_a_missing_store_says_which_pipeline_makes_it(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="samples holds no samples: run the pipeline `inge"):
         open_store(folder)
+
+
+def test_floats_of_any_precision_are_kept_as_float32(raw: Path, folder: Path) -> None:
+    source = make(raw)
+    source.arrays["audio"] = source.arrays["audio"].astype(np.float64)
+    write_store(source, folder)
+    samples = open_store(folder)
+    assert samples.modalities["audio"].dtype == np.float32
+    assert samples.digest == digest(make(raw), folder.with_name("single"))
+
+
+@pytest.mark.parametrize("name", ["", "all", "(dense)", 3])
+def test_a_class_may_not_be_named_like_something_else(raw: Path, folder: Path, name: Any) -> None:
+    source = make(raw)
+    source.classes = ("a", name, "c")
+    with pytest.raises(ValueError, match=re.escape(f"no class may be named {name!r}")):
+        write_store(source, folder)
+
+
+def test_exchanged_modalities_have_another_digest(raw: Path, tmp_path: Path) -> None:
+    digests = []
+    for place, names in enumerate((("one", "two"), ("two", "one"))):
+        source = make(raw)
+        source.arrays = dict(zip(names, source.arrays.values(), strict=True))
+        digests.append(digest(source, tmp_path / str(place)))
+    assert digests[0] != digests[1]
+
+
+def test_an_ignored_label_need_not_be_a_class(raw: Path, folder: Path) -> None:
+    class Void(Dense):
+        ignored_label = 255
+
+    source = make(raw, kind=Void)
+    source.index["label"] = -1
+    source.arrays["label"] = np.full((7, 4, 4), 255, np.uint8)
+    write_store(source, folder)
+    assert open_store(folder).ignored_label == 255
+    assert (open_store(folder).labels == 255).all()
 
 
 def dense(raw: Path, dtype: Any = np.int64) -> Dense:
@@ -227,7 +279,7 @@ def test_dense_labels_are_labels_and_no_modality(raw: Path, folder: Path, dtype:
 def test_dense_labels_count_in_the_digest(raw: Path, tmp_path: Path) -> None:
     before = digest(dense(raw), tmp_path / "before")
     source = dense(raw)
-    source.arrays["label"][2, 1, 1] ^= 1
+    source.arrays["label"][2, 1, 1] = (source.arrays["label"][2, 1, 1] + 1) % 3
     assert digest(source, tmp_path / "after") != before
 
 
@@ -245,6 +297,24 @@ def break_label(source: Arrays) -> None:
 
 def break_negative_label(source: Arrays) -> None:
     source.index.loc[4, "label"] = -2
+
+
+def break_not_dense(source: Arrays) -> None:
+    source.index.loc[4, "label"] = -1
+
+
+def break_dense_label(source: Arrays) -> None:
+    source.index["label"] = -1
+    source.arrays["label"] = np.zeros((7, 2, 2), np.int64)
+    source.arrays["label"][3, 1, 0] = 3
+
+
+def break_column(source: Arrays) -> None:
+    source.index = source.index.drop(columns="group")
+
+
+def break_class_names(source: Arrays) -> None:
+    source.classes = ("a", "b", "a")
 
 
 def break_missing_label(source: Arrays) -> None:
@@ -269,6 +339,26 @@ class Uneven(Arrays):
         return read
 
 
+class Integral(Arrays):
+    """Reads whole numbers from the sixth sample on."""
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        read = super().read(part)
+        if (part["row"] >= 5).any():
+            read["audio"] = read["audio"].astype(np.int32)
+        return read
+
+
+class Silent(Arrays):
+    """Has no sound from the sixth sample on."""
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        read = super().read(part)
+        if (part["row"] >= 5).any():
+            del read["audio"]
+        return read
+
+
 class Short(Arrays):
     """Leaves samples out without a word."""
 
@@ -288,7 +378,13 @@ def nothing(_source: Arrays) -> None:
         (Arrays, break_infinity, "modality 'audio' of sample 's0' holds NaN or infinity"),
         (Arrays, break_label, "sample 's4' has label 3, but there are only the 3 classes 0 to 2"),
         (Arrays, break_negative_label, "sample 's4' has label -2"),
-        (Arrays, break_missing_label, "sample 's4' has label nan"),
+        (Arrays, break_missing_label, "row 4 of the index of Arrays has no 'label'"),
+        (Arrays, break_not_dense, "sample 's4' has label -1"),
+        (Arrays, break_dense_label, "sample 's3' has label 3, but there are only the 3 classes"),
+        (Arrays, break_column, "index of Arrays lacks the column 'group'"),
+        (Arrays, break_class_names, r"class names must be unique: \['a', 'b', 'a'\]"),
+        (Integral, nothing, "'audio' of the samples 's4' to 's5' is int32; .* is float32"),
+        (Silent, nothing, r"'s4' has the modalities \['image'\], the first one \['image', 'audio"),
         (Arrays, break_id, "sample id 's2' appears twice"),
         (Arrays, break_everything, "Arrays found no samples in .*raw.bin"),
         (
@@ -331,9 +427,8 @@ def test_a_failure_leaves_nothing_where_there_was_nothing(raw: Path, folder: Pat
 
 
 def test_what_a_killed_run_left_behind_does_not_matter(raw: Path, folder: Path) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(parents=True)
-    (partial / "image.npy").write_bytes(b"half")
+    folder.mkdir(parents=True)
+    (folder / "image.npy").write_bytes(b"half")
     write_store(make(raw), folder)
     assert len(open_store(folder)) == 7
     assert left(folder) == ["samples"]

@@ -145,3 +145,50 @@ class Stubborn(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.last(image.flatten(1))
+
+
+class Idle(Skip):
+    """Never calls one of its layers."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(self.first(image.flatten(1)))
+
+
+class Couple(Skip):
+    """Gives logits and something else."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(image), image
+
+
+class Broken(Skip):
+    """Fails in its own way."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image) / (1 // (len(image) - 2))
+
+
+class OptionalInput(Skip):
+    """A branch that tracing takes the other way."""
+
+    def forward(self, image: Tensor, weight: Tensor | None = None) -> Tensor:
+        hidden = self.first(image.flatten(1))
+        if weight is not None:
+            hidden = hidden * weight
+        return self.last(self.second(hidden.relu()))
+
+
+class InPlaceMethod(Skip):
+    """Works in place by a method that no keyword can switch off."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        hidden = self.first(image.flatten(1)).relu_()
+        return self.last(self.second(hidden).relu_())
+
+
+class HalfFrozen(Image):
+    """A net whose first layer was trained elsewhere and is to stay as it is."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.conv.requires_grad_(False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -38,10 +37,6 @@ class ModelBundle:
         """Bundle a net that `arguments` would build again."""
         kind = type(net)
         return cls(net, f"{kind.__module__}.{kind.__qualname__}", arguments, **details)
-
-    def to(self, **details: Any) -> ModelBundle:
-        """The same bundle with other metrics or provenance."""
-        return dataclasses.replace(self, **details)
 
 
 def save_bundle(bundle: ModelBundle, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
-from mst_distill.parameters import Members, Runtime, unknown
+from mst_distill.parameters import Members, Route, Runtime, unknown
 
 with warnings.catch_warnings(record=True):
     # It defines an MLflow model without type hints, and MLflow would tell every user so.
@@ -44,14 +45,25 @@ class ParameterHooks:
 
     @hook_impl
     def after_catalog_created(self, parameters: dict[str, Any]) -> None:
-        """Refuse a target that is no modality, before the raw files are read.
+        """Refuse, before the raw files are read, what a run would come to only after its stages.
 
         Raises:
-            ValueError: There is no such modality; the message names those that there are.
+            ValueError: The target is no modality, no teacher has a masked layer, fewer specialists
+                than are to be chosen, or the seed is no number from 0 on.
         """
         # A pipeline that does not use a block leaves it a plain dict.
         members = Members.model_validate(parameters["params:members"])
-        members.teachers_of(parameters["params:target"])
+        route = Route.model_validate(parameters["params:route"])
+        seed, target = parameters["params:seed"], parameters["params:target"]
+        teachers = members.teachers_of(target)
+        specialists = sum(len(teacher.masked_layers) for teacher in teachers.values())
+        if route.chosen > specialists:
+            raise ValueError(
+                f"route.chosen is {route.chosen}, but the teachers of {target!r} have only "
+                f"{specialists} masked layers, and so specialists"
+            )
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 on")
 
 
 class TrackingHooks(MlflowHook):
@@ -64,6 +76,10 @@ class TrackingHooks(MlflowHook):
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
         """Read mlflow.yml; a relative SQLite file lies in the project, wherever one works from."""
+        self._on = Runtime.model_validate(context.config_loader["parameters"]["runtime"]).tracking
+        self.run_id = None
+        if not self._on:
+            return
         settings = context.config_loader["mlflow"]
         uri = settings["server"]["mlflow_tracking_uri"]
         if uri and uri.startswith("sqlite:///"):
@@ -87,10 +103,9 @@ class TrackingHooks(MlflowHook):
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
         """Open a run, unless ``runtime.tracking`` is off."""
-        if not Runtime.model_validate(catalog.load("params:runtime")).tracking:
-            names = run_params.get("pipeline_names") or ["__default__"]
-            self.mlflow_config.tracking.disable_tracking.pipelines = list(names)
-        super().before_pipeline_run(run_params, pipeline, catalog)
+        self._is_mlflow_enabled = self._on
+        if self._on:
+            super().before_pipeline_run(run_params, pipeline, catalog)
 
     @hook_impl
     def on_pipeline_error(
@@ -127,7 +142,8 @@ class TrackingHooks(MlflowHook):
 def _log_history(name: str, history: pd.DataFrame) -> None:
     stage = name.removesuffix("_history")
     for row, record in enumerate(history.select_dtypes("number").to_dict(orient="records")):
-        mlflow.log_metrics({f"{stage}/{key}": record[key] for key in record if key != "epoch"}, row)
+        figures = {key: value for key, value in record.items() if key != "epoch"}
+        mlflow.log_metrics({_allowed(f"{stage}/{key}"): figures[key] for key in figures}, row)
 
 
 def _flatten(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
@@ -140,4 +156,9 @@ def _flatten(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
             for key, inner in value.items()
             for leaf in _flatten(f"{name}.{key}" if name else str(key), inner, kind)
         ]
-    return [(name, value)] if isinstance(value, kind) else []
+    return [(_allowed(name), value)] if isinstance(value, kind) else []
+
+
+def _allowed(name: str) -> str:
+    """`name` without the characters that MLflow refuses, which a class may well have."""
+    return re.sub(r"[^/\w.\- :]", "_", name)

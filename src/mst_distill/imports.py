@@ -25,7 +25,7 @@ def resolve(path: str, base: type[T]) -> type[T]:
     module_path, _, name = path.rpartition(".")
     try:
         module = importlib.import_module(module_path)
-    except (ImportError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:
         raise ValueError(f"{path!r} cannot be imported: {error}") from error
     if not hasattr(module, name):
         have = [key for key, value in vars(module).items() if _is_subclass(value, base)]

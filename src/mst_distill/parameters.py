@@ -24,6 +24,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What a preset of `Route` fills in; a key that is given beside the preset wins."""
 
 
+MULTIMODAL = "multimodal"
+"""The name of the member that sees every modality; the others bear their modality's name."""
+
+TAKEN = (MULTIMODAL, "student", "label")
+"""Names that no modality may have."""
+
+
 class Block(BaseModel):
     """A frozen block of parameters that knows every key it may have."""
 
@@ -69,12 +76,20 @@ class Members(Block):
         if target not in self.modalities:
             raise ValueError(unknown("target", target, self.modalities))
         crossmodal = {name: net for name, net in self.modalities.items() if name != target}
-        return {"multimodal": self.multimodal, **crossmodal}
+        return {MULTIMODAL: self.multimodal, **crossmodal}
+
+    def all_of(self, target: str) -> dict[str, Member]:
+        """The teachers of `target` and, last, the student."""
+        return {**self.teachers_of(target), target: self.modalities[target]}
 
     @model_validator(mode="after")
-    def _keep_the_name_multimodal(self) -> Members:
-        if "multimodal" in self.modalities:
-            raise ValueError("no modality may be named 'multimodal': that is the fusing teacher")
+    def _refuse_names_that_are_taken(self) -> Members:
+        for name in self.modalities:
+            if name in TAKEN or not name.isidentifier():
+                raise ValueError(
+                    f"no modality may be named {name!r}: a name is made of letters, digits and _, "
+                    f"and is none of {', '.join(TAKEN)}"
+                )
         return self
 
 
@@ -130,7 +145,7 @@ class Evaluate(Block):
 
 
 class Runtime(Block):
-    """Where and how a run is computed: no part of its fingerprint, for it changes no result.
+    """Where and how a run is computed: no part of its fingerprint, for it changes rounding alone.
 
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.

@@ -25,7 +25,7 @@ def fingerprint(samples: Samples, splits: pd.DataFrame, **parameters: Any) -> st
     """
     text = json.dumps([samples.digest, _plain(parameters)], sort_keys=True)
     sha = hashlib.sha256(text.encode())
-    sha.update("\n".join(splits["id"] + "\t" + splits["split"]).encode())
+    sha.update("\n".join(splits["id"].astype(str) + "\t" + splits["split"]).encode())
     return sha.hexdigest()
 
 
@@ -50,13 +50,16 @@ def provenance(
 
 def git_revision() -> str:
     """The commit of the working tree, ``-dirty`` when it differs, ``unknown`` outside git."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:  # no git on this machine
+        return "unknown"
     return done.stdout.strip() or "unknown"
 
 

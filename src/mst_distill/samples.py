@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -55,15 +54,3 @@ def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
         split: ``train``, ``valid`` or ``test``.
     """
     return np.flatnonzero(splits["split"].to_numpy() == split)
-
-
-def resolve_folder(path: str | Path, what: str) -> Path:
-    """Return the folder at `path`.
-
-    Raises:
-        FileNotFoundError: It does not exist; the message says `what` belongs there.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder.absolute()} is no folder: put {what} there")
-    return folder

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from mst_distill.benchmarks.source import SampleSource
+from mst_distill.progress import progress
 from mst_distill.samples import Samples
-from mst_distill.training.progress import progress
 
 SLICE_BYTES = 64 * 2**20
 """About how much is read, checked and written at a time."""
+
+NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
+"""What tables of the report call something else than a class."""
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +38,20 @@ def write_store(source: SampleSource, folder: Path) -> None:
         folder: Where the store goes; replaced if it exists.
 
     Raises:
-        ValueError: There are no samples, an id appears twice, a label is no class, a shape differs
-            from the first sample's, or a number is not finite; the message names id and modality.
+        ValueError: There are no samples, the index lacks a column, an id appears twice, a label is
+            no class, a shape or type differs from the first sample's, or a number is not finite;
+            the message names id and modality.
     """
     fingerprint = source.fingerprint()
     if _fingerprint_of(folder) == fingerprint:
         log.info("The samples in %s are those asked for: kept", folder)
         return
     _check_index(source)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: several runs may come to want the same store at the same time.
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    _clear_leftovers(folder)
+    partial.mkdir()
     try:
         digest, names = _write_arrays(source, partial)
         source.index.to_parquet(partial / "index.parquet")
@@ -55,8 +63,9 @@ def write_store(source: SampleSource, folder: Path) -> None:
             "ignored_label": source.ignored_label,
         }
         (partial / "store.json").write_text(json.dumps(card, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        if _fingerprint_of(folder) != fingerprint:
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -78,24 +87,54 @@ def open_store(folder: Path) -> Samples:
     return Samples(index, arrays, labels, classes, card["ignored_label"], card["digest"])
 
 
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what runs that were killed had built of this store."""
+    for partial in folder.parent.glob(f".{folder.name}.*"):
+        pid = int(partial.suffix[1:])
+        if pid == os.getpid() or not psutil.pid_exists(pid):
+            shutil.rmtree(partial)
+
+
 def _fingerprint_of(folder: Path) -> str | None:
     card = folder / "store.json"
     return json.loads(card.read_text())["source"] if card.is_file() else None
 
 
 def _check_index(source: SampleSource) -> None:
-    index = source.index
+    index, classes = source.index, list(source.classes)
+    if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
+        raise ValueError(
+            f"no class may be named {strange[0]!r}: a name is a text and none of {NO_CLASS_NAMES}"
+        )
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"class names must be unique: {classes}")
+    for column in ("id", "group", "split", "label"):
+        if column not in index:
+            raise ValueError(f"the index of {type(source).__name__} lacks the column {column!r}")
+        if index[column].isna().any():
+            row = int(index[column].isna().argmax())
+            raise ValueError(f"row {row} of the index of {type(source).__name__} has no {column!r}")
     if index.empty:
         raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
         raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
-    strange = index[~index["label"].between(-1, len(source.classes) - 1)]
-    if len(strange):
-        row = strange.iloc[0]
+
+
+def _check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
+    """Refuse labels that are neither a class nor the one that is ignored."""
+    count = len(source.classes)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are {labels.dtype}; they must be whole numbers")
+    fits = (labels >= 0) & (labels < count)
+    if source.ignored_label is not None:
+        fits |= labels == source.ignored_label
+    if not fits.all():
+        row = int(np.argmin(fits.reshape(len(labels), -1).all(axis=1)))
+        strange = labels[row][~fits[row]].ravel()[0]
         raise ValueError(
-            f"sample {row['id']!r} has label {row['label']}, but there are only the "
-            f"{len(source.classes)} classes 0 to {len(source.classes) - 1}"
+            f"sample {part['id'].iloc[row]!r} has label {strange}, but there are only the "
+            f"{count} classes 0 to {count - 1}"
         )
 
 
@@ -103,24 +142,45 @@ def _write_arrays(source: SampleSource, folder: Path) -> tuple[str, list[str]]:
     """Write every modality; return the SHA-256 over index and arrays, and the arrays' names."""
     index = source.index
     sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
-    sha.update(json.dumps(list(source.classes)).encode())
-    first = source.read(index.iloc[:1])
+    sha.update(json.dumps([list(source.classes), source.ignored_label]).encode())
+    first = _read(source, index.iloc[:1])
     maps = {
         name: np.lib.format.open_memmap(
             folder / f"{name}.npy", "w+", array.dtype, (len(index), *array.shape[1:])
         )
         for name, array in first.items()
     }
+    if "label" not in maps:
+        _check_labels(index["label"].to_numpy(), source, index)
+    sha.update(json.dumps([[name, str(array.dtype)] for name, array in maps.items()]).encode())
+    shas = {name: hashlib.sha256() for name in maps}
     slices = list(_slices(len(index), sum(array.nbytes for array in first.values())))
     for rows in progress(slices, f"samples of {type(source).__name__}", "slice"):
         part = index.iloc[rows]
-        for name, array in source.read(part).items():
+        arrays = _read(source, part)
+        if list(arrays) != list(maps):
+            raise ValueError(
+                f"the sample {part['id'].iloc[0]!r} has the modalities {list(arrays)}, the first "
+                f"one {list(maps)}"
+            )
+        for name, array in arrays.items():
             _check_slice(name, array, maps[name], part)
             maps[name][rows] = array
-            sha.update(np.ascontiguousarray(array).tobytes())
-    for array in maps.values():
+            shas[name].update(np.ascontiguousarray(array).tobytes())
+        if "label" in arrays:
+            _check_labels(arrays["label"], source, part)
+    for name, array in maps.items():
         array.flush()
+        sha.update(shas[name].digest())
     return sha.hexdigest(), list(maps)
+
+
+def _read(source: SampleSource, part: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Read some samples; whatever precision they come in, floats are kept as float32."""
+    return {
+        name: array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in source.read(part).items()
+    }
 
 
 def _slices(count: int, sample_bytes: int) -> Iterator[slice]:
@@ -134,6 +194,11 @@ def _check_slice(name: str, array: np.ndarray, wanted: np.ndarray, part: pd.Data
         raise ValueError(
             f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r} "
             f"has shape {array.shape}; {(len(part), *wanted.shape[1:])} would fit the first sample"
+        )
+    if array.dtype != wanted.dtype:
+        raise ValueError(
+            f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r} "
+            f"is {array.dtype}; the first sample's is {wanted.dtype}"
         )
     if np.issubdtype(array.dtype, np.floating):
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)

@@ -190,9 +190,16 @@ def shorten(name: str) -> Callable[[dict[str, np.ndarray]], object]:
     return lambda arrays: arrays.update({name: arrays[name][:-1]})
 
 
+def spoil(arrays: dict[str, np.ndarray]) -> None:
+    frames = arrays["X"].copy()
+    frames[arrays["lengths"][:7].sum(), 3] = np.inf
+    arrays["X"] = frames
+
+
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
+        (spoil, "recording 7 in X holds NaN or infinity"),
         (without("X"), "X is not a file in the archive.*must hold X, y and lengths"),
         (without("y"), "y is not a file"),
         (without("lengths"), "lengths is not a file"),
@@ -214,3 +221,11 @@ def test_damaged_recordings_are_named(
     with pytest.raises(ValueError, match=rule) as error:
         Digits("heldout", str(path))
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000])
+def test_a_file_that_was_cut_off_is_named(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "digits.npz"
+    path.write_bytes(RECORDINGS.read_bytes()[:size])
+    with pytest.raises(ValueError, match=re.escape(f"{path} is no .npz file that can be read")):
+        Digits("heldout", str(path))

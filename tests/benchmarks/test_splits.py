@@ -208,8 +208,8 @@ def empty(splits: pd.DataFrame) -> None:
 @pytest.mark.parametrize(
     ("damage", "rules"),
     [
-        (rename, ["split 'validation' is none of", "did you mean 'valid'?"]),
-        (mistype, ["split 'tets' is none of", "did you mean 'test'?"]),
+        (rename, ["split 'validation'", "train, valid, test", "did you mean 'valid'?"]),
+        (mistype, ["split 'tets'", "did you mean 'test'?"]),
         (repeat, ["sample id 's0003' appears 2 times"]),
         (leak, ["sample id 's0003' appears 3 times", "in the splits ['test', 'train']", "leaks"]),
         (empty, ["the split 'valid' is empty", "`limit`"]),

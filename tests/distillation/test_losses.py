@@ -101,3 +101,29 @@ def test_balance_by_variation_is_deviation_over_mean_of_the_load():
     expected = np.std(load, ddof=1) / np.mean(load)
     found = losses.balance_cv(torch.tensor(WEIGHTS, dtype=torch.float64)).item()
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["distillation", "cross_entropy"])
+def test_losses_of_bfloat16_logits_are_computed_in_float32(name):
+    torch.manual_seed(0)
+    logits, teacher = (torch.randn(8, 5) for _ in range(2))
+    teacher = logits + 0.5 * teacher
+    rounded = logits.bfloat16(), teacher.bfloat16()
+    if name == "distillation":
+        found = losses.distillation(*rounded, 4.0)
+        expected = losses.distillation(*(one.double() for one in rounded), 4.0)
+    else:
+        label = torch.arange(8) % 5
+        found = losses.cross_entropy(rounded[0], label, None)
+        expected = losses.cross_entropy(rounded[0].double(), label, None)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-7)
+
+
+def test_a_batch_in_which_nothing_is_a_target_costs_nothing():
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    label = torch.full((2, 4, 4), 255)
+    loss = losses.cross_entropy(logits, label, 255)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad.abs().sum() == 0
+    assert losses.accuracy(logits, label, 255).item() == 0

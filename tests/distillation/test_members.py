@@ -13,7 +13,7 @@ from mst_distill.distillation.members import (
     forward,
 )
 from mst_distill.parameters import Member
-from toy_runs import KINDS, make_run
+from toy_runs import KINDS, MASKS, make_run
 from toys import make_samples
 
 
@@ -55,7 +55,7 @@ def test_shapes_of_features_are_found_by_a_dry_forward():
     samples, _ = make_samples()
     net = build_member("image", member("Image"), 3, 0).train()
     before = net.norm.running_mean.clone()
-    shapes = feature_shapes("image", net, ["second", "conv"], samples)
+    shapes = feature_shapes("image", net, ["conv", "second"], samples)
     assert shapes == {"conv": (2, 8, 8, 8), "second": (2, 12)}
     assert net.training
     assert torch.equal(net.norm.running_mean, before)
@@ -75,11 +75,11 @@ def test_what_is_no_net_is_refused(spec, error, message):
         build_member("image", Member.model_validate(spec), 3, 0)
 
 
-def refused(message: str, classes: int = 3, name: str = "image", **spec) -> None:
+def refused(message: str, classes: int = 3, name: str = "image", masks=MASKS, **spec) -> None:
     samples, _ = make_samples()
     known = member(spec.pop("kind", "Image"), **spec)
     with pytest.raises(ValueError, match=message):
-        check_members({name: build_member(name, known, classes, 0)}, {name: known}, samples)
+        check_members({name: build_member(name, known, classes, 0)}, {name: known}, masks, samples)
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_those_that_do():
@@ -105,7 +105,7 @@ def test_a_layer_that_gives_no_tensor_is_refused():
     known = member("Dense", masked_layers=["pool"])
     net = build_member("image", known, 3, 0)
     with pytest.raises(ValueError, match="layer 'pool' of member 'image' gives no single tensor"):
-        check_members({"image": net}, {"image": known}, samples)
+        check_members({"image": net}, {"image": known}, MASKS, samples)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,5 +113,37 @@ def test_fitting_members_pass(kind):
     run, members = make_run(kind)
     known = {**members.modalities, "multimodal": members.multimodal}
     nets = {name: build_member(name, of, 3, 0) for name, of in known.items()}
-    check_members(nets, known, run.samples)
+    check_members(nets, known, MASKS, run.samples)
     assert np.isfinite(run.samples.labels).all()
+
+
+def test_a_mask_that_is_too_wide_for_its_layer_is_refused():
+    masks = MASKS.model_copy(update={"factor": 5, "heads": 3})
+    refused(
+        "layer 'second' of member 'image'.*width 12.*at most 12",
+        masks=masks,
+        masked_layers=["second"],
+    )
+
+
+def test_layers_out_of_order_are_refused_with_the_order():
+    refused(
+        r"in the order in which the net calls them: \['conv', 'second'\]",
+        masked_layers=["second", "conv"],
+    )
+
+
+@pytest.mark.parametrize(("kind", "times"), [("Twice", 2), ("Idle", 0)])
+def test_a_layer_that_is_not_called_once_is_refused(kind, times):
+    refused(
+        f"layer 'second' of member 'image' is called {times} times",
+        kind=kind,
+        masked_layers=["second"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("Couple", "gives tuple"), ("Broken", "ZeroDivisionError")]
+)
+def test_what_a_user_s_forward_does_wrong_is_told_by_member(kind, message):
+    refused(f"member 'image'.*{message}", kind=kind)

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 from mst_distill.distillation.masks import mask_class
 from mst_distill.distillation.members import feature_shapes, forward
 from mst_distill.distillation.specialists import specialise
-from toy_nets import Audio, Dense, Fusion, Image, InPlace, SizeAhead, Skip, Twice, Untraceable
+from toy_nets import (
+    Audio,
+    Dense,
+    Fusion,
+    Image,
+    InPlace,
+    InPlaceMethod,
+    OptionalInput,
+    SizeAhead,
+    Skip,
+    Untraceable,
+)
 from toys import make_samples
 
 WIDTHS = {"image": 64, "audio": 13 * 32}
@@ -20,6 +31,8 @@ CASES = {
     "pooling indices": ("image", lambda: Dense(3), ["encode", "middle"]),
     "batch size ahead of the cut": ("image", lambda: SizeAhead(3), ["first", "second"]),
     "untraceable": ("image", lambda: Untraceable(3), ["first", "second"]),
+    "optional input": ("image", lambda: OptionalInput(3), ["first", "second"]),
+    "in place by a method": ("image", lambda: InPlaceMethod(3), ["first", "second"]),
     "in place": ("image", lambda: InPlace(3), ["first", "second"]),
     "the net's own input layer": ("audio", lambda: Audio(3), ["first"]),
 }
@@ -109,7 +122,17 @@ def test_only_masks_learn():
         assert all(weight.grad is not None for weight in mask.parameters())
 
 
-def test_a_layer_that_is_called_twice_is_refused():
-    samples, _ = make_samples()
-    with pytest.raises(ValueError, match=r"layer 'second' of Twice is called 2 times"):
-        specialise("image", Twice(3), {"second": nn.Identity()}, samples)
+WHOLE = {
+    "batch size ahead of the cut",
+    "untraceable",
+    "optional input",
+    "in place by a method",
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_cut_is_run_whole_and_the_log_says_so(case, caplog):
+    name, net, masks, _ = build(case)
+    with caplog.at_level("INFO"):
+        specialise(name, net, masks, make_samples()[0])
+    assert ("runs whole for every mask" in caplog.text) == (case in WHOLE)

@@ -40,7 +40,7 @@ class Stages:
     def __init__(self, kind: str, target: str | None = None, settings=None, **runtime) -> None:
         self.run, self.members = make_run(kind, target, **runtime)
         self.route = settings or route()
-        self.nets, self.first = train_members(self.run, self.members, TEACHERS)
+        self.nets, self.first = train_members(self.run, self.members, TEACHERS, MASKS)
         self.after_first = snapshot(self.nets)
         teachers = {name: net for name, net in self.nets.items() if name != self.run.target}
         self.student = self.nets[self.run.target]
@@ -150,7 +150,7 @@ def test_the_table_holds_what_the_specialists_say(stages):
             said = table[(table["id"] == run.splits["id"][row]) & (table["specialist"] == name)]
             found = said[list(run.samples.classes)].to_numpy()[0]
             np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
-    split = logits_of_split(run, table, "valid")
+    split = logits_of_split(run, stages.panel, table, "valid")
     assert split.shape == (8, len(stages.panel.names), 3)
 
 
@@ -299,15 +299,44 @@ def test_presets_and_balances_run(preset, balance):
     assert len(done.third.fit.history) == 3
 
 
-def test_more_chosen_than_there_are_is_refused():
-    with pytest.raises(ValueError, match=r"route.chosen is 5, but there are only 4 specialists"):
-        Stages("two modalities", settings=route(chosen=5))
+def test_a_table_of_other_specialists_is_refused():
+    stages = Stages("two modalities")
+    table = stages.table.replace({"specialist": {"audio/first": "audio/second"}})
+    with pytest.raises(ValueError, match="run again from the node compute_specialist_logits"):
+        logits_of_split(stages.run, stages.panel, table, "train")
+
+
+def test_a_teacher_may_go_without_masks():
+    run, members = make_run("three modalities")
+    plain = {"text": members.modalities["text"].model_copy(update={"masked_layers": ()})}
+    members = members.model_copy(update={"modalities": {**members.modalities, **plain}})
+    nets, _ = train_members(run, members, TEACHERS, MASKS)
+    teachers = {name: net for name, net in nets.items() if name != "image"}
+    masks, done = train_masks(run, teachers, nets["image"], members, MASKS)
+    assert not any(name.startswith("text/") for name in masks)
+    assert done.kept["joint"].state
+
+
+def test_what_a_net_froze_itself_stays_frozen_in_every_stage():
+    """Else the student would learn more than the control, and the verdict would be of that."""
+    run, members = make_run()
+    frozen = members.modalities["image"].model_copy(update={"type": "toy_nets.HalfFrozen"})
+    members = members.model_copy(update={"modalities": {**members.modalities, "image": frozen}})
+    nets, _ = train_members(run, members, TEACHERS, MASKS)
+    teachers = {name: net for name, net in nets.items() if name != "image"}
+    masks, _ = train_masks(run, teachers, nets["image"], members, MASKS)
+    panel = assemble_panel(run, teachers, masks, members)
+    table = tabulate_logits(run, panel, 8)
+    done = train_student(run, nets["image"], panel, table, route())
+    start = build_member("image", frozen, 3, run.seed)
+    assert torch.equal(done.students["last"].conv.weight, start.conv.weight)
+    assert not torch.equal(done.students["last"].last.weight, start.last.weight)
 
 
 def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
     """A plain loop written anew: same weights, same batches, cross-entropy, two fresh Adams."""
     run, members = make_run()
-    controls, history = train_control(run, members, TEACHERS, route())
+    controls, done, history = train_control(run, members, TEACHERS, MASKS, route())
     net = build_member("image", members.modalities["image"], 3, run.seed)
     rows = rows_of(run.splits, "train")
     for stage, settings in (("teachers", TEACHERS), ("route", route())):
@@ -320,6 +349,7 @@ def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
                 F.cross_entropy(net(batch.inputs["image"]), batch.label).backward()
                 optimiser.step()
     assert same(controls["last"].state_dict(), net.state_dict())
+    assert done.kept["last"].row["epoch"] == 2
     assert history["phase"].value_counts().to_dict() == {"teachers": 2, "route": 3}
     assert len(rows) == 24
 
@@ -327,7 +357,7 @@ def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
 def test_without_distillation_the_student_is_the_control_to_the_bit():
     """Stage 1 of a lone member, then stage 3 with no weight on KD and balance."""
     run, members = make_run()
-    controls, _ = train_control(run, members, TEACHERS, route())
+    controls, _, _ = train_control(run, members, TEACHERS, MASKS, route())
     stages = Stages("two modalities", settings=route(kd_weight=0.0, balance_weight=0.0))
     net = build_member("image", members.modalities["image"], 3, run.seed)
     from mst_distill.training.loop import fit

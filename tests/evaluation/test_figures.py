@@ -165,6 +165,8 @@ def test_routing_shows_a_bar_a_class_in_the_order_of_the_classes(count: int) -> 
         share = given.sum() / part["samples"].sum()
         assert bars[place][1] == pytest.approx(share)
     np.testing.assert_allclose(np.sum(bars, axis=0), 1)
+    starts = [[bar.get_x() for bar in bars] for bars in right.containers]
+    np.testing.assert_allclose(starts, np.cumsum([np.zeros(count), *bars[:-1]], axis=0))
     assert_saves(figure)
 
 

@@ -238,6 +238,15 @@ def test_dense_figures_are_those_of_scikit_learn_on_the_judged_pixels() -> None:
     )
 
 
+def test_an_ignored_label_need_not_be_a_class() -> None:
+    tally = Tally(2, 4, 255, CPU)
+    logits = torch.from_numpy(as_confident([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]))
+    fared = tally.update(logits, torch.tensor([0, 255, 0]))
+    assert fared["judged"].tolist() == [1, 0, 1]
+    assert tally.summary()["confusion"] == [[1, 1], [0, 0]]
+    assert tally.summary()["nll"] == pytest.approx(-math.log(0.9 * 0.4) / 2)
+
+
 def test_an_image_without_a_judged_pixel_counts_nothing() -> None:
     tally = Tally(2, 3, 1, CPU)
     fared = tally.update(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, dtype=torch.long))

@@ -50,7 +50,7 @@ def _execute(project: Path) -> list[nbformat.NotebookNode]:
 
 
 def _report(project: Path) -> dict[str, object]:
-    folder = project / "data/08_reporting/digits/image/seed-0/main"
+    folder = project / "data/08_reporting/digits/heldout-all/image/seed-0/main"
     return json.loads((folder / "metrics.json").read_text())
 
 

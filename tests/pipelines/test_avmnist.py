@@ -25,7 +25,7 @@ def test_two_thousand_real_samples_go_through_all_stages(shared_data, tmp_path):
     settings = ["limit=2000", "masks.factor=10", "runtime.tracking=false", *stages]
     kedro(project, "run", "--env=avmnist", f"--params={','.join([*settings, *paths])}")
 
-    run = "avmnist/image/seed-0/main"
+    run = "avmnist/heldout-2000/image/seed-0/main"
     metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())
     assert metrics["verdict"].startswith("Distillation ")
     splits = pd.read_parquet(

@@ -14,7 +14,7 @@ from mst_distill.bundle import load_bundle
 from projects import QUICK, copy_project, kedro, run_session
 
 SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
-RUN = "digits/image/seed-0/main"
+RUN = "digits/heldout-all/image/seed-0/main"
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_stages_run_alone_from_the_catalog_and_other_runs_stay(project):
         run_session(project, stage, target="audio", seed=3, run="trial", **quick)
     after = files(project)
     assert {name: after[name] for name in before} == before
-    new = "data/06_models/digits/audio/seed-3/trial/student.json"
+    new = "data/06_models/digits/heldout-all/audio/seed-3/trial/student.json"
     assert json.loads((project / new).read_text())["type"].endswith("DigitAudioNet")
     assert set(after) - set(before)
 

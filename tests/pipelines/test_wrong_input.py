@@ -89,6 +89,10 @@ def test_an_argument_that_the_benchmark_does_not_have(project):
     ("changes", "message"),
     [
         ({"protocol": "held-out"}, "unknown protocol 'held-out'.*did you mean 'heldout'"),
+        ({"route": {"chosen": 5}}, "route.chosen is 5, but the teachers of 'image' have only 4"),
+        ({"masks": {"factor": 40}}, "layer 'fusion' of member 'multimodal'.*width 96.*at most 96"),
+        ({"seed": -1}, "seed is -1; it must be a whole number from 0 on"),
+        ({"seed": "one"}, "seed is 'one'"),
         ({"limit": 0}, "limit is 0; it must be a number above 0, or 'all'"),
         ({"limit": "some"}, "limit is 'some'"),
         ({"runtime": {"device": "gpu"}}, "runtime.device 'gpu'.*'auto' or 'cpu'"),

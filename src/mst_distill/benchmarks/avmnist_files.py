@@ -12,8 +12,6 @@ from typing import Literal
 import numpy as np
 import soundfile
 
-from mst_distill.samples import resolve_folder
-
 RATE = 8000
 """Audio samples a second: the Free Spoken Digit Dataset's rate, to which all audio is brought."""
 
@@ -95,7 +93,7 @@ def read_mnist(path: str | Path) -> Mnist:
         ValueError: A file is no whole idx file of its kind, images are not 28 x 28, or images and
             labels differ in number; the message names the file.
     """
-    folder = resolve_folder(path, _MNIST)
+    folder = _open_folder(path, _MNIST)
     files, images, labels = [], [], []
     for part in ("train", "t10k"):
         image_file = folder / f"{part}-images-idx3-ubyte.gz"
@@ -159,7 +157,7 @@ def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBe
         ValueError: A file is no whole array, an array's shape is wrong, the arrays differ in
             length, or a label is no digit; the message names the file.
     """
-    folder = resolve_folder(path, _MULTIBENCH)
+    folder = _open_folder(path, _MULTIBENCH)
     files = [folder / "image" / f"{part}_data.npy", folder / "audio" / f"{part}_data.npy"]
     files.append(folder / f"{part}_labels.npy")
     image = _open_array(files[0], (784,))
@@ -172,7 +170,7 @@ def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBe
 
 
 def _find(path: str | Path, suffixes: set[str], what: str) -> list[Path]:
-    folder = resolve_folder(path, what)
+    folder = _open_folder(path, what)
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
     if not files:
         raise FileNotFoundError(
@@ -240,3 +238,15 @@ def _check_labels(path: Path, labels: np.ndarray, count: int) -> None:
         raise ValueError(f"{path}: {len(labels)} labels for {count} images")
     if len(wrong := np.flatnonzero(~np.isin(labels, range(10)))):
         raise ValueError(f"{path}: label {wrong[0]} is {labels[wrong[0]]}, expected 0 to 9")
+
+
+def _open_folder(path: str | Path, what: str) -> Path:
+    """Return the folder at `path`.
+
+    Raises:
+        FileNotFoundError: It does not exist; the message says `what` belongs there.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder.absolute()} is no folder: put {what} there")
+    return folder

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
 from mst_distill.benchmarks.weakening import weaken
+from mst_distill.samples import SPLITS
 
 FRAMES = 32
 """MFCC frames a recording is padded or cut to; 90 % of the recordings have fewer."""
@@ -69,7 +70,7 @@ def _pair(
     image_split = stratified_split(image_labels, rng)
     recording_split = stratified_split(recording_labels, rng)
     parts = []
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         for digit in range(10):
             images = np.flatnonzero((image_split == split) & (image_labels == digit))
             recordings = np.flatnonzero((recording_split == split) & (recording_labels == digit))

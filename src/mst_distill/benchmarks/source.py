@@ -59,7 +59,7 @@ class SampleSource(ABC):
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
-        how = [__version__, dict(self.opened_with), list(self.classes), files]
+        how = [__version__, dict(self.opened_with), list(self.classes), self.ignored_label, files]
         sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())

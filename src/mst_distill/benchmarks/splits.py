@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.source import Protocol
+from mst_distill.parameters import unknown
 from mst_distill.samples import SPLITS
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
@@ -46,7 +45,7 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
     Raises:
         ValueError: Under ``heldout`` a group stands in two splits; the message names it.
     """
-    splits = index[["id", "group", "label", "split"]].copy()
+    splits = index[["id", "group", "label", "split"]].reset_index(drop=True)
     if protocol == "random":
         order = np.random.default_rng(seed).permutation(len(splits))
         splits.loc[order, "split"] = _deal(len(splits))
@@ -61,11 +60,12 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
 
 
 def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Keep about `limit` samples, every (split, label) cell shrunk alike, at least one of each.
+    """Keep `limit` samples, every (split, label) cell shrunk alike, down to one of each.
 
     Args:
         index: A source's index.
-        limit: How many samples to keep; more than there are keeps all.
+        limit: How many samples to keep; more than there are keeps all. Fewer than there are cells
+            leaves cells empty.
 
     Returns:
         The rows kept, in their old order, counted anew.
@@ -90,10 +90,8 @@ def check_splits(splits: pd.DataFrame) -> None:
         ValueError: A sample id appears twice or in two splits, a split's name is unknown, or a
             split is empty; the message names the id or the split.
     """
-    unknown = sorted(set(splits["split"]) - set(SPLITS))
-    if unknown:
-        nearest = difflib.get_close_matches(str(unknown[0]), SPLITS, n=1, cutoff=0)[0]
-        raise ValueError(f"split {unknown[0]!r} is none of {SPLITS}; did you mean {nearest!r}?")
+    if strange := sorted(set(splits["split"]) - set(SPLITS)):
+        raise ValueError(unknown("split", strange[0], SPLITS))
     twice = splits[splits["id"].duplicated(keep=False)]
     if len(twice):
         sample = twice["id"].iloc[0]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import distillation
-from mst_distill.distillation.masks import mask_class
-from mst_distill.distillation.members import feature_shapes, freeze
+from mst_distill.distillation.members import build_mask, feature_shapes
 from mst_distill.distillation.panel import assemble_panel, specialist_name
 from mst_distill.distillation.specialists import SpecialisedTeacher
 from mst_distill.parameters import Masks, Members
@@ -70,6 +69,7 @@ class Adaptation(Task):
             sum(row[f"valid_kd_{specialist_name(teacher, layer)}"] for layer in specialised.tails)
             / len(specialised.tails)
             for teacher, specialised in self._teachers.items()
+            if specialised.tails
         ]
         return (-sum(means),)
 
@@ -86,7 +86,7 @@ def train_masks(
     Args:
         run: The run.
         teachers: Teacher name to its net after stage 1; frozen here.
-        student: The target's net after stage 1; frozen here.
+        student: The target's net after stage 1; asked without gradient.
         members: Says which layers are masked.
         settings: Stage 2.
 
@@ -94,8 +94,7 @@ def train_masks(
         Specialist name to its mask, all from the one epoch with the smallest joint validation loss,
         and the fit.
     """
-    freeze([student])
-    student.to(run.device)
+    student.to(run.device).eval()
     masks = {
         specialist_name(teacher, layer): mask
         for teacher, member in members.teachers_of(run.target).items()
@@ -122,14 +121,9 @@ def build_masks(
     Raises:
         ValueError: A layer does not exist or is too narrow; the message names teacher and layer.
     """
-    shapes = feature_shapes(teacher, net, layers, run.samples)
     masks: dict[str, nn.Module] = {}
-    for layer in layers:
+    for layer, shape in feature_shapes(teacher, net, layers, run.samples).items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(run.seed, "mask", teacher, layer))
-            try:
-                kind, width = mask_class(shapes[layer]), shapes[layer][1]
-                masks[layer] = kind(width, settings.factor, settings.heads)
-            except ValueError as error:
-                raise ValueError(f"layer {layer!r} of member {teacher!r}: {error}") from error
+            masks[layer] = build_mask(teacher, layer, shape, settings)
     return masks

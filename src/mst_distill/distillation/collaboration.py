@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, distillation, validation_figures
 from mst_distill.distillation.members import build_members, forward
-from mst_distill.parameters import Members, Teachers
+from mst_distill.parameters import Masks, Members, Teachers
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Fit, fit
 from mst_distill.training.run import Run
@@ -33,7 +33,7 @@ class Collaboration(Task):
         self, members: dict[str, nn.Module], temperature: float, ignored: int | None
     ) -> None:
         self._members = members
-        self.trainable = nn.ModuleDict(members)
+        self.trainable = nn.ModuleList(members.values())
         self._temperature = temperature
         self._ignored = ignored
 
@@ -63,7 +63,7 @@ class Collaboration(Task):
 
 
 def train_members(
-    run: Run, members: Members, settings: Teachers
+    run: Run, members: Members, settings: Teachers, masks: Masks
 ) -> tuple[dict[str, nn.Module], Fit]:
     """Build the teachers and the student, check them, and train them together.
 
@@ -71,6 +71,7 @@ def train_members(
         run: The run.
         members: The nets by import path.
         settings: Stage 1.
+        masks: Stage 2, to see now whether its masks will fit.
 
     Returns:
         Member name to its net after the last epoch, the student last, and the fit.
@@ -78,7 +79,7 @@ def train_members(
     Raises:
         ValueError, TypeError: A member does not fit the samples; nothing was trained then.
     """
-    nets = build_members(run, members)
+    nets = build_members(run, members, masks)
     task = Collaboration(nets, settings.temperature, run.samples.ignored_label)
     task.trainable.to(run.device)
     train, valid = run.train_and_valid("teachers", settings, run.modalities)

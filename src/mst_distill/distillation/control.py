@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, validation_figures
 from mst_distill.distillation.members import build_members
-from mst_distill.parameters import Members, Route, Teachers
+from mst_distill.parameters import Masks, Members, Route, Teachers
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import fit
+from mst_distill.training.loop import Fit, fit
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
@@ -43,8 +43,8 @@ class Supervised(Task):
 
 
 def train_control(
-    run: Run, members: Members, teachers: Teachers, route: Route
-) -> tuple[dict[str, nn.Module], pd.DataFrame]:
+    run: Run, members: Members, teachers: Teachers, masks: Masks, route: Route
+) -> tuple[dict[str, nn.Module], Fit, pd.DataFrame]:
     """Train the target's net by cross-entropy alone.
 
     It has the student's start weights, batches in the student's order, the student's epochs (those
@@ -55,13 +55,14 @@ def train_control(
         run: The run.
         members: The nets by import path; all are checked, the target's is trained.
         teachers: Stage 1: the first epochs.
+        masks: Stage 2, to see now whether its masks will fit.
         route: Stage 3: the epochs that are selected from.
 
     Returns:
-        Rule of selection to the net of the epoch that it prefers, and both phases' history, told
-        apart by the column ``phase``.
+        Rule of selection to the net of the epoch that it prefers, the fit that they are from, and
+        both phases' history, told apart by the column ``phase``.
     """
-    net = build_members(run, members)[run.target].to(run.device)
+    net = build_members(run, members, masks)[run.target].to(run.device)
     task = Supervised(net, run.target, run.samples.ignored_label)
     histories = []
     for phase, settings in (("teachers", teachers), ("route", route)):
@@ -73,4 +74,4 @@ def train_control(
     for rule, kept in done.kept.items():
         net.load_state_dict(kept.state)
         controls[rule] = copy.deepcopy(net).eval()
-    return controls, pd.concat(histories, ignore_index=True)
+    return controls, done, pd.concat(histories, ignore_index=True)

@@ -23,8 +23,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     Returns:
         ``(B,)``, at least 0; dense logits are averaged over their pixels.
     """
-    log_student = F.log_softmax(student / temperature, dim=1)
-    probability = F.softmax(teacher / temperature, dim=1)
+    log_student = F.log_softmax(_precise(student) / temperature, dim=1)
+    probability = F.softmax(_precise(teacher) / temperature, dim=1)
     divergence = F.kl_div(log_student, probability, reduction="none").sum(dim=1)
     return temperature**2 * divergence.view(len(divergence), -1).mean(dim=1)
 
@@ -35,16 +35,18 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     Args:
         logits: ``(B, C)`` or ``(B, C, H, W)``.
         label: ``(B,)`` or ``(B, H, W)``, int64.
-        ignored: The label that is no target, or None.
+        ignored: The label that is no target, or None. Where nothing is a target the loss is 0.
     """
-    return F.cross_entropy(logits, label, ignore_index=-100 if ignored is None else ignored)
+    target = -100 if ignored is None else ignored
+    total = F.cross_entropy(_precise(logits), label, ignore_index=target, reduction="sum")
+    return total / (label != target).sum().clamp(min=1)
 
 
 def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     """Share of samples, or of pixels whose label is not `ignored`, whose largest logit is right."""
     right = logits.argmax(dim=1) == label
     judged = torch.ones_like(right) if ignored is None else label != ignored
-    return (right & judged).sum() / judged.sum().clamp(min=1)
+    return (right & judged).sum().double() / judged.sum().clamp(min=1)
 
 
 def validation_figures(logits: Tensor, label: Tensor, ignored: int | None) -> dict[str, Tensor]:
@@ -77,3 +79,8 @@ def balance_cv(weights: Tensor) -> Tensor:
     """
     load = weights.sum(dim=0)
     return load.std() / load.mean()
+
+
+def _precise(logits: Tensor) -> Tensor:
+    """At least float32: differences of logarithms do not survive bfloat16."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

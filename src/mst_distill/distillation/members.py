@@ -7,17 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mst_distill.distillation.masks import mask_class
 from mst_distill.imports import resolve
-from mst_distill.parameters import Member, Members, unknown
+from mst_distill.parameters import MULTIMODAL, Masks, Member, Members, unknown
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
-
-MULTIMODAL = "multimodal"
-"""The name of the member that sees every modality; the others bear their modality's name."""
 
 
 def arguments_of(member: Member, classes: int) -> dict[str, object]:
@@ -37,12 +35,14 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "member", name))
             return kind(**arguments_of(member, classes))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"member {name!r}: {error}") from error
+    except TypeError as error:
+        raise TypeError(f"member {name!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"member {name!r}: {error}") from error
 
 
-def build_members(run: Run, members: Members) -> dict[str, nn.Module]:
-    """Build the run's members and check that all can be trained on its samples.
+def build_members(run: Run, members: Members, masks: Masks) -> dict[str, nn.Module]:
+    """Build the run's members and check that all can be trained and masked on its samples.
 
     Returns:
         The multimodal teacher, the cross-modal ones, the student, by member name in this order.
@@ -50,10 +50,13 @@ def build_members(run: Run, members: Members) -> dict[str, nn.Module]:
     Raises:
         ValueError, TypeError: As `build_member` and `check_members`.
     """
-    chosen = {**members.teachers_of(run.target), run.target: members.modalities[run.target]}
+    chosen = members.all_of(run.target)
     classes = len(run.samples.classes)
     nets = {name: build_member(name, of, classes, run.seed) for name, of in chosen.items()}
-    check_members(nets, chosen, run.samples)
+    with torch.random.fork_rng(devices=[]):
+        # Lazy layers get their weights in the first forward pass.
+        torch.manual_seed(derive_seed(run.seed, "lazy layers"))
+        check_members(nets, chosen, masks, run.samples)
     return nets
 
 
@@ -87,39 +90,57 @@ def feature_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """Find the shapes of layers' outputs by a dry forward pass of two samples.
 
+    Returns:
+        Layer to shape, in the order in which the net calls them.
+
     Raises:
-        ValueError: A layer does not exist (the message names those that do) or gives no tensor.
+        ValueError: A layer does not exist (the message names those that do), gives no tensor, is
+            called never or more than once, or the layers are not in the order of their calls.
     """
     known = [path for path, _ in net.named_modules() if path]
     if strange := [layer for layer in layers if layer not in known]:
         raise ValueError(unknown(f"layer of member {name!r}", strange[0], known))
-    shapes: dict[str, tuple[int, ...]] = {}
+    outputs: list[tuple[str, object]] = []
 
-    def watch(layer: str) -> object:
-        def note(_module: nn.Module, _inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor):
-                raise ValueError(f"layer {layer!r} of member {name!r} gives no single tensor")
-            shapes[layer] = tuple(output.shape)
-
-        return net.get_submodule(layer).register_forward_hook(note)
+    def watch(layer: str) -> RemovableHandle:
+        module = net.get_submodule(layer)
+        return module.register_forward_hook(lambda _m, _i, out: outputs.append((layer, out)))
 
     hooks = [watch(layer) for layer in layers]
     try:
         _dry_forward(name, net, samples)
     finally:
         for hook in hooks:
-            hook.remove()  # type: ignore[attr-defined]
+            hook.remove()
+    called = [layer for layer, _ in outputs]
+    for layer in layers:
+        if (times := called.count(layer)) != 1:
+            raise ValueError(
+                f"layer {layer!r} of member {name!r} is called {times} times in a forward pass; a "
+                f"mask needs a layer that is called once"
+            )
+    if called != list(layers):
+        raise ValueError(
+            f"masked_layers of member {name!r} are {list(layers)}; list them in the order in which "
+            f"the net calls them: {called}"
+        )
+    shapes = {layer: tuple(out.shape) for layer, out in outputs if isinstance(out, Tensor)}
+    if lacking := [layer for layer in layers if layer not in shapes]:
+        raise ValueError(f"layer {lacking[0]!r} of member {name!r} gives no single tensor")
     return shapes
 
 
 def check_members(
-    nets: Mapping[str, nn.Module], members: Mapping[str, Member], samples: Samples
+    nets: Mapping[str, nn.Module],
+    members: Mapping[str, Member],
+    masks: Masks,
+    samples: Samples,
 ) -> None:
-    """Refuse members that cannot be trained on these samples, before anything is trained.
+    """Refuse members that cannot be trained or masked on these samples, before any is trained.
 
     Raises:
         ValueError: A member's modality is missing, its logits do not fit the labels, or one of its
-            masked layers does not exist, is never called, or cannot be masked; the message names
+            masked layers does not exist, is not called once, or cannot be masked; the message names
             member and layer, and what there is.
     """
     for name, net in nets.items():
@@ -134,18 +155,26 @@ def check_members(
                 f"{samples.labels.shape[1:]}"
             )
         shapes = feature_shapes(name, net, members[name].masked_layers, samples)
-        for layer in members[name].masked_layers:
-            if layer not in shapes:
-                raise ValueError(f"layer {layer!r} of member {name!r} is not called in a forward")
-            try:
-                mask_class(shapes[layer])
-            except ValueError as error:
-                raise ValueError(f"layer {layer!r} of member {name!r}: {error}") from error
+        with torch.device("meta"):  # to see that there can be such masks costs no memory
+            for layer, shape in shapes.items():
+                build_mask(name, layer, shape, masks)
+
+
+def build_mask(name: str, layer: str, shape: tuple[int, ...], masks: Masks) -> nn.Module:
+    """A new mask for a feature of `shape`, the batch in front.
+
+    Raises:
+        ValueError: There is no mask for such a feature; the message names member and layer.
+    """
+    try:
+        return mask_class(shape)(shape[1], masks.factor, masks.heads)
+    except ValueError as error:
+        raise ValueError(f"layer {layer!r} of member {name!r}: {error}") from error
 
 
 def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> Inputs:
     """The first two samples, where `net` lies."""
-    device = next(net.parameters()).device
+    device = next((weight.device for weight in net.parameters()), torch.device("cpu"))
     return {
         modality: torch.from_numpy(np.array(samples.modalities[modality][:2])).to(device)
         for modality in modalities
@@ -157,9 +186,14 @@ def _dry_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
     was_training = net.training
     try:
         with torch.no_grad():
-            return forward(net.eval(), name, inputs)
-    except (RuntimeError, TypeError) as error:
+            output = forward(net.eval(), name, inputs)
+    except Exception as error:  # a user's own forward may raise anything
         shapes = {modality: tuple(tensor.shape) for modality, tensor in inputs.items()}
-        raise ValueError(f"member {name!r} cannot be called with {shapes}: {error}") from error
+        raise ValueError(
+            f"member {name!r} cannot be called with {shapes}: {type(error).__name__}: {error}"
+        ) from error
     finally:
         net.train(was_training)
+    if not isinstance(output, Tensor):
+        raise ValueError(f"member {name!r} gives {type(output).__name__}; it must give logits")
+    return output

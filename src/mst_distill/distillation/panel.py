@@ -111,17 +111,35 @@ def tabulate_logits(run: Run, panel: Panel, batch_size: int) -> pd.DataFrame:
         parts = [batch.frozen["specialists"][0].float().cpu() for batch in batches]
         logits[rows_of(run.splits, split)] = torch.cat(parts).numpy()
     table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
-    for place, name in enumerate(["id", "split"]):
-        table.insert(place, name, np.repeat(run.splits[name].to_numpy(), len(panel.names)))
-    table.insert(2, "specialist", np.tile(np.array(panel.names, dtype=object), len(samples)))
+    ids, specialists = _keys(run, panel)
+    table.insert(0, "id", ids)
+    table.insert(1, "split", np.repeat(run.splits["split"].to_numpy(), len(panel.names)))
+    table.insert(2, "specialist", specialists)
     return table
 
 
-def logits_of_split(run: Run, table: pd.DataFrame, split: str) -> Tensor:
-    """The table's logits of one split, ``(n, E, C)`` in the split's order."""
+def logits_of_split(run: Run, panel: Panel, table: pd.DataFrame, split: str) -> Tensor:
+    """The table's logits of one split, ``(n, E, C)`` in the split's order.
+
+    Raises:
+        ValueError: The table is of other samples or specialists than this run's.
+    """
+    said = table["id"].to_numpy(), table["specialist"].to_numpy()
+    for found, expected in zip(said, _keys(run, panel), strict=True):
+        if not np.array_equal(found, expected):
+            raise ValueError(
+                "specialist_logits are of other samples or specialists than this run's: run again "
+                "from the node compute_specialist_logits"
+            )
     classes = table.columns.drop(KEYS)
     logits = table[classes].to_numpy(dtype=np.float32).reshape(len(run.samples), -1, len(classes))
     return torch.from_numpy(logits[rows_of(run.splits, split)])
+
+
+def _keys(run: Run, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Sample id and specialist of every row of a table."""
+    ids = np.repeat(run.splits["id"].to_numpy(), len(panel.names))
+    return ids, np.tile(np.array(panel.names, dtype=object), len(run.samples))
 
 
 def specialist_name(teacher: str, layer: str) -> str:

@@ -97,7 +97,7 @@ class Routing(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``ce``, ``kd``, ``balance``, unweighted, and the weighted sum ``loss``."""
         logits = self.student(batch.inputs[self._target])
-        preference = self.router(logits).softmax(dim=1)
+        preference = self.router(logits).float().softmax(dim=1)
         chosen = self.choose(preference)
         (of_specialists,) = batch.frozen[SPECIALISTS]
         rows = torch.arange(len(chosen), device=chosen.device)
@@ -181,13 +181,9 @@ def train_student(
         route: Stage 3.
 
     Raises:
-        ValueError: ``route.chosen`` is larger than the number of specialists.
+        ValueError: The table is of other samples or specialists.
     """
     experts, samples = len(panel.names), run.samples
-    if route.chosen > experts:
-        raise ValueError(
-            f"route.chosen is {route.chosen}, but there are only {experts} specialists"
-        )
     task = Routing(
         student,
         build_router(run, experts),
@@ -197,9 +193,9 @@ def train_student(
         route,
         samples.ignored_label,
     )
-    task.trainable.to(run.device).requires_grad_(True)
+    task.trainable.to(run.device)
     if len(table):
-        tables = {"train": {SPECIALISTS: logits_of_split(run, table, "train")}}
+        tables = {"train": {SPECIALISTS: logits_of_split(run, panel, table, "train")}}
         train, valid = run.train_and_valid("route", route, [run.target], tables=tables)
     else:
         train = run.batches(

@@ -8,6 +8,7 @@ too. A net that cannot be traced is run whole, with its layer's output replaced 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -21,6 +22,8 @@ from mst_distill.samples import Samples
 from mst_distill.training.batches import Frozen, Inputs
 
 Values = tuple[Tensor, ...]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,30 +56,24 @@ def specialise(
         stacked: Let the masks in front of a layer's own work too, as the reference does in stage 3,
             though each was trained alone.
 
-    Raises:
-        ValueError: A layer is not called exactly once in a forward pass.
+    Returns:
+        The teacher cut, or run whole where it cannot be cut; the log says why. Both say the same.
     """
     freeze([teacher])
-    _forbid_in_place(teacher)
     reads = modalities_of(name, list(samples.modalities))
     layers = list(masks)
     active = {
         layer: {on: masks[on] for on in (layers[: place + 1] if stacked else [layer])}
         for place, layer in enumerate(layers)
     }
-    graph = _trace(teacher, layers)
     whole = _run_whole(name, teacher, active, reads)
-    if graph is None:
+    try:
+        cut = _cut(name, teacher, _trace(teacher, layers), active, reads)
+        _compare(cut, whole, two_samples(samples, reads, teacher))
+    except Exception as error:  # a user's own forward is traced and run: anything may come of it
+        log.info("The %s teacher cannot be cut and runs whole for every mask: %s", name, error)
         return whole
-    cut = _cut(name, teacher, graph, active, reads)
-    return cut if _carries_batches(cut.trunk, two_samples(samples, reads, teacher)) else whole
-
-
-def _forbid_in_place(teacher: nn.Module) -> None:
-    """An activation that works in place would overwrite the feature that a mask is to see."""
-    for module in teacher.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]
+    return cut
 
 
 class _Tracer(fx.Tracer):
@@ -92,19 +89,12 @@ class _Tracer(fx.Tracer):
         )
 
 
-def _trace(teacher: nn.Module, layers: Sequence[str]) -> fx.Graph | None:
-    """The net's graph, or None where its forward cannot be traced (data-dependent flow)."""
-    try:
-        graph = _Tracer(layers).trace(teacher)
-    except Exception:  # tracing runs the user's own forward: anything may come out of it
-        return None
-    for layer in layers:
-        calls = sum(node.op == "call_module" and node.target == layer for node in graph.nodes)
-        if calls != 1:
-            raise ValueError(
-                f"layer {layer!r} of {type(teacher).__name__} is called {calls} times in a forward "
-                f"pass; a mask needs a layer that is called once"
-            )
+def _trace(teacher: nn.Module, layers: Sequence[str]) -> fx.Graph:
+    """The net's graph, in which no activation overwrites the feature that a mask is to see."""
+    for module in teacher.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]
+    graph = _Tracer(layers).trace(teacher)
     for node in graph.nodes:
         if "inplace" in node.kwargs:
             node.update_kwarg("inplace", False)
@@ -148,14 +138,22 @@ def _run_whole(
     return SpecialisedTeacher(Frozen(reads, compute), tails)
 
 
-def _carries_batches(trunk: Frozen, inputs: Inputs) -> bool:
-    """Whether all that crosses is a tensor with the batch in front, and so can be kept and sliced.
+@torch.no_grad()
+def _compare(cut: SpecialisedTeacher, whole: SpecialisedTeacher, inputs: Inputs) -> None:
+    """Refuse a cut that cannot be kept in tables, or that says other things than the whole net.
 
-    A batch size that was read off in front of the cut, for example, is not.
+    A batch size that was read off in front of the cut cannot be kept; a feature that was changed in
+    place after it crossed, or a branch that tracing took the other way, says other things.
     """
-    with torch.no_grad():
-        values = trunk.compute(inputs)
-    return all(isinstance(value, Tensor) and value.shape[:1] == (2,) for value in values)
+    values = cut.trunk.compute(inputs)
+    if not all(isinstance(value, Tensor) and value.shape[:1] == (2,) for value in values):
+        raise ValueError("something else than tensors with the batch in front crosses the cut")
+    for layer, tail in cut.tails.items():
+        training = [module for module in tail.modules() if module.training]
+        expected = whole.tails[layer].eval()(*whole.trunk.compute(inputs))
+        torch.testing.assert_close(tail.eval()(*values), expected, rtol=1e-4, atol=1e-5)
+        for module in training:
+            module.training = True
 
 
 def _behind(graph: fx.Graph, layer: str) -> set[fx.Node]:

@@ -16,10 +16,10 @@ from mst_distill.distillation.losses import distillation
 from mst_distill.distillation.members import forward
 from mst_distill.distillation.panel import Panel
 from mst_distill.evaluation.tally import Tally
+from mst_distill.progress import progress
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Inputs
 from mst_distill.training.device import autocast
-from mst_distill.training.progress import progress
 from mst_distill.training.run import Run
 
 

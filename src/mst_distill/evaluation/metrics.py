@@ -41,7 +41,8 @@ def measure(tally: dict[str, Any], classes: tuple[str, ...], dense: bool) -> dic
         "accuracy": accuracy_score(true, predicted, sample_weight=weights),
         "weighted_f1": f1_score(true, predicted, average="weighted", **pairs),
         "macro_recall": recall_score(true, predicted, average="macro", labels=present, **pairs),
-        "kappa": cohen_kappa_score(true, predicted, sample_weight=weights),
+        # It is undefined where one class is all there is and all that is said.
+        "kappa": np.nan_to_num(cohen_kappa_score(true, predicted, sample_weight=weights)),
         "nll": tally["nll"],
         "calibration_error": calibration_error(tally["calibration"]),
     }

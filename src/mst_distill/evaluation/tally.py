@@ -44,7 +44,8 @@ class Tally:
         judged = torch.ones_like(label, dtype=torch.bool)
         if self._ignored is not None:
             judged = label != self._ignored
-        nll = F.nll_loss(log_probability, label, reduction="none") * judged
+        # An ignored label need not be a class at all.
+        nll = F.nll_loss(log_probability, label.where(judged, 0), reduction="none") * judged
         correct = (prediction == label) & judged
         self._add(label[judged], prediction[judged], confidence[judged], correct[judged])
         self._nll += nll.sum()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mst_distill.bundle import ModelBundle
@@ -21,14 +21,9 @@ def load_nets(partitions: Partitions) -> dict[str, nn.Module]:
     return {name: load().net for name, load in partitions.items()}
 
 
-def figures_of(row: Row, suffix: str = "") -> dict[str, float]:
-    """The validation figures of an epoch that end in `suffix`, and the epoch itself."""
-    figures = {
-        name.removeprefix("valid_").removesuffix(suffix): value
-        for name, value in row.items()
-        if name.startswith("valid_") and name.endswith(suffix)
-    }
-    return {"epoch": int(row["epoch"]), **figures}
+def figures_of(row: Row, names: Sequence[str], of: str = "") -> dict[str, float]:
+    """The epoch of `row` and its validation figures ``valid_NAME`` + `of`, by name."""
+    return {"epoch": int(row["epoch"]), **{name: row[f"valid_{name}{of}"] for name in names}}
 
 
 def bundle_nets(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mst_distill.parameters import Runtime
+from mst_distill.progress import progress
 from mst_distill.samples import Samples
 from mst_distill.training.device import autocast, fits
-from mst_distill.training.progress import progress
 
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""

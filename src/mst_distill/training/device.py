@@ -13,9 +13,13 @@ from mst_distill.parameters import Runtime
 def resolve_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device.
 
+    From then on float32 means float32 on it: by default CUDA rounds the factors of convolutions to
+    TF32's ten bits.
+
     Raises:
         ValueError: There is no such device here.
     """
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

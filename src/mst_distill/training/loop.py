@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from mst_distill.parameters import Runtime, Training
+from mst_distill.progress import figures, progress
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast
-from mst_distill.training.progress import figures, progress
 from mst_distill.training.task import Task
 
 Row = dict[str, float]

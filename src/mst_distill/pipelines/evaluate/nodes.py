@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mst_distill.bundle import ModelBundle
-from mst_distill.parameters import Evaluate, Members, Route, Runtime, Selection, Teachers
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, load_nets
+from mst_distill.parameters import Evaluate, Masks, Members, Route, Runtime, Selection, Teachers
+from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_nets
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -27,6 +27,7 @@ def train_control(
     seed: int,
     members: Members,
     teachers: Teachers,
+    masks: Masks,
     route: Route,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
@@ -36,12 +37,18 @@ def train_control(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    controls, history = train(run, members, teachers, route)
+    controls, done, history = train(run, members, teachers, masks, route)
     origin = provenance(
         samples, splits, seed, target=target, members=members, teachers=teachers, route=route
     )
     arguments = arguments_of(members.modalities[target], len(samples.classes))
-    return bundle_nets(controls, lambda _: arguments, lambda _: {}, origin), history
+    bundles = bundle_nets(
+        controls,
+        lambda _: arguments,
+        lambda rule: figures_of(done.kept[rule].row, ("accuracy", "ce")),
+        origin,
+    )
+    return bundles, history
 
 
 def predict_held_out(

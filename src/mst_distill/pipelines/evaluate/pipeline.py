@@ -20,6 +20,7 @@ def create_pipeline() -> Pipeline:
                     "params:seed",
                     "params:members",
                     "params:teachers",
+                    "params:masks",
                     "params:route",
                     "params:runtime",
                 ],

@@ -35,6 +35,7 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
         source = kind(protocol, **benchmark.arguments)
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
+    source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
     if isinstance(limit, int):
         source.index = stratified_limit(source.index, limit)

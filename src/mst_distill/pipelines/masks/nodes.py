@@ -40,7 +40,7 @@ def train_masks(
             "factor": masks.factor,
             "heads": masks.heads,
         },
-        lambda name: figures_of(done.kept["joint"].row, f"_{name}"),
+        lambda name: figures_of(done.kept["joint"].row, ("kd",), f"_{name}"),
         origin,
     )
     return bundles, done.history

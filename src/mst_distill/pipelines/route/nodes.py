@@ -74,13 +74,13 @@ def train_student(
     students = bundle_nets(
         done.students,
         lambda _: arguments_of(nets.modalities[target], classes),
-        lambda rule: figures_of(done.fit.kept[rule].row),
+        lambda rule: figures_of(done.fit.kept[rule].row, ("accuracy", "ce")),
         origin,
     )
     router = bundle_nets(
         {"router": done.router},
         lambda _: {"classes": classes, "specialists": len(panel.names)},
-        lambda _: figures_of(done.fit.kept[route.selection].row),
+        lambda _: figures_of(done.fit.kept[route.selection].row, ("accuracy", "ce")),
         origin | {"specialists": list(panel.names)},
     )["router"]
     return students[route.selection], students, router, done.fit.history, done.given

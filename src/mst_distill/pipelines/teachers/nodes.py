@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
-from mst_distill.parameters import Members, Runtime, Teachers
+from mst_distill.parameters import Masks, Members, Runtime, Teachers
 from mst_distill.pipelines.bundles import bundle_nets, figures_of
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
@@ -18,6 +18,7 @@ def train_members(
     seed: int,
     members: Members,
     teachers: Teachers,
+    masks: Masks,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
     """Train teachers and student together; all members by name, and the history."""
@@ -25,13 +26,13 @@ def train_members(
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
 
-    nets, done = train(Run(samples, splits, target, seed, runtime), members, teachers)
-    specs = {**members.modalities, "multimodal": members.multimodal}
+    nets, done = train(Run(samples, splits, target, seed, runtime), members, teachers, masks)
+    specs = members.all_of(target)
     origin = provenance(samples, splits, seed, target=target, members=members, teachers=teachers)
     bundles = bundle_nets(
         nets,
         lambda name: arguments_of(specs[name], len(samples.classes)),
-        lambda name: figures_of(done.kept["last"].row, f"_{name}"),
+        lambda name: figures_of(done.kept["last"].row, ("accuracy", "ce"), f"_{name}"),
         origin,
     )
     return bundles, done.history
