@@ -93,7 +93,9 @@ def test_what_runtime_cannot_be_is_refused(key: str) -> None:
 
 
 def test_a_missing_key_is_named() -> None:
-    with pytest.raises(ValidationError, match="learning_rate\n  Field required"):
+    with pytest.raises(
+        ValidationError, match="'learning_rate' is missing; a block in an environment"
+    ):
         Teachers.model_validate({"epochs": 1, "batch_size": 1})
 
 

@@ -57,6 +57,11 @@ class ParameterHooks:
         seed, target = parameters["params:seed"], parameters["params:target"]
         teachers = members.teachers_of(target)
         specialists = sum(len(teacher.masked_layers) for teacher in teachers.values())
+        if not specialists:
+            raise ValueError(
+                f"no teacher of {target!r} has masked layers: name some in the masked_layers of "
+                f"one of {', '.join(teachers)}"
+            )
         if route.chosen > specialists:
             raise ValueError(
                 f"route.chosen is {route.chosen}, but the teachers of {target!r} have only "

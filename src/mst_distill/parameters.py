@@ -12,7 +12,7 @@ Selection = Literal["accuracy", "ce", "last"]
 validation cross-entropy, or the last."""
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "default": {"selection": "accuracy"},
+    "default": {},
     "paper": {"selection": "ce"},
     "reference": {
         "selection": "ce",
@@ -38,11 +38,17 @@ class Block(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_keys(cls, values: Any) -> Any:
+    def _refuse_unknown_and_missing_keys(cls, values: Any) -> Any:
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
                     raise ValueError(unknown("parameter", key, cls.model_fields))
+            for key, field in cls.model_fields.items():
+                if field.is_required() and key not in values:
+                    raise ValueError(
+                        f"parameter {key!r} is missing; a block in an environment replaces the "
+                        f"whole block of conf/base"
+                    )
         return values
 
 
@@ -117,7 +123,7 @@ class Route(Training):
     """Stage 3, dynamic distillation. The switches are those of the method's description."""
 
     preset: Literal["default", "paper", "reference"] = "default"
-    selection: Selection
+    selection: Selection = "accuracy"
     chosen: PositiveInt = 1
     balance: Literal["kl", "cv"] = "kl"
     task_weight: float = Field(1.0, ge=0)

@@ -46,7 +46,7 @@ def write_store(source: SampleSource, folder: Path) -> None:
     if _fingerprint_of(folder) == fingerprint:
         log.info("The samples in %s are those asked for: kept", folder)
         return
-    _check_index(source)
+    check_index(source)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # A folder of its own: several runs may come to want the same store at the same time.
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -100,7 +100,13 @@ def _fingerprint_of(folder: Path) -> str | None:
     return json.loads(card.read_text())["source"] if card.is_file() else None
 
 
-def _check_index(source: SampleSource) -> None:
+def check_index(source: SampleSource) -> None:
+    """Refuse an index that no store could be built from.
+
+    Raises:
+        ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
+            are no samples, or an id appears twice; the message names it.
+    """
     index, classes = source.index, list(source.classes)
     if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
         raise ValueError(

@@ -306,6 +306,13 @@ def test_a_table_of_other_specialists_is_refused():
         logits_of_split(stages.run, stages.panel, table, "train")
 
 
+def test_a_mask_that_was_never_trained_is_missed_by_name():
+    stages = Stages("two modalities")
+    masks = {name: mask for name, mask in stages.masks.items() if name != "audio/second"}
+    with pytest.raises(ValueError, match="no mask for layer 'second' of member 'audio'"):
+        assemble_panel(stages.run, stages.nets, masks, stages.members)
+
+
 def test_a_teacher_may_go_without_masks():
     run, members = make_run("three modalities")
     plain = {"text": members.modalities["text"].model_copy(update={"masked_layers": ()})}

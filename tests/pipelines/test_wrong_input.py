@@ -35,6 +35,15 @@ def test_an_unknown_key_in_a_block(project):
     refused(project, message, teachers={"epoch": 1})
 
 
+def test_no_masked_layer_at_all(project):
+    members = {
+        "multimodal": {"masked_layers": []},
+        "modalities": {"audio": {"masked_layers": []}},
+    }
+    message = "no teacher of 'image' has masked layers.*multimodal, audio"
+    refused(project, message, members=members)
+
+
 def test_a_value_out_of_range(project):
     refused(project, "(?s)route.*learning_rate.*greater than 0", route={"learning_rate": -1.0})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -55,12 +56,13 @@ class SampleSource(ABC):
         """
 
     def fingerprint(self) -> str:
-        """SHA-256 over how it was opened, the rows, and the files' names, sizes and times."""
+        """SHA-256 over how it was opened, its code, the rows, the files' names, sizes and times."""
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
         how = [__version__, dict(self.opened_with), list(self.classes), self.ignored_label, files]
         sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
+        sha.update(Path(inspect.getfile(type(self))).read_bytes())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()

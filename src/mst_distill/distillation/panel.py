@@ -73,7 +73,17 @@ def assemble_panel(
         masks: Specialist name to its mask.
         members: Says which layers are masked, and in what order.
         stacked: As in `specialise`.
+
+    Raises:
+        ValueError: There is no mask for a masked layer.
     """
+    for name, member in members.teachers_of(run.target).items():
+        for layer in member.masked_layers:
+            if specialist_name(name, layer) not in masks:
+                raise ValueError(
+                    f"there is no mask for layer {layer!r} of member {name!r}, only for "
+                    f"{list(masks)}: run the pipeline `masks` first"
+                )
     return Panel(
         {
             name: specialise(

@@ -54,6 +54,11 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
         target: The modality that both see.
         confidence: Of the interval.
     """
+    if difference["low"] == difference["high"]:
+        return (
+            f"Nothing can be told of distillation: on every held-out sample the {target} student "
+            f"is right or wrong as the control is."
+        )
     gain, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
     interval = f"{gain:+.2f} points, {confidence:.0%} interval {low:+.2f} to {high:+.2f}"
     if low > 0:

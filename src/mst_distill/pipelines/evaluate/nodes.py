@@ -74,7 +74,7 @@ def predict_held_out(
     loaded = load_nets(members)
     panel = assemble_panel(run, loaded, load_nets(masks), nets, route.stacked_masks)
     cast = Cast(
-        teachers={name: net for name, net in loaded.items() if name != target},
+        teachers={name: loaded[name] for name in nets.teachers_of(target)},
         panel=panel,
         target=target,
         students={

@@ -13,6 +13,7 @@ from mst_distill.benchmarks.splits import stratified_limit
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
 from mst_distill.samples import SPLITS, Samples
+from mst_distill.store import check_index
 
 
 def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> SampleSource:
@@ -35,6 +36,7 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
         source = kind(protocol, **benchmark.arguments)
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
+    check_index(source)  # all of it, whatever the limit leaves
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
     if isinstance(limit, int):
