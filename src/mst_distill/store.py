@@ -14,15 +14,12 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from mst_distill.benchmarks.source import SampleSource
+from mst_distill.benchmarks.source import SampleSource, check_index
 from mst_distill.progress import progress
 from mst_distill.samples import Samples
 
 SLICE_BYTES = 64 * 2**20
 """About how much is read, checked and written at a time."""
-
-NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
-"""What tables of the report call something else than a class."""
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +86,7 @@ def open_store(folder: Path) -> Samples:
 
 def _clear_leftovers(folder: Path) -> None:
     """Remove what runs that were killed had built of this store."""
-    for partial in folder.parent.glob(f".{folder.name}.*"):
+    for partial in folder.parent.glob(f".{folder.name}.[0-9]*"):
         pid = int(partial.suffix[1:])
         if pid == os.getpid() or not psutil.pid_exists(pid):
             shutil.rmtree(partial)
@@ -98,33 +95,6 @@ def _clear_leftovers(folder: Path) -> None:
 def _fingerprint_of(folder: Path) -> str | None:
     card = folder / "store.json"
     return json.loads(card.read_text())["source"] if card.is_file() else None
-
-
-def check_index(source: SampleSource) -> None:
-    """Refuse an index that no store could be built from.
-
-    Raises:
-        ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
-            are no samples, or an id appears twice; the message names it.
-    """
-    index, classes = source.index, list(source.classes)
-    if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
-        raise ValueError(
-            f"no class may be named {strange[0]!r}: a name is a text and none of {NO_CLASS_NAMES}"
-        )
-    if len(set(classes)) < len(classes):
-        raise ValueError(f"class names must be unique: {classes}")
-    for column in ("id", "group", "split", "label"):
-        if column not in index:
-            raise ValueError(f"the index of {type(source).__name__} lacks the column {column!r}")
-        if index[column].isna().any():
-            row = int(index[column].isna().argmax())
-            raise ValueError(f"row {row} of the index of {type(source).__name__} has no {column!r}")
-    if index.empty:
-        raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
-    if index["id"].duplicated().any():
-        twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
-        raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
 
 
 def _check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:

@@ -129,23 +129,23 @@ def test_neither_modalities_nor_frozen_things_change_a_stage_s_order() -> None:
     run = make_run()
     chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
     rows = rows_of(run.splits, "train")
-    tables = {"train": {"specialists": torch.from_numpy(rows)}}
+    tables = {"specialists": torch.from_numpy(rows)}
     plain, _ = run.train_and_valid("route", chosen, ["image"])
-    rich, _ = run.train_and_valid("route", chosen, ["image", "audio"], tables=tables)
+    rich = run.batches("train", ["image", "audio"], 4, shuffle="route", tables=tables)
     assert pixels(plain) == pixels(rich)
 
 
 def test_training_batches_are_shuffled_and_validation_batches_are_not() -> None:
     run = make_run()
     chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
-    rows = {split: rows_of(run.splits, split) for split in ("train", "valid")}
-    tables = {split: {"rows": torch.from_numpy(of)} for split, of in rows.items()}
-    train, valid = run.train_and_valid("masks", chosen, ["image"], tables=tables)
+    train, valid = run.train_and_valid("masks", chosen, ["image"])
     assert [len(batch.label) for batch in train] == [4, 4, 4, 4, 2]
     for split, batches in (("train", train), ("valid", valid)):
-        found = [row for batch in batches for row in batch.frozen["rows"][0].tolist()]
-        assert sorted(found) == rows[split].tolist()
-        assert (found == rows[split].tolist()) == (split == "valid")
+        rows = rows_of(run.splits, split)
+        in_order = run.samples.modalities["image"][rows][:, 0, 0, 0].tolist()
+        found = [one for batch in batches for one in batch.inputs["image"][:, 0, 0, 0].tolist()]
+        assert sorted(found) == sorted(in_order)
+        assert (found == in_order) == (split == "valid")
 
 
 def test_the_splits_do_not_overlap() -> None:

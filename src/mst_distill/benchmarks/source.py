@@ -20,6 +20,10 @@ Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
 
 
+NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
+"""What tables of the report call something else than a class."""
+
+
 class SampleSource(ABC):
     """Raw files of one benchmark, seen as samples.
 
@@ -66,3 +70,30 @@ class SampleSource(ABC):
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()
+
+
+def check_index(source: SampleSource) -> None:
+    """Refuse an index that no store could be built from.
+
+    Raises:
+        ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
+            are no samples, or an id appears twice; the message names it.
+    """
+    index, classes = source.index, list(source.classes)
+    if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
+        raise ValueError(
+            f"no class may be named {strange[0]!r}: a name is a text and none of {NO_CLASS_NAMES}"
+        )
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"class names must be unique: {classes}")
+    for column in ("id", "group", "split", "label"):
+        if column not in index:
+            raise ValueError(f"the index of {type(source).__name__} lacks the column {column!r}")
+        if index[column].isna().any():
+            row = int(index[column].isna().argmax())
+            raise ValueError(f"row {row} of the index of {type(source).__name__} has no {column!r}")
+    if index.empty:
+        raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
+    if index["id"].duplicated().any():
+        twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
+        raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")

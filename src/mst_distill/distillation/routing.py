@@ -194,18 +194,12 @@ def train_student(
         samples.ignored_label,
     )
     task.trainable.to(run.device)
-    if len(table):
-        tables = {"train": {SPECIALISTS: logits_of_split(run, panel, table, "train")}}
-        train, valid = run.train_and_valid("route", route, [run.target], tables=tables)
-    else:
-        train = run.batches(
-            "train",
-            [run.target],
-            route.batch_size,
-            shuffle="route",
-            frozen={SPECIALISTS: panel.frozen()},
-        )
-        valid = run.batches("valid", [run.target], route.batch_size)
+    known = {SPECIALISTS: logits_of_split(run, panel, table, "train")} if len(table) else None
+    asked = {SPECIALISTS: panel.frozen()} if known is None else None
+    train = run.batches(
+        "train", [run.target], route.batch_size, shuffle="route", frozen=asked, tables=known
+    )
+    valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise("route")
     done = fit(task, train, valid, route, run.runtime, "route", SELECTION)
     students = {}

@@ -78,7 +78,6 @@ class Run:
         settings: Training,
         modalities: Iterable[str],
         frozen: Mapping[str, Frozen] | None = None,
-        tables: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> tuple[Batches, Batches]:
         """The shuffled training batches and the validation batches of a stage.
 
@@ -87,18 +86,9 @@ class Run:
             settings: Batch size.
             modalities: What the batches must carry.
             frozen: As in `Batches`, for both splits.
-            tables: By split, as in `Batches`.
         """
-        given = tables or {}
-        train, valid = (
-            self.batches(
-                split,
-                modalities,
-                settings.batch_size,
-                shuffle=stage if split == "train" else None,
-                frozen=frozen,
-                tables=given.get(split),
-            )
-            for split in ("train", "valid")
+        size = settings.batch_size
+        return (
+            self.batches("train", modalities, size, shuffle=stage, frozen=frozen),
+            self.batches("valid", modalities, size, frozen=frozen),
         )
-        return train, valid

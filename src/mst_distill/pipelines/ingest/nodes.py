@@ -7,13 +7,12 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.source import Protocol, SampleSource, check_index
 from mst_distill.benchmarks.splits import assign_splits as split_index
 from mst_distill.benchmarks.splits import stratified_limit
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
 from mst_distill.samples import SPLITS, Samples
-from mst_distill.store import check_index
 
 
 def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> SampleSource:
