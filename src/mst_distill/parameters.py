@@ -155,14 +155,15 @@ class Runtime(Block):
 
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: Arithmetic of the forward passes. ``float32`` keeps the parity figures.
+        precision: ``float32`` keeps the parity figures; ``tf32`` rounds the factors of products
+            to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast.
         frozen: Whether what is frozen is computed once and kept (``cached``), at every step
             (``online``), or as memory allows (``auto``).
         tracking: Whether MLflow is told.
     """
 
     device: str = "auto"
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     frozen: Literal["auto", "cached", "online"] = "auto"
     tracking: bool = True
 

@@ -344,11 +344,11 @@ def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
     """A plain loop written anew: same weights, same batches, cross-entropy, two fresh Adams."""
     run, members = make_run()
     controls, done, history = train_control(run, members, TEACHERS, MASKS, route())
-    net = build_member("image", members.modalities["image"], 3, run.seed)
+    net = run.place(build_member("image", members.modalities["image"], 3, run.seed))
     rows = rows_of(run.splits, "train")
     for stage, settings in (("teachers", TEACHERS), ("route", route())):
         order = run.batches("train", ["image"], settings.batch_size, shuffle=stage)
-        optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate)
+        optimiser = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, fused=True)
         for _ in range(settings.epochs):
             net.train()
             for batch in order:
@@ -367,12 +367,12 @@ def test_without_distillation_the_student_is_the_control_to_the_bit():
     controls, _, _ = train_control(run, members, TEACHERS, MASKS, route())
     stages = Stages("two modalities", settings=route(kd_weight=0.0, balance_weight=0.0))
     net = build_member("image", members.modalities["image"], 3, run.seed)
-    from mst_distill.training.loop import fit
+    from mst_distill.training.loop import Stage, fit
     from mst_distill.training.selection import SELECTION
 
     task = Collaboration({"image": net}, 4.0, None)
     train, valid = run.train_and_valid("teachers", TEACHERS, ["image"])
-    fit(task, train, valid, TEACHERS, run.runtime, "alone", {"last": SELECTION["last"]})
+    fit(Stage("alone", task, train, valid, TEACHERS, {"last": SELECTION["last"]}), run.runtime)
     done = train_student(run, net, stages.panel, stages.table, stages.route)
     for rule, student in done.students.items():
         assert same(student.state_dict(), controls[rule].state_dict())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batch, Batches
-from mst_distill.training.loop import Fit, fit
+from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
@@ -67,7 +67,7 @@ def run_script(accuracy: list[float], ce: list[float]) -> tuple[Scripted, Fit]:
     torch.manual_seed(0)
     task = Scripted(accuracy, ce)
     valid = count_up(4, batch_size=2)
-    done = fit(task, count_up(7), valid, settings(len(ce)), RUNTIME, "a stage", SELECTION)
+    done = fit(Stage("a stage", task, count_up(7), valid, settings(len(ce)), SELECTION), RUNTIME)
     return task, done
 
 
@@ -132,7 +132,7 @@ def test_a_validation_figure_is_the_mean_over_samples_not_over_batches() -> None
             return {"ce": batch.inputs["x"].mean()}
 
     task = Mean([0.0], [0.0])
-    done = fit(task, count_up(3), count_up(8), settings(1), RUNTIME, "a stage", {})
+    done = fit(Stage("a stage", task, count_up(3), count_up(8), settings(1), {}), RUNTIME)
     # Batches of 3, 3 and 2: means 1, 4 and 6.5, whose plain mean is 3.83.
     assert done.history["valid_ce"].tolist() == [3.5]
 
@@ -157,7 +157,7 @@ def test_the_steps_are_those_of_adam() -> None:
             return {"ce": self.losses(batch)["loss"]}
 
     task = Slope()
-    done = fit(task, count_up(7), count_up(2), settings(2, 0.05), RUNTIME, "a stage", {})
+    done = fit(Stage("a stage", task, count_up(7), count_up(2), settings(2, 0.05), {}), RUNTIME)
     weight, mean, square, losses = 2.0, 0.0, 0.0, []
     for time in range(1, 5):
         x = np.array([[0, 1, 2], [3, 4, 5, 6]][(time - 1) % 2], dtype=np.float64)
@@ -197,7 +197,7 @@ def test_a_figure_that_is_no_number_stops_training_and_is_named(
 
     task = Breaking([0.5] * 3, [1.0] * 3)
     with pytest.raises(FloatingPointError, match=f"{term} is {value} in epoch 1") as error:
-        fit(task, count_up(7), count_up(4), settings(3), RUNTIME, "masks", SELECTION)
+        fit(Stage("masks", task, count_up(7), count_up(4), settings(3), SELECTION), RUNTIME)
     assert "stage 'masks'" in str(error.value)
     assert "learning rate" in str(error.value)
     assert task.ended == [0]
@@ -230,7 +230,7 @@ def train_labels(seed: int, precision: str = "float32") -> Fit:
     chosen = Training(epochs=4, batch_size=8, learning_rate=0.01)
     train, valid = run.train_and_valid("teachers", chosen, ["image"])
     run.seed_noise("teachers")
-    return fit(task, train, valid, chosen, runtime, "teachers", SELECTION)
+    return fit(Stage("teachers", task, train, valid, chosen, SELECTION), runtime)
 
 
 def test_the_same_seed_gives_the_same_weights_to_the_last_bit() -> None:
@@ -261,6 +261,6 @@ def test_bfloat16_reaches_the_forward_passes_but_not_the_weights() -> None:
     task.trainable.register_forward_hook(lambda _net, _inputs, output: dtypes.append(output.dtype))
     chosen = Training(epochs=1, batch_size=8, learning_rate=0.01)
     train, valid = run.train_and_valid("teachers", chosen, ["image"])
-    fit(task, train, valid, chosen, runtime, "teachers", {})
+    fit(Stage("teachers", task, train, valid, chosen, {}), runtime)
     assert set(dtypes) == {torch.bfloat16}
     assert {weight.dtype for weight in task.trainable.parameters()} == {torch.float32}

@@ -11,7 +11,8 @@ import torch
 from mst_distill.parameters import Runtime, Training
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batches
-from mst_distill.training.device import autocast, fits, resolve_device
+from mst_distill.training.device import autocast, resolve_device
+from mst_distill.training.memory import fits
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed, generator
 from mst_distill.training.selection import SELECTION

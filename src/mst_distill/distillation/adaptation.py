@@ -13,7 +13,7 @@ from mst_distill.distillation.panel import assemble_panel, specialist_name
 from mst_distill.distillation.specialists import SpecialisedTeacher
 from mst_distill.parameters import Masks, Members
 from mst_distill.training.batches import Batch, Frozen
-from mst_distill.training.loop import Fit, Row, fit
+from mst_distill.training.loop import Fit, Row, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
 from mst_distill.training.task import Task
@@ -74,14 +74,14 @@ class Adaptation(Task):
         return (-sum(means),)
 
 
-def train_masks(
+def prepare_masks(
     run: Run,
     teachers: Mapping[str, nn.Module],
     student: nn.Module,
     members: Members,
     settings: Masks,
-) -> tuple[dict[str, nn.Module], Fit]:
-    """Train a mask for every masked layer of every teacher.
+) -> tuple[dict[str, nn.Module], Stage]:
+    """Build a mask for every masked layer of every teacher, and lay out their training.
 
     Args:
         run: The run.
@@ -91,25 +91,41 @@ def train_masks(
         settings: Stage 2.
 
     Returns:
-        Specialist name to its mask, all from the one epoch with the smallest joint validation loss,
-        and the fit.
+        Specialist name to its mask, and the stage that trains them.
     """
-    student.to(run.device).eval()
+    run.place(student).eval()
     masks = {
         specialist_name(teacher, layer): mask
         for teacher, member in members.teachers_of(run.target).items()
         for layer, mask in build_masks(
-            run, teacher, teachers[teacher].to(run.device), member.masked_layers, settings
+            run, teacher, run.place(teachers[teacher]), member.masked_layers, settings
         ).items()
     }
     panel = assemble_panel(run, teachers, masks, members)
     task = Adaptation(panel.teachers, masks, settings.temperature)
     frozen = {name: specialised.trunk for name, specialised in panel.teachers.items()}
     frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
-    train, valid = run.train_and_valid("masks", settings, (), frozen)
+    batches = run.train_and_valid("masks", settings, (), frozen)
     run.seed_noise("masks")
-    done = fit(task, train, valid, settings, run.runtime, "masks", {"joint": task.joint_rule})
-    task.trainable.load_state_dict(done.kept["joint"].state)
+    return masks, Stage("masks", task, *batches, settings, {"joint": task.joint_rule})
+
+
+def train_masks(
+    run: Run,
+    teachers: Mapping[str, nn.Module],
+    student: nn.Module,
+    members: Members,
+    settings: Masks,
+) -> tuple[dict[str, nn.Module], Fit]:
+    """Train a mask for every masked layer of every teacher; see `prepare_masks`.
+
+    Returns:
+        Specialist name to its mask, all from the one epoch with the smallest joint validation loss,
+        and the fit.
+    """
+    masks, stage = prepare_masks(run, teachers, student, members, settings)
+    done = fit(stage, run.runtime)
+    stage.task.trainable.load_state_dict(done.kept["joint"].state)
     return masks, done
 
 

@@ -11,7 +11,7 @@ from mst_distill.distillation.losses import cross_entropy, distillation, validat
 from mst_distill.distillation.members import build_members, forward
 from mst_distill.parameters import Masks, Members, Teachers
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, fit
+from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
@@ -62,10 +62,10 @@ class Collaboration(Task):
         return {name: forward(net, name, batch.inputs) for name, net in self._members.items()}
 
 
-def train_members(
+def prepare_members(
     run: Run, members: Members, settings: Teachers, masks: Masks
-) -> tuple[dict[str, nn.Module], Fit]:
-    """Build the teachers and the student, check them, and train them together.
+) -> tuple[dict[str, nn.Module], Stage]:
+    """Build the teachers and the student, check them, and lay out their training.
 
     Args:
         run: The run.
@@ -74,15 +74,26 @@ def train_members(
         masks: Stage 2, to see now whether its masks will fit.
 
     Returns:
-        Member name to its net after the last epoch, the student last, and the fit.
+        Member name to its net, the student last, and the stage that trains them.
 
     Raises:
-        ValueError, TypeError: A member does not fit the samples; nothing was trained then.
+        ValueError, TypeError: A member does not fit the samples.
     """
     nets = build_members(run, members, masks)
     task = Collaboration(nets, settings.temperature, run.samples.ignored_label)
-    task.trainable.to(run.device)
-    train, valid = run.train_and_valid("teachers", settings, run.modalities)
+    run.place(task.trainable)
+    batches = run.train_and_valid("teachers", settings, run.modalities)
     run.seed_noise("teachers")
-    rules = {"last": SELECTION["last"]}
-    return nets, fit(task, train, valid, settings, run.runtime, "teachers", rules)
+    return nets, Stage("teachers", task, *batches, settings, {"last": SELECTION["last"]})
+
+
+def train_members(
+    run: Run, members: Members, settings: Teachers, masks: Masks
+) -> tuple[dict[str, nn.Module], Fit]:
+    """Build the teachers and the student and train them together; see `prepare_members`.
+
+    Returns:
+        Member name to its net after the last epoch, the student last, and the fit.
+    """
+    nets, stage = prepare_members(run, members, settings, masks)
+    return nets, fit(stage, run.runtime)

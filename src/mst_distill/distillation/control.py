@@ -11,7 +11,7 @@ from mst_distill.distillation.losses import cross_entropy, validation_figures
 from mst_distill.distillation.members import build_members
 from mst_distill.parameters import Masks, Members, Route, Teachers
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, fit
+from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
@@ -62,13 +62,14 @@ def train_control(
         Rule of selection to the net of the epoch that it prefers, the fit that they are from, and
         both phases' history, told apart by the column ``phase``.
     """
-    net = build_members(run, members, masks)[run.target].to(run.device)
+    net = run.place(build_members(run, members, masks)[run.target])
     task = Supervised(net, run.target, run.samples.ignored_label)
     histories = []
     for phase, settings in (("teachers", teachers), ("route", route)):
-        train, valid = run.train_and_valid(phase, settings, [run.target])
+        batches = run.train_and_valid(phase, settings, [run.target])
         run.seed_noise(phase)
-        done = fit(task, train, valid, settings, run.runtime, f"control ({phase})", SELECTION)
+        stage = Stage(f"control ({phase})", task, *batches, settings, SELECTION)
+        done = fit(stage, run.runtime)
         histories.append(done.history.assign(phase=phase))
     controls = {}
     for rule, kept in done.kept.items():

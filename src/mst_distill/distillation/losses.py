@@ -25,8 +25,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     """
     log_student = F.log_softmax(_precise(student) / temperature, dim=1)
     probability = F.softmax(_precise(teacher) / temperature, dim=1)
-    divergence = F.kl_div(log_student, probability, reduction="none").sum(dim=1)
-    return temperature**2 * divergence.view(len(divergence), -1).mean(dim=1)
+    divergence = temperature**2 * F.kl_div(log_student, probability, reduction="none").sum(dim=1)
+    return divergence.flatten(1).mean(dim=1) if divergence.dim() > 1 else divergence
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
@@ -37,9 +37,10 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
         label: ``(B,)`` or ``(B, H, W)``, int64.
         ignored: The label that is no target, or None. Where nothing is a target the loss is 0.
     """
-    target = -100 if ignored is None else ignored
-    total = F.cross_entropy(_precise(logits), label, ignore_index=target, reduction="sum")
-    return total / (label != target).sum().clamp(min=1)
+    if ignored is None:
+        return F.cross_entropy(_precise(logits), label)
+    total = F.cross_entropy(_precise(logits), label, ignore_index=ignored, reduction="sum")
+    return total / (label != ignored).sum().clamp(min=1)
 
 
 def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mst_distill.distillation.attention import attend
 
 
 class VectorMask(nn.Module):
@@ -11,6 +14,11 @@ class VectorMask(nn.Module):
     Every number becomes a token of width d; one multi-head self-attention layer lets the tokens see
     one another, without residual, norm or position; each token ends as its number's weight. The
     embedding has about F^3 / factor weights: `factor` is the knob for its size.
+
+    Nothing but linear maps stands between attention and a token's weight, so of a token's value
+    each head needs only what the weight will take of it, one number: the values, what attention
+    makes of them and its output projection are never computed as vectors. Same mathematics as
+    calling `attention` and `weigh` in turn, with less than half of the arithmetic.
 
     Args:
         width: F.
@@ -38,8 +46,19 @@ class VectorMask(nn.Module):
     def weights(self, feature: Tensor) -> Tensor:
         """The mask itself: ``(B, F)`` or ``(B, F, 1, 1)`` to ``(B, F)`` in (0, 1)."""
         tokens = self.embed(feature.flatten(1)).view(-1, self.width, self.token)
-        seen, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        return self.weigh(seen).squeeze(-1).sigmoid()
+        heads = self.attention.num_heads
+        of_query, of_key, of_value = self.attention.in_proj_weight.chunk(3)
+        query_bias, key_bias, value_bias = self.attention.in_proj_bias.chunk(3)
+        taken = (self.weigh.weight @ self.attention.out_proj.weight).view(heads, 1, -1)
+        of_value = (taken @ of_value.view(heads, -1, self.token)).squeeze(1)
+        value_bias = (taken @ value_bias.view(heads, -1, 1)).flatten()
+        seen = attend(
+            _by_head(F.linear(tokens, of_query, query_bias), heads),
+            _by_head(F.linear(tokens, of_key, key_bias), heads),
+            _by_head(F.linear(tokens, of_value, value_bias), heads).squeeze(2),
+        )
+        offset = F.linear(self.attention.out_proj.bias, self.weigh.weight, self.weigh.bias)
+        return (seen.view(-1, heads, self.width).sum(dim=1) + offset).sigmoid()
 
     def forward(self, feature: Tensor) -> Tensor:
         """Mask times feature, ``(B, F)``; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
@@ -81,6 +100,12 @@ class MapMask(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Every channel of ``(B, C, H, W)`` times its weight."""
         return self.weights(feature)[:, :, None, None] * feature
+
+
+def _by_head(tokens: Tensor, heads: int) -> Tensor:
+    """``(B, F, heads * d)`` to ``(B * heads, F, d)``."""
+    batch, width, _ = tokens.shape
+    return tokens.view(batch, width, heads, -1).transpose(1, 2).reshape(batch * heads, width, -1)
 
 
 def mask_class(shape: tuple[int, ...]) -> type[VectorMask] | type[MapMask]:

@@ -14,7 +14,8 @@ from mst_distill.distillation.specialists import SpecialisedTeacher, specialise
 from mst_distill.parameters import Members
 from mst_distill.samples import SPLITS, rows_of
 from mst_distill.training.batches import Frozen, Inputs
-from mst_distill.training.device import fits
+from mst_distill.training.device import wide_products
+from mst_distill.training.memory import fits
 from mst_distill.training.run import Run
 
 KEYS = ["id", "split", "specialist"]
@@ -42,15 +43,13 @@ class Panel:
 
     def logits(self, inputs: Inputs) -> Tensor:
         """``(B, E, C, ...)``: one trunk pass a teacher, one tail a specialist."""
-        return torch.stack(
-            [
-                tail(*values)
-                for specialised in self.teachers.values()
-                for values in [specialised.trunk.compute(inputs)]
-                for tail in specialised.tails.values()
-            ],
-            dim=1,
-        )
+        logits = []
+        for specialised in self.teachers.values():
+            values = specialised.trunk.compute(inputs)
+            for tail in specialised.tails.values():
+                with wide_products(values[0].device, tail):
+                    logits.append(tail(*values))
+        return torch.stack(logits, dim=1)
 
     def frozen(self) -> Frozen:
         """The panel's logits as something that no step of stage 3 changes."""
@@ -88,9 +87,9 @@ def assemble_panel(
         {
             name: specialise(
                 name,
-                teachers[name].to(run.device),
+                run.place(teachers[name]),
                 {
-                    layer: masks[specialist_name(name, layer)].to(run.device)
+                    layer: run.place(masks[specialist_name(name, layer)])
                     for layer in member.masked_layers
                 },
                 run.samples,

@@ -20,7 +20,7 @@ from mst_distill.distillation.panel import Panel, logits_of_split
 from mst_distill.distillation.router import router_class
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, fit
+from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
 from mst_distill.training.selection import SELECTION
@@ -91,7 +91,7 @@ class Routing(Task):
         self._classes = classes
         self._route = route
         self._ignored = ignored
-        self._given = self._nothing_given()
+        self._cells: list[Tensor] = []
         self.given: list[Tensor] = []
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -107,10 +107,10 @@ class Routing(Task):
         ]
         terms = {
             "ce": cross_entropy(logits, batch.label, self._ignored),
-            "kd": torch.stack(kd).mean(),
+            "kd": sum(kd[1:], kd[0]) / len(kd),
             "balance": self._balance(preference),
         }
-        self._count(chosen, batch.label)
+        self._note(chosen.detach(), batch.label)
         weights = self.weights
         loss = (
             weights.task * terms["ce"]
@@ -131,24 +131,24 @@ class Routing(Task):
     def end_epoch(self, epoch: int) -> None:
         """Let the weights fall and note how many samples each specialist was given."""
         self.weights.decay(epoch, self._route.early_decay)
-        self.given.append(self._given)
-        self._given = self._nothing_given()
+        self.given.append(self._count())
+        self._cells = []
 
     def _balance(self, preference: Tensor) -> Tensor:
         if self._route.balance == "cv":
             return balance_cv(preference)
         return balance_kl(preference, self._route.scaled_balance)
 
-    def _nothing_given(self) -> Tensor:
-        return torch.zeros(self._classes, self._specialists, dtype=torch.long)
+    def _note(self, chosen: Tensor, label: Tensor) -> None:
+        """Keep a batch's cells of the table of class by specialist; dense labels are one class."""
+        dense = label.dim() > 1
+        self._cells.append(chosen if dense else label[:, None] * self._specialists + chosen)
 
-    @torch.no_grad()
-    def _count(self, chosen: Tensor, label: Tensor) -> None:
-        """Add a batch to the epoch's table of class by specialist; dense labels are one class."""
-        row = label if label.dim() == 1 else torch.zeros_like(chosen[:, 0])
-        cell = (row[:, None] * self._specialists + chosen).flatten()
-        counts = torch.bincount(cell, minlength=self._given.numel())
-        self._given = self._given.to(counts.device) + counts.view_as(self._given)
+    def _count(self) -> Tensor:
+        """The epoch's table, ``(classes, E)``."""
+        cells = torch.cat(self._cells).flatten()
+        counts = torch.bincount(cells, minlength=self._classes * self._specialists)
+        return counts.view(self._classes, self._specialists)
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,10 @@ class Distilled:
     given: pd.DataFrame
 
 
-def train_student(
+def prepare_student(
     run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
-) -> Distilled:
-    """Distil the panel into the student, sample by sample from the specialist that is picked.
+) -> tuple[Routing, Stage]:
+    """Build the router and lay out the training of router and student.
 
     Args:
         run: The run.
@@ -193,7 +193,7 @@ def train_student(
         route,
         samples.ignored_label,
     )
-    task.trainable.to(run.device)
+    run.place(task.trainable)
     known = {SPECIALISTS: logits_of_split(run, panel, table, "train")} if len(table) else None
     asked = {SPECIALISTS: panel.frozen()} if known is None else None
     train = run.batches(
@@ -201,7 +201,18 @@ def train_student(
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise("route")
-    done = fit(task, train, valid, route, run.runtime, "route", SELECTION)
+    return task, Stage("route", task, train, valid, route, SELECTION)
+
+
+def train_student(
+    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
+) -> Distilled:
+    """Distil the panel into the student, sample by sample from the specialist that is picked.
+
+    See `prepare_student`.
+    """
+    task, stage = prepare_student(run, student, panel, table, route)
+    done = fit(stage, run.runtime)
     students = {}
     for rule in SELECTION:
         task.trainable.load_state_dict(done.kept[rule].state)

@@ -39,10 +39,10 @@ class Cast:
     target: str
     students: Mapping[str, nn.Module]
 
-    def to(self, device: torch.device) -> None:
-        """Bring every net to a device, in eval mode."""
+    def place(self, run: Run) -> None:
+        """Bring every net to the run's device, in eval mode."""
         for net in (*self.teachers.values(), *self.students.values()):
-            net.to(device).eval()
+            run.place(net).eval()
 
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Inputs to the logits of every model, by its name."""
@@ -84,7 +84,7 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
         bins: Of the calibration.
         temperature: tau of the disagreement, tau^2 KL.
     """
-    cast.to(run.device)
+    cast.place(run)
     samples, rows = run.samples, rows_of(run.splits, "test")
     groups = {
         "teachers": [teacher_title(name) for name in cast.teachers],

@@ -1,4 +1,8 @@
-"""The nets of AV-MNIST, as the method's released implementation has them."""
+"""The nets of AV-MNIST, as the method's released implementation has them.
+
+Where a ReLU and a maximum follow one another the maximum comes first here: the same values and
+gradients from a quarter of the numbers.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ class ThreeLayerCNN(nn.Module):
         """``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
         maps = audio
         for convolution in (self.conv1, self.conv2, self.conv3):
-            maps = self.pool(convolution(maps).relu())
+            maps = self.pool(convolution(maps)).relu()
         return self.fc1(maps.flatten(1))
 
 
@@ -94,5 +98,5 @@ class _AudioBranch(nn.Module):
     def forward(self, audio: Tensor) -> Tensor:
         maps = audio
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
-            maps = self.pool(convolution(maps).relu())
+            maps = self.pool(convolution(maps)).relu()
         return self.average(self.conv5(maps).relu()).flatten(1)

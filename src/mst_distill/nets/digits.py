@@ -19,8 +19,8 @@ class DigitImageNet(nn.Module):
             nn.Conv2d(1, 16, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(16, 32, 3, padding=1),
-            nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.ReLU(),
             nn.Flatten(),
         )
         self.hidden = nn.Linear(32 * 4 * 4, 48)
@@ -42,11 +42,11 @@ class DigitAudioNet(nn.Module):
         super().__init__()
         self.features = nn.Sequential(
             nn.Conv1d(13, 32, 3, padding=1),
-            nn.ReLU(),
             nn.MaxPool1d(2),
-            nn.Conv1d(32, 48, 3, padding=1),
             nn.ReLU(),
+            nn.Conv1d(32, 48, 3, padding=1),
             nn.MaxPool1d(4),
+            nn.ReLU(),
             nn.Flatten(),
         )
         self.dense = nn.Linear(48 * 4, 64)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from mst_distill.parameters import Runtime
 from mst_distill.progress import progress
 from mst_distill.samples import Samples
-from mst_distill.training.device import autocast, fits
+from mst_distill.training.device import autocast
+from mst_distill.training.memory import fits
 
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""
@@ -50,9 +52,9 @@ class Batch:
 class Batches:
     """One pass over a split for every iteration, shuffled when there is a generator.
 
-    The split lies on the device when it fits there, and is read from the store batch by batch when
-    it does not; the batches are the same. A last batch of a single sample joins the one before,
-    for batch statistics of one sample do not exist.
+    The split lies on the device when it fits there; when it does not it is read from the store,
+    each batch while the one before it is computed on. The batches are the same. A last batch of a
+    single sample joins the one before, for batch statistics of one sample do not exist.
 
     Args:
         samples: The store.
@@ -80,19 +82,19 @@ class Batches:
         shuffle: torch.Generator | None = None,
     ) -> None:
         self.device = device
-        self._runtime = runtime
+        self._samples = samples
         self._rows = torch.from_numpy(rows)
         self._batch_size = batch_size
+        self._runtime = runtime
         self._shuffle = shuffle
         self._kept: dict[str, tuple[Tensor, ...]] = {
             name: (table.to(device),) for name, table in (tables or {}).items()
         }
-        self._online: dict[str, Frozen] = {}
-        self._tensors: dict[str, Tensor] = {}
-        for name, what in (frozen or {}).items():
-            self._keep_or_defer(name, what, samples)
-        needed = {*modalities, *(m for what in self._online.values() for m in what.modalities)}
-        self._open(samples, needed)
+        self._online = dict(frozen or {})
+        if worth := self._worth_keeping():
+            self._kept |= self._compute_once(worth)
+            self._online = {n: what for n, what in self._online.items() if n not in worth}
+        self._open({*modalities, *(m for what in self._online.values() for m in what.modalities)})
 
     @property
     def count(self) -> int:
@@ -108,13 +110,15 @@ class Batches:
             order = torch.arange(self.count)
         else:
             order = torch.randperm(self.count, generator=self._shuffle)
-        for position in self._positions(order):
-            yield self._take(position)
+        positions = self._positions(order.to(self.device) if self._resident else order)
+        read = map(self._read, positions) if self._resident else self._read_ahead(positions)
+        for position, tensors in zip(positions, read, strict=True):
+            yield self._complete(position, tensors)
 
-    def _open(self, samples: Samples, modalities: Iterable[str]) -> None:
+    def _open(self, modalities: Iterable[str]) -> None:
         """Bring the split to the device, or see it through the memory map."""
-        arrays = {name: samples.modalities[name] for name in modalities}
-        arrays["label"] = samples.labels
+        arrays = {name: self._samples.modalities[name] for name in modalities}
+        arrays["label"] = self._samples.labels
         rows = self._rows.numpy()
         per_sample = sum(array[:1].nbytes for array in arrays.values())
         self._resident = fits(per_sample * len(rows), self.device)
@@ -123,52 +127,80 @@ class Batches:
             for name, array in arrays.items()
         }
 
-    def _positions(self, order: Tensor) -> list[Tensor]:
+    def _positions(self, order: Tensor) -> Sequence[Tensor]:
+        """The places of every batch's samples in the split."""
         parts = list(order.split(self._batch_size))
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [torch.cat(parts[-2:])]
         return parts
 
-    def _take(self, position: Tensor) -> Batch:
-        on_device = position.to(self.device)
-        where = on_device if self._resident else self._rows[position]
-        inputs = {name: tensor[where].to(self.device) for name, tensor in self._tensors.items()}
+    def _read(self, position: Tensor) -> Inputs:
+        """Inputs and label of one batch, on the device."""
+        rows = position if self._resident else self._rows[position]
+        read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
+        if self.device.type == "cuda" and not self._resident:
+            pinned = {name: tensor.pin_memory() for name, tensor in read.items()}
+            return {
+                name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()
+            }
+        return read
+
+    def _read_ahead(self, positions: Sequence[Tensor]) -> Iterator[Inputs]:
+        """Read every batch while the one before it is computed on."""
+        with ThreadPoolExecutor(1, "reader") as reader:
+            coming = reader.submit(self._read, positions[0])
+            for position in positions[1:]:
+                read, coming = coming.result(), reader.submit(self._read, position)
+                yield read
+            yield coming.result()
+
+    def _complete(self, position: Tensor, inputs: Inputs) -> Batch:
+        """Put beside a batch's inputs what frozen nets say of them."""
         label = inputs.pop("label").long()
+        place = position.to(self.device)
         frozen = {
-            name: tuple(table[on_device] for table in tables) for name, tables in self._kept.items()
+            name: tuple(table.index_select(0, place) for table in tables)
+            for name, tables in self._kept.items()
         }
-        with torch.no_grad(), autocast(self.device, self._runtime):
-            frozen |= {name: what.compute(inputs) for name, what in self._online.items()}
+        if self._online:
+            with torch.no_grad(), autocast(self.device, self._runtime):
+                frozen |= {name: what.compute(inputs) for name, what in self._online.items()}
         return Batch(inputs, label, frozen)
 
-    def _keep_or_defer(self, name: str, what: Frozen, samples: Samples) -> None:
-        """Compute `what` over the split now if the result fits, else leave it to every batch."""
-        source = Batches(
-            samples,
-            self._rows.numpy(),
-            what.modalities,
-            self._batch_size,
-            self._runtime,
-            self.device,
-        )
-        source._online = {name: what}
-        first = source._take(torch.arange(1)).frozen[name]
-        size = sum(tensor.nbytes for tensor in first) * self.count
+    def _worth_keeping(self) -> dict[str, Frozen]:
+        """What of the frozen things is to be computed once: that which fits beside the others."""
         mode = self._runtime.frozen
-        if mode == "online" or (mode == "auto" and not fits(size, self.device)):
-            self._online[name] = what
-            return
-        tables = tuple(
-            torch.empty((self.count, *tensor.shape[1:]), dtype=tensor.dtype, device=self.device)
-            for tensor in first
-        )
+        if mode == "online" or not self._online:
+            return {}
+        asked = self._asked_online(self._online, self._rows[:1].numpy())
+        (first,) = asked
+        worth, size = {}, 0
+        for name, tensors in first.frozen.items():
+            size_here = sum(tensor.nbytes for tensor in tensors) * self.count
+            if mode == "cached" or fits(size + size_here, self.device):
+                worth[name] = self._online[name]
+                size += size_here
+        return worth
+
+    def _compute_once(self, frozen: Mapping[str, Frozen]) -> dict[str, tuple[Tensor, ...]]:
+        """One pass over the split, in which every frozen thing fills its tables."""
+        tables: dict[str, tuple[Tensor, ...]] = {}
+        asked = self._asked_online(frozen, self._rows.numpy())
         start = 0
-        for batch in progress(source, f"{name}: once over {self.count} samples", "batch"):
-            end = start + len(batch.label)
-            for table, part in zip(tables, batch.frozen[name], strict=True):
-                table[start:end] = part
-            start = end
-        self._kept[name] = tables
+        title = f"{', '.join(frozen)}: once over {self.count} samples"
+        for batch in progress(asked, title, "batch"):
+            for name, parts in batch.frozen.items():
+                if name not in tables:
+                    tables[name] = tuple(p.new_empty((self.count, *p.shape[1:])) for p in parts)
+                for table, part in zip(tables[name], parts, strict=True):
+                    table[start : start + len(part)] = part
+            start += len(batch.label)
+        return tables
+
+    def _asked_online(self, frozen: Mapping[str, Frozen], rows: np.ndarray) -> Batches:
+        """The same samples in order, with `frozen` computed at every batch."""
+        online = self._runtime.model_copy(update={"frozen": "online"})
+        return Batches(self._samples, rows, (), self._batch_size, online, self.device, frozen)
 
 
 def _view(array: np.ndarray) -> Tensor:

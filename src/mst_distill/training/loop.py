@@ -13,7 +13,7 @@ from torch import Tensor
 from mst_distill.parameters import Runtime, Training
 from mst_distill.progress import figures, progress
 from mst_distill.training.batches import Batch, Batches
-from mst_distill.training.device import autocast
+from mst_distill.training.device import autocast, wide_products
 from mst_distill.training.task import Task
 
 Row = dict[str, float]
@@ -39,34 +39,48 @@ class Fit:
     kept: dict[str, Kept]
 
 
-def fit(
-    task: Task,
-    train: Batches,
-    valid: Batches,
-    settings: Training,
-    runtime: Runtime,
-    stage: str,
-    rules: Mapping[str, Rule],
-) -> Fit:
-    """Train `task` with one Adam: default betas, no decay, no schedule.
+@dataclass(frozen=True)
+class Stage:
+    """A training that is ready to begin.
 
-    Args:
+    Attributes:
+        name: For the progress bar and for errors.
         task: What learns and from what.
         train: Batches to learn from.
         valid: Batches to judge by after every epoch.
         settings: Epochs and learning rate.
-        runtime: Precision.
-        stage: Its name, for the progress bar and for errors.
         rules: Which epochs' weights to keep, by name of the rule.
+    """
+
+    name: str
+    task: Task
+    train: Batches
+    valid: Batches
+    settings: Training
+    rules: Mapping[str, Rule]
+
+
+def fit(stage: Stage, runtime: Runtime) -> Fit:
+    """Train a stage with one Adam: default betas, no decay, no schedule.
+
+    Args:
+        stage: What to train.
+        runtime: Precision.
 
     Raises:
         FloatingPointError: A term or figure is no finite number; the message names it, the stage
             and the epoch.
     """
-    optimiser = torch.optim.Adam(task.trainable.parameters(), lr=settings.learning_rate)
+    task, train, valid, epochs = stage.task, stage.train, stage.valid, stage.settings.epochs
+    optimiser = torch.optim.Adam(
+        task.trainable.parameters(), lr=stage.settings.learning_rate, fused=True
+    )
     rows: list[Row] = []
     kept: dict[str, Kept] = {}
-    with progress(range(0), stage, "step", total=settings.epochs * len(train)) as bar:
+    with (
+        wide_products(train.device, task.trainable),
+        progress(range(0), stage.name, "step", total=epochs * len(train)) as bar,
+    ):
 
         def step(batch: Batch) -> dict[str, Tensor]:
             with autocast(train.device, runtime):
@@ -81,15 +95,15 @@ def fit(
             with torch.no_grad(), autocast(valid.device, runtime):
                 return task.judge(batch)
 
-        for epoch in range(settings.epochs):
-            bar.set_description(f"{stage} epoch {epoch + 1}/{settings.epochs}")
+        for epoch in range(epochs):
+            bar.set_description(f"{stage.name} epoch {epoch + 1}/{epochs}")
             task.trainable.train()
             row = {"epoch": float(epoch), **_means(step, train, "train_")}
             task.trainable.eval()
             row |= _means(judge, valid, "valid_")
-            _refuse_non_finite(row, stage)
+            _refuse_non_finite(row, stage.name)
             rows.append(row)
-            for name, rule in rules.items():
+            for name, rule in stage.rules.items():
                 if name not in kept or rule(row) > rule(kept[name].row):
                     kept[name] = Kept(row, _copy(task))
             task.end_epoch(epoch)
@@ -101,17 +115,18 @@ def fit(
 def _means(
     figures_of: Callable[[Batch], dict[str, Tensor]], batches: Iterable[Batch], prefix: str
 ) -> Row:
-    """Means over the samples of all batches, fetched from the device once."""
-    sums: dict[str, Tensor] = {}
-    count = 0
+    """Means over the samples of all batches, taken on the device and fetched from it once."""
+    names: list[str] = []
+    rows: list[Tensor] = []
+    sizes: list[int] = []
     for batch in batches:
-        size = len(batch.label)
-        for name, value in figures_of(batch).items():
-            term = value.detach().double() * size
-            sums[name] = sums[name] + term if name in sums else term
-        count += size
-    values = torch.stack(list(sums.values())).tolist()
-    return {prefix + name: value / count for name, value in zip(sums, values, strict=True)}
+        of_batch = figures_of(batch)
+        names = list(of_batch)
+        rows.append(torch.stack([value.detach() for value in of_batch.values()]))
+        sizes.append(len(batch.label))
+    weight = torch.tensor(sizes, dtype=torch.float64, device=rows[0].device)
+    means = weight @ torch.stack(rows).double() / weight.sum()
+    return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
 
 
 def _refuse_non_finite(row: Row, stage: str) -> None:

@@ -8,12 +8,12 @@ from functools import cached_property
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mst_distill.parameters import Runtime, Training
 from mst_distill.samples import Samples, rows_of
 from mst_distill.training.batches import Batches, Frozen
-from mst_distill.training.device import resolve_device
+from mst_distill.training.device import place, prepare, resolve_device
 from mst_distill.training.seeding import derive_seed, generator
 
 
@@ -37,13 +37,19 @@ class Run:
 
     @cached_property
     def device(self) -> torch.device:
-        """The device to compute on."""
-        return resolve_device(self.runtime.device)
+        """The device to compute on, the process prepared for it."""
+        device = resolve_device(self.runtime.device)
+        prepare(device, self.runtime)
+        return device
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """All modalities, in store order."""
         return tuple(self.samples.modalities)
+
+    def place(self, net: nn.Module) -> nn.Module:
+        """Bring a net to where it is computed; see `device.place`."""
+        return place(net, self.device)
 
     def seed_noise(self, stage: str) -> None:
         """Give dropout and the like in `stage` a seed of their own."""
