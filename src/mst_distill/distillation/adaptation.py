@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -49,19 +49,28 @@ class Adaptation(Task):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``kd_TEACHER/LAYER`` a mask, and their sum ``loss``."""
-        terms = self.judge(batch)
+        terms = dict(self._divergences(batch))
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def descend(self, batch: Batch) -> dict[str, Tensor]:
+        """Go back through one mask at a time, so that no two hold their features at once."""
+        terms = {}
+        for name, divergence in self._divergences(batch):
+            divergence.backward()
+            terms[name] = divergence.detach()
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``kd_TEACHER/LAYER`` a mask."""
+        return dict(self._divergences(batch))
+
+    def _divergences(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         (student,) = batch.frozen[STUDENT]
-        return {
-            f"kd_{specialist_name(teacher, layer)}": distillation(
-                tail(*batch.frozen[teacher]), student, self._temperature
-            ).mean()
-            for teacher, specialised in self._teachers.items()
-            for layer, tail in specialised.tails.items()
-        }
+        for teacher, specialised in self._teachers.items():
+            for layer, tail in specialised.tails.items():
+                logits = tail(*batch.frozen[teacher])
+                name = f"kd_{specialist_name(teacher, layer)}"
+                yield name, distillation(logits, student, self._temperature).mean()
 
     def joint_rule(self, row: Row) -> tuple[float, ...]:
         """Ranks an epoch: the smaller the sum over teachers of their masks' mean KD, the higher."""

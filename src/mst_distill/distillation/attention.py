@@ -6,24 +6,24 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-SCORES = 2**26
+SCORES = 2**24
 """Bytes of attention scores that are held at once."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v for values that are numbers, not vectors.
+    """softmax(q k^T / sqrt(d)) v in every head, for values that are numbers, not vectors.
 
-    Scores are made some matrices at a time and made again for the gradient, so that memory does not
-    grow with N. With P the softmax and o the output, do the gradient that arrives:
-    dv = P^T do, and the scores' gradient is P * do * (v - o), which takes no product of matrices.
+    Scores are made for some samples at a time and made again for the gradient, so that memory does
+    not grow with the batch. With P the softmax, o the output and do the gradient that arrives,
+    dv = P^T do, and the gradient of the scores is P * do * (v - o): no product of matrices.
 
     Args:
-        query: ``(N, F, d)``; N counts samples and heads.
-        key: ``(N, F, d)``.
-        value: ``(N, F)``.
+        query: ``(B, F, H, d)``: samples, tokens, heads.
+        key: ``(B, F, H, d)``.
+        value: ``(B, F, H)``.
 
     Returns:
-        ``(N, F)``, at least float32 whatever the query's and key's precision is.
+        ``(B, F, H)``, at least float32 whatever the query's and key's precision is.
     """
     return _Attend.apply(query, key, value.to(torch.promote_types(value.dtype, torch.float32)))
 
@@ -34,12 +34,13 @@ class _Attend(torch.autograd.Function):
         output, log_total = torch.empty_like(value), torch.empty_like(value)
         with torch.autocast(query.device.type, enabled=False):
             for q, k, v, out, log in _parts(query, key, value, output, log_total):
-                score = _scores(q, k, v.dtype)
+                score = _scores(_by_head(q), _by_head(k), v.dtype)
                 largest = score.amax(dim=2, keepdim=True)
                 share = score.sub_(largest).exp_()
-                total = share.sum(dim=2)
-                torch.div(torch.bmm(share, v.unsqueeze(2)).squeeze(2), total, out=out)
-                torch.add(total.log_(), largest.squeeze(2), out=log)
+                total = share.sum(dim=2, keepdim=True)
+                seen = torch.bmm(share, _by_head(v.unsqueeze(3))).div_(total)
+                _put(out.unsqueeze(3), seen)
+                _put(log.unsqueeze(3), total.log_().add_(largest))
         ctx.save_for_backward(query, key, value, output, log_total)
         return output
 
@@ -51,12 +52,14 @@ class _Attend(torch.autograd.Function):
         to_value = torch.empty_like(value)
         frozen = (query, key, value, output, log_total, arriving)
         for q, k, v, out, log, do, dq, dk, dv in _parts(*frozen, to_query, to_key, to_value):
-            share = _scores(q, k, v.dtype).sub_(log.unsqueeze(2)).exp_().mul_(do.unsqueeze(2))
-            torch.sum(share, dim=1, out=dv)
-            score = share.mul_(v.unsqueeze(1) - out.unsqueeze(2)).mul_(q.shape[2] ** -0.5)
-            score = score.to(q.dtype)
-            torch.bmm(score, k, out=dq)
-            torch.bmm(score.transpose(1, 2), q, out=dk)
+            q, k = _by_head(q), _by_head(k)
+            v, out, log, do = (_by_head(of.unsqueeze(3)) for of in (v, out, log, do))
+            share = _scores(q, k, v.dtype).sub_(log).exp_().mul_(do)
+            _put(dv.unsqueeze(3), share.sum(dim=1).unsqueeze(2))
+            share.mul_(v.transpose(1, 2) - out)
+            score = share.mul_(q.shape[2] ** -0.5).to(q.dtype)
+            _put(dq, torch.bmm(score, k))
+            _put(dk, torch.bmm(score.transpose(1, 2), q))
         return to_query, to_key, to_value
 
 
@@ -65,7 +68,18 @@ def _scores(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _parts(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    """The same rows of all tensors, as many at a time as `SCORES` allows."""
-    width, size = tensors[0].shape[1], tensors[2].element_size()
-    rows = max(1, SCORES // (width * width * size))
-    return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+    """The same samples of all tensors, as many at a time as `SCORES` allows."""
+    _, tokens, heads = tensors[2].shape
+    samples = max(1, SCORES // (heads * tokens**2 * tensors[2].element_size()))
+    return zip(*(tensor.split(samples) for tensor in tensors), strict=True)
+
+
+def _by_head(part: Tensor) -> Tensor:
+    """``(b, F, H, d)`` to ``(b * H, F, d)``, a copy."""
+    return part.transpose(1, 2).flatten(0, 1)
+
+
+def _put(part: Tensor, by_head: Tensor) -> None:
+    """Back into a part what `_by_head` took apart."""
+    samples, _, heads, _ = part.shape
+    part.copy_(by_head.unflatten(0, (samples, heads)).transpose(1, 2))

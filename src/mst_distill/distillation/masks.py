@@ -53,12 +53,12 @@ class VectorMask(nn.Module):
         of_value = (taken @ of_value.view(heads, -1, self.token)).squeeze(1)
         value_bias = (taken @ value_bias.view(heads, -1, 1)).flatten()
         seen = attend(
-            _by_head(F.linear(tokens, of_query, query_bias), heads),
-            _by_head(F.linear(tokens, of_key, key_bias), heads),
-            _by_head(F.linear(tokens, of_value, value_bias), heads).squeeze(2),
+            F.linear(tokens, of_query, query_bias).unflatten(2, (heads, -1)),
+            F.linear(tokens, of_key, key_bias).unflatten(2, (heads, -1)),
+            F.linear(tokens, of_value, value_bias),
         )
         offset = F.linear(self.attention.out_proj.bias, self.weigh.weight, self.weigh.bias)
-        return (seen.view(-1, heads, self.width).sum(dim=1) + offset).sigmoid()
+        return (seen.sum(dim=2) + offset).sigmoid()
 
     def forward(self, feature: Tensor) -> Tensor:
         """Mask times feature, ``(B, F)``; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
@@ -100,12 +100,6 @@ class MapMask(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Every channel of ``(B, C, H, W)`` times its weight."""
         return self.weights(feature)[:, :, None, None] * feature
-
-
-def _by_head(tokens: Tensor, heads: int) -> Tensor:
-    """``(B, F, heads * d)`` to ``(B * heads, F, d)``."""
-    batch, width, _ = tokens.shape
-    return tokens.view(batch, width, heads, -1).transpose(1, 2).reshape(batch * heads, width, -1)
 
 
 def mask_class(shape: tuple[int, ...]) -> type[VectorMask] | type[MapMask]:

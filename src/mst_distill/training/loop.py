@@ -84,10 +84,9 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
 
         def step(batch: Batch) -> dict[str, Tensor]:
             with autocast(train.device, runtime):
-                terms = task.losses(batch)
-            optimiser.zero_grad()
-            terms["loss"].backward()
+                terms = task.descend(batch)
             optimiser.step()
+            optimiser.zero_grad()
             bar.update()
             return terms
 
@@ -105,7 +104,7 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
             rows.append(row)
             for name, rule in stage.rules.items():
                 if name not in kept or rule(row) > rule(kept[name].row):
-                    kept[name] = Kept(row, _copy(task))
+                    kept[name] = Kept(row, _copy(task, kept.get(name)))
             task.end_epoch(epoch)
             bar.set_postfix_str(figures(_headline(row)), refresh=False)
     history = pd.DataFrame(rows).astype({"epoch": int})
@@ -138,8 +137,14 @@ def _refuse_non_finite(row: Row, stage: str) -> None:
             )
 
 
-def _copy(task: Task) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in task.trainable.state_dict().items()}
+def _copy(task: Task, last: Kept | None) -> dict[str, Tensor]:
+    """The weights as they are, in the place of those that were kept before, if any."""
+    now = task.trainable.state_dict()
+    if last is None:
+        return {name: tensor.clone() for name, tensor in now.items()}
+    for name, tensor in last.state.items():
+        tensor.copy_(now[name])
+    return last.state
 
 
 def _headline(row: Row) -> Row:

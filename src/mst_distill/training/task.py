@@ -23,6 +23,12 @@ class Task(ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the training loss, each a scalar; ``loss`` is the one to descend."""
 
+    def descend(self, batch: Batch) -> dict[str, Tensor]:
+        """Leave the loss' gradient on the weights; the terms, as in `losses`."""
+        terms = self.losses(batch)
+        terms["loss"].backward()
+        return terms
+
     @abstractmethod
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar figures of a validation batch, means over its samples."""
