@@ -73,7 +73,7 @@ def avmnist(target: str, runtime: Runtime) -> Case:
 
 
 def nyudepthv2(target: str, runtime: Runtime) -> Case:
-    """NYU-Depth-V2's nets, classes and batch at a tenth of the width and height.
+    """NYU-Depth-V2's nets, classes and batch at a seventh of the width and height.
 
     Without dropout, whose draws depend on how a map lies in memory.
     """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
+import numpy as np
 from torch import Tensor
 
 from bench import plain
@@ -113,10 +114,9 @@ def prepare(case: Case, stage: str) -> Stage:
 
 def difference(ours: Row, plainly: Row) -> float:
     """The largest difference between figures of both, relative to the larger one or to `SMALL`."""
-    return max(
-        abs(ours[name] - value) / max(abs(ours[name]), abs(value), SMALL)
-        for name, value in plainly.items()
-    )
+    pairs = np.array([(ours[name], value) for name, value in plainly.items()])
+    scale = np.abs(pairs).max(axis=1).clip(min=SMALL)
+    return float((np.abs(pairs[:, 0] - pairs[:, 1]) / scale).max())
 
 
 class Watched(Task):

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.cases import Case
 from mst_distill.distillation.adaptation import build_masks
@@ -48,6 +48,20 @@ class SingleSamples(Dataset[Sample]):
         arrays = self._samples.modalities
         inputs = {name: torch.from_numpy(np.array(array[row])) for name, array in arrays.items()}
         return inputs, torch.as_tensor(self._samples.labels[row])
+
+
+class Shuffled(Sampler[int]):
+    """A new order every pass, as the project draws it: `RandomSampler` draws one more a pass."""
+
+    def __init__(self, count: int, chance: torch.Generator) -> None:
+        self._count = count
+        self._chance = chance
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(torch.randperm(self._count, generator=self._chance).tolist())
 
 
 class Means:
@@ -237,7 +251,7 @@ def _loaders(
     run = case.run
     train = SingleSamples(run.samples, rows_of(run.splits, "train"))
     valid = SingleSamples(run.samples, rows_of(run.splits, "valid"))
-    order = RandomSampler(train, generator=generator(run.seed, stage, "order"))
+    order = Shuffled(len(train), generator(run.seed, stage, "order"))
     size = settings.batch_size
     return DataLoader(train, size, sampler=order), DataLoader(valid, size)
 

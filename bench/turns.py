@@ -49,7 +49,7 @@ class Turns:
 
     def peak(self) -> int:
         """Bytes held at most beyond those at the beginning: of the GPU, else of the process."""
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             return torch.cuda.max_memory_allocated()
         status = Path("/proc/self/status").read_text().splitlines()
         largest = next(line for line in status if line.startswith("VmHWM"))
@@ -95,14 +95,15 @@ def take_turns(schedules: Mapping[str, tuple[Schedule, int]], repeats: int) -> d
     """
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
-    for name, (schedule, a_turn) in schedules.items():
-        ends[name], far = context.Pipe()
-        arguments = (schedule, far, repeats + 1, a_turn)
-        context.Process(target=_run, args=arguments, daemon=True).start()
-        far.close()
+    once: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in schedules}
     try:
-        once = {name: end.recv() for name, end in ends.items()}
-        seconds: dict[str, list[float]] = {name: [] for name in ends}
+        for name, (schedule, a_turn) in schedules.items():
+            ends[name], far = context.Pipe()
+            arguments = (schedule, far, repeats + 1, a_turn)
+            context.Process(target=_run, args=arguments, daemon=True).start()
+            far.close()
+            once[name] = ends[name].recv()
         for _ in range(repeats + 1):
             for name, end in ends.items():
                 end.send("your turn")
@@ -110,7 +111,7 @@ def take_turns(schedules: Mapping[str, tuple[Schedule, int]], repeats: int) -> d
         return {
             name: Clocked(once[name], seconds[name][1:], *end.recv()) for name, end in ends.items()
         }
-    except EOFError as error:
+    except (EOFError, OSError) as error:
         raise RuntimeError("a schedule failed, see above") from error
 
 

@@ -44,6 +44,47 @@ def test_a_vector_mask_is_attention_over_the_feature_s_numbers(width, factor, he
     np.testing.assert_allclose(mask(z).detach().numpy(), expected * z.numpy(), rtol=1e-10)
 
 
+def step_by_step(mask: VectorMask, z: torch.Tensor) -> torch.Tensor:
+    """The mask's weights as its own layers give them, called in turn."""
+    tokens = mask.embed(z.flatten(1)).view(-1, mask.width, mask.token)
+    seen, _ = mask.attention(tokens, tokens, tokens, need_weights=True)
+    return mask.weigh(seen).squeeze(-1).sigmoid()
+
+
+@pytest.mark.parametrize(("width", "factor", "heads"), [(12, 2, 3), (9, 1, 2), (7, 1, 1)])
+def test_every_weight_of_a_mask_learns_as_if_its_layers_were_called_in_turn(width, factor, heads):
+    torch.manual_seed(0)
+    mask = VectorMask(width, factor, heads).double()
+    for weight in mask.parameters():
+        nn.init.normal_(weight, std=0.3)
+    z = torch.randn(4, width, dtype=torch.float64, requires_grad=True)
+    found, expected = mask.weights(z), step_by_step(mask, z)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    towards = torch.randn_like(found)
+    learning = {"feature": z, **dict(mask.named_parameters())}
+    assert len(learning) == 9
+    slopes, others = (
+        dict(zip(learning, torch.autograd.grad(loss, learning.values()), strict=True))
+        for loss in ((found * towards).sum(), (expected * towards).sum())
+    )
+    torch.testing.assert_close(slopes, others, rtol=1e-9, atol=1e-12)
+    assert all(slope.abs().max() > 1e-4 for slope in slopes.values())
+
+
+def test_a_mask_under_bfloat16_autocast_stays_near_that_of_float32():
+    torch.manual_seed(0)
+    mask = VectorMask(60, 2, 3)
+    for weight in mask.parameters():
+        nn.init.normal_(weight, std=0.17)
+    z = torch.randn(8, 60)
+    expected = mask.weights(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = mask.weights(z)
+    assert found.dtype == torch.float32
+    assert expected.std() > 0.05
+    assert 0 < (found - expected).abs().max() < 2e-2
+
+
 def test_a_map_mask_pools_the_map_and_scales_whole_channels():
     torch.manual_seed(0)
     mask = MapMask(12, 2, 3).double().eval()

@@ -1,8 +1,6 @@
-"""What a run hands to its stages: device, seeds, and batches in an order of their own."""
+"""What a run hands to its stages: seeds, and batches in an order of their own."""
 
 from __future__ import annotations
-
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +9,6 @@ import torch
 from mst_distill.parameters import Runtime, Training
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batches
-from mst_distill.training.device import autocast, resolve_device
-from mst_distill.training.memory import fits
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed, generator
 from mst_distill.training.selection import SELECTION
@@ -80,37 +76,6 @@ def test_a_generator_leaves_the_global_one_alone() -> None:
 def test_a_rule_ranks_an_epoch_above_another(row: dict[str, float], expected: set[str]) -> None:
     base = {"epoch": 1, "valid_accuracy": 0.8, "valid_ce": 0.5}
     assert {name for name, rule in SELECTION.items() if rule(row) > rule(base)} == expected
-
-
-@pytest.mark.parametrize("name", ["gpu0", "cuda:99", "", "cpuu"])
-def test_a_device_that_is_not_there_is_named_beside_one_that_is(name: str) -> None:
-    with pytest.raises(ValueError, match=f"runtime.device '{name}'.*'auto' or 'cpu'"):
-        resolve_device(name)
-
-
-def test_auto_takes_a_gpu_where_there_is_one() -> None:
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    assert resolve_device("auto").type == expected
-    assert resolve_device("cpu") == torch.device("cpu")
-
-
-def test_half_of_the_free_memory_may_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    assert fits(0, cpu)
-    assert not fits(2**60, cpu)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1001))
-    assert fits(500, cpu)
-    assert not fits(501, cpu)
-
-
-@pytest.mark.parametrize(
-    ("precision", "expected"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)]
-)
-def test_autocast_sets_the_precision_asked_for(precision: str, expected: torch.dtype) -> None:
-    ones = torch.ones(2, 2)
-    with autocast(torch.device("cpu"), Runtime(precision=precision)):
-        assert (ones @ ones).dtype == expected
-    assert (ones @ ones).dtype == torch.float32
 
 
 def test_a_stage_s_name_and_the_seed_decide_its_order() -> None:

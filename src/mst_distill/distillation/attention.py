@@ -31,36 +31,36 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class _Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output, log_total = torch.empty_like(value), torch.empty_like(value)
+        output, largest, total = (torch.empty_like(value) for _ in range(3))
         with torch.autocast(query.device.type, enabled=False):
-            for q, k, v, out, log in _parts(query, key, value, output, log_total):
+            for q, k, v, out, top, sum_ in _parts(query, key, value, output, largest, total):
                 score = _scores(_by_head(q), _by_head(k), v.dtype)
-                largest = score.amax(dim=2, keepdim=True)
-                share = score.sub_(largest).exp_()
-                total = share.sum(dim=2, keepdim=True)
-                seen = torch.bmm(share, _by_head(v.unsqueeze(3))).div_(total)
-                _put(out.unsqueeze(3), seen)
-                _put(log.unsqueeze(3), total.log_().add_(largest))
-        ctx.save_for_backward(query, key, value, output, log_total)
+                maximum = score.amax(dim=2, keepdim=True)
+                share = score.sub_(maximum).exp_()
+                of_all = share.sum(dim=2, keepdim=True)
+                _put(out.unsqueeze(3), torch.bmm(share, _by_head(v.unsqueeze(3))).div_(of_all))
+                _put(top.unsqueeze(3), maximum)
+                _put(sum_.unsqueeze(3), of_all)
+        ctx.save_for_backward(query, key, value, output, largest, total)
         return output
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, arriving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, output, log_total = ctx.saved_tensors  # type: ignore[attr-defined]
-        to_query, to_key = torch.empty_like(query), torch.empty_like(key)
-        to_value = torch.empty_like(value)
-        frozen = (query, key, value, output, log_total, arriving)
-        for q, k, v, out, log, do, dq, dk, dv in _parts(*frozen, to_query, to_key, to_value):
-            q, k = _by_head(q), _by_head(k)
-            v, out, log, do = (_by_head(of.unsqueeze(3)) for of in (v, out, log, do))
-            share = _scores(q, k, v.dtype).sub_(log).exp_().mul_(do)
-            _put(dv.unsqueeze(3), share.sum(dim=1).unsqueeze(2))
-            share.mul_(v.transpose(1, 2) - out)
-            score = share.mul_(q.shape[2] ** -0.5).to(q.dtype)
-            _put(dq, torch.bmm(score, k))
-            _put(dk, torch.bmm(score.transpose(1, 2), q))
-        return to_query, to_key, to_value
+        query, key, value, output, largest, total = ctx.saved_tensors  # type: ignore[attr-defined]
+        gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        saved = (query, key, value, output, largest, arriving / total)
+        with torch.autocast(query.device.type, enabled=False):
+            for q, k, v, out, top, do, dq, dk, dv in _parts(*saved, *gradients):
+                q, k = _by_head(q), _by_head(k)
+                v, out, top, do = (_by_head(of.unsqueeze(3)) for of in (v, out, top, do))
+                share = _scores(q, k, v.dtype).sub_(top).exp_().mul_(do)
+                _put(dv.unsqueeze(3), share.sum(dim=1).unsqueeze(2))
+                share.mul_(v.transpose(1, 2) - out)
+                score = share.mul_(q.shape[2] ** -0.5).to(q.dtype)
+                _put(dq, torch.bmm(score, k))
+                _put(dk, torch.bmm(score.transpose(1, 2), q))
+        return gradients
 
 
 def _scores(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:

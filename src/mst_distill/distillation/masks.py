@@ -80,6 +80,8 @@ class MapMask(nn.Module):
         ValueError: C is smaller than factor * heads.
     """
 
+    channels_last = True
+
     def __init__(self, width: int, factor: int, heads: int) -> None:
         super().__init__()
         self.width = width

@@ -17,6 +17,8 @@ class LeNet5(nn.Module):
         classes: Width of the logits.
     """
 
+    channels_last = True
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
@@ -44,6 +46,8 @@ class ThreeLayerCNN(nn.Module):
         classes: Width of the logits.
     """
 
+    channels_last = True
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
@@ -66,6 +70,8 @@ class FusionCNN(nn.Module):
     Args:
         classes: Width of the logits.
     """
+
+    channels_last = True
 
     def __init__(self, classes: int) -> None:
         super().__init__()

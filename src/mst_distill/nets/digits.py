@@ -13,6 +13,8 @@ class DigitImageNet(nn.Module):
         classes: Width of the logits.
     """
 
+    channels_last = True
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(
@@ -65,6 +67,8 @@ class DigitFusionNet(nn.Module):
     Args:
         classes: Width of the logits.
     """
+
+    channels_last = True
 
     def __init__(self, classes: int) -> None:
         super().__init__()

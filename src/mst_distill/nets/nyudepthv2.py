@@ -26,6 +26,8 @@ class FuseNet(nn.Module):
             decoder's stages.
     """
 
+    channels_last = True
+
     def __init__(self, classes: int, channels: int, dropout: float = 0.4) -> None:
         super().__init__()
         self.encoder = _Encoder(channels, dropout)
@@ -50,6 +52,8 @@ class FusionFuseNet(nn.Module):
         classes: Channels of the logits.
         dropout: As in `FuseNet`.
     """
+
+    channels_last = True
 
     def __init__(self, classes: int, dropout: float = 0.4) -> None:
         super().__init__()

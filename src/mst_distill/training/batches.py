@@ -52,9 +52,9 @@ class Batch:
 class Batches:
     """One pass over a split for every iteration, shuffled when there is a generator.
 
-    The split lies on the device when it fits there; when it does not it is read from the store,
-    each batch while the one before it is computed on. The batches are the same. A last batch of a
-    single sample joins the one before, for batch statistics of one sample do not exist.
+    The split lies on the device when it fits there, and is read from the store batch by batch when
+    it does not; the batches are the same. A last batch of a single sample joins the one before, for
+    batch statistics of one sample do not exist.
 
     Args:
         samples: The store.
@@ -111,7 +111,8 @@ class Batches:
         else:
             order = torch.randperm(self.count, generator=self._shuffle)
         positions = self._positions(order.to(self.device) if self._resident else order)
-        read = map(self._read, positions) if self._resident else self._read_ahead(positions)
+        ahead = self.device.type == "cuda" and not self._resident
+        read = self._read_ahead(positions) if ahead else map(self._read, positions)
         for position, tensors in zip(positions, read, strict=True):
             yield self._complete(position, tensors)
 
@@ -138,15 +139,13 @@ class Batches:
         """Inputs and label of one batch, on the device."""
         rows = position if self._resident else self._rows[position]
         read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
-        if self.device.type == "cuda" and not self._resident:
-            pinned = {name: tensor.pin_memory() for name, tensor in read.items()}
-            return {
-                name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()
-            }
-        return read
+        if self._resident or self.device.type == "cpu":
+            return read
+        pinned = {name: tensor.pin_memory() for name, tensor in read.items()}
+        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
 
     def _read_ahead(self, positions: Sequence[Tensor]) -> Iterator[Inputs]:
-        """Read every batch while the one before it is computed on."""
+        """Read every batch while the GPU computes on the one before; a CPU has no core to spare."""
         with ThreadPoolExecutor(1, "reader") as reader:
             coming = reader.submit(self._read, positions[0])
             for position in positions[1:]:

@@ -39,7 +39,8 @@ def keep_freed_memory() -> None:
     By default glibc maps every large tensor anew, and the kernel fills it with zeros page by page:
     half the time of a step of stage 1 on AV-MNIST. Does nothing where there is no glibc.
     """
-    if hasattr(mallopt := ctypes.CDLL(None), "mallopt"):
-        mallopt.mallopt(_M_MMAP_MAX, 0)
-        mallopt.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt.mallopt(_M_ARENA_MAX, 1)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_M_ARENA_MAX, 1)

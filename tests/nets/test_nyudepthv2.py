@@ -1,0 +1,215 @@
+"""FuseNet: its size, what it fuses, where it unpools to, and the layers that get masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+from torch.utils.hooks import RemovableHandle
+
+from mst_distill.distillation.specialists import specialise
+from mst_distill.nets.nyudepthv2 import FuseNet, FusionFuseNet
+from toys import make_samples
+
+Calls = list[tuple[tuple[Tensor, ...], Tensor]]
+Listen = Callable[[nn.Module, str], Calls]
+
+CLASSES = 41
+SIZE = (32, 64)
+LAYERS = {
+    "multimodal": ["image.dropouts.4", "decoder.stages.0"],
+    "image": ["encoder.stages.4", "decoder.stages.0"],
+    "depth": ["encoder.stages.4", "decoder.stages.0"],
+}
+CHANNELS = {"image": 3, "depth": 1}
+MAKERS: dict[str, Callable[..., nn.Module]] = {
+    "multimodal": lambda **options: FusionFuseNet(CLASSES, **options),
+    "image": lambda **options: FuseNet(CLASSES, 3, **options),
+    "depth": lambda **options: FuseNet(CLASSES, 1, **options),
+}
+
+
+def inputs_of(name: str, batch: int = 2, size: tuple[int, int] = SIZE) -> list[Tensor]:
+    torch.manual_seed(1)
+    made = {of: torch.randn(batch, channels, *size) for of, channels in CHANNELS.items()}
+    return list(made.values()) if name == "multimodal" else [made[name]]
+
+
+@pytest.fixture(scope="module")
+def nets() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {name: make() for name, make in MAKERS.items()}
+
+
+@pytest.fixture(params=MAKERS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def net(nets: dict[str, nn.Module], name: str) -> nn.Module:
+    """In eval mode, all of it learning."""
+    return nets[name].eval().requires_grad_(True)
+
+
+@pytest.fixture
+def listen() -> Iterator[Listen]:
+    """Gives inputs and output of every call that a layer gets until the test is over."""
+    hooks: list[RemovableHandle] = []
+
+    def listen(net: nn.Module, layer: str) -> Calls:
+        calls: Calls = []
+        module = net.get_submodule(layer)
+        hooks.append(module.register_forward_hook(lambda _, given, out: calls.append((given, out))))
+        return calls
+
+    yield listen
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("image", 29_466_665), ("depth", 29_465_513), ("multimodal", 44_188_649)],
+)
+def test_the_nets_have_the_number_of_weights_that_they_say(name: str, expected: int) -> None:
+    with torch.device("meta"):
+        assert sum(weight.numel() for weight in MAKERS[name]().parameters()) == expected
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 96), (64, 32)])
+def test_logits_are_a_map_a_class(net: nn.Module, name: str, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        assert net(*inputs_of(name, 1, size)).shape == (1, CLASSES, *size)
+
+
+@torch.no_grad()
+def test_logits_have_as_many_channels_as_there_are_classes() -> None:
+    assert FuseNet(5, 2).eval()(torch.randn(1, 2, *SIZE)).shape == (1, 5, *SIZE)
+
+
+@torch.no_grad()
+def test_masked_layers_give_the_deepest_maps(net: nn.Module, name: str, listen: Listen) -> None:
+    calls = {layer: listen(net, layer) for layer in LAYERS[name]}
+    net(*inputs_of(name))
+    height, width = SIZE
+    expected = {
+        "image.dropouts.4": (2, 512, height // 32, width // 32),
+        "decoder.stages.0": (2, 512, height // 16, width // 16),
+        "encoder.stages.4": (2, 512, height // 16, width // 16),
+    }
+    for layer, heard in calls.items():
+        assert [tuple(out.shape) for _, out in heard] == [expected[layer]]
+
+
+def test_the_teachers_can_be_cut_behind_their_masked_layers(net: nn.Module, name: str) -> None:
+    """What lies in front of a mask, most of the net, is the same for all specialists."""
+    shapes = {of: (channels, *SIZE) for of, channels in CHANNELS.items()}
+    samples, _ = make_samples(2, shapes, CLASSES, dense=SIZE)
+    cut = specialise(name, net, {layer: nn.Identity() for layer in LAYERS[name]}, samples)
+    assert all(isinstance(tail, fx.GraphModule) for tail in cut.tails.values())
+    for tail in cut.tails.values():
+        assert not any(
+            path.startswith(("encoder", "image", "depth")) for path, _ in tail.named_parameters()
+        )
+
+
+@torch.no_grad()
+def test_colour_becomes_the_mean_of_colour_and_depth_after_every_stage(
+    nets: dict[str, nn.Module], listen: Listen
+) -> None:
+    fusion = nets["multimodal"].eval()
+    colour = [listen(fusion, f"image.stages.{stage}") for stage in range(5)]
+    depth = [listen(fusion, f"depth.stages.{stage}") for stage in range(5)]
+    fused, alone = listen(fusion, "image.pool"), listen(fusion, "depth.pool")
+    image, far = inputs_of("multimodal")
+    fusion(image, far)
+    for stage in range(5):
+        (((seen,), of_colour),), (((felt,), of_depth),) = colour[stage], depth[stage]
+        assert torch.equal(seen, image)
+        assert torch.equal(felt, far)
+        assert torch.equal(fused[stage][0][0], (of_colour + of_depth) / 2)
+        assert torch.equal(alone[stage][0][0], of_depth)
+        assert not torch.equal(of_colour, of_depth)
+        image, far = fused[stage][1][0], alone[stage][1][0]
+
+
+@torch.no_grad()
+def test_fusing_a_map_with_itself_is_the_net_of_one_modality(nets: dict[str, nn.Module]) -> None:
+    """Three channels, each a third of the weights of the one, see what the one sees."""
+    alone = nets["depth"].eval()
+    state = {}
+    for key, value in alone.state_dict().items():
+        part, rest = key.split(".", 1)
+        for of in ("image", "depth") if part == "encoder" else ("decoder",):
+            state[f"{of}.{rest}"] = value
+    first = "image.stages.0.0.weight"
+    state[first] = state[first].repeat(1, 3, 1, 1) / 3
+    fusion = FusionFuseNet(CLASSES).eval()
+    fusion.load_state_dict(state)
+    (maps,) = inputs_of("depth")
+    expected = alone(maps)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(
+        fusion(maps.repeat(1, 3, 1, 1), maps), expected, rtol=1e-3, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_the_decoder_unpools_to_where_the_encoder_pooled_from(
+    net: nn.Module, name: str, listen: Listen
+) -> None:
+    pools = listen(net, "image.pool" if name == "multimodal" else "encoder.pool")
+    unpools = listen(net, "decoder.unpool")
+    net(*inputs_of(name))
+    assert len(pools) == len(unpools) == 5
+    for (_, (_, places)), ((_, used), _) in zip(pools, reversed(unpools), strict=True):
+        assert used is places
+
+
+@torch.no_grad()
+def test_dropout_follows_three_pools_and_stands_between_the_decoder_s_stages(
+    net: nn.Module, name: str, listen: Listen
+) -> None:
+    forgetting = [path for path, of in net.named_modules() if isinstance(of, nn.Dropout)]
+    sides = ["image", "depth"] if name == "multimodal" else ["encoder"]
+    expected = [f"{side}.dropouts.{stage}" for side in sides for stage in (2, 3, 4)]
+    assert forgetting == [*expected, "decoder.dropout"]
+    assert all(net.get_submodule(path).p == 0.4 for path in forgetting)
+    calls = {path: listen(net, path) for path in forgetting}
+    net(*inputs_of(name))
+    assert [len(heard) for heard in calls.values()] == [1] * len(expected) + [4]
+
+
+@torch.no_grad()
+def test_dropout_is_at_work_in_training_alone(net: nn.Module, name: str) -> None:
+    given = inputs_of(name)
+    assert torch.equal(net(*given), net(*given))
+    for of in net.modules():
+        of.training = isinstance(of, nn.Dropout)
+    assert not torch.equal(net(*given), net(*given))
+
+
+@torch.no_grad()
+def test_a_share_of_nothing_is_no_dropout(name: str) -> None:
+    net, given = MAKERS[name](dropout=0.0).train(), inputs_of(name)
+    assert torch.equal(net(*given), net(*given))
+
+
+@torch.no_grad()
+def test_a_sample_s_logits_do_not_hang_on_the_batch(net: nn.Module, name: str) -> None:
+    given = inputs_of(name, 3)
+    alone = torch.cat([net(*(of[i : i + 1] for of in given)) for i in range(3)])
+    torch.testing.assert_close(net(*given), alone, rtol=1e-3, atol=1e-5)
+
+
+def test_every_weight_and_every_input_reaches_the_logits(net: nn.Module, name: str) -> None:
+    given = [of.requires_grad_() for of in inputs_of(name)]
+    net(*given).square().sum().backward()
+    for which, weight in net.named_parameters():
+        assert weight.grad is not None, which
+        assert weight.grad.abs().sum() > 0, which
+        weight.grad = None
+    assert all((of.grad.flatten(1).abs().sum(dim=1) > 0).all() for of in given)

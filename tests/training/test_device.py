@@ -1,0 +1,243 @@
+"""The device, and what is set for it: precision, the layout of weights, who multiplies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mst_distill.parameters import Runtime
+from mst_distill.training.device import (
+    WIDE,
+    autocast,
+    place,
+    prepare,
+    resolve_device,
+    wide_products,
+)
+from toy_runs import make_run
+
+CPU = torch.device("cpu")
+ROUNDING = {"float32": "ieee", "bfloat16": "ieee", "tf32": "tf32"}
+
+
+def settings() -> tuple[Any, Any, Any]:
+    """Of products on CUDA, of convolutions there, and of oneDNN's products."""
+    backends: Any = torch.backends
+    return backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = [setting.fp32_precision for setting in settings()]
+    yield
+    for setting, precision in zip(settings(), before, strict=True):
+        setting.fp32_precision = precision
+
+
+@pytest.mark.parametrize("name", ["gpu0", "cuda:99", "", "cpuu"])
+def test_a_device_that_is_not_there_is_named_beside_one_that_is(name: str) -> None:
+    with pytest.raises(ValueError, match=f"runtime.device '{name}'.*'auto' or 'cpu'"):
+        resolve_device(name)
+
+
+def test_auto_takes_a_gpu_where_there_is_one() -> None:
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert resolve_device("auto").type == expected
+    assert resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)],
+)
+def test_autocast_sets_the_precision_asked_for(precision: str, expected: torch.dtype) -> None:
+    ones = torch.ones(2, 2)
+    with autocast(CPU, Runtime(precision=precision)):
+        assert (ones @ ones).dtype == expected
+    assert (ones @ ones).dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", ROUNDING)
+def test_products_on_cuda_round_as_the_precision_says(precision: str) -> None:
+    other = "ieee" if ROUNDING[precision] == "tf32" else "tf32"
+    on_cuda = settings()[:2]
+    for setting in on_cuda:
+        setting.fp32_precision = other
+    prepare(CPU, Runtime(device="cpu", precision=precision))
+    assert [setting.fp32_precision for setting in on_cuda] == [ROUNDING[precision]] * 2
+
+
+def test_a_run_s_device_is_prepared_when_it_is_first_asked_for() -> None:
+    run, _ = make_run(precision="tf32")
+    for setting in settings()[:2]:
+        setting.fp32_precision = "ieee"
+    assert run.device == CPU
+    assert [setting.fp32_precision for setting in settings()[:2]] == ["tf32"] * 2
+
+
+def multiply(*shape: int) -> tuple[Tensor, Tensor]:
+    """A product of numbers that bfloat16 does not have, and what it should be."""
+    torch.manual_seed(0)
+    one, other = torch.randn(2, *shape)
+    return one @ other, one.double() @ other.double()
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("shape", [(600, 600), (5, 120, 120)])
+def test_wide_products_are_those_of_float32(shape: tuple[int, ...]) -> None:
+    with wide_products(CPU, nn.Linear(600, 600)):
+        assert error(*multiply(*shape)) < 1e-6
+    found, expected = multiply(*shape)
+    assert error(found.bfloat16(), expected) > 1e-3
+
+
+@pytest.mark.parametrize("former", ["none", "ieee", "bf16"])
+def test_after_wide_products_the_setting_is_what_it_was(former: str) -> None:
+    setting = settings()[2]
+    setting.fp32_precision = former
+    with wide_products(CPU, nn.Linear(600, 600)):
+        pass
+    assert setting.fp32_precision == former
+
+
+def fail_inside() -> None:
+    with wide_products(CPU, nn.Linear(600, 600)):
+        raise KeyError("inside")
+
+
+def test_an_error_among_wide_products_leaves_the_setting_as_it_was() -> None:
+    settings()[2].fp32_precision = "ieee"
+    with pytest.raises(KeyError, match="inside"):
+        fail_inside()
+    assert settings()[2].fp32_precision == "ieee"
+
+
+def test_wide_products_may_stand_inside_one_another() -> None:
+    setting = settings()[2]
+    setting.fp32_precision = "ieee"
+    with wide_products(CPU, nn.Linear(600, 600)):
+        inside = setting.fp32_precision
+        with wide_products(CPU, nn.Linear(5, 5)):
+            assert setting.fp32_precision == inside
+        with wide_products(CPU, nn.Linear(600, 600)):
+            assert setting.fp32_precision == inside
+        assert setting.fp32_precision == inside
+    assert setting.fp32_precision == "ieee"
+
+
+@pytest.mark.parametrize(
+    ("device", "net", "wide"),
+    [
+        ("cpu", nn.Linear(512, WIDE // 512), True),
+        ("cpu", nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(1, WIDE)), True),
+        ("cpu", nn.Linear(512, WIDE // 512 - 1), False),
+        ("cpu", nn.Sequential(*(nn.Linear(300, 300) for _ in range(4))), False),
+        ("cpu", nn.Conv2d(256, 256, 3), False),
+        ("cpu", nn.BatchNorm1d(WIDE), False),
+        ("cpu", nn.Identity(), False),
+        ("cuda", nn.Linear(600, 600), False),
+    ],
+)
+def test_only_large_matrices_on_a_cpu_are_wide(device: str, net: nn.Module, wide: bool) -> None:
+    # Where oneDNN would round to bfloat16, no matrix is left to it.
+    rounds = _onednn_rounds()
+    settings()[2].fp32_precision = "ieee"
+    with wide_products(torch.device(device), net):
+        assert settings()[2].fp32_precision == ("bf16" if wide and not rounds else "ieee")
+
+
+def _onednn_rounds() -> bool:
+    settings()[2].fp32_precision = "bf16"
+    return error(*multiply(600, 600)) > 1e-4
+
+
+def net_of_maps() -> nn.Module:
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5))
+    return nn.Sequential(*layers)
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "maps": (partial(nn.Conv2d, 3, 8, 3), (2, 3, 9, 10)),
+    "maps, in groups": (partial(nn.Conv2d, 8, 8, 3, groups=8), (2, 8, 9, 10)),
+    "maps, the other way": (partial(nn.ConvTranspose2d, 4, 6, 3, stride=2), (2, 4, 5, 6)),
+    "maps, to logits": (net_of_maps, (3, 3, 4, 6)),
+    "vectors": (partial(nn.Linear, 7, 5), (2, 7)),
+    "sequences": (partial(nn.Conv1d, 3, 8, 3), (2, 3, 9)),
+    "volumes": (partial(nn.Conv3d, 3, 8, 3), (2, 3, 5, 6, 7)),
+}
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_net_says_the_same_where_it_is_placed(kind: str, training: bool) -> None:
+    torch.manual_seed(0)
+    make, shape = NETS[kind]
+    net = make().train(training)
+    x = torch.randn(shape)
+    found = []
+    for _ in range(2):
+        net.zero_grad()
+        output = net(x)
+        towards = torch.linspace(-1, 1, output.numel()).view(output.shape)
+        (output * towards).sum().backward()
+        found.append({"output": output, **{n: w.grad for n, w in net.named_parameters()}})
+        assert place(net, CPU) is net
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+def test_kernels_of_maps_lie_channels_last_and_nothing_else_is_touched() -> None:
+    torch.manual_seed(0)
+    net = nn.ModuleDict(
+        {
+            "vectors": nn.Linear(7, 5),
+            "sequences": nn.Conv1d(3, 8, 3),
+            "maps": nn.Conv2d(3, 8, 3),
+            "volumes": nn.Conv3d(3, 8, 3),
+        }
+    )
+    net.channels_last = True
+    before = {name: weight.clone() for name, weight in net.named_parameters()}
+    owners = {name: id(weight) for name, weight in net.named_parameters()}
+    place(net, CPU)
+    for name, weight in net.named_parameters():
+        assert torch.equal(weight, before[name])
+        assert id(weight) == owners[name]
+        assert weight.requires_grad
+        assert weight.is_contiguous() == (name != "maps.weight")
+    kernels = net["maps"].weight
+    assert kernels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_weight_that_two_layers_share_stays_shared() -> None:
+    one, other = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
+    other.weight = one.weight
+    place(nn.Sequential(one, other), CPU)
+    assert other.weight is one.weight
+
+
+def test_a_placed_net_keeps_what_is_frozen_frozen() -> None:
+    net = nn.Conv2d(3, 8, 3).requires_grad_(False)
+    assert not any(weight.requires_grad for weight in place(net, CPU).parameters())
+
+
+def test_a_net_that_does_not_say_so_keeps_its_layout_and_may_view_its_maps() -> None:
+    class Viewing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.maps = nn.Sequential(nn.Conv2d(1, 4, 1), nn.Conv2d(4, 8, 3, padding=1))
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return self.maps(maps).view(len(maps), -1)
+
+    net = Viewing()
+    place(net, CPU)
+    assert all(weight.is_contiguous() for weight in net.parameters())
+    assert net(torch.randn(2, 1, 4, 4)).shape == (2, 128)
