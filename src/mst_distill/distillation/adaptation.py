@@ -25,9 +25,9 @@ STUDENT = "student"
 class Adaptation(Task):
     """L_j = KD(specialist j <- student) for every mask j, each trained alone, no task loss.
 
-    The paper's stage of specialised teacher adaptation. The masks share no weight, so one backward
-    pass of the sum gives each the gradient of its own loss, and one Adam over all steps each as an
-    Adam of its own would.
+    The paper's stage of specialised teacher adaptation. The masks share no weight, so the gradient
+    of the sum is to each that of its own loss, and one Adam over all steps each as an Adam of its
+    own would.
 
     A batch carries, frozen, the student's logits and what each teacher's trunk gives.
 
