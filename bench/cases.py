@@ -34,7 +34,6 @@ class Case:
         teachers: Stage 1.
         masks: Stage 2.
         route: Stage 3.
-        about: What the data are.
     """
 
     run: Run
@@ -43,7 +42,6 @@ class Case:
     teachers: Teachers
     masks: Masks
     route: Route
-    about: str
 
 
 def digits(target: str, runtime: Runtime) -> Case:
@@ -58,7 +56,7 @@ def digits(target: str, runtime: Runtime) -> Case:
         samples.index, arrays, samples.labels, samples.classes, samples.ignored_label, ""
     )
     run = Run(samples, assign_splits(samples, "heldout", 0), target, 0, runtime)
-    return _case(run, conf, 64, f"{len(samples)} real pairs")
+    return _case(run, conf, 64)
 
 
 def avmnist(target: str, runtime: Runtime) -> Case:
@@ -69,7 +67,7 @@ def avmnist(target: str, runtime: Runtime) -> Case:
     plain = copy.deepcopy(conf["members"])
     plain["multimodal"]["type"] = "bench.nets.FusionCNN"
     plain["modalities"]["audio"]["type"] = "bench.nets.ThreeLayerCNN"
-    return _case(run, conf, 64, "384 + 128 random samples", plain)
+    return _case(run, conf, 64, plain)
 
 
 def nyudepthv2(target: str, runtime: Runtime) -> Case:
@@ -96,7 +94,7 @@ def nyudepthv2(target: str, runtime: Runtime) -> Case:
         },
     }
     conf = {**_parameters("avmnist"), "members": members}
-    return _case(run, conf, 6, "12 + 6 random maps of 64 x 96")
+    return _case(run, conf, 6)
 
 
 CASES: dict[str, Callable[[Runtime], Case]] = {
@@ -116,7 +114,6 @@ def _case(
     run: Run,
     conf: dict[str, Any],
     batch_size: int,
-    about: str,
     plain_members: dict[str, Any] | None = None,
 ) -> Case:
     def settings(block: str) -> dict[str, Any]:
@@ -129,7 +126,6 @@ def _case(
         Teachers.model_validate(settings("teachers")),
         Masks.model_validate(settings("masks")),
         Route.model_validate(settings("route")),
-        about,
     )
 
 

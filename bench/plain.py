@@ -21,16 +21,17 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from bench.cases import Case
 from mst_distill.distillation.adaptation import build_masks
 from mst_distill.distillation.masks import MapMask, VectorMask
-from mst_distill.distillation.members import build_members
+from mst_distill.distillation.members import build_members, forward
 from mst_distill.distillation.routing import build_router
-from mst_distill.parameters import MULTIMODAL, Training
+from mst_distill.parameters import Training
 from mst_distill.samples import Samples, rows_of
+from mst_distill.training.batches import Inputs
 from mst_distill.training.device import resolve_device
 from mst_distill.training.loop import Row
 from mst_distill.training.seeding import generator
 
 Nets = Mapping[str, nn.Module]
-Sample = tuple[dict[str, Tensor], Tensor]
+Sample = tuple[Inputs, Tensor]
 
 
 class SingleSamples(Dataset[Sample]):
@@ -93,7 +94,7 @@ def train_members(case: Case) -> Iterator[Row]:
         means = Means()
         _set_training(nets, True)
         for inputs, label in _batches(case, train):
-            logits = {name: _forward(net, name, inputs) for name, net in nets.items()}
+            logits = {name: forward(net, name, inputs) for name, net in nets.items()}
             loss = torch.zeros((), device=label.device)
             for name, of in logits.items():
                 term = _cross_entropy(case, of, label)
@@ -109,7 +110,7 @@ def train_members(case: Case) -> Iterator[Row]:
         with torch.no_grad():
             for inputs, label in _batches(case, valid):
                 for name, net in nets.items():
-                    of = _forward(net, name, inputs)
+                    of = forward(net, name, inputs)
                     means.add(f"valid_ce_{name}", _cross_entropy(case, of, label), len(label))
         yield means.row()
 
@@ -132,7 +133,7 @@ def train_masks(case: Case) -> Iterator[Row]:
         for inputs, label in _batches(case, train):
             student = nets[target](inputs[target]).detach()
             for name, mask in masks.items():
-                loss = _kd(_specialist(nets, {name: mask}, inputs), student, temperature)
+                loss = _kd(_specialist(nets, name, mask, inputs), student, temperature)
                 means.add(f"train_kd_{name}", loss, len(label))
                 optimisers[name].zero_grad()
                 loss.backward()
@@ -142,7 +143,7 @@ def train_masks(case: Case) -> Iterator[Row]:
             for inputs, label in _batches(case, valid):
                 student = nets[target](inputs[target])
                 for name, mask in masks.items():
-                    loss = _kd(_specialist(nets, {name: mask}, inputs), student, temperature)
+                    loss = _kd(_specialist(nets, name, mask, inputs), student, temperature)
                     means.add(f"valid_kd_{name}", loss, len(label))
         row = means.row()
         judged = sum(value for name, value in row.items() if name.startswith("valid_"))
@@ -171,7 +172,7 @@ def train_student(case: Case) -> Iterator[Row]:
         _set_training({"student": student, "router": router}, True)
         for inputs, label in _batches(case, train):
             specialists = torch.stack(
-                [_specialist(nets, {name: mask}, inputs) for name, mask in masks.items()], dim=1
+                [_specialist(nets, name, mask, inputs) for name, mask in masks.items()], dim=1
             ).detach()
             logits = student(inputs[target])
             weights = router(logits).softmax(dim=1)
@@ -236,13 +237,8 @@ def _nets(case: Case) -> Nets:
 
 
 def _masks(case: Case, nets: Nets) -> Nets:
-    return {
-        f"{teacher}/{layer}": mask.to(_device(case))
-        for teacher, member in case.members.teachers_of(case.run.target).items()
-        for layer, mask in build_masks(
-            case.run, teacher, nets[teacher], member.masked_layers, case.masks
-        ).items()
-    }
+    masks = build_masks(case.run, nets, case.members, case.masks)
+    return {name: mask.to(_device(case)) for name, mask in masks.items()}
 
 
 def _loaders(
@@ -267,13 +263,8 @@ def _set_training(nets: Nets, mode: bool) -> None:
         net.train(mode)
 
 
-def _forward(net: nn.Module, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
-    return net(**inputs) if name == MULTIMODAL else net(inputs[name])
-
-
-def _specialist(nets: Nets, masks: Nets, inputs: Mapping[str, Tensor]) -> Tensor:
+def _specialist(nets: Nets, name: str, mask: nn.Module, inputs: Inputs) -> Tensor:
     """The whole teacher, a mask on the output of its layer."""
-    ((name, mask),) = masks.items()
     teacher, layer = name.split("/")
     hook = (
         nets[teacher]
@@ -281,7 +272,7 @@ def _specialist(nets: Nets, masks: Nets, inputs: Mapping[str, Tensor]) -> Tensor
         .register_forward_hook(lambda _module, _inputs, output: _masked(mask, output))
     )
     try:
-        return _forward(nets[teacher], teacher, inputs)
+        return forward(nets[teacher], teacher, inputs)
     finally:
         hook.remove()
 

@@ -48,7 +48,6 @@ def toy_case(kind: str, frozen: str) -> Case:
         TEACHERS.model_copy(update=longer),
         MASKS.model_copy(update=longer),
         route(**longer),
-        "toys",
     )
 
 

@@ -31,12 +31,18 @@ def by_hand(mask: VectorMask, z: np.ndarray, heads: int) -> np.ndarray:
     return 1 / (1 + np.exp(-logit[..., 0]))
 
 
-@pytest.mark.parametrize(("width", "factor", "heads"), [(12, 2, 3), (20, 2, 3), (9, 1, 2)])
-def test_a_vector_mask_is_attention_over_the_feature_s_numbers(width, factor, heads):
+def random_mask(width: int, factor: int, heads: int) -> VectorMask:
+    """A vector mask in float64 none of whose weights is zero."""
     torch.manual_seed(0)
     mask = VectorMask(width, factor, heads).double()
     for weight in mask.parameters():
         nn.init.normal_(weight, std=0.3)
+    return mask
+
+
+@pytest.mark.parametrize(("width", "factor", "heads"), [(12, 2, 3), (20, 2, 3), (9, 1, 2)])
+def test_a_vector_mask_is_attention_over_the_feature_s_numbers(width, factor, heads):
+    mask = random_mask(width, factor, heads)
     z = torch.randn(4, width, dtype=torch.float64)
     assert mask.token == width // (factor * heads) * heads
     expected = by_hand(mask, z.numpy(), heads)
@@ -53,10 +59,7 @@ def step_by_step(mask: VectorMask, z: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(("width", "factor", "heads"), [(12, 2, 3), (9, 1, 2), (7, 1, 1)])
 def test_every_weight_of_a_mask_learns_as_if_its_layers_were_called_in_turn(width, factor, heads):
-    torch.manual_seed(0)
-    mask = VectorMask(width, factor, heads).double()
-    for weight in mask.parameters():
-        nn.init.normal_(weight, std=0.3)
+    mask = random_mask(width, factor, heads)
     z = torch.randn(4, width, dtype=torch.float64, requires_grad=True)
     found, expected = mask.weights(z), step_by_step(mask, z)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)

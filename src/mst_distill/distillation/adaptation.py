@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -103,13 +103,7 @@ def prepare_masks(
         Specialist name to its mask, and the stage that trains them.
     """
     run.place(student).eval()
-    masks = {
-        specialist_name(teacher, layer): mask
-        for teacher, member in members.teachers_of(run.target).items()
-        for layer, mask in build_masks(
-            run, teacher, run.place(teachers[teacher]), member.masked_layers, settings
-        ).items()
-    }
+    masks = build_masks(run, teachers, members, settings)
     panel = assemble_panel(run, teachers, masks, members)
     task = Adaptation(panel.teachers, masks, settings.temperature)
     frozen = {name: specialised.trunk for name, specialised in panel.teachers.items()}
@@ -139,16 +133,19 @@ def train_masks(
 
 
 def build_masks(
-    run: Run, teacher: str, net: nn.Module, layers: Sequence[str], settings: Masks
+    run: Run, teachers: Mapping[str, nn.Module], members: Members, settings: Masks
 ) -> dict[str, nn.Module]:
-    """New masks for a teacher's layers; the shapes are found by a dry forward pass.
+    """New masks by specialist name; the shapes are found by a dry forward pass of each teacher.
 
     Raises:
         ValueError: A layer does not exist or is too narrow; the message names teacher and layer.
     """
     masks: dict[str, nn.Module] = {}
-    for layer, shape in feature_shapes(teacher, net, layers, run.samples).items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(run.seed, "mask", teacher, layer))
-            masks[layer] = build_mask(teacher, layer, shape, settings)
+    for teacher, member in members.teachers_of(run.target).items():
+        shapes = feature_shapes(teacher, teachers[teacher], member.masked_layers, run.samples)
+        for layer, shape in shapes.items():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive_seed(run.seed, "mask", teacher, layer))
+                mask = build_mask(teacher, layer, shape, settings)
+            masks[specialist_name(teacher, layer)] = mask
     return masks

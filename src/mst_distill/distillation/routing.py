@@ -110,7 +110,7 @@ class Routing(Task):
             "kd": sum(kd[1:], kd[0]) / len(kd),
             "balance": self._balance(preference),
         }
-        self._note(chosen.detach(), batch.label)
+        self._note(chosen, batch.label)
         weights = self.weights
         loss = (
             weights.task * terms["ce"]

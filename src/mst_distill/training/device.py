@@ -48,18 +48,23 @@ def prepare(device: torch.device, runtime: Runtime) -> None:
         keep_freed_memory()
 
 
-@contextlib.contextmanager
-def wide_products(device: torch.device, net: nn.Module) -> Iterator[None]:
+def wide_products(device: torch.device, net: nn.Module) -> contextlib.AbstractContextManager[None]:
     """On a CPU let oneDNN multiply float32 matrices inside, if `net` has a large one.
 
     On AMD's processors MKL, which PyTorch prefers, takes twice as long for large matrices; for
     small ones oneDNN's calls cost more than they save.
     """
-    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = settings.fp32_precision
     wide = any(weight.dim() == 2 and weight.numel() >= WIDE for weight in net.parameters())
     if wide and device.type == "cpu" and _onednn_is_exact():
-        settings.fp32_precision = "bf16"
+        return _onednn()
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _onednn() -> Iterator[None]:
+    """Inside, oneDNN multiplies float32 matrices, which PyTorch lets it do if it may round them."""
+    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before, settings.fp32_precision = settings.fp32_precision, "bf16"
     try:
         yield
     finally:
@@ -70,15 +75,12 @@ def wide_products(device: torch.device, net: nn.Module) -> Iterator[None]:
 def _onednn_is_exact() -> bool:
     """Whether oneDNN multiplies in float32 here though it may round to bfloat16.
 
-    PyTorch gives it float32 matrices only where it may round, which it does on processors with
-    tiles for bfloat16 and on no others: so it is tried with a number that bfloat16 does not have.
+    It rounds on processors with tiles for bfloat16 and on no others: so it is tried with a number
+    that bfloat16 does not have.
     """
-    settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, settings.fp32_precision = settings.fp32_precision, "bf16"
     number = torch.full((64, 64), 1 + 2**-20)
-    exact = torch.equal(number @ torch.eye(64), number)
-    settings.fp32_precision = before
-    return exact
+    with _onednn():
+        return torch.equal(number @ torch.eye(64), number)
 
 
 def place(net: nn.Module, device: torch.device) -> nn.Module:
