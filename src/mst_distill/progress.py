@@ -11,8 +11,12 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def progress(steps: Iterable[T], title: str, unit: str, total: int | None = None) -> tqdm[T]:
+def progress(
+    steps: Iterable[T], title: str, unit: str, total: int | None = None, done: int = 0
+) -> tqdm[T]:
     """A bar over `steps`, or over `total` to be moved by hand where there are none.
+
+    Of the total, `done` was done before; the time left is reckoned without it.
 
     A terminal sees it move; a log file gets a line now and then.
     """
@@ -22,6 +26,7 @@ def progress(steps: Iterable[T], title: str, unit: str, total: int | None = None
         desc=title,
         unit=unit,
         total=total,
+        initial=done,
         mininterval=0.1 if live else 15.0,
         dynamic_ncols=live,
         leave=True,

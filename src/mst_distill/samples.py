@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ class Samples:
         classes: Class names, in the order of the logits.
         ignored_label: The class that is no target (dense tasks), or None.
         digest: SHA-256 over the index and all arrays: equal data, equal digest, on any machine.
+        notes: The columns of `index` that say how a sample was read: durations, repairs.
+        omitted: Samples that are not here because they are incomplete or damaged: id to reason.
     """
 
     index: pd.DataFrame
@@ -32,6 +35,8 @@ class Samples:
     classes: tuple[str, ...]
     ignored_label: int | None
     digest: str
+    notes: tuple[str, ...] = ()
+    omitted: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
-from mst_distill.benchmarks.source import SampleSource, check_index
+from mst_distill.benchmarks.source import (
+    DamagedSampleError,
+    SampleSource,
+    check_index,
+    refuse_too_many,
+)
+from mst_distill.growing_array import GrowingArray
 from mst_distill.progress import progress
 from mst_distill.samples import Samples
 
 SLICE_BYTES = 64 * 2**20
-"""About how much is read, checked and written at a time."""
+"""About how much is read, checked and written at a time,"""
+
+SLICE_SAMPLES = 256
+"""and how many samples at most: what is small may still take long to prepare."""
 
 log = logging.getLogger(__name__)
 
 
 def write_store(source: SampleSource, folder: Path) -> None:
-    """Build a store slice by slice, so that it may be larger than memory.
+    """Build a store slice by slice: it may be larger than memory, and goes on after a stop.
 
     A store of the same source that is there already stays as it is. A new one replaces an old one
-    only once it is whole.
+    only once it is whole. Who comes while another process builds it waits.
 
     Args:
         source: The samples.
@@ -36,34 +47,29 @@ def write_store(source: SampleSource, folder: Path) -> None:
 
     Raises:
         ValueError: There are no samples, the index lacks a column, an id appears twice, a label is
-            no class, a shape or type differs from the first sample's, or a number is not finite;
-            the message names id and modality.
+            no class, a shape or type differs from the first sample's, a number is not finite, or
+            more samples are damaged than the source tolerates; the message names id and modality.
     """
-    fingerprint = source.fingerprint()
-    if _fingerprint_of(folder) == fingerprint:
-        log.info("The samples in %s are those asked for: kept", folder)
-        return
     check_index(source)
+    fingerprint = source.fingerprint()
+    partial = folder.with_name(f".{folder.name}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of its own: several runs may come to want the same store at the same time.
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    _clear_leftovers(folder)
-    partial.mkdir()
-    try:
-        digest, names = _write_arrays(source, partial)
-        source.index.to_parquet(partial / "index.parquet")
-        card = {
-            "source": fingerprint,
-            "digest": digest,
-            "arrays": names,
-            "classes": list(source.classes),
-            "ignored_label": source.ignored_label,
-        }
-        (partial / "store.json").write_text(json.dumps(card, indent=2) + "\n")
-        if _fingerprint_of(folder) != fingerprint:
+    with _locked(folder.parent):
+        if _fingerprint_of(folder / "store.json") == fingerprint:
+            log.info("The samples in %s are those asked for: kept", folder)
+        else:
+            if _fingerprint_of(partial / "source.json") != fingerprint:
+                shutil.rmtree(partial, ignore_errors=True)
+                (partial / "store").mkdir(parents=True)
+                (partial / "fit").mkdir()
+                (partial / "source.json").write_text(json.dumps({"source": fingerprint}))
+            try:
+                _build(source, partial)
+            except (ValueError, TypeError):  # the data is at fault, and going on would not mend it
+                shutil.rmtree(partial)
+                raise
             shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-    finally:
+            (partial / "store").rename(folder)
         shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -79,22 +85,202 @@ def open_store(folder: Path) -> Samples:
     card = json.loads(card_path.read_text())
     index = pd.read_parquet(folder / "index.parquet")
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in card["arrays"]}
-    labels = arrays.pop("label", index["label"].to_numpy())
-    classes = tuple(card["classes"])
-    return Samples(index, arrays, labels, classes, card["ignored_label"], card["digest"])
+    return Samples(
+        index=index,
+        labels=arrays.pop("label", index["label"].to_numpy()),
+        modalities=arrays,
+        classes=tuple(card["classes"]),
+        ignored_label=card["ignored_label"],
+        digest=card["digest"],
+        notes=tuple(card["notes"]),
+        omitted=card["omitted"],
+    )
 
 
-def _clear_leftovers(folder: Path) -> None:
-    """Remove what runs that were killed had built of this store."""
-    for partial in folder.parent.glob(f".{folder.name}.[0-9]*"):
-        pid = int(partial.suffix[1:])
-        if pid == os.getpid() or not psutil.pid_exists(pid):
-            shutil.rmtree(partial)
+@dataclass
+class _Journal:
+    """What of a source is written so far, a line a slice: a stop costs the slice in flight."""
+
+    path: Path
+    arrays: list[str] = field(default_factory=list)
+    rows: int = 0
+    omitted: dict[str, str] = field(default_factory=dict)
+    notes: list[pd.DataFrame] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path) -> _Journal:
+        journal = cls(path)
+        if path.is_file():
+            whole, _, _torn = path.read_text().rpartition("\n")
+            path.write_text(f"{whole}\n" if whole else "")
+            for line in whole.splitlines():
+                journal._take(**json.loads(line))
+            log.info("%d samples are there: going on behind them", journal.rows)
+        return journal
+
+    @property
+    def kept(self) -> int:
+        return self.rows - len(self.omitted)
+
+    def add(
+        self, arrays: list[str], rows: int, omitted: dict[str, str], notes: dict[str, list[float]]
+    ) -> None:
+        """Note that the next `rows` rows of the index are on disk, but for the `omitted` ones."""
+        with self.path.open("a") as file:
+            json.dump({"arrays": arrays, "rows": rows, "omitted": omitted, "notes": notes}, file)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(arrays, rows, omitted, notes)
+
+    def _take(
+        self, arrays: list[str], rows: int, omitted: dict[str, str], notes: dict[str, list[float]]
+    ) -> None:
+        self.arrays = arrays or self.arrays
+        self.rows += rows
+        self.omitted |= omitted
+        self.notes.append(pd.DataFrame(notes))
 
 
-def _fingerprint_of(folder: Path) -> str | None:
-    card = folder / "store.json"
-    return json.loads(card.read_text())["source"] if card.is_file() else None
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time build in `folder`; the system unlocks it when a process dies."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("Another process builds samples in %s: waiting for it", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _fingerprint_of(card: Path) -> str | None:
+    try:
+        return json.loads(card.read_text())["source"]
+    except (FileNotFoundError, json.JSONDecodeError):  # none, or one that a stop left torn
+        return None
+
+
+def _build(source: SampleSource, partial: Path) -> None:
+    """Fill ``partial/store``, or what of it is not there yet."""
+    store = partial / "store"
+    source.fit(partial / "fit")
+    journal = _write_slices(source, store, _Journal.open(partial / "slices.jsonl"))
+    index = source.index[~source.index["id"].isin(list(journal.omitted))].reset_index(drop=True)
+    if index.empty:
+        raise ValueError(f"no sample of {type(source).__name__} can be read: {journal.omitted}")
+    notes = pd.concat(journal.notes, ignore_index=True)
+    index = pd.concat([index, notes], axis=1)
+    index.to_parquet(store / "index.parquet")
+    card = {
+        "source": source.fingerprint(),
+        "digest": _digest(source, index, journal.arrays, store),
+        "arrays": journal.arrays,
+        "classes": list(source.classes),
+        "ignored_label": source.ignored_label,
+        "notes": list(notes),
+        "omitted": {**source.omitted, **journal.omitted},
+    }
+    (store / "store.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _digest(source: SampleSource, index: pd.DataFrame, arrays: list[str], store: Path) -> str:
+    """SHA-256 over index, classes and arrays."""
+    sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
+    sha.update(json.dumps([list(source.classes), source.ignored_label, arrays]).encode())
+    for name in arrays:
+        with (store / f"{name}.npy").open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()
+
+
+def _write_slices(source: SampleSource, store: Path, journal: _Journal) -> _Journal:
+    """Append to every modality's array what the journal does not have yet."""
+    index = source.index
+    arrays = {
+        name: GrowingArray.reopen(store / f"{name}.npy", journal.kept) for name in journal.arrays
+    }
+    title = f"samples of {type(source).__name__}"
+    with progress(range(0), title, "sample", total=len(index), done=journal.rows) as bar:
+        while journal.rows < len(index):
+            asked = index.iloc[journal.rows : journal.rows + _slice_length(arrays)]
+            part, read, omitted = _read(source, asked)
+            lost = {**source.omitted, **journal.omitted, **omitted}
+            refuse_too_many(lost, len(index) + len(source.omitted), source.tolerated_share)
+            notes = {name: read.pop(name) for name in source.notes if name in read}
+            if read and not arrays:
+                if "label" not in read:
+                    _check_labels(index["label"].to_numpy(), source, index)
+                arrays = {
+                    name: GrowingArray(store / f"{name}.npy", array.dtype, array.shape[1:])
+                    for name, array in read.items()
+                }
+            if read:
+                _append(arrays, read, part, source)
+            journal.add(
+                list(read), len(asked), omitted, {name: v.tolist() for name, v in notes.items()}
+            )
+            bar.update(len(asked))
+    for array in arrays.values():
+        array.close()
+    return journal
+
+
+def _slice_length(arrays: dict[str, GrowingArray]) -> int:
+    """Samples in the next slice: one, as long as nobody knows how large they are."""
+    if not arrays:
+        return 1
+    sample_bytes = sum(array.row_bytes for array in arrays.values())
+    return max(1, min(SLICE_SAMPLES, SLICE_BYTES // max(sample_bytes, 1)))
+
+
+def _read(
+    source: SampleSource, part: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, str]]:
+    """Read some samples: those that can be read, what they hold, and why the others cannot.
+
+    Whatever precision they come in, floats are kept as float32.
+    """
+    omitted: dict[str, str] = {}
+    while len(part):
+        try:
+            read = source.read(part)
+        except DamagedSampleError as damaged:
+            if damaged.sample not in set(part["id"]):
+                raise ValueError(
+                    f"{type(source).__name__} was not asked for: {damaged}"
+                ) from damaged
+            omitted[damaged.sample] = damaged.reason
+            log.warning("%s", damaged)
+            part = part[part["id"] != damaged.sample]
+        else:
+            floats = {n for n, array in read.items() if np.issubdtype(array.dtype, np.floating)}
+            read |= {name: read[name].astype(np.float32) for name in floats}
+            return part, read, omitted
+    return part, {}, omitted
+
+
+def _append(
+    arrays: dict[str, GrowingArray],
+    read: dict[str, np.ndarray],
+    part: pd.DataFrame,
+    source: SampleSource,
+) -> None:
+    """Check a slice, and write it."""
+    if list(read) != list(arrays):
+        raise ValueError(
+            f"the sample {part['id'].iloc[0]!r} has the modalities {list(read)}, the first one "
+            f"{list(arrays)}"
+        )
+    for name, array in read.items():
+        _check_slice(name, array, arrays[name], part)
+    if "label" in read:
+        _check_labels(read["label"], source, part)
+    for name, array in read.items():
+        arrays[name].append(array)
 
 
 def _check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
@@ -114,68 +300,16 @@ def _check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) 
         )
 
 
-def _write_arrays(source: SampleSource, folder: Path) -> tuple[str, list[str]]:
-    """Write every modality; return the SHA-256 over index and arrays, and the arrays' names."""
-    index = source.index
-    sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
-    sha.update(json.dumps([list(source.classes), source.ignored_label]).encode())
-    first = _read(source, index.iloc[:1])
-    maps = {
-        name: np.lib.format.open_memmap(
-            folder / f"{name}.npy", "w+", array.dtype, (len(index), *array.shape[1:])
-        )
-        for name, array in first.items()
-    }
-    if "label" not in maps:
-        _check_labels(index["label"].to_numpy(), source, index)
-    sha.update(json.dumps([[name, str(array.dtype)] for name, array in maps.items()]).encode())
-    shas = {name: hashlib.sha256() for name in maps}
-    slices = list(_slices(len(index), sum(array.nbytes for array in first.values())))
-    for rows in progress(slices, f"samples of {type(source).__name__}", "slice"):
-        part = index.iloc[rows]
-        arrays = _read(source, part)
-        if list(arrays) != list(maps):
-            raise ValueError(
-                f"the sample {part['id'].iloc[0]!r} has the modalities {list(arrays)}, the first "
-                f"one {list(maps)}"
-            )
-        for name, array in arrays.items():
-            _check_slice(name, array, maps[name], part)
-            maps[name][rows] = array
-            shas[name].update(np.ascontiguousarray(array).tobytes())
-        if "label" in arrays:
-            _check_labels(arrays["label"], source, part)
-    for name, array in maps.items():
-        array.flush()
-        sha.update(shas[name].digest())
-    return sha.hexdigest(), list(maps)
-
-
-def _read(source: SampleSource, part: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Read some samples; whatever precision they come in, floats are kept as float32."""
-    return {
-        name: array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
-        for name, array in source.read(part).items()
-    }
-
-
-def _slices(count: int, sample_bytes: int) -> Iterator[slice]:
-    step = max(1, SLICE_BYTES // max(sample_bytes, 1))
-    for start in range(0, count, step):
-        yield slice(start, min(start + step, count))
-
-
-def _check_slice(name: str, array: np.ndarray, wanted: np.ndarray, part: pd.DataFrame) -> None:
-    if array.shape != (len(part), *wanted.shape[1:]):
+def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.DataFrame) -> None:
+    """Refuse a slice of a modality that is not like the first sample, or not finite."""
+    which = f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r}"
+    if array.shape != (len(part), *wanted.shape):
         raise ValueError(
-            f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r} "
-            f"has shape {array.shape}; {(len(part), *wanted.shape[1:])} would fit the first sample"
+            f"{which} has shape {array.shape}; {(len(part), *wanted.shape)} would fit the first "
+            f"sample"
         )
     if array.dtype != wanted.dtype:
-        raise ValueError(
-            f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r} "
-            f"is {array.dtype}; the first sample's is {wanted.dtype}"
-        )
+        raise ValueError(f"{which} is {array.dtype}; the first sample's is {wanted.dtype}")
     if np.issubdtype(array.dtype, np.floating):
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
         if not finite.all():

@@ -25,9 +25,10 @@ def container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def limit(container: Path, largest: str, current: str) -> None:
+def limit(container: Path, largest: str, current: str, cached: int = 0) -> None:
     (container / "memory.max").write_text(f"{largest}\n")
     (container / "memory.current").write_text(f"{current}\n")
+    (container / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
 
 
 def test_half_of_the_free_memory_may_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +56,22 @@ def test_a_container_that_is_full_holds_nothing_more(container: Path) -> None:
     assert not fits(1, CPU)
     limit(container, "1000", "1200")
     assert not fits(1, CPU)
+
+
+def test_files_that_were_read_take_no_room_in_a_container(container: Path) -> None:
+    limit(container, "1500", "900", cached=400)
+    assert fits(500, CPU)
+    assert not fits(501, CPU)
+
+
+def test_a_container_of_the_older_kind_has_its_limit_elsewhere(container: Path) -> None:
+    older = container / "memory"
+    older.mkdir()
+    (older / "memory.limit_in_bytes").write_text("1500\n")
+    (older / "memory.usage_in_bytes").write_text("900\n")
+    (older / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 400\n")
+    assert fits(500, CPU)
+    assert not fits(501, CPU)
 
 
 def test_a_container_without_a_limit_is_as_large_as_the_machine(container: Path) -> None:

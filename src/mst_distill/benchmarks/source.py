@@ -24,6 +24,20 @@ NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
 """What tables of the report call something else than a class."""
 
 
+class DamagedSampleError(ValueError):
+    """One sample cannot be read; the others can.
+
+    Args:
+        sample: Its id.
+        reason: The file, and what is wrong with it.
+    """
+
+    def __init__(self, sample: str, reason: str) -> None:
+        super().__init__(f"sample {sample!r}: {reason}")
+        self.sample = sample
+        self.reason = reason
+
+
 class SampleSource(ABC):
     """Raw files of one benchmark, seen as samples.
 
@@ -35,18 +49,38 @@ class SampleSource(ABC):
     Attributes:
         classes: Class names, in the order of the labels.
         ignored_label: The label that is no target (dense tasks), or None.
-        index: One row a sample: ``id``, ``group``, ``split`` (leak-free), ``label``, and whatever
-            else `read` needs to find the sample.
+        notes: Names of what `read` says of a sample beside its modalities: durations, repairs.
+        index: One row a sample: ``id``, ``group``, ``split`` (leak-free), ``label``, if the report
+            shall count it ``source`` (an actor, an event, a kind of scene), and whatever else
+            `read` needs to find the sample.
         files: The raw files that were opened.
+        omitted: Samples that are known to be incomplete without reading them: id to reason. They
+            are not in `index`.
+        tolerated_share: How much of all samples may be left out, in [0, 1), because they are
+            incomplete or `read` finds them damaged.
         opened_with: Class, protocol and arguments, noted by whoever opened the source; with the
             files and the index they tell one store from another.
     """
 
     classes: Sequence[str]
     ignored_label: ClassVar[int | None] = None
+    notes: ClassVar[Sequence[str]] = ()
     index: pd.DataFrame
     files: Sequence[Path]
+    omitted: Mapping[str, str] = MappingProxyType({})
+    tolerated_share: float = 0.0
     opened_with: Mapping[str, Any] = MappingProxyType({})
+
+    def fit(self, folder: Path) -> None:
+        """Fit what `read` needs and only a pass over the raw files can tell; nothing by default.
+
+        Called before the first `read`, when `index` has the rows that are wanted and no others.
+
+        Args:
+            folder: What is written here is there again when the store's building goes on after a
+                stop.
+        """
+        return
 
     @abstractmethod
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -56,7 +90,12 @@ class SampleSource(ABC):
             part: n rows of `index`.
 
         Returns:
-            Modality name to ``(n, *shape)`` float32; a dense task adds ``label``, ``(n, H, W)``.
+            Modality name to ``(n, *shape)`` float32; a dense task adds ``label``, ``(n, H, W)``,
+            and every name in `notes` is there with ``(n,)`` numbers.
+
+        Raises:
+            DamagedSampleError: One of them cannot be read; it is left out, and the rest asked for
+                again.
         """
 
     def fingerprint(self) -> str:
@@ -92,8 +131,23 @@ def check_index(source: SampleSource) -> None:
         if index[column].isna().any():
             row = int(index[column].isna().argmax())
             raise ValueError(f"row {row} of the index of {type(source).__name__} has no {column!r}")
+    refuse_too_many(source.omitted, len(index) + len(source.omitted), source.tolerated_share)
     if index.empty:
         raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
         raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
+
+
+def refuse_too_many(omitted: Mapping[str, str], total: int, tolerated_share: float) -> None:
+    """Refuse to go on when more than a share of all samples would be left out.
+
+    Raises:
+        ValueError: It is more; the message names how many, and the first with its reason.
+    """
+    if len(omitted) > tolerated_share * total:
+        sample, reason = next(iter(omitted.items()))
+        raise ValueError(
+            f"{len(omitted)} of {total} samples cannot be used, and at most {tolerated_share:.1%} "
+            f"may be left out (tolerated_share); the first is {sample!r}: {reason}"
+        )

@@ -12,6 +12,13 @@ import torch
 CGROUP = Path("/sys/fs/cgroup")
 """Where a container's own limit stands."""
 
+_V1 = "memory/memory"
+_ACCOUNTS = (
+    ("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    (f"{_V1}.limit_in_bytes", f"{_V1}.usage_in_bytes", f"{_V1}.stat", "total_inactive_file"),
+)
+"""Limit, use, and what of it could be dropped, as versions 2 and 1 of cgroups tell them."""
+
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
@@ -26,11 +33,15 @@ def fits(size: int, device: torch.device) -> bool:
 
 
 def _left_in_container() -> int:
-    try:
-        limit = int((CGROUP / "memory.max").read_text())
-        return limit - int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # no container, or one without a limit, which says "max"
-        return sys.maxsize
+    for limit, used, stat, cached in _ACCOUNTS:
+        try:
+            left = int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text())
+            details = dict(line.split() for line in (CGROUP / stat).read_text().splitlines())
+        except (OSError, ValueError):  # no container, or one without a limit, which says "max"
+            continue
+        # Pages of files that were read are dropped when room is wanted.
+        return left + int(details[cached])
+    return sys.maxsize
 
 
 def keep_freed_memory() -> None:
