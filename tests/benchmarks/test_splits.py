@@ -11,6 +11,7 @@ import pytest
 from mst_distill.benchmarks.splits import (
     assign_splits,
     check_splits,
+    deal_groups,
     stratified_limit,
     stratified_split,
 )
@@ -68,6 +69,42 @@ def test_the_generator_decides_who_goes_where() -> None:
     one, same, other = (stratified_split(labels, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert (one == same).all()
     assert (one != other).any()
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(3, (1, 1, 1)), (4, (2, 1, 1)), (6, (4, 1, 1)), (24, (14, 5, 5)), (250, (150, 50, 50))],
+)
+def test_groups_are_dealt_60_20_20_and_at_least_one_to_each_split(
+    count: int, expected: tuple[int, int, int]
+) -> None:
+    for kinds in (None, np.arange(count) % 2, np.zeros(count)):
+        dealt = deal_groups(count, "actors", np.random.default_rng(0), kinds)
+        assert tuple((dealt == name).sum() for name in SPLITS) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_split_gets_its_share_of_every_kind(seed: int) -> None:
+    for kinds in (np.arange(24) % 2, np.arange(24) < 8, np.arange(24) % 3):
+        dealt = deal_groups(24, "actors", np.random.default_rng(seed), kinds)
+        for name in SPLITS:
+            for kind in np.unique(kinds):
+                fair = (dealt == name).sum() * (kinds == kind).mean()
+                assert abs(((dealt == name) & (kinds == kind)).sum() - fair) <= 1
+
+
+def test_the_generator_decides_to_whom_a_group_is_dealt() -> None:
+    for kinds in (None, np.arange(24) % 2):
+        one, same, other = (
+            deal_groups(24, "actors", np.random.default_rng(seed), kinds) for seed in (0, 0, 1)
+        )
+        assert (one == same).all()
+        assert (one != other).any()
+
+
+def test_fewer_groups_than_splits_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 speakers: at least 3 are needed"):
+        deal_groups(2, "speakers", np.random.default_rng(0))
 
 
 def test_rows_of_a_split_are_ascending_and_leave_none_out() -> None:

@@ -15,7 +15,7 @@ from mst_distill.benchmarks.avmnist_files import (
     read_recordings,
 )
 from mst_distill.benchmarks.source import Protocol, SampleSource
-from mst_distill.benchmarks.splits import SHARES
+from mst_distill.benchmarks.splits import SHARES, deal_groups
 from mst_distill.benchmarks.weakening import scale_to_unit, weaken
 from mst_distill.samples import SPLITS
 
@@ -34,9 +34,9 @@ class AVMNIST(SampleSource):
 
     The leak-free split keeps MNIST's own test set and takes a fifth of every digit's training
     images for validation; speakers and noise clips are dealt 60 / 20 / 20, at least one to each
-    split, and drawn with replacement within the split. `index` says who with whom: ``group`` is
-    the speaker; ``image``, ``recording`` and ``noise`` are rows, images and files in order, and
-    ``offset`` is the sample at which the noise starts.
+    split, and drawn with replacement within the split. `index` says who with whom: ``group``
+    and ``source`` are the speaker; ``image``, ``recording`` and ``noise`` are rows, images and
+    files in order, and ``offset`` is the sample at which the noise starts.
 
     Args:
         protocol: ``heldout`` fits the projection on train alone, ``random`` on all.
@@ -173,9 +173,11 @@ def _pair(
     labels = written.labels
     split = _hold_out_valid(labels, written.train_count, SHARES["valid"], rng)
     speakers = np.unique(spoken.speakers)
-    split_of = dict(zip(speakers, _deal(len(speakers), "speakers in `speech`", rng), strict=True))
+    split_of = dict(
+        zip(speakers, deal_groups(len(speakers), "speakers in `speech`", rng), strict=True)
+    )
     recording_split = np.array([split_of[speaker] for speaker in spoken.speakers])
-    clip_split = _deal(len(offsets), "clips in `noise`", rng)
+    clip_split = deal_groups(len(offsets), "clips in `noise`", rng)
     recording = np.empty(len(labels), np.int64)
     noise = np.empty(len(labels), np.int64)
     for name in SPLITS:
@@ -197,6 +199,7 @@ def _pair(
             "group": spoken.speakers[recording],
             "split": split,
             "label": labels,
+            "source": spoken.speakers[recording],
             "image": np.arange(len(labels)),
             "recording": recording,
             "noise": noise,
@@ -214,14 +217,6 @@ def _hold_out_valid(
         rows = rng.permutation(np.flatnonzero(labels[:train_count] == digit))
         split[rows[: round(share * len(rows))]] = "valid"
     return split
-
-
-def _deal(count: int, what: str, rng: np.random.Generator) -> np.ndarray:
-    """Split names for `count` speakers or clips, at random, at least one of each."""
-    if count < len(SPLITS):
-        raise ValueError(f"{count} {what}: at least {len(SPLITS)} are needed, one for each split")
-    valid, test = (max(1, round(SHARES[name] * count)) for name in ("valid", "test"))
-    return rng.permutation(np.repeat(np.array(SPLITS), [count - valid - test, valid, test]))
 
 
 def _log_power(waves: np.ndarray, size: int) -> np.ndarray:

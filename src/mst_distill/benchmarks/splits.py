@@ -30,6 +30,35 @@ def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return split
 
 
+def deal_groups(
+    count: int, what: str, rng: np.random.Generator, kinds: np.ndarray | None = None
+) -> np.ndarray:
+    """Deal groups (speakers, clips, actors) into splits, 60 / 20 / 20, at least one to each.
+
+    Args:
+        count: How many groups there are.
+        what: What they are, for the error.
+        rng: Decides who goes where.
+        kinds: ``(count,)``, a kind each (the speaker's sex): every split gets of each kind its
+            share, as nearly as whole groups allow. None: at random throughout.
+
+    Returns:
+        ``(count,)`` split names.
+
+    Raises:
+        ValueError: There are fewer groups than splits.
+    """
+    if count < len(SPLITS):
+        raise ValueError(f"{count} {what}: at least {len(SPLITS)} are needed, one for each split")
+    valid, test = (max(1, round(SHARES[name] * count)) for name in ("valid", "test"))
+    dealt = np.repeat(np.array(SPLITS), [count - valid - test, valid, test])
+    if kinds is None:
+        return rng.permutation(dealt)
+    split = np.empty_like(dealt)
+    split[_alternate(kinds, rng)] = dealt
+    return split
+
+
 def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
     """Give every sample its split for this run.
 
@@ -109,3 +138,12 @@ def _deal(count: int) -> np.ndarray:
     """Split names for `count` samples in a row, in the shares of `SHARES`."""
     ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
     return np.repeat(np.array(SPLITS, dtype=object), np.diff(ends, prepend=0))
+
+
+def _alternate(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An order of the groups in which the kinds take turns, at random within a kind."""
+    turn = np.empty(len(kinds))
+    for kind in np.unique(kinds):
+        members = rng.permutation(np.flatnonzero(kinds == kind))
+        turn[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((kinds, turn))

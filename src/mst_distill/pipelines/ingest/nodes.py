@@ -6,13 +6,15 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 import pandas as pd
+from matplotlib.figure import Figure
 
+from mst_distill.benchmarks.census import count_classes, describe
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index
 from mst_distill.benchmarks.splits import assign_splits as split_index
 from mst_distill.benchmarks.splits import stratified_limit
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
-from mst_distill.samples import SPLITS, Samples
+from mst_distill.samples import Samples
 
 
 def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> SampleSource:
@@ -38,8 +40,9 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
     check_index(source)  # all of it, whatever the limit leaves
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
-    if isinstance(limit, int):
+    if isinstance(limit, int) and limit < len(source.index):
         source.index = stratified_limit(source.index, limit)
+        source.omitted = {}  # of the samples that are wanted now none is
     return source
 
 
@@ -48,9 +51,15 @@ def assign_splits(samples: Samples, protocol: Protocol, seed: int) -> pd.DataFra
     return split_index(samples.index, protocol, seed)
 
 
-def summarise_samples(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
-    """Count what was read: a row a class and one for all, a column a split."""
-    names = pd.Series(["(dense)", *samples.classes]).reindex(splits["label"] + 1).to_numpy()
-    counts = pd.crosstab(names, splits["split"]).reindex(columns=list(SPLITS), fill_value=0)
-    counts.loc["all"] = counts.sum()
-    return counts.assign(all=counts.sum(axis=1)).rename_axis("class").reset_index()
+def summarise_samples(
+    samples: Samples, splits: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Say what was read: a table of classes and splits, and all else."""
+    return count_classes(samples, splits), describe(samples, splits)
+
+
+def draw_samples(samples: Samples) -> Figure:
+    """Draw a few samples in each modality."""
+    from mst_distill.evaluation.gallery import gallery
+
+    return gallery(samples)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from mst_distill.pipelines.ingest.nodes import assign_splits, build_samples, summarise_samples
+from mst_distill.pipelines.ingest.nodes import (
+    assign_splits,
+    build_samples,
+    draw_samples,
+    summarise_samples,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -26,8 +31,9 @@ def create_pipeline() -> Pipeline:
             node(
                 summarise_samples,
                 ["samples", "splits"],
-                "samples_summary",
+                ["samples_summary", "samples_report"],
                 name="summarise_samples",
             ),
+            node(draw_samples, "samples", "samples_gallery", name="draw_samples"),
         ]
     )
