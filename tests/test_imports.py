@@ -1,4 +1,4 @@
-"""Classes by import path, and what is said of a path that leads nowhere."""
+"""Classes and functions by import path, and what is said of a path that leads nowhere."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from torch import nn
 
 from mst_distill.benchmarks.digits import Digits
 from mst_distill.benchmarks.source import SampleSource
-from mst_distill.imports import resolve
+from mst_distill.imports import resolve, resolve_function
 from mst_distill.nets.digits import DigitImageNet
+from mst_distill.nets.nyudepthv2 import small_xavier
 
 
 def test_a_class_is_found_by_its_path() -> None:
@@ -66,3 +67,51 @@ def test_only_fitting_classes_are_suggested() -> None:
 def test_what_is_no_such_class_is_refused(path: str, base: type, rule: str) -> None:
     with pytest.raises(TypeError, match=f"^'{path}' {rule}"):
         resolve(path, base)
+
+
+def test_a_function_is_found_by_its_path() -> None:
+    assert resolve_function("mst_distill.nets.nyudepthv2.small_xavier") is small_xavier
+    assert resolve_function("torch.nn.init.zeros_") is nn.init.zeros_
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("mst_distill.nets.nyudepth.small_xavier", "No module named 'mst_distill.nets.nyudepth'"),
+        ("no_such_package.start", "No module named 'no_such_package'"),
+        ("small_xavier", "Empty module name"),
+        ("", "Empty module name"),
+    ],
+)
+def test_the_unknown_module_of_a_function_is_named(path: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{rule}"):
+        resolve_function(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("small_xavie", "small_xavier"),
+        ("imagenet", "imagenet_encoders"),
+        ("FuseNet", None),  # a class is no function
+        ("WIDTHS", None),
+        ("nn", None),
+    ],
+)
+def test_what_is_no_function_is_named_beside_those_that_are(name: str, nearest: str | None) -> None:
+    with pytest.raises(ValueError, match="imagenet_encoders, small_xavier") as error:
+        resolve_function(f"mst_distill.nets.nyudepthv2.{name}")
+    message = str(error.value)
+    assert message.startswith(f"unknown function in mst_distill.nets.nyudepthv2 {name!r}")
+    if nearest:
+        assert message.endswith(f"did you mean {nearest!r}?") or message.endswith(f"{nearest!r}")
+
+
+def test_a_module_without_functions_says_so() -> None:
+    with pytest.raises(ValueError, match=r"unknown function in mst_distill.*there are: none$"):
+        resolve_function("mst_distill.start")
+
+
+def test_only_functions_for_users_are_suggested() -> None:
+    with pytest.raises(ValueError, match="there are: imagenet_encoders, small_xavier;"):
+        resolve_function("mst_distill.nets.nyudepthv2.start")

@@ -60,10 +60,15 @@ class Benchmark(Block):
 
 
 class Member(Block):
-    """A net by import path, its arguments beside ``classes``, and the layers that get masks."""
+    """A net by import path, its arguments beside ``classes``, and the layers that get masks.
+
+    ``start`` is the import path of a function that gives the new net its start weights; without it
+    they are what its layers give themselves.
+    """
 
     type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+    start: str | None = None
     masked_layers: tuple[str, ...] = ()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -147,3 +149,59 @@ def test_a_layer_that_is_not_called_once_is_refused(kind, times):
 )
 def test_what_a_user_s_forward_does_wrong_is_told_by_member(kind, message):
     refused(f"member 'image'.*{message}", kind=kind)
+
+
+XAVIER = "mst_distill.nets.nyudepthv2.small_xavier"
+
+
+def started(name: str = "image", seed: int = 0, start: str | None = XAVIER):
+    return build_member(name, member("Image", start=start), 3, seed).state_dict()
+
+
+def test_a_start_gives_the_new_net_its_weights():
+    plain, small = started(start=None), started()
+    # One channel to eight, 3 x 3: 72 weights.
+    expected = 0.02 * (2 / ((1 + 8) * 9)) ** 0.5
+    assert small["conv.weight"].std().item() == pytest.approx(expected, rel=0.4)
+    assert plain["conv.weight"].std() > 10 * expected
+    assert not small["conv.bias"].any()
+    assert plain["conv.bias"].any()
+    for key in ("second.weight", "last.weight"):  # it is for convolutions and batch norms alone
+        assert torch.equal(plain[key], small[key])
+
+
+def test_a_start_draws_under_the_member_s_own_seed():
+    torch.manual_seed(5)
+    first = started()
+    torch.manual_seed(6)
+    before = torch.get_rng_state()
+    again = started()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    for other in (started(seed=1), started(name="photo")):
+        assert not torch.equal(first["conv.weight"], other["conv.weight"])
+        assert not torch.equal(first["norm.weight"], other["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (f"{XAVIER[:-1]}", "unknown function in .*'small_xavie'; .*did you mean 'small_xavier'"),
+        ("toy_nots.start", "'toy_nots.start' cannot be imported"),
+        ("toy_nets.Image", "unknown function in toy_nets 'Image'"),
+    ],
+)
+def test_an_unknown_start_is_refused_by_member(start, message):
+    with pytest.raises(ValueError, match=f"^member 'image': .*{message}"):
+        started(start=start)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError])
+def test_a_start_that_fails_is_told_by_member(tmp_path: Path, monkeypatch, error):
+    module = f"starts_{error.__name__.lower()}"
+    (tmp_path / f"{module}.py").write_text(
+        f"def start(net):\n    raise {error.__name__}('no weights to be had')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(error, match=r"^member 'image': no weights to be had"):
+        started(start=f"{module}.start")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
+from math import prod
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.distillation.specialists import specialise
-from mst_distill.nets.nyudepthv2 import FuseNet, FusionFuseNet
+from mst_distill.nets.nyudepthv2 import FuseNet, FusionFuseNet, imagenet_encoders, small_xavier
 from toys import make_samples
 
 Calls = list[tuple[tuple[Tensor, ...], Tensor]]
@@ -213,3 +216,158 @@ def test_every_weight_and_every_input_reaches_the_logits(net: nn.Module, name: s
         assert weight.grad.abs().sum() > 0, which
         weight.grad = None
     assert all((of.grad.flatten(1).abs().sum(dim=1) > 0).all() for of in given)
+
+
+def layers_of(net: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
+    return {path: of for path, of in net.named_modules() if isinstance(of, kind)}
+
+
+def test_small_xavier_draws_what_the_released_implementation_draws(name: str) -> None:
+    torch.manual_seed(0)
+    net = MAKERS[name]()
+    small_xavier(net)
+    convolutions = layers_of(net, nn.Conv2d)
+    assert len(convolutions) == {"multimodal": 39, "image": 26, "depth": 26}[name]
+    for path, layer in convolutions.items():
+        out, into, height, width = layer.weight.shape
+        expected = 0.02 * (2 / ((into + out) * height * width)) ** 0.5
+        error = 4 / (2 * layer.weight.numel()) ** 0.5  # four standard errors
+        assert layer.weight.std().item() == pytest.approx(expected, rel=error), path
+        assert abs(layer.weight.mean().item()) < 4 * expected / layer.weight.numel() ** 0.5, path
+        # Of a normal distribution 68 % lie within one deviation; of a uniform one 58 %.
+        within = (layer.weight.abs() < expected).double().mean().item()
+        assert within == pytest.approx(0.6827, abs=2 / layer.weight.numel() ** 0.5), path
+        assert not layer.bias.any(), path
+    norms = layers_of(net, nn.BatchNorm2d)
+    assert len(norms) == len(convolutions) - 1
+    weights = torch.cat([layer.weight.detach() for layer in norms.values()])
+    assert weights.mean().item() == pytest.approx(1, abs=0.002)
+    assert weights.std().item() == pytest.approx(0.02, rel=0.06)
+    for path, layer in norms.items():
+        assert not layer.bias.any(), path
+        assert not layer.running_mean.any(), path
+        assert (layer.running_var == 1).all(), path
+
+
+FIRST = (0, 7, 14, 24, 34)
+"""Where in torchvision's VGG-16 with batch norm each stage's first convolution stands."""
+
+CONVOLUTIONS = (2, 2, 3, 3, 3)
+
+FILE = "vgg16_bn-6c64b313.pth"
+"""What torchvision calls the weights that it keeps."""
+
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TORCH_HOME with weights of VGG-16's shape; those behind the encoder are noughts."""
+    from torchvision.models import vgg16_bn
+
+    with torch.device("meta"):
+        shapes = dict(vgg16_bn(weights=None).state_dict())
+    rng = torch.Generator().manual_seed(7)
+    state = {}
+    for key, value in shapes.items():
+        if key.startswith("classifier"):
+            # One number, seen as many: the file has 60 MB instead of 550.
+            state[key] = torch.zeros(1).expand(prod(value.shape)).view(value.shape)
+        elif value.dtype == torch.long:
+            state[key] = torch.tensor(11)
+        elif key.endswith("running_var"):
+            state[key] = torch.rand(value.shape, generator=rng) + 0.5
+        else:
+            scale = 1 / prod(value.shape[1:]) ** 0.5
+            state[key] = torch.randn(value.shape, generator=rng) * scale
+    home = tmp_path_factory.mktemp("torch")
+    (home / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(state, home / "hub" / "checkpoints" / FILE)
+    return home
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty TORCH_HOME, and a proxy at which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.setenv(name, "" if name == "no_proxy" else proxy)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # would have kept the proxies it knew
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def weights(
+    monkeypatch: pytest.MonkeyPatch, offline: Path, torch_home: Path
+) -> dict[str, torch.Tensor]:
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    return torch.load(torch_home / "hub" / "checkpoints" / FILE)
+
+
+def test_imagenet_s_weights_are_in_every_encoder_and_in_nothing_else(
+    name: str, weights: dict[str, Tensor]
+) -> None:
+    torch.manual_seed(3)
+    net = MAKERS[name]()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    imagenet_encoders(net)
+    after = net.state_dict()
+    encoders = {"multimodal": {"image": 3, "depth": 1}}.get(name, {"encoder": CHANNELS.get(name)})
+    compared = set()
+    for encoder, channels in encoders.items():
+        for stage, (first, count) in enumerate(zip(FIRST, CONVOLUTIONS, strict=True)):
+            for place in range(count):
+                convolution, norm = 3 * place, 3 * place + 1
+                for own, given in ((convolution, first + convolution), (norm, first + norm)):
+                    for key in [key for key in weights if key.startswith(f"features.{given}.")]:
+                        expected = weights[key]
+                        which = f"{encoder}.stages.{stage}.{own}.{key.split('.')[-1]}"
+                        if which.endswith("stages.0.0.weight") and channels == 1:
+                            red, green, blue = expected.unbind(1)
+                            expected = ((red + green + blue) / 3)[:, None]
+                        torch.testing.assert_close(after[which], expected, rtol=0, atol=1e-7)
+                        compared.add(which)
+    # A convolution has two tensors, a batch norm five.
+    assert len(compared) == len(encoders) * 13 * (2 + 5)
+    for key, value in before.items():
+        assert torch.equal(value, after[key]) == (key not in compared), key
+
+
+@torch.no_grad()
+def test_a_colour_encoder_sees_what_vgg_sees(weights: dict[str, Tensor]) -> None:
+    from torchvision.models import vgg16_bn
+
+    net = FuseNet(CLASSES, 3).eval()
+    imagenet_encoders(net)
+    # Without weights for the layers behind it, which are most of VGG-16.
+    with torch.device("meta"):
+        vgg = vgg16_bn(weights=None).features
+    features = {key.removeprefix("features."): value for key, value in weights.items()}
+    vgg.load_state_dict({k: v for k, v in features.items() if "classifier" not in k}, assign=True)
+    maps = inputs_of("image")[0]
+    expected = vgg.eval()(maps)
+    for stage in net.encoder.stages:
+        maps, _ = net.encoder.pool(stage(maps))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_cannot_be_fetched_are_named_with_the_folder_where_they_belong(
+    offline: Path,
+) -> None:
+    with pytest.raises(ValueError, match="VGG-16's ImageNet weights cannot be had") as error:
+        imagenet_encoders(FuseNet(CLASSES, 1))
+    message = str(error.value)
+    assert f"put a whole {offline / 'hub' / 'checkpoints' / FILE} there" in message
+    assert "small_xavier" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\3\4 the rest did not come"])
+def test_a_damaged_file_of_weights_is_named(offline: Path, content: bytes) -> None:
+    file = offline / "hub" / "checkpoints" / FILE
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=FILE):
+        imagenet_encoders(FuseNet(CLASSES, 1))

@@ -28,6 +28,11 @@ CATALOG = {
     for name, entry in yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text()).items()
     if not name.startswith("_")
 }
+ENVIRONMENTS = sorted(
+    folder.name
+    for folder in (ROOT / "conf").iterdir()
+    if folder.is_dir() and folder.name not in ("base", "local")
+)
 NODES = PIPELINES["distill"].nodes
 DATASETS = {name for name in PIPELINES["distill"].datasets() if not name.startswith("param")}
 
@@ -72,7 +77,7 @@ def test_every_parameter_is_used_and_every_used_one_is_there():
     assert used == set(given)
 
 
-@pytest.mark.parametrize("environment", ["avmnist"])
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_environment_changes_only_what_base_has(environment):
     for file in ("globals", "parameters"):
         base, own = (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.distillation.masks import mask_class
-from mst_distill.imports import resolve
+from mst_distill.imports import resolve, resolve_function
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members, unknown
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Inputs
@@ -28,13 +28,16 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
 
     Raises:
         ValueError, TypeError: Its class cannot be found, is no ``nn.Module``, or refuses its
-            arguments; the message names the member.
+            arguments, or its start weights cannot be had; the message names the member.
     """
     try:
         kind = resolve(member.type, nn.Module)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "member", name))
-            return kind(**arguments_of(member, classes))
+            net = kind(**arguments_of(member, classes))
+            if member.start:
+                resolve_function(member.start)(net)
+            return net
     except TypeError as error:
         raise TypeError(f"member {name!r}: {error}") from error
     except ValueError as error:

@@ -7,6 +7,10 @@ encoder, a decoder that mirrors it and unpools to where the encoder pooled from.
 
 from __future__ import annotations
 
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
 from torch import Tensor, nn
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -14,6 +18,9 @@ WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 DECODED = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,))
 """Channels of the decoder's convolutions, deepest stage first."""
+
+LAYERS = (nn.Conv2d, nn.BatchNorm2d)
+"""What has weights."""
 
 
 class FuseNet(nn.Module):
@@ -71,6 +78,51 @@ class FusionFuseNet(nn.Module):
             depth = self.depth.dropouts[index](self.depth.pool(depth)[0])
             places.append(place)
         return self.decoder(image, places)
+
+
+def imagenet_encoders(net: nn.Module) -> None:
+    """Start the encoders of a `FuseNet` or `FusionFuseNet` from VGG-16 trained on ImageNet.
+
+    The first convolution of a depth encoder gets the mean over the colours' weights (Hazirbas et
+    al., section 3.1). torchvision fetches the weights once and keeps them.
+
+    Raises:
+        ValueError: They cannot be fetched, or what is there is damaged; says where they belong.
+    """
+    from torchvision.models import VGG16_BN_Weights, vgg16_bn
+
+    weights = VGG16_BN_Weights.IMAGENET1K_V1
+    try:
+        trained = vgg16_bn(weights=weights)
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+        raise ValueError(
+            f"VGG-16's ImageNet weights cannot be had ({type(error).__name__}: {error}): put a "
+            f"whole {file} there, or start from small_xavier"
+        ) from error
+    for encoder in filter(lambda module: isinstance(module, _Encoder), net.modules()):
+        own = [module for module in encoder.modules() if isinstance(module, LAYERS)]
+        given = [module for module in trained.features if isinstance(module, LAYERS)]
+        for layer, source in zip(own, given, strict=True):
+            state = source.state_dict()
+            if isinstance(layer, nn.Conv2d) and layer.in_channels == 1:
+                state["weight"] = state["weight"].mean(dim=1, keepdim=True)
+            layer.load_state_dict(state)
+
+
+def small_xavier(net: nn.Module) -> None:
+    """Start as the method's released implementation does, which overwrites ImageNet's weights.
+
+    Convolutions are Xavier-normal with gain 0.02 and without bias, batch norms' weights are drawn
+    from N(1, 0.02).
+    """
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.xavier_normal_(layer.weight, gain=0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+        if isinstance(layer, LAYERS) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 class _Encoder(nn.Module):

@@ -1,0 +1,271 @@
+"""NYU-Depth-V2: rooms in colour and depth, a class for every pixel (Silberman et al., 2012)."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+
+from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.splits import SHARES
+from mst_distill.benchmarks.weakening import scale_to_unit
+
+CLASSES = (
+    *("void", "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window"),
+    *("bookshelf", "picture", "counter", "blinds", "desk", "shelves", "curtain", "dresser"),
+    *("pillow", "mirror", "floor mat", "clothes", "ceiling", "books", "refrigerator", "television"),
+    *("paper", "towel", "shower curtain", "box", "whiteboard", "person", "night stand", "toilet"),
+    *("sink", "lamp", "bathtub", "bag", "other structure", "other furniture", "other prop"),
+)
+"""Gupta, Arbelaez, Malik, "Perceptual Organization and Recognition of Indoor Scenes from RGB-D
+Images", CVPR 2013; 0 is a pixel that nobody labelled."""
+
+SIZE = (480, 640)
+"""Height and width of the publisher's images."""
+
+
+class NYUDepthV2(SampleSource):
+    """1,449 images of rooms; what their two forms on disk have in common.
+
+    Colour is scaled from 8 bits to [0, 1]: in any part of the set each channel's minimum and
+    maximum are 0 and 255, so nothing has to be fitted. Depth is scaled to [0, 1] for each image.
+
+    The leak-free split keeps the publisher's test images and takes a fifth of its training images
+    for validation. Images of one room follow one another, so runs of images of one kind without a
+    gap, the groups, are dealt as a whole.
+
+    Args:
+        numbers: The images' numbers in the publisher's file, from 1 on.
+        train: Whether each is one of the publisher's training images.
+        size: Height and width that all is brought to, multiples of 32 for FuseNet.
+        split_seed: Decides which training images validate; fixed, so that seeds of a run share it.
+        tolerated_share: How much of all images may be damaged or incomplete, in [0, 1).
+
+    Raises:
+        ValueError: `size` is no pair of numbers above 0.
+    """
+
+    classes = CLASSES
+    ignored_label = 0
+
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        train: np.ndarray,
+        size: Sequence[int],
+        split_seed: int,
+        tolerated_share: float,
+    ) -> None:
+        whole = isinstance(size, Sequence) and all(isinstance(n, int) and n > 0 for n in size)
+        if not whole or len(size) != 2:
+            raise ValueError(f"size is {size}; it must be a height and a width, such as {SIZE}")
+        self._size = (size[0], size[1])
+        self.tolerated_share = tolerated_share
+        groups = _runs(numbers, train)
+        self.index = pd.DataFrame(
+            {
+                "id": [f"{number:04d}" for number in numbers],
+                "group": [f"from-{numbers[np.argmax(groups == g)]:04d}" for g in groups],
+                "split": _hold_out_valid(groups, train, np.random.default_rng(split_seed)),
+                "label": -1,
+                "number": numbers,
+            }
+        )
+
+    @abstractmethod
+    def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Colour ``(H, W, 3)`` bytes, depth ``(H, W)``, classes ``(H, W)`` bytes, of one image.
+
+        Raises:
+            OSError, ValueError: It cannot be read; the message names the file.
+        """
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Image ``(n, 3, H, W)`` and depth ``(n, 1, H, W)`` in [0, 1], label ``(n, H, W)``."""
+        frames = [self._resized(*sample) for sample in zip(part["id"], part["number"], strict=True)]
+        image, depth, label = map(np.stack, zip(*frames, strict=True))
+        return {
+            "image": np.moveaxis(image, -1, 1) / np.float32(255),
+            "depth": scale_to_unit(depth.astype(np.float32))[:, None],
+            "label": label,
+        }
+
+    def _resized(self, sample: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        try:
+            image, depth, label = self.frame(number)
+        except (OSError, ValueError) as error:
+            raise DamagedSampleError(sample, str(error)) from error
+        if not np.isfinite(depth).all():
+            raise DamagedSampleError(sample, "its depth holds NaN or infinity")
+        if label.min() < 0 or label.max() >= len(CLASSES):
+            found = f"{label.min()} to {label.max()}"
+            raise DamagedSampleError(sample, f"its labels are {found}; they must be 0 to 40")
+        nearest = Image.Resampling.NEAREST  # between two objects there is no depth and no class
+        return (
+            _resize(image, self._size, Image.Resampling.BILINEAR),
+            _resize(depth.astype(np.float32), self._size, nearest),
+            _resize(label.astype(np.uint8), self._size, nearest),
+        )
+
+
+class NYUDepthV2Mat(NYUDepthV2):
+    """NYU-Depth-V2 from the publisher's labelled file, never in memory as a whole.
+
+    Args:
+        protocol: Without effect here: nothing is fitted.
+        mat: ``nyu_depth_v2_labeled.mat``.
+        splits: ``splits.mat``, the official 795 / 654.
+        mapping: ``classMapping40.mat``; not needed where the file has ``labels40``.
+        size: As in `NYUDepthV2`.
+        split_seed: As in `NYUDepthV2`.
+        tolerated_share: As in `NYUDepthV2`.
+
+    Raises:
+        FileNotFoundError: A file is missing; says what to put there.
+        ValueError: A file is damaged or does not fit; the message names file and key.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        mat: str,
+        splits: str,
+        mapping: str | None = None,
+        size: Sequence[int] = SIZE,
+        split_seed: int = 0,
+        tolerated_share: float = 0.0,
+    ) -> None:
+        self._labelled = LabelledMat(Path(mat), Path(mapping) if mapping else None)
+        train = read_official_split(Path(splits), len(self._labelled))
+        numbers = np.arange(1, len(train) + 1)
+        super().__init__(numbers, train, size, split_seed, tolerated_share)
+        self.files = [Path(mat), Path(splits), *([Path(mapping)] if mapping else [])]
+        if any(scenes := self._labelled.scene_types()):
+            self.index["source"] = scenes
+
+    def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One image of the file."""
+        return self._labelled.read(number - 1)
+
+
+class NYUDepthV2Folders(NYUDepthV2):
+    """NYU-Depth-V2 from folders of images, named ``NNNN`` by their number in the publisher's file.
+
+    Args:
+        protocol: Without effect here: nothing is fitted.
+        images: Folder of colour images, jpg or png.
+        depths: Folder of depth maps, one channel of 8 or 16 bits in any unit.
+        labels: Folder of label maps, 0 to 40.
+        lists: Folder of ``train.txt`` and ``test.txt``, a number a line: the official split. Of its
+            images those are used whose colour is there.
+        size: As in `NYUDepthV2`.
+        split_seed: As in `NYUDepthV2`.
+        tolerated_share: As in `NYUDepthV2`.
+
+    Raises:
+        FileNotFoundError: A folder or list is missing.
+        ValueError: A line is no number or stands twice, an image is in no list, or too many images
+            lack depth or labels; the message names file and line.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        images: str,
+        depths: str,
+        labels: str,
+        lists: str,
+        size: Sequence[int] = SIZE,
+        split_seed: int = 0,
+        tolerated_share: float = 0.0,
+    ) -> None:
+        self._folders = [_images_in(Path(folder)) for folder in (images, depths, labels)]
+        train, test = (_read_list(Path(lists) / f"{part}.txt") for part in ("train", "test"))
+        if both := sorted(set(train) & set(test)):
+            raise ValueError(f"{lists}: image {both[0]} is in train.txt and in test.txt")
+        if lost := sorted(set(self._folders[0]) - {*train, *test}):
+            raise ValueError(f"{lists}: image {lost[0]} of {images} is in neither list")
+        whole = [n for n in self._folders[0] if all(n in folder for folder in self._folders)]
+        numbers = np.array(sorted(whole))
+        super().__init__(numbers, np.isin(numbers, train), size, split_seed, tolerated_share)
+        self.omitted = {
+            f"{number:04d}": f"it has an image in {images}, but no depth or no labels"
+            for number in sorted(set(self._folders[0]) - set(whole))
+        }
+        self.files = [folder[number] for folder in self._folders for number in whole]
+
+    def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One image, depth map and label map."""
+        image, depth, label = (_open_image(folder[number]) for folder in self._folders)
+        return np.asarray(image.convert("RGB")), _one_channel(depth), _one_channel(label)
+
+
+def _runs(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Count up at every gap in `numbers`, and wherever training images end or begin."""
+    breaks = (np.diff(numbers) != 1) | (np.diff(train.astype(int)) != 0)
+    return np.concatenate([[0], np.cumsum(breaks)]) if len(numbers) else np.empty(0, int)
+
+
+def _hold_out_valid(groups: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Split names: whole training groups validate until they are their share of the images."""
+    split = np.where(train, "train", "test").astype(object)
+    # Of what does not test, as much as where there is no official split.
+    wanted = SHARES["valid"] / (SHARES["train"] + SHARES["valid"]) * train.sum()
+    for group in rng.permutation(np.unique(groups[train])):
+        if (split == "valid").sum() >= wanted:
+            break
+        split[groups == group] = "valid"
+    return split
+
+
+def _resize(image: np.ndarray, size: tuple[int, int], how: Image.Resampling) -> np.ndarray:
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], how))
+
+
+def _images_in(folder: Path) -> dict[int, Path]:
+    """The images of a folder by number, in the order of their numbers."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder.absolute()} is no folder: put NNNN.jpg or .png there")
+    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))
+    if strange := [file for file in files if not file.stem.isdecimal()]:
+        raise ValueError(f"{strange[0]}: the name is no number")
+    images: dict[int, Path] = {}
+    for file in files:
+        if (other := images.setdefault(int(file.stem), file)) != file:
+            raise ValueError(f"{file} has the number of {other.name}: remove one of them")
+    return images
+
+
+def _read_list(path: Path) -> list[int]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()} is missing: one number a line, official split")
+    numbers: list[int] = []
+    for row, line in enumerate(path.read_text().split(), start=1):
+        if not line.isdecimal():
+            raise ValueError(f"{path}, line {row}: {line!r} is no number")
+        if int(line) in numbers:
+            raise ValueError(f"{path}, line {row}: {line} stands twice")
+        numbers.append(int(line))
+    return numbers
+
+
+def _open_image(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except (Image.DecompressionBombError, OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise ValueError(f"{path}: no whole image ({error})") from error
+    return image
+
+
+def _one_channel(image: Image.Image) -> np.ndarray:
+    if len(image.getbands()) != 1:
+        raise ValueError(f"{getattr(image, 'filename', 'image')}: {image.mode}, not one channel")
+    return np.asarray(image)

@@ -1,0 +1,137 @@
+"""NYU-Depth-V2 in the publisher's format: two dozen made-up images through all stages."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import yaml
+
+from projects import copy_project, kedro
+
+TEST = [4, 8, 12, 16, 20, 24]
+"""Every fourth image tests, so that the others make groups of three."""
+
+HEIGHT, WIDTH, COUNT = 64, 128, 24
+RUN = "nyudepthv2/heldout-all/image/seed-0/main"
+
+
+def write_nyu(folder: Path) -> np.ndarray:
+    """Write the labelled file and the split; returns the labels, ``(24, H, W)``."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    labels = rng.integers(0, 6, (COUNT, HEIGHT // 16, WIDTH // 16)).astype(np.uint8)
+    labels = labels.repeat(16, axis=1).repeat(16, axis=2)
+    colour = (labels[..., None] * [40, 7, 20] + rng.integers(0, 8, (*labels.shape, 3))).clip(0, 255)
+    depth = labels + rng.uniform(1, 1.5, labels.shape)
+    with h5py.File(folder / "labeled.mat", "w", userblock_size=512) as file:
+        packed = {"chunks": True, "compression": "gzip"}
+        file.create_dataset("images", data=colour.transpose(0, 3, 2, 1).astype("u1"), **packed)
+        file.create_dataset("depths", data=depth.transpose(0, 2, 1).astype("f4"), **packed)
+        file.create_dataset("labels40", data=labels.transpose(0, 2, 1), **packed)
+    train = [number for number in range(1, COUNT + 1) if number not in TEST]
+    split = {"trainNdxs": np.array([train]).T, "testNdxs": np.array([TEST]).T}
+    scipy.io.savemat(folder / "splits.mat", split)
+    return labels
+
+
+VOID_SEER = """
+import torch
+from mst_distill.nets.nyudepthv2 import small_xavier
+
+def start(net):
+    small_xavier(net)
+    torch.nn.init.constant_(net.decoder.logits.bias[:1], 50)
+"""
+
+
+def prepare(project: Path, raw: Path) -> None:
+    """Point a project to the files; let its nets start as the released code's, and small maps do.
+
+    The depth net starts so that it sees void in every pixel.
+    """
+    (project / "src" / "void_seer.py").write_text(VOID_SEER)
+    file = project / "conf" / "nyudepthv2" / "parameters.yml"
+    parameters = yaml.safe_load(file.read_text())
+    parameters["benchmark"]["arguments"] = {
+        "mat": str(raw / "labeled.mat"),
+        "splits": str(raw / "splits.mat"),
+        "size": [HEIGHT // 2, WIDTH // 2],
+    }
+    members = parameters["members"]
+    for member in (members["multimodal"], *members["modalities"].values()):
+        assert member["start"] == "mst_distill.nets.nyudepthv2.imagenet_encoders"
+        member["start"] = "mst_distill.nets.nyudepthv2.small_xavier"
+    members["modalities"]["depth"]["start"] = "void_seer.start"
+    for stage in ("teachers", "masks", "route"):
+        parameters[stage] |= {"epochs": 1, "batch_size": 6}
+    parameters["masks"]["factor"] = 40
+    file.write_text(yaml.safe_dump(parameters))
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project that leaves none of its models, which have more than a gigabyte."""
+    folder = copy_project(tmp_path / "project")
+    yield folder
+    shutil.rmtree(folder / "data" / "06_models", ignore_errors=True)
+
+
+def test_a_labelled_file_goes_through_all_stages(project: Path, tmp_path: Path) -> None:
+    labels = write_nyu(tmp_path / "raw")
+    prepare(project, tmp_path / "raw")
+    paths = {"PYTHONPATH": str(project / "src")}
+    kedro(
+        project,
+        "run",
+        "--env=nyudepthv2",
+        "--params=runtime.tracking=false",
+        environment=paths,
+    )
+
+    report = project / "data/08_reporting" / RUN
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert "image student" in metrics["verdict"]
+    told = json.loads((report / "samples_report.json").read_text())
+    assert told["splits"] == {"train": 12, "valid": 6, "test": 6}
+    assert told["modalities"] == {"image": "3 x 32 x 64 float32", "depth": "1 x 32 x 64 float32"}
+    assert told["groups"] == 12
+    samples = project / "data/05_model_input/nyudepthv2/heldout-all"
+    splits = pd.read_parquet(samples / "seed-0" / "splits.parquet").set_index("id")["split"]
+    assert splits[splits == "test"].index.tolist() == [f"{number:04d}" for number in TEST]
+
+    # Every second pixel of every second line is left of the labels.
+    held_out = labels[np.array(TEST) - 1, 1::2, 1::2]
+    targets = np.bincount(held_out.ravel(), minlength=41)
+    assert 0 < targets[0] < held_out.size
+    targets[0] = 0  # void is no target
+    tallies = json.loads((project / "data/07_model_output" / RUN / "tallies.json").read_text())
+    assert {"student", "control", "multimodal teacher", "depth teacher"} <= set(tallies)
+    for name, tally in tallies.items():
+        confusion = np.array(tally["confusion"])
+        assert confusion.sum(axis=1).tolist() == targets.tolist(), name
+        figures = metrics["models"][name]
+        assert figures["accuracy"] == pytest.approx(np.trace(confusion) / targets.sum())
+        union = confusion.sum(axis=0) + targets - np.diag(confusion)
+        shares = np.diag(confusion)[targets > 0] / union[targets > 0]
+        assert figures["mean_iou"] == pytest.approx(shares.mean())
+    # A pixel that is seen as void counts, and is wrong.
+    void = np.array(tallies["depth teacher"]["confusion"])
+    assert void[:, 0].tolist() == targets.tolist()
+    assert metrics["models"]["depth teacher"]["accuracy"] == 0
+    assert metrics["models"]["depth teacher"]["mean_iou"] == 0
+
+
+def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    done = kedro(project, "run", "--env=nyudepthv2", "--params=runtime.tracking=off", check=False)
+    assert done.returncode
+    assert "data/01_raw/nyudepthv2/nyu_depth_v2_labeled.mat is missing" in done.stdout
+    assert not (project / "data/05_model_input").exists()
