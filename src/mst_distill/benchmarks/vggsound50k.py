@@ -1,0 +1,237 @@
+"""VGGSound-50k: clips as VGG-19 and VGGish features, one file each (Zhou et al., 2022)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.parameters import unknown
+from mst_distill.progress import progress
+
+SECONDS = 10
+"""Every clip's length; there is a feature of each modality for each second."""
+
+VIDEO_SHAPE, AUDIO_WIDTH = (SECONDS, 7, 7, 512), 128
+
+SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
+"""What the publisher calls the splits, and what they are called here."""
+
+RANGES_AT_A_TIME = 64
+"""Clips between two entries of the fit's journal."""
+
+
+class VGGSound50k(SampleSource):
+    """Clips of VGGSound-AVEL50k, as its users share them: a .npy of features a clip and modality.
+
+    Zhou et al., "Contrastive Positive Sample Propagation along the Audio-Visual Event Line", TPAMI
+    2022, choose the clips, the 141 categories and the leak-free split. Each modality is scaled by
+    one minimum and maximum, over the training clips under ``heldout`` (others may then lie a little
+    outside [0, 1]) and over all under ``random``.
+
+    Args:
+        protocol: ``heldout`` or ``random``; decides what the scaling is fitted on.
+        video: Folder of VGG-19 pool5 features, ``CLIP.npy`` of (10, 7, 7, 512), one a second.
+        audio: Folder of VGGish features, ``CLIP.npy`` of (10, 128). Where a sound ends early its
+            last second is repeated, as the publishers do; more than ten seconds are cut.
+        metadata: Lines ``CLIP&CLASS``, the class a number from 0 on.
+        splits: The publishers' table, a CSV with the columns ``video_id`` (the clip), ``category``
+            and ``split`` (train, val, test).
+        tolerated_share: How much of all clips may be missing or damaged, in [0, 1).
+
+    Raises:
+        FileNotFoundError: A file or folder is missing.
+        ValueError: A line of `metadata` or `splits` does not fit, or too many clips are missing.
+    """
+
+    notes = ("audio_seconds",)
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        video: str,
+        audio: str,
+        metadata: str,
+        splits: str,
+        tolerated_share: float = 0.01,
+    ) -> None:
+        self.tolerated_share = tolerated_share
+        self._protocol = protocol
+        self._folders = {"video": Path(video), "audio": Path(audio)}
+        clips = _read_metadata(Path(metadata))
+        clips, self.classes = _join(clips, _read_splits(Path(splits)), Path(metadata))
+        there = {name: _clips_in(folder) for name, folder in self._folders.items()}
+        self.omitted = {
+            clip: f"{self._folders[name] / clip}.npy is missing"
+            for name, names in there.items()
+            for clip in clips["id"][~clips["id"].isin(names)]
+        }
+        self.index = clips[~clips["id"].isin(list(self.omitted))].reset_index(drop=True)
+        self.files = [Path(metadata), Path(splits)]
+        for folder in self._folders.values():
+            self.files += [folder / f"{clip}.npy" for clip in self.index["id"]]
+
+    def fit(self, folder: Path) -> None:
+        """Find each modality's range in a pass over the clips that the scaling is fitted on."""
+        fit = self.index
+        if self._protocol == "heldout":
+            fit = fit[fit["split"] == "train"]
+        low, high = _ranges(fit["id"].tolist(), folder / "ranges.json", self._range_of)
+        self._low = dict(zip(self._folders, low, strict=True))
+        self._high = dict(zip(self._folders, high, strict=True))
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Video ``(n, 512, 10, 7, 7)`` and audio ``(n, 10, 128)``."""
+        features = [self._load(clip) for clip in part["id"]]
+        video = np.stack([video.transpose(3, 0, 1, 2) for video, _ in features])
+        audio = np.stack([np.pad(a, ((0, SECONDS - len(a)), (0, 0)), "edge") for _, a in features])
+        return {
+            "video": self._scale("video", video),
+            "audio": self._scale("audio", audio),
+            "audio_seconds": np.array([len(audio) for _, audio in features]),
+        }
+
+    def _scale(self, name: str, features: np.ndarray) -> np.ndarray:
+        span = self._high[name] - self._low[name]
+        return (features - self._low[name]) / np.float32(span if span > 0 else 1)
+
+    def _range_of(self, clip: str) -> np.ndarray:
+        """Minima, then maxima, video first; NaN where the clip is damaged, as `read` will say."""
+        try:
+            features = self._load(clip)
+        except DamagedSampleError:
+            return np.full((2, 2), np.nan)
+        return np.array([[f.min() for f in features], [f.max() for f in features]])
+
+    def _load(self, clip: str) -> tuple[np.ndarray, np.ndarray]:
+        """One clip's features, float32: ``(10, 7, 7, 512)`` and ``(1 to 10, 128)``."""
+        video = _load_features(self._folders["video"], clip)
+        audio = _load_features(self._folders["audio"], clip)
+        if video.shape != VIDEO_SHAPE:
+            file = self._folders["video"] / f"{clip}.npy"
+            raise DamagedSampleError(clip, f"{file}: shape {video.shape}, expected {VIDEO_SHAPE}")
+        if audio.ndim != 2 or audio.shape[1] != AUDIO_WIDTH or not len(audio):
+            file = self._folders["audio"] / f"{clip}.npy"
+            expected = (SECONDS, AUDIO_WIDTH)
+            raise DamagedSampleError(clip, f"{file}: shape {audio.shape}, expected {expected}")
+        return video, audio[:SECONDS]
+
+
+def _read_metadata(path: Path) -> pd.DataFrame:
+    """``id`` and ``label`` of every line ``CLIP&CLASS``, and its ``line``."""
+    rows = []
+    for number, line in enumerate(_text_of(path).splitlines(), start=1):
+        clip, found, label = line.strip().rpartition("&")
+        if not found or not clip or not label.isdecimal():
+            raise ValueError(f"{path}, line {number}: {line!r} is not CLIP&CLASS, class a number")
+        if Path(clip).name != clip:
+            raise ValueError(f"{path}, line {number}: {clip!r} is no plain file name")
+        rows.append((clip, int(label), number))
+    clips = pd.DataFrame(rows, columns=["id", "label", "line"])
+    if clips["id"].duplicated().any():
+        twice = clips[clips["id"].duplicated()].iloc[0]
+        raise ValueError(f"{path}, line {twice['line']}: the clip {twice['id']!r} stands twice")
+    return clips
+
+
+def _read_splits(path: Path) -> pd.DataFrame:
+    """``category`` and ``split`` by clip."""
+    _text_of(path)  # says what is missing better than pandas does
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: no table ({error})") from error
+    for column in ("video_id", "category", "split"):
+        if column not in table:
+            raise ValueError(f"{path}: {unknown('column', column, table.columns)}")
+    strange = ~table["split"].isin(list(SPLIT_NAMES))
+    if strange.any():
+        row = int(strange.argmax())
+        name = unknown("split", table["split"].iloc[row], SPLIT_NAMES)
+        raise ValueError(f"{path}, line {row + 2}: {name}")
+    if table["video_id"].duplicated().any():
+        row = int(table["video_id"].duplicated().argmax())
+        clip = table["video_id"].iloc[row]
+        raise ValueError(f"{path}, line {row + 2}: the clip {clip!r} stands twice")
+    return table.set_index("video_id")
+
+
+def _join(
+    clips: pd.DataFrame, table: pd.DataFrame, metadata: Path
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The index of all clips, and the category of each class."""
+    lost = clips[~clips["id"].isin(table.index)]
+    if len(lost):
+        first = lost.iloc[0]
+        raise ValueError(
+            f"{metadata}, line {first['line']}: the clip {first['id']!r} is not in the table of "
+            f"splits, and {len(lost) - 1} others are not"
+        )
+    rows = table.loc[clips["id"]]
+    named = pd.DataFrame({"label": clips["label"].to_numpy(), "category": rows["category"]})
+    pairs = named.drop_duplicates().sort_values("label")
+    torn = pairs[pairs["label"].duplicated(keep=False) | pairs["category"].duplicated(keep=False)]
+    if len(torn):
+        raise ValueError(
+            f"{metadata}: classes and categories of the table of splits do not fit one to one: "
+            f"{torn.to_numpy().tolist()[:4]}"
+        )
+    if (pairs["label"].to_numpy() != np.arange(len(pairs))).any():
+        gap = next(i for i, label in enumerate(pairs["label"]) if i != label)
+        raise ValueError(f"{metadata}: no clip has class {gap}, but some have higher ones")
+    split = rows["split"].map(SPLIT_NAMES).to_numpy()
+    index = clips[["id", "label"]].assign(group=clips["id"], split=split)
+    return index, tuple(pairs["category"])
+
+
+def _clips_in(folder: Path) -> set[str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder.absolute()} is no folder: put VGGSound-AVEL50k's features there, one .npy a "
+            f"clip"
+        )
+    return {file.stem for file in folder.iterdir() if file.suffix == ".npy"}
+
+
+def _load_features(folder: Path, clip: str) -> np.ndarray:
+    file = folder / f"{clip}.npy"
+    try:
+        features = np.asarray(np.load(file), np.float32)
+    except Exception as error:  # whatever numpy meets in a damaged file
+        raise DamagedSampleError(
+            clip, f"{file}: no whole .npy file of numbers ({error})"
+        ) from error
+    if not np.isfinite(features).all():
+        raise DamagedSampleError(clip, f"{file}: holds NaN or infinity")
+    return features
+
+
+def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Smallest (first row) and largest value of each modality, going on where the journal ends."""
+    done, low, high = 0, np.full(2, np.inf), np.full(2, -np.inf)
+    if journal.is_file():
+        done, low, high = json.loads(journal.read_text())
+    with progress(range(0), "ranges", "clip", total=len(clips), done=done) as bar:
+        while done < len(clips):
+            found = np.array([range_of(clip) for clip in clips[done : done + RANGES_AT_A_TIME]])
+            low = np.fmin(low, np.fmin.reduce(found[:, 0]))
+            high = np.fmax(high, np.fmax.reduce(found[:, 1]))
+            done += len(found)
+            partial = journal.with_suffix(".partial")
+            partial.write_text(json.dumps([done, low.tolist(), high.tolist()]))
+            partial.replace(journal)
+            bar.update(len(found))
+    return np.array([low, high], np.float32)
+
+
+def _text_of(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()} is missing")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: no UTF-8 text ({error})") from error

@@ -1,0 +1,400 @@
+"""VGGSound-50k from tiny copies of the features that its users share: real shapes, few clips."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mst_distill.benchmarks.source import DamagedSampleError
+from mst_distill.benchmarks.splits import check_splits
+from mst_distill.benchmarks.vggsound50k import VGGSound50k
+from mst_distill.store import open_store, write_store
+
+CATEGORIES = ("playing zither", "airplane flyby", "dog, barking")
+"""By class, which is not the alphabet's order."""
+
+SPLITS = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
+CLIPS = [f"{'-_'[row % 2]}YouTube-{row:02d}_0000{row:02d}" for row in range(12)]
+
+
+def write_tables(root: Path) -> None:
+    """Twelve clips: class 0, 1, 2, 0, 1, 2, ...; the table of splits has them backwards."""
+    lines = [f"{clip}&{row % 3}" for row, clip in enumerate(CLIPS)]
+    (root / "metadata.txt").write_text("\n".join(lines) + "\n")
+    table = pd.DataFrame(
+        {
+            "category": [CATEGORIES[row % 3] for row in range(12)],
+            "video_id": CLIPS,
+            "onset": 0,
+            "split": SPLITS,
+        }
+    )
+    more = pd.DataFrame({"category": "of no interest", "video_id": ["zzz"], "split": "val"})
+    pd.concat([table[::-1], more]).to_csv(root / "splits.csv", index=False)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Metadata and splits; the feature files are there, but empty."""
+    write_tables(tmp_path)
+    for name in ("video", "audio"):
+        (tmp_path / name).mkdir()
+        for clip in CLIPS:
+            (tmp_path / name / f"{clip}.npy").touch()
+    return tmp_path
+
+
+def features(row: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(row)
+    # Later clips span more, so that the test split's have the extremes.
+    video = (rng.random((10, 7, 7, 512), np.float32) - 0.2) * (row + 1)
+    audio = (rng.random((10, 128), np.float32) - 0.6) * (row + 1)
+    return video, audio
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("vggsound")
+    write_tables(root)
+    for name in ("video", "audio"):
+        (root / name).mkdir()
+    for row, clip in enumerate(CLIPS):
+        for name, values in zip(("video", "audio"), features(row), strict=True):
+            np.save(root / name / f"{clip}.npy", values)
+    return root
+
+
+@pytest.fixture
+def clips(written: Path, tmp_path: Path) -> Path:
+    """Twelve whole clips that a test may damage."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def open_clips(
+    root: Path, protocol: str = "heldout", kind: type[VGGSound50k] = VGGSound50k, **arguments: float
+) -> VGGSound50k:
+    paths = [str(root / name) for name in ("video", "audio", "metadata.txt", "splits.csv")]
+    return kind(protocol, *paths, **arguments)
+
+
+def fitted(root: Path, protocol: str = "heldout", **arguments: float) -> VGGSound50k:
+    source = open_clips(root, protocol, **arguments)
+    folder = root / f"fit-{protocol}"
+    folder.mkdir()
+    source.fit(folder)
+    return source
+
+
+def test_clips_have_the_class_of_the_metadata_and_the_publisher_s_split(tables: Path) -> None:
+    source = open_clips(tables)
+    check_splits(source.index)
+    assert source.index["id"].tolist() == CLIPS
+    assert source.index["group"].tolist() == CLIPS
+    assert source.index["label"].tolist() == [0, 1, 2] * 4
+    assert source.index["split"].tolist() == ["train"] * 6 + ["valid"] * 3 + ["test"] * 3
+    assert source.classes == CATEGORIES
+    assert source.omitted == {}
+    assert {file.parent.name for file in source.files} == {tables.name, "video", "audio"}
+    assert len(source.files) == 2 + 2 * 12
+
+
+@pytest.mark.parametrize(("protocol", "seen"), [("heldout", 6), ("random", 12)])
+def test_each_modality_is_scaled_by_one_range_over_what_the_protocol_lets_it_see(
+    written: Path, tmp_path: Path, protocol: str, seen: int
+) -> None:
+    source = open_clips(written, protocol)
+    source.fit(tmp_path)
+    order = [11, 0, 5]
+    read = source.read(source.index.iloc[order])
+    assert read["video"].shape == (3, 512, 10, 7, 7)
+    assert read["audio"].shape == (3, 10, 128)
+    assert read["video"].dtype == read["audio"].dtype == np.float32
+    raw = [features(row) for row in range(12)]
+    for which, name in enumerate(("video", "audio")):
+        low = min(float(clip[which].min()) for clip in raw[:seen])
+        high = max(float(clip[which].max()) for clip in raw[:seen])
+        for values, row in zip(read[name], order, strict=True):
+            expected = (raw[row][which].astype(np.float64) - low) / (high - low)
+            if name == "audio":
+                np.testing.assert_allclose(values, expected, atol=1e-6)
+                continue
+            for channel, second, y, x in ((0, 0, 0, 0), (511, 9, 6, 6), (3, 8, 1, 5)):
+                assert values[channel, second, y, x] == pytest.approx(
+                    expected[second, y, x, channel], abs=1e-6
+                )
+            np.testing.assert_allclose(values.min(), expected.min(), atol=1e-6)
+            np.testing.assert_allclose(values.max(), expected.max(), atol=1e-6)
+    inside = read["video"].min() >= 0 and read["video"].max() <= 1
+    assert inside == (protocol == "random")
+
+
+def test_every_feature_has_its_place(written: Path, tmp_path: Path) -> None:
+    source = open_clips(written)
+    source.fit(tmp_path)
+    video = source.read(source.index[:1])["video"][0]
+    order = np.argsort(features(0)[0].reshape(10, 49, 512), axis=None)
+    second, place, channel = np.unravel_index(order, (10, 49, 512))
+    ranked = video.reshape(512, 10, 49)[channel, second, place]
+    assert (np.diff(ranked) >= 0).all()
+
+
+def test_what_a_limit_leaves_out_is_not_seen_by_the_fit(written: Path, tmp_path: Path) -> None:
+    source = open_clips(written, "random")
+    source.index = source.index.iloc[:3]
+    source.fit(tmp_path)
+    audio = source.read(source.index)["audio"]
+    assert audio.min() == 0
+    assert audio.max() == 1
+
+
+def test_a_sound_that_ends_early_is_filled_up_and_a_long_one_is_cut(clips: Path) -> None:
+    rng = np.random.default_rng(5)
+    short, long = rng.random((7, 128)), rng.random((12, 128))
+    long[11] = 1e6  # is cut away, so it must not stretch the range either
+    np.save(clips / "audio" / f"{CLIPS[1]}.npy", short)
+    np.save(clips / "audio" / f"{CLIPS[2]}.npy", long.astype(np.float32))
+    source = fitted(clips)
+    raw = [features(row)[1] for row in (0, 3, 4, 5)] + [short, long[:10]]
+    low, high = min(a.min() for a in raw), max(a.max() for a in raw)
+    read = source.read(source.index[:4])
+    assert read["audio_seconds"].tolist() == [10, 7, 10, 10]
+    filled = np.vstack([short, short[[6]], short[[6]], short[[6]]])
+    for row, expected in ((1, filled), (2, long[:10])):
+        np.testing.assert_allclose(
+            read["audio"][row], (expected - low) / (high - low), atol=1e-6, rtol=1e-5
+        )
+
+
+def test_the_seconds_of_sound_are_a_note_in_the_store(clips: Path, tmp_path: Path) -> None:
+    np.save(clips / "audio" / f"{CLIPS[4]}.npy", np.ones((3, 128), np.float32))
+    write_store(open_clips(clips), tmp_path / "stores" / "samples")
+    samples = open_store(tmp_path / "stores" / "samples")
+    assert samples.notes == ("audio_seconds",)
+    assert samples.index["audio_seconds"].tolist() == [10] * 4 + [3] + [10] * 7
+    assert list(samples.modalities) == ["video", "audio"]
+
+
+def test_features_that_are_all_alike_are_no_division_by_zero(clips: Path) -> None:
+    for clip in CLIPS:
+        np.save(clips / "audio" / f"{clip}.npy", np.full((10, 128), 3.5))
+    source = fitted(clips)
+    assert (source.read(source.index[:2])["audio"] == 0).all()
+
+
+def test_missing_clips_are_left_out_as_far_as_that_is_tolerated(
+    clips: Path, tmp_path: Path
+) -> None:
+    (clips / "video" / f"{CLIPS[3]}.npy").unlink()
+    (clips / "audio" / f"{CLIPS[8]}.npy").unlink()
+    store = tmp_path / "stores" / "samples"
+    rule = rf"2 of 12 samples cannot be used.*10.0%.*{CLIPS[3]}.npy is missing"
+    with pytest.raises(ValueError, match=rule):
+        write_store(open_clips(clips, tolerated_share=0.1), store)
+    source = open_clips(clips, tolerated_share=0.2)
+    assert source.index["id"].tolist() == [c for c in CLIPS if c not in (CLIPS[3], CLIPS[8])]
+    write_store(source, store)
+    samples = open_store(store)
+    assert len(samples) == 10
+    assert set(samples.omitted) == {CLIPS[3], CLIPS[8]}
+    assert str(Path("audio") / CLIPS[8]) in samples.omitted[CLIPS[8]]
+
+
+def test_without_tolerance_one_clip_in_a_hundred_may_be_missing(tables: Path) -> None:
+    assert open_clips(tables).tolerated_share == 0.01
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def save(values: object) -> Callable[[Path], None]:
+    return lambda path: np.save(path, values, allow_pickle=True)
+
+
+class Boom:
+    """What a pickle should never be able to run."""
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return (raise_it, ("a pickle was run",))
+
+
+def raise_it(message: str) -> None:
+    raise AssertionError(message)
+
+
+def with_nan(path: Path) -> None:
+    values = np.load(path)
+    values.reshape(-1)[77] = np.nan
+    np.save(path, values)
+
+
+def torn_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+
+
+DAMAGES = {
+    "cut": ("video", cut, "no whole .npy file"),
+    "empty": ("audio", lambda path: path.write_bytes(b""), "no whole .npy file"),
+    "a page of HTML": ("audio", lambda path: path.write_text("<html>"), "no whole .npy file"),
+    "a torn header": ("video", torn_header, "no whole .npy file"),
+    "a torn zip": ("audio", lambda path: path.write_bytes(b"PK\3\4"), "no whole .npy file"),
+    "an archive": ("audio", lambda path: np.savez(path.open("wb"), a=1), "no whole .npy file"),
+    "objects": ("audio", save(np.array([{}, None], object)), "no whole .npy file"),
+    "a pickle": ("video", save(np.array([Boom()], object)), "no whole .npy file"),
+    "text": ("audio", save(np.array(["loud"])), "no whole .npy file"),
+    "records": ("audio", save(np.zeros(3, [("a", "f4"), ("b", "i4")])), "no whole .npy file"),
+    "channels first": ("video", save(np.zeros((512, 10, 7, 7), "f4")), r"\(512, 10, 7, 7\), expec"),
+    "few seconds": ("video", save(np.zeros((9, 7, 7, 512), "f4")), r"expected \(10, 7, 7, 512\)"),
+    "a wide sound": ("audio", save(np.zeros((10, 127), "f4")), r"expected \(10, 128\)"),
+    "one second": ("audio", save(np.zeros(128, "f4")), r"shape \(128,\), expected \(10, 128\)"),
+    "no sound": ("audio", save(np.zeros((0, 128), "f4")), r"shape \(0, 128\)"),
+    "NaN": ("video", with_nan, "holds NaN or infinity"),
+    "too large": ("audio", save(np.full((10, 128), 1e300)), "holds NaN or infinity"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_clip_is_named(clips: Path, damage: str) -> None:
+    folder, break_it, rule = DAMAGES[damage]
+    file = clips / folder / f"{CLIPS[2]}.npy"
+    break_it(file)
+    source = fitted(clips)
+    with pytest.raises(DamagedSampleError, match=rule) as error:
+        source.read(source.index)
+    assert error.value.sample == CLIPS[2]
+    assert str(file) in error.value.reason
+
+
+def test_damaged_clips_are_left_out_of_range_and_store_and_listed(
+    clips: Path, tmp_path: Path
+) -> None:
+    with_nan(clips / "video" / f"{CLIPS[5]}.npy")  # has the widest range of the training clips
+    cut(clips / "audio" / f"{CLIPS[0]}.npy")  # is the first of all
+    save(np.zeros((10, 128, 2)))(clips / "audio" / f"{CLIPS[10]}.npy")
+    store = tmp_path / "stores" / "samples"
+    with pytest.raises(ValueError, match=r"of 12 samples cannot be used, and at most 20\.0%"):
+        write_store(open_clips(clips, tolerated_share=0.2), store)
+    write_store(open_clips(clips, tolerated_share=0.25), store)
+    samples = open_store(store)
+    assert set(samples.omitted) == {CLIPS[0], CLIPS[5], CLIPS[10]}
+    kept = [1, 2, 3, 4, 6, 7, 8, 9, 11]
+    assert samples.index["id"].tolist() == [CLIPS[row] for row in kept]
+    assert samples.labels.tolist() == [row % 3 for row in kept]
+    seen = [features(row)[1] for row in (1, 2, 3, 4)]
+    low, high = min(a.min() for a in seen), max(a.max() for a in seen)
+    for place, row in enumerate(kept):
+        expected = (features(row)[1] - low) / (high - low)
+        np.testing.assert_allclose(samples.modalities["audio"][place], expected, atol=1e-5)
+
+
+class Interrupted(VGGSound50k):
+    """Notes the clips that are loaded, and is stopped at the `stop_at`-th of them."""
+
+    stop_at = 10**9
+
+    def _load(self, clip: str) -> tuple[np.ndarray, np.ndarray]:
+        self.loaded = [*getattr(self, "loaded", []), clip]
+        if len(self.loaded) == self.stop_at:
+            raise KeyboardInterrupt
+        return super()._load(clip)
+
+
+@pytest.mark.parametrize(("stop_at", "noted"), [(1, 0), (2, 0), (5, 4), (8, 6), (12, 10)])
+def test_a_fit_that_was_stopped_goes_on_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, written: Path, tmp_path: Path, stop_at: int, noted: int
+) -> None:
+    """Two clips at a time are noted; what was noted is not read again."""
+    monkeypatch.setattr("mst_distill.benchmarks.vggsound50k.RANGES_AT_A_TIME", 2)
+    digests = []
+    for name, stops in (("whole", [10**9]), ("stopped", [stop_at, 10**9])):
+        for stop in stops:
+            source = open_clips(written, "random", Interrupted)
+            source.stop_at = stop
+            store = tmp_path / name / "samples"
+            try:
+                write_store(source, store)
+            except KeyboardInterrupt:
+                assert not store.exists()
+        digests.append(open_store(store).digest)
+        loaded = source.loaded
+    assert digests[0] == digests[1]
+    assert loaded == [*CLIPS[noted:], *CLIPS]
+
+
+def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        text = (root / file).read_text()
+        assert old in text
+        (root / file).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+META, TABLE = "metadata.txt", "splits.csv"
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (replace(META, f"{CLIPS[3]}&0", CLIPS[3]), f"{META}, line 4: '{CLIPS[3]}' is not CLIP&CL"),
+        (replace(META, f"{CLIPS[3]}&0", "&0"), f"{META}, line 4: '&0' is not CLIP&CLASS"),
+        (replace(META, f"{CLIPS[3]}&0", ""), f"{META}, line 4: '' is not CLIP&CLASS"),
+        (replace(META, f"{CLIPS[3]}&0", f"{CLIPS[3]}&zither"), "line 4: .* class a number"),
+        (replace(META, f"{CLIPS[3]}&0", f"{CLIPS[3]}&-1"), "line 4: .* class a number"),
+        (replace(META, f"{CLIPS[3]}&0", f"{CLIPS[0]}&0"), f"line 4: the clip '{CLIPS[0]}' stands"),
+        (
+            replace(META, CLIPS[3], f"../{CLIPS[3]}"),
+            f"line 4: '../{CLIPS[3]}' is no plain file name",
+        ),
+        (replace(META, CLIPS[3], "stranger"), "line 4: the clip 'stranger' is not in the table"),
+        (replace(META, f"{CLIPS[3]}&0", f"{CLIPS[3]}&1"), "do not fit one to one: .*'playing zith"),
+        (replace(META, f"{CLIPS[3]}&0", f"{CLIPS[3]}&3"), "do not fit one to one: .*'playing zith"),
+        (
+            lambda root: (root / META).write_text((root / META).read_text().replace("&2", "&4")),
+            f"{META}: no clip has class 2, but some have higher ones",
+        ),
+        (lambda root: (root / META).write_bytes(b"caf\xe9&0\n"), f"{META}: no UTF-8 text"),
+        (lambda root: (root / META).unlink(), f"{META} is missing"),
+        (replace(TABLE, ",test\n", ",tset\n"), "unknown split 'tset'; .*did you mean 'test'"),
+        (replace(TABLE, ",val\n", ",valid\n"), f"{TABLE}, line 5: .*did you mean 'val'"),
+        (replace(TABLE, ",val\n", ",\n"), f"{TABLE}, line 5: unknown split ''"),
+        (replace(TABLE, "video_id", "youtube_id"), "unknown column 'video_id'; .*'youtube_id'"),
+        (replace(TABLE, CLIPS[3], CLIPS[4]), f"line 10: the clip '{CLIPS[4]}' stands twice"),
+        (replace(TABLE, "dog, barking", "dogs"), "do not fit one to one: .*'dogs'"),
+        (lambda root: (root / TABLE).write_bytes(b"\xff\xfe"), f"{TABLE}: no UTF-8 text"),
+        (lambda root: (root / TABLE).write_text(""), f"{TABLE}: .*No columns"),
+        (lambda root: (root / TABLE).write_text('a,b\n1,"2\n'), f"{TABLE}: .*EOF inside string"),
+        (lambda root: (root / TABLE).unlink(), f"{TABLE} is missing"),
+        (lambda root: shutil.rmtree(root / "video"), "video is no folder: put VGGSound-AVEL50k's"),
+        (lambda root: shutil.rmtree(root / "audio"), "audio is no folder: put VGGSound-AVEL50k's"),
+    ],
+)
+def test_metadata_and_splits_that_do_not_fit_are_told(
+    tables: Path, damage: Callable[[Path], object], rule: str
+) -> None:
+    damage(tables)
+    with pytest.raises((ValueError, FileNotFoundError), match=rule):
+        open_clips(tables)
+
+
+def test_an_empty_list_of_clips_is_told(tables: Path, tmp_path: Path) -> None:
+    (tables / META).write_text("")
+    with pytest.raises(ValueError, match=r"VGGSound50k found no samples in .*metadata\.txt"):
+        write_store(open_clips(tables), tmp_path / "samples")
+
+
+def test_spaces_and_foreign_line_ends_do_not_matter(tables: Path) -> None:
+    before = open_clips(tables)
+    for file in (META, TABLE):
+        text = (tables / file).read_bytes()
+        (tables / file).write_bytes(text.replace(b"\n", b"\r\n"))
+    after = open_clips(tables)
+    pd.testing.assert_frame_equal(before.index, after.index)
+    assert before.classes == after.classes

@@ -1,0 +1,91 @@
+"""VGGSound-50k from made-up features of the real shapes: two dozen clips through all stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.store import open_store
+from projects import copy_project, kedro
+
+CATEGORIES = ("railroad car", "airplane flyby", "zebra braying")
+SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
+TORN = "clip-05"
+RUN = "vggsound50k/heldout-all/audio/seed-0/main"
+
+
+def write_clips(folder: Path) -> None:
+    """Twenty-four clips of three classes; one of the training clips is cut short."""
+    rng = np.random.default_rng(0)
+    clips = [f"clip-{row:02d}" for row in range(24)]
+    for name, shape in (("video", (10, 7, 7, 512)), ("audio", (10, 128))):
+        (folder / name).mkdir(parents=True)
+        for row, clip in enumerate(clips):
+            values = rng.random(shape, np.float32) + row % 3
+            np.save(folder / name / f"{clip}.npy", values)
+    torn = folder / "video" / f"{TORN}.npy"
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    np.save(folder / "audio" / "clip-07.npy", np.ones((6, 128), np.float32))
+    lines = [f"{clip}&{row % 3}" for row, clip in enumerate(clips)]
+    (folder / "metadata.txt").write_text("\n".join(lines) + "\n")
+    categories = [CATEGORIES[row % 3] for row in range(24)]
+    table = pd.DataFrame({"video_id": clips, "category": categories, "split": SPLITS})
+    table.to_csv(folder / "splits.csv", index=False)
+
+
+def test_clips_go_through_all_stages_and_the_torn_one_is_told(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_clips(raw)
+    project = copy_project(tmp_path / "project")
+    settings = [
+        *[f"benchmark.arguments.{name}={raw / name}" for name in ("video", "audio")],
+        f"benchmark.arguments.metadata={raw / 'metadata.txt'}",
+        f"benchmark.arguments.splits={raw / 'splits.csv'}",
+        "benchmark.arguments.tolerated_share=0.1",
+        *[f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")],
+        *[f"{stage}.batch_size=6" for stage in ("teachers", "masks", "route")],
+        "masks.factor=40",
+        "runtime.tracking=false",
+    ]
+    done = kedro(project, "run", "--env=vggsound50k", f"--params={','.join(settings)}")
+    assert f"sample '{TORN}'" in done.stdout
+
+    report = project / "data/08_reporting" / RUN
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert "audio student" in metrics["verdict"]
+    assert set(metrics["models"]["student"]["precision"]) == set(CATEGORIES)
+    told = json.loads((report / "samples_report.json").read_text())
+    assert told["omitted"]["count"] == 1
+    assert list(told["omitted"]["first"]) == [TORN]
+    assert f"video/{TORN}.npy: no whole .npy file" in told["omitted"]["first"][TORN]
+    assert told["splits"] == {"train": 11, "valid": 6, "test": 6}
+    assert told["modalities"] == {
+        "video": "512 x 10 x 7 x 7 float32",
+        "audio": "10 x 128 float32",
+    }
+    seconds = {"min": 6.0, "median": 10.0, "max": 10.0, "sum": 226.0, "samples_not_0": 23}
+    assert told["notes"] == {"audio_seconds": seconds}
+    summary = pd.read_csv(report / "samples_summary.csv").set_index("class")
+    # Clips 2, 5 (torn), 8 and 11 of the training clips are of the third class.
+    assert summary.loc["zebra braying"].tolist() == [3, 2, 2, 7]
+    assert summary.loc["all"].tolist() == [11, 6, 6, 23]
+    assert (report / "samples_gallery.png").read_bytes().startswith(b"\x89PNG")
+
+    samples = open_store(project / "data/05_model_input/vggsound50k/heldout-all/samples")
+    assert samples.classes == CATEGORIES
+    train = (samples.index["split"] == "train").to_numpy()
+    for name in ("video", "audio"):
+        assert samples.modalities[name][train].min() == 0
+        assert samples.modalities[name][train].max() == 1
+
+
+def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    settings = "--params=runtime.tracking=off"
+    done = kedro(project, "run", "--env=vggsound50k", settings, check=False)
+    assert done.returncode
+    assert "data/01_raw/vggsound50k/metadata.txt is missing" in done.stdout
+    assert not (project / "data/05_model_input").exists()
