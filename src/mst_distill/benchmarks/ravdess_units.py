@@ -1,0 +1,161 @@
+"""RAVDESS with the movements of the face instead of its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.ravdess import index_clips, pair_clips
+from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, is_speech, parse_name
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.speech_audio import mfcc, read_speech
+
+_INTENSITIES = tuple(
+    f"AU{unit:02d}_r" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
+)
+_PRESENCES = tuple(f"{unit[:-2]}_c" for unit in (*_INTENSITIES[:-1], "AU28_r", "AU45_r"))
+
+UNITS = (*_INTENSITIES, *_PRESENCES)
+"""OpenFace's 35 action units: how strong each is, 0 to 5, then how often it is there, 0 to 1."""
+
+_PUBLISHED = (
+    "the table of action units (df_average_AUs_total.csv of "
+    "github.com/cristinalunaj/MMEmotionRecognition)"
+)
+
+
+class RAVDESSUnits(SampleSource):
+    """The spoken clips of RAVDESS, the face as OpenFace's action units, averaged over the frames.
+
+    For machines on which videos of faces are too much: the units of all 1,440 clips are one small
+    table, and audio is that of `RAVDESS`, as are clips, classes and split.
+
+    Args:
+        protocol: ``heldout`` fits the units' scaling on train alone, ``random`` on all.
+        units: The table: ``;`` between its columns, the 35 of `UNITS` and ``name``.
+        audio: Folder with ``03-01-*.wav`` (or ogg, flac) at any depth.
+        split_seed: Decides who goes to which split; fixed, so that seeds of a run share it.
+        tolerated_share: As in `SampleSource`.
+
+    Raises:
+        FileNotFoundError: Table or folder is missing, or holds no spoken clip.
+        ValueError: The table lacks a column or names a clip twice, a name does not fit (see
+            `ravdess_files`), or there are fewer than three actors.
+    """
+
+    classes = EMOTIONS
+    notes = ("seconds",)
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        units: str,
+        audio: str,
+        split_seed: int = 0,
+        tolerated_share: float = 0.0,
+    ) -> None:
+        self.tolerated_share = tolerated_share
+        self._protocol = protocol
+        heard = find_clips(audio, "audio")
+        table = _read_table(Path(units))
+        clips, self.omitted = pair_clips(
+            {"units": set(table.index), "audio": set(heard)},
+            {"units": Path(units), "audio": Path(audio)},
+        )
+        numbers = table[list(UNITS)].apply(pd.to_numeric, errors="coerce")
+        damage = _find_damage(Path(units), table.loc[clips], numbers.loc[clips])
+        self.omitted |= damage
+        clips = [clip for clip in clips if clip not in damage]
+        self.files = [Path(units), *heard.values()]
+        places = {file: place for place, file in enumerate(self.files)}
+        self._units = numbers
+        self.index = index_clips(clips, split_seed).assign(
+            audio=[places[heard[clip]] for clip in clips]
+        )
+
+    def fit(self, folder: Path) -> None:
+        """Fit mean and deviation of every unit."""
+        fit = self.index if self._protocol == "random" else self.index.query("split == 'train'")
+        known = self._units.loc[fit["id"]].to_numpy(np.float64)
+        self._mean = known.mean(axis=0)
+        self._per_deviation = np.divide(
+            1, known.std(axis=0), out=np.zeros(len(UNITS)), where=np.ptp(known, axis=0) > 0
+        )
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        """Units ``(n, 35)``, mean 0 and deviation 1, and audio ``(n, 15, 156)`` in [0, 1].
+
+        A unit that never changes is 0. Beside them the length of the audio, ``seconds`` ``(n,)``.
+        """
+        read = [
+            self._read_audio(clip, self.files[place])
+            for clip, place in zip(part["id"], part["audio"], strict=True)
+        ]
+        waves, seconds = zip(*read, strict=True)
+        return {
+            "units": self._scale(part["id"]),
+            "audio": mfcc(np.stack(waves)),
+            "seconds": np.array(seconds, np.float32),
+        }
+
+    def _scale(self, clips: pd.Series) -> np.ndarray:
+        units = self._units.loc[clips].to_numpy(np.float64)
+        return ((units - self._mean) * self._per_deviation).astype(np.float32)
+
+    def _read_audio(self, clip: str, file: Path) -> tuple[np.ndarray, float]:
+        try:
+            return read_speech(file)
+        except ValueError as error:
+            raise DamagedSampleError(clip, str(error)) from error
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read the table: `Name.clip` to ``name``, `UNITS` as written, and ``line`` in the file.
+
+    Raises:
+        FileNotFoundError: The file is missing; says what to put there.
+        ValueError: It is no table with these columns, a name does not fit or stands there twice, or
+            there is no spoken clip; the message names file and line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path.absolute()} is missing: put {_PUBLISHED} there")
+    try:
+        table = pd.read_csv(path, sep=";", dtype=str)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no table with ';' between its columns ({error})") from error
+    if missing := [column for column in ("name", *UNITS) if column not in table]:
+        raise ValueError(
+            f"{path}: lacks the columns {', '.join(missing)}; it must have name and {len(UNITS)} "
+            f"action units, with ';' between them"
+        )
+    table["line"] = np.arange(len(table)) + 2  # behind the header, counted from 1
+    lines = table["line"].to_numpy()
+    stems = [str(name).removesuffix(".mp4") for name in table["name"]]
+    names = [
+        parse_name(stem, f"{path}, line {line}") for stem, line in zip(stems, lines, strict=True)
+    ]
+    table.index = pd.Index([name.clip for name in names])
+    table = table[[is_speech(name, "video") for name in names]]
+    if (twice := table.index.duplicated()).any():
+        row = table[twice].iloc[0]
+        raise ValueError(f"{path}, line {row['line']}: {row['name']} stands there a second time")
+    if table.empty:
+        raise ValueError(f"{path}: names no spoken clip 01-01-…")
+    return table
+
+
+def _find_damage(path: Path, table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
+    """Say of every clip whose units cannot be used what is wrong with the first such unit."""
+    damage: dict[str, str] = {}
+    for unit in UNITS:
+        most = 5 if unit in _INTENSITIES else 1
+        for clip, row in table[~numbers[unit].between(0, most)].iterrows():
+            written = "empty" if pd.isna(row[unit]) else repr(row[unit])
+            damage.setdefault(
+                str(clip),
+                f"{path}, line {row['line']}: {unit} of {row['name']} is {written}, expected a "
+                f"number from 0 to {most}",
+            )
+    return damage

@@ -1,0 +1,97 @@
+"""RAVDESS through all stages: real faces and voices under its names, and its real action units."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import av
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from projects import copy_project, kedro
+
+QUICK = [
+    *[f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")],
+    *[f"{stage}.batch_size=8" for stage in ("teachers", "masks", "route")],
+    "masks.factor=10",
+    "runtime.tracking=false",
+]
+
+
+def run(project, environment, *settings):
+    kedro(project, "run", f"--env={environment}", f"--params={','.join([*QUICK, *settings])}")
+
+
+def write_sound(clip, path):
+    """The sound of a video as wav."""
+    with av.open(str(clip)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        soundfile.write(path, np.concatenate(frames, axis=1).T, container.streams.audio[0].rate)
+
+
+@pytest.fixture
+def talking(shared_data, tmp_path):
+    """Twelve real clips as if of four actors with three emotions each."""
+    files = sorted((shared_data / "grid_s1" / "clips").glob("*.mp4"))
+    if not files:
+        pytest.skip(f"{shared_data}/grid_s1/clips holds no clips")
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    names = [
+        f"01-{emotion:02d}-01-01-01-{actor:02d}" for actor in range(1, 5) for emotion in (3, 4, 5)
+    ]
+    for name, file in zip(names, files, strict=False):
+        shutil.copyfile(file, folder / f"01-{name}.mp4")
+        write_sound(file, folder / f"03-{name}.wav")
+    return folder
+
+
+def test_faces_and_voices_go_through_all_stages(talking, tmp_path):
+    project = copy_project(tmp_path / "project")
+    (talking / "03-01-03-01-01-01-01.wav").unlink()
+    (talking / "01-01-04-01-01-01-01.mp4").write_bytes(b"no video")
+    folders = [f"benchmark.arguments.{name}={talking}" for name in ("audio", "video")]
+    run(project, "ravdess", "benchmark.arguments.tolerated_share=0.2", *folders)
+
+    where = "ravdess/heldout-all/audio/seed-0/main"
+    metrics = json.loads((project / f"data/08_reporting/{where}/metrics.json").read_text())
+    assert "audio student" in metrics["verdict"]
+    index = pd.read_parquet(
+        project / "data/05_model_input/ravdess/heldout-all/samples/index.parquet"
+    )
+    assert len(index) == 10
+    assert (index["frames_without_face"] == 0).all()
+    assert (index["frames_missing"] == 2).all()
+    report = (project / f"data/08_reporting/{where}/samples_report.json").read_text()
+    assert "holds no audio of this clip" in report
+    assert "01-01-04-01-01-01-01.mp4: no video that can be decoded" in report
+
+
+def test_two_hundred_real_clips_as_action_units_go_through_all_stages(shared_data, tmp_path):
+    table = shared_data / "ravdess" / "visual_action_units" / "df_average_AUs_total.csv"
+    if not table.is_file():
+        pytest.skip(f"{table} is absent")
+    project = copy_project(tmp_path / "project")
+    audio = shared_data / "ravdess" / "audio_ogg_22k"
+    paths = [f"benchmark.arguments.units={table}", f"benchmark.arguments.audio={audio}"]
+    run(project, "ravdess_units", "limit=200", *paths)
+
+    where = "ravdess_units/heldout-200/audio/seed-0/main"
+    metrics = json.loads((project / f"data/08_reporting/{where}/metrics.json").read_text())
+    assert "audio student" in metrics["verdict"]
+    splits = pd.read_parquet(
+        project / "data/05_model_input/ravdess_units/heldout-200/seed-0/splits.parquet"
+    )
+    assert len(splits) == 200
+    assert splits.drop_duplicates(["group", "split"])["group"].is_unique
+
+
+def test_missing_files_are_named_with_what_belongs_there(tmp_path):
+    project = copy_project(tmp_path / "project")
+    done = kedro(project, "run", "--env=ravdess", "--params=runtime.tracking=off", check=False)
+    assert done.returncode
+    assert "data/01_raw/ravdess/audio is no folder" in done.stdout
+    assert "Audio_Speech_Actors_01-24.zip" in done.stdout
