@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -45,13 +47,19 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def kedro(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def kedro(
+    project: Path,
+    *arguments: str,
+    check: bool = True,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> subprocess.CompletedProcess[str]:
     """Run ``kedro ARGUMENTS`` in a project, in a process of its own.
 
     Args:
         project: Its root.
         arguments: Of the command line, for example ``run``, ``--params=seed=1``.
         check: Fail when the command does.
+        environment: Variables that it gets besides, for example ``PYTHONPATH``.
 
     Returns:
         With ``returncode`` and, as one text in ``stdout``, all that was printed.
@@ -62,7 +70,7 @@ def kedro(project: Path, *arguments: str, check: bool = True) -> subprocess.Comp
     done = subprocess.run(
         [sys.executable, "-m", "kedro", *arguments],
         cwd=project,
-        env=os.environ | ENVIRONMENT,
+        env=os.environ | ENVIRONMENT | dict(environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

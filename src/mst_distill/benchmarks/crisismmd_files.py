@@ -1,0 +1,212 @@
+"""Files of CrisisMMD: the publisher's tables of the humanitarian task, and ready features."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.parameters import unknown
+
+HUMANITARIAN = (
+    "not_humanitarian",
+    "affected_individuals",
+    "infrastructure_and_utility_damage",
+    "injured_or_dead_people",
+    "missing_or_found_people",
+    "rescue_volunteering_or_donation_effort",
+    "vehicle_damage",
+    "other_relevant_information",
+)
+"""The classes, in the order of the method's released implementation."""
+
+PUBLISHED = {"train": "train", "dev": "valid", "test": "test"}
+"""The publisher's names of the splits, and ours."""
+
+_COLUMNS = ("event_name", "tweet_id", "tweet_text", "image", "label")
+_SPLITS = (
+    "the three files task_humanitarian_text_img_{train,dev,test}.tsv of CrisisMMD v2.0 (the "
+    "publisher's crisismmd_datasplit_all, crisisnlp.qcri.org/crisismmd)"
+)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Ready features.
+
+    Attributes:
+        image: ``(N, width)``, floating-point.
+        text: ``(N, width)``, floating-point.
+        label: ``(N,)`` positions in `HUMANITARIAN`.
+    """
+
+    image: np.ndarray
+    text: np.ndarray
+    label: np.ndarray
+
+
+def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
+    """Read the humanitarian task of the folder `path`, one row a tweet.
+
+    A row of the files is a photograph, and a tweet may have several: its first row is kept, train
+    before dev before test. One tweet of version 2.0 stands in two files.
+
+    Returns:
+        The three files, and ``id``, ``group`` (both the tweet's id), ``split``, ``label``,
+        ``source`` (the disaster), ``text`` and ``image`` (a path, relative).
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: A file is no UTF-8, lacks a column or holds no row; a row has not as many fields
+            as the header; a tweet's id is no number, its text is empty, its label unknown, or its
+            image's path leaves the folder. The message names the file and the line.
+    """
+    folder = Path(path)
+    files = {name: folder / f"task_humanitarian_text_img_{name}.tsv" for name in PUBLISHED}
+    for file in files.values():
+        if not file.is_file():
+            raise FileNotFoundError(f"{file.absolute()} is missing: put {_SPLITS} there")
+    rows = pd.concat(
+        [_read_table(file).assign(split=PUBLISHED[name]) for name, file in files.items()]
+    )
+    tweets = rows.drop_duplicates("tweet_id").reset_index(drop=True)
+    label_of = {name: label for label, name in enumerate(HUMANITARIAN)}
+    return list(files.values()), pd.DataFrame(
+        {
+            "id": tweets["tweet_id"],
+            "group": tweets["tweet_id"],
+            "split": tweets["split"],
+            "label": tweets["label"].map(label_of).astype(np.int64),
+            "source": tweets["event_name"],
+            "text": tweets["tweet_text"],
+            "image": tweets["image"],
+        }
+    )
+
+
+def read_features(path: Path) -> Features:
+    """Read a ``.pth`` of (image, text, label), or of a dict with these keys, and nothing else.
+
+    Raises:
+        FileNotFoundError: `path` is missing.
+        ValueError: The file is damaged, names code that it wants to run, holds something else than
+            the three, their shapes do not fit, or a label is no class.
+    """
+    loaded = _load_arrays(path)
+    if isinstance(loaded, (tuple, list)) and len(loaded) == 3:
+        loaded = dict(zip(("image", "text", "label"), loaded, strict=True))
+    if not isinstance(loaded, dict) or set(loaded) != {"image", "text", "label"}:
+        what = sorted(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
+        raise ValueError(
+            f"{path}: holds {what}, expected (image, text, label) or a dict with these keys"
+        )
+    arrays = {name: np.asarray(value) for name, value in loaded.items()}
+    for name in ("image", "text"):
+        if arrays[name].ndim != 2 or arrays[name].dtype.kind != "f":
+            raise ValueError(f"{path}: {name} is {_form(arrays[name])}, expected float (N, width)")
+    labels = arrays["label"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"{path}: label is {_form(labels)}, expected integers (N,)")
+    if len({len(array) for array in arrays.values()}) > 1:
+        counts = {name: len(array) for name, array in arrays.items()}
+        raise ValueError(f"{path}: image, text and label differ in length: {counts}")
+    last = len(HUMANITARIAN) - 1
+    if len(wrong := np.flatnonzero((labels < 0) | (labels > last))):
+        row = wrong[0]
+        raise ValueError(f"{path}: label of row {row} is {labels[row]}, expected 0 to {last}")
+    return Features(arrays["image"], arrays["text"], labels.astype(np.int64))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Rows of one file, every field a text: a tweet's id has more digits than a float keeps."""
+    header, *lines = _read_lines(path)
+    names = header.split("\t")
+    for column in _COLUMNS:
+        if column not in names:
+            raise ValueError(f"{path}: line 1: {unknown('column', column, names)}")
+    if not lines:
+        raise ValueError(f"{path}: holds no row below its header")
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        fields = line.split("\t")
+        if len(fields) != len(names):
+            raise ValueError(
+                f"{path}: line {number} has {len(fields)} fields, the header {len(names)}"
+            )
+        row = dict(zip(names, fields, strict=True))
+        if wrong := _fault(row):
+            raise ValueError(f"{path}: line {number}: {wrong}")
+        rows.append({column: row[column] for column in _COLUMNS})
+    return pd.DataFrame(rows)
+
+
+def _read_lines(path: Path) -> list[str]:
+    # Neither csv nor splitlines: quotes are part of a tweet here, and so is U+2028.
+    lines = []
+    for number, line in enumerate(path.read_bytes().rstrip(b"\r\n").split(b"\n"), start=1):
+        try:
+            lines.append(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: line {number} is no UTF-8 ({error})") from error
+    return lines
+
+
+def _fault(row: dict[str, str]) -> str | None:
+    """What is wrong with a row of the publisher's, or None."""
+    image = PurePosixPath(row["image"])
+    if not (row["tweet_id"].isascii() and row["tweet_id"].isdigit()):
+        return (
+            f"tweet_id {row['tweet_id']!r} is not made of digits alone, as if a spreadsheet had "
+            f"rounded it"
+        )
+    if not row["tweet_text"].strip():
+        return f"tweet_text of tweet {row['tweet_id']} is empty"
+    if row["label"] not in HUMANITARIAN:
+        return unknown("label", row["label"], HUMANITARIAN)
+    if not image.name or image.is_absolute() or ".." in image.parts:
+        return (
+            f"image {row['image']!r} must be a path within the folder of data_image, such as "
+            f"data_image/<event>/<date>/<image_id>.jpg"
+        )
+    return None
+
+
+def _load_arrays(path: Path) -> object:
+    """Unpickle numpy arrays and tensors; a file that wants to run anything else is refused."""
+    import torch
+
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.absolute()} is missing: put ready features there, what torch.save made of "
+            f"(image, text, label)"
+        )
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"{path}: no .pth of numpy arrays of numbers and tensors alone ({why})"
+        ) from error
+
+
+def _numpy_globals() -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
+    """What pickles of numeric arrays name, by numpy 2 and, under its older path, by numpy 1."""
+    from numpy._core.multiarray import _reconstruct
+
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    return [
+        np.ndarray,
+        np.dtype,
+        *kinds,
+        (_reconstruct, "numpy._core.multiarray._reconstruct"),
+        (_reconstruct, "numpy.core.multiarray._reconstruct"),
+    ]
+
+
+def _form(array: np.ndarray) -> str:
+    return f"{array.dtype} {array.shape}"

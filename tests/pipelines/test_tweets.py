@@ -1,0 +1,59 @@
+"""A user's own data and configuration, as docs/your-own-data.md tells it: the example `tweets`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from projects import ROOT, copy_project, kedro
+
+EXAMPLE = ROOT / "examples" / "tweets"
+
+
+def test_a_users_own_data_go_through_all_stages(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "tweet_image_text_sentiment"
+    if not (folder / "data.csv").is_file():
+        pytest.skip(f"{folder} is absent")
+    project = copy_project(tmp_path / "project")
+    shutil.copytree(EXAMPLE / "conf", project / "conf" / "tweets")
+    settings = ["limit=200", "runtime.tracking=false", f"benchmark.arguments.folder={folder}"]
+    stages = [f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")]
+    kedro(
+        project,
+        "run",
+        "--env=tweets",
+        f"--params={','.join([*settings, *stages])}",
+        environment={"PYTHONPATH": str(EXAMPLE)},
+    )
+
+    run = "tweets/heldout-200/text/seed-0/main"
+    metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())
+    assert "distillation" in metrics["verdict"].lower()
+    splits = pd.read_parquet(
+        project / "data/05_model_input/tweets/heldout-200/seed-0/splits.parquet"
+    )
+    assert len(splits) == 200
+    assert not splits.drop_duplicates(["group", "split"])["group"].duplicated().any()
+    student = json.loads((project / f"data/06_models/{run}/student.json").read_text())
+    assert "mst_distill.nets.crisismmd.FeatureMLP" in json.dumps(student)
+
+
+def test_the_documents_code_is_the_examples() -> None:
+    """What docs/your-own-data.md prints of the example stands in the example."""
+    blocks = (ROOT / "docs" / "your-own-data.md").read_text().split("```")[1::2]
+    printed = {
+        EXAMPLE / "tweet_sentiment.py": "# examples/tweets/tweet_sentiment.py\n",
+        EXAMPLE / "conf" / "globals.yml": "# conf/tweets/globals.yml\n",
+        EXAMPLE / "conf" / "parameters.yml": "# conf/tweets/parameters.yml\n",
+    }
+    for file, head in printed.items():
+        (block,) = [block.partition(head)[2] for block in blocks if head in block]
+        written = file.read_text()
+        pieces = [piece.strip("\n") for piece in block.split("    ...\n")]
+        for piece in pieces:
+            # A docstring is printed without what stands behind its first line.
+            assert piece.removesuffix('"""') in written, f"{file} has otherwise:\n{piece}"
