@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mst_distill.benchmarks.encoders import EfficientNetLite0, MiniLM, open_image
+from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.benchmarks.tweets import clean_tweet
+from mst_distill.media.encoders import EfficientNetLite0, MiniLM
+from mst_distill.media.tweets import clean_tweet
 
 
 class TweetSentiment(SampleSource):

@@ -14,10 +14,10 @@ from PIL import Image
 
 from mst_distill.benchmarks.crisismmd import CrisisMMD, CrisisMMDFeatures
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_tweets
-from mst_distill.benchmarks.encoders import ImageEncoder, TextEncoder
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
 from mst_distill.benchmarks.splits import assign_splits, check_splits
-from mst_distill.benchmarks.tweets import clean_tweet
+from mst_distill.media.encoders import ImageEncoder, TextEncoder
+from mst_distill.media.tweets import clean_tweet
 
 HEADER = (
     "event_name\ttweet_id\timage_id\ttweet_text\timage\tlabel\tlabel_text\tlabel_image"
@@ -213,7 +213,7 @@ def test_encoders_are_made_only_for_reading(raw: Path, monkeypatch: pytest.Monke
 
 def test_an_unknown_encoder_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown class .*'MinLM'.*did you mean 'MiniLM'"):
-        CrisisMMD("heldout", "no", "no", text_encoder="mst_distill.benchmarks.encoders.MinLM")
+        CrisisMMD("heldout", "no", "no", text_encoder="mst_distill.media.encoders.MinLM")
 
 
 def append(line: str) -> Callable[[Path], object]:

@@ -13,13 +13,13 @@ import pytest
 import scipy.fft
 import soundfile
 
-from mst_distill.benchmarks.face_video import INSTANTS, crop_faces, read_frames
-from mst_distill.benchmarks.faces import CentreCrop, FaceFinder, HaarFaces, Square
 from mst_distill.benchmarks.ravdess import RAVDESS, index_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
-from mst_distill.benchmarks.speech_audio import LENGTH, RATE, mfcc, read_speech
 from mst_distill.benchmarks.splits import check_splits
+from mst_distill.media.face_video import INSTANTS, crop_faces, read_frames
+from mst_distill.media.faces import CentreCrop, FaceFinder, HaarFaces, Square
+from mst_distill.media.speech_audio import LENGTH, RATE, mfcc, read_speech
 from mst_distill.samples import SPLITS
 
 BITS, BAR = 8, 16
@@ -90,7 +90,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def open_raw(raw: Path, **arguments: object) -> RAVDESS:
-    arguments = {"face_finder": "mst_distill.benchmarks.faces.CentreCrop", **arguments}
+    arguments = {"face_finder": "mst_distill.media.faces.CentreCrop", **arguments}
     return RAVDESS("heldout", str(raw), str(raw), **arguments)
 
 
@@ -494,4 +494,4 @@ def test_a_missing_folder_says_what_to_put_there(raw: Path) -> None:
 
 def test_an_unknown_face_finder_is_told_with_the_nearest(raw: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'HaarFaces'"):
-        open_raw(raw, face_finder="mst_distill.benchmarks.faces.HarFace")
+        open_raw(raw, face_finder="mst_distill.media.faces.HarFace")

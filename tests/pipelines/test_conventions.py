@@ -99,6 +99,7 @@ def imports_of(file: Path) -> set[str]:
 
 FORBIDDEN = {
     "benchmarks": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
+    "media": {"kedro", "mlflow", "mst_distill"},
     "nets": {"kedro", "mlflow", "mst_distill"},
     "training": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
     "distillation": {"kedro", "mlflow", "mst_distill.evaluation"},
@@ -118,7 +119,7 @@ def test_a_room_knows_only_the_rooms_it_may(file):
     if room not in ("pipelines", "datasets", "pipeline_registry.py", "hooks.py", "settings.py"):
         forbidden = forbidden | {"kedro", "mlflow", "kedro_datasets", "kedro_mlflow"}
     for name in imports:
-        allowed = room == "nets" and name.startswith("mst_distill.nets")
+        allowed = room in ("nets", "media") and name.startswith(f"mst_distill.{room}")
         caught = [bad for bad in forbidden if name == bad or name.startswith(f"{bad}.")]
         assert allowed or not caught, f"{file} imports {name}"
 

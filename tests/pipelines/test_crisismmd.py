@@ -49,7 +49,7 @@ def test_real_tweets_go_through_all_stages(shared_data: Path, tmp_path: Path) ->
         "images": tmp_path / "raw" / "CrisisMMD_v2.0",
         "splits": tmp_path / "raw" / "splits",
         "tolerated_share": 0.05,
-        **{name: f"mst_distill.benchmarks.encoders.{kind}" for name, kind in ENCODERS.items()},
+        **{name: f"mst_distill.media.encoders.{kind}" for name, kind in ENCODERS.items()},
     }
     settings = [f"benchmark.arguments.{name}={value}" for name, value in arguments.items()]
     settings += [f"members.{name}={width}" for name, width in WIDTHS.items()]

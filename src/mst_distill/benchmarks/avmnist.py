@@ -16,7 +16,7 @@ from mst_distill.benchmarks.avmnist_files import (
 )
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
-from mst_distill.benchmarks.weakening import scale_to_unit, weaken
+from mst_distill.media.weakening import scale_to_unit, weaken
 from mst_distill.samples import SPLITS
 
 DYNAMIC_RANGE = 80

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_features, read_tweets
-from mst_distill.benchmarks.encoders import ImageEncoder, TextEncoder, open_image
+from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.benchmarks.tweets import clean_tweet, repair
 from mst_distill.imports import resolve
+from mst_distill.media.encoders import ImageEncoder, TextEncoder
+from mst_distill.media.tweets import clean_tweet, repair
 
 
 class CrisisMMD(SampleSource):
@@ -49,8 +50,8 @@ class CrisisMMD(SampleSource):
         protocol: Protocol,
         images: str,
         splits: str,
-        text_encoder: str = "mst_distill.benchmarks.encoders.BERTweet",
-        image_encoder: str = "mst_distill.benchmarks.encoders.ResNet50",
+        text_encoder: str = "mst_distill.media.encoders.BERTweet",
+        image_encoder: str = "mst_distill.media.encoders.ResNet50",
         tolerated_share: float = 0.0,
     ) -> None:
         self._text_encoder_class = resolve(text_encoder, TextEncoder)

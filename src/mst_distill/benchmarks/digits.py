@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.benchmarks.weakening import weaken
+from mst_distill.media.weakening import weaken
 from mst_distill.samples import SPLITS
 
 FRAMES = 32

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES
-from mst_distill.benchmarks.weakening import scale_to_unit
+from mst_distill.media.weakening import scale_to_unit
 
 CLASSES = (
     *("void", "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window"),

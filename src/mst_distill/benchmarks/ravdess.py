@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mst_distill.benchmarks.face_video import crop_faces, read_frames
-from mst_distill.benchmarks.faces import FaceFinder
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, parse_name
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
-from mst_distill.benchmarks.speech_audio import mfcc, read_speech
 from mst_distill.benchmarks.splits import deal_groups
 from mst_distill.imports import resolve
+from mst_distill.media.face_video import crop_faces, read_frames
+from mst_distill.media.faces import FaceFinder
+from mst_distill.media.speech_audio import mfcc, read_speech
 
 
 class RAVDESS(SampleSource):
@@ -49,7 +49,7 @@ class RAVDESS(SampleSource):
         protocol: Protocol,
         audio: str,
         video: str,
-        face_finder: str = "mst_distill.benchmarks.faces.HaarFaces",
+        face_finder: str = "mst_distill.media.faces.HaarFaces",
         split_seed: int = 0,
         tolerated_share: float = 0.0,
     ) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from mst_distill.benchmarks.ravdess import index_clips, pair_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, is_speech, parse_name
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
-from mst_distill.benchmarks.speech_audio import mfcc, read_speech
+from mst_distill.media.speech_audio import mfcc, read_speech
 
 _INTENSITIES = tuple(
     f"AU{unit:02d}_r" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)

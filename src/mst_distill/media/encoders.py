@@ -6,8 +6,6 @@ the installation; `BERTweet` and `ResNet50` are fetched once from their hubs.
 
 from __future__ import annotations
 
-import struct
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -16,8 +14,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mst_distill.benchmarks.source import DamagedSampleError
-
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -25,9 +21,6 @@ if TYPE_CHECKING:
 
 BATCH = 16
 """Texts or images that are encoded at a time: bounded memory, and maps that a CPU's cache holds."""
-
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP")
-"""What `open_image` decodes. Some of Pillow's other formats call programs."""
 
 
 class TextEncoder(ABC):
@@ -183,34 +176,6 @@ class ResNet50(ImageEncoder):
     def encode(self, images: Iterable[Image]) -> np.ndarray:
         """N RGB images to ``(n, 2048)`` float32."""
         return _encode_images(self._net, self._prepare, images, self.width)
-
-
-def open_image(path: Path, sample: str) -> Image:
-    """Decode a photograph.
-
-    Args:
-        path: A JPEG, PNG, GIF (its first frame) or WebP.
-        sample: Whose it is.
-
-    Returns:
-        In RGB.
-
-    Raises:
-        DamagedSampleError: The file cannot be decoded whole, or has more pixels than Pillow deems
-            safe (``PIL.Image.MAX_IMAGE_PIXELS``).
-    """
-    from PIL import Image
-
-    # What Pillow's decoders let through when they trip over damaged bytes.
-    damages = (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error)
-    bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                return image.convert("RGB")
-    except (*damages, *bombs) as error:
-        raise DamagedSampleError(sample, f"{path}: no image that can be read ({error})") from error
 
 
 def _encode_texts(model: SentenceTransformer, texts: Sequence[str], width: int) -> np.ndarray:

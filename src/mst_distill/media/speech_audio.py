@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from mst_distill.benchmarks.weakening import scale_to_unit
+from mst_distill.media.weakening import scale_to_unit
 
 RATE = 22_050
 """Audio samples a second, to which all speech is brought."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mst_distill.benchmarks.faces import CentreCrop, FaceFinder, Square
+from mst_distill.media.faces import CentreCrop, FaceFinder, Square
 
 if TYPE_CHECKING:
     from av import Packet, VideoStream

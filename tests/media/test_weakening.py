@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mst_distill.benchmarks.weakening import scale_to_unit, weaken
+from mst_distill.media.weakening import scale_to_unit, weaken
 
 ENERGIES = np.array([0.5, 0.25, 0.15, 0.1])
 """Shares of the variance along four orthogonal directions."""

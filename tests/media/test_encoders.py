@@ -14,17 +14,17 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from mst_distill.benchmarks.encoders import (
+from mst_distill.benchmarks.photographs import open_image
+from mst_distill.benchmarks.source import DamagedSampleError
+from mst_distill.imports import resolve
+from mst_distill.media.encoders import (
     BATCH,
     EfficientNetLite0,
     ImageEncoder,
     MiniLM,
     ResNet50,
     TextEncoder,
-    open_image,
 )
-from mst_distill.benchmarks.source import DamagedSampleError
-from mst_distill.imports import resolve
 
 TWEETS = [
     "Wildfires burn thousands of homes in California",
@@ -57,9 +57,9 @@ def alike(vectors: np.ndarray) -> np.ndarray:
 
 
 def test_encoders_are_found_by_their_import_path() -> None:
-    assert resolve("mst_distill.benchmarks.encoders.MiniLM", TextEncoder) is MiniLM
+    assert resolve("mst_distill.media.encoders.MiniLM", TextEncoder) is MiniLM
     with pytest.raises(TypeError, match=r"is no .*\.ImageEncoder"):
-        resolve("mst_distill.benchmarks.encoders.MiniLM", ImageEncoder)
+        resolve("mst_distill.media.encoders.MiniLM", ImageEncoder)
 
 
 def test_texts_of_like_meaning_are_near_one_another(texts: MiniLM) -> None:
@@ -166,14 +166,14 @@ def test_resnet50_without_a_network_says_what_to_do(
     with pytest.raises(ConnectionError) as error:
         ResNet50()
     assert str(tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth") in str(error.value)
-    assert "name mst_distill.benchmarks.encoders.EfficientNetLite0 instead" in str(error.value)
+    assert "name mst_distill.media.encoders.EfficientNetLite0 instead" in str(error.value)
     assert "1280 numbers" in str(error.value)
 
 
 BERTWEET = """
 import numpy as np
 from pathlib import Path
-from mst_distill.benchmarks.encoders import BERTweet
+from mst_distill.media.encoders import BERTweet
 
 home = Path.cwd()
 try:
@@ -181,7 +181,7 @@ try:
 except ConnectionError as error:
     message = str(error)
 assert f"vinai/bertweet-base is not in {home / 'hub'}" in message, message
-assert "name mst_distill.benchmarks.encoders.MiniLM instead" in message, message
+assert "name mst_distill.media.encoders.MiniLM instead" in message, message
 assert "384 numbers" in message, message
 
 (home / "fetched").rename(home / "hub")

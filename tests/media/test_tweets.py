@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mst_distill.benchmarks.tweets import clean_tweet, repair
+from mst_distill.media.tweets import clean_tweet, repair
 
 
 @pytest.mark.parametrize(
