@@ -192,7 +192,11 @@ IMAGES, LABELS = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-uby
         ),
         ("speech/seven_ann_0.wav", lambda file: write_wave(file, row=1), "does not fit {digit}_"),
         ("speech/7_ann_0.wav", lambda file: file.write_bytes(b"RIFF"), "no audio that soundfile"),
-        ("speech/7_ann_0.wav", lambda file: soundfile.write(file, [], 8000), "holds 0 samples"),
+        (
+            "speech/7_ann_0.wav",
+            lambda file: soundfile.write(file, [], 8000),
+            "holds 0 audio samples",
+        ),
         ("noise/0.ogg", lambda file: file.write_bytes(b""), "no audio that soundfile"),
         (
             "noise/0.wav",

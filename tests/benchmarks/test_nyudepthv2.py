@@ -560,11 +560,11 @@ def save_label(values: np.ndarray) -> Callable[[Path], None]:
     [
         ("labels/0003.png", save_label(np.zeros((H, W, 3))), "RGB, not one channel"),
         ("labels/0003.png", save_label(np.full((H, W), 41)), "labels are 41 to 41; .* 0 to 40"),
-        ("labels/0003.png", lambda file: file.write_bytes(b""), "no whole image"),
+        ("labels/0003.png", lambda file: file.write_bytes(b""), "no image that can be read"),
         ("depths/0003.png", save_label(np.zeros((H, W, 4))), "RGBA, not one channel"),
-        ("depths/0003.png", cut, "no whole image"),
-        ("images/0003.jpg", cut, "no whole image .*Truncated"),
-        ("images/0003.jpg", lambda file: file.write_text("<html>"), "no whole image"),
+        ("depths/0003.png", cut, "no image that can be read"),
+        ("images/0003.jpg", cut, "no image that can be read .*Truncated"),
+        ("images/0003.jpg", lambda file: file.write_text("<html>"), "no image that can be read"),
     ],
 )
 def test_a_damaged_image_is_named_and_the_others_are_read(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
+
+from mst_distill.media.sound import read_sound
 
 RATE = 8000
 """Audio samples a second: the Free Spoken Digit Dataset's rate, to which all audio is brought."""
@@ -123,7 +124,7 @@ def read_recordings(path: str | Path) -> Recordings:
             raise ValueError(f"{file}: the name does not fit {{digit}}_{{speaker}}_{{take}}.wav")
     return Recordings(
         files,
-        [_read_wave(file) for file in files],
+        [read_sound(file, RATE)[0] for file in files],
         np.array([int(name["digit"]) for name in names if name]),
         np.array([name["speaker"] for name in names if name]),
     )
@@ -142,7 +143,7 @@ def read_clips(path: str | Path) -> tuple[list[Path], list[np.ndarray]]:
     """
     files = _find(path, {".wav", ".flac", ".ogg", ".mp3"}, _NOISE)
     # ESC-50 fills shorter sounds up to 5 s with zeros, which would be no noise to be mixed in.
-    clips = [np.trim_zeros(_read_wave(file)) for file in files]
+    clips = [np.trim_zeros(read_sound(file, RATE)[0]) for file in files]
     for file, clip in zip(files, clips, strict=True):
         if not len(clip):
             raise ValueError(f"{file}: the clip is silent throughout; remove it")
@@ -199,25 +200,6 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     if len(content) - header != np.prod(shape):
         raise ValueError(f"{path}: {len(content) - header} bytes of data do not fill {shape}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
-
-
-def _read_wave(path: Path) -> np.ndarray:
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path}: no audio that soundfile can read ({error})") from error
-    if not len(wave):
-        raise ValueError(f"{path}: holds 0 samples; remove it or fetch it again")
-    mono: np.ndarray = wave.mean(axis=1)
-    return mono if rate == RATE else _resample(mono, rate)
-
-
-def _resample(wave: np.ndarray, rate: int) -> np.ndarray:
-    import torch
-    from torchaudio.functional import resample
-
-    resampled: np.ndarray = resample(torch.from_numpy(wave), rate, RATE).numpy()
-    return resampled
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:

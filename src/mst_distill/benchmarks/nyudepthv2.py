@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES
+from mst_distill.media.images import decode_image
 from mst_distill.media.weakening import scale_to_unit
 
 CLASSES = (
@@ -201,7 +202,7 @@ class NYUDepthV2Folders(NYUDepthV2):
 
     def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One image, depth map and label map."""
-        image, depth, label = (_open_image(folder[number]) for folder in self._folders)
+        image, depth, label = (decode_image(folder[number]) for folder in self._folders)
         return np.asarray(image.convert("RGB")), _one_channel(depth), _one_channel(label)
 
 
@@ -254,15 +255,6 @@ def _read_list(path: Path) -> list[int]:
             raise ValueError(f"{path}, line {row}: {line} stands twice")
         numbers.append(int(line))
     return numbers
-
-
-def _open_image(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except (Image.DecompressionBombError, OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(f"{path}: no whole image ({error})") from error
-    return image
 
 
 def _one_channel(image: Image.Image) -> np.ndarray:

@@ -20,6 +20,13 @@ Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
 
 
+_READERS = sorted(
+    file
+    for room in ("benchmarks", "media")
+    for file in (Path(__file__).parents[1] / room).glob("*.py")
+)
+"""All that a source may read with: a store is built anew when any of it changes."""
+
 NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
 """What tables of the report call something else than a class."""
 
@@ -105,7 +112,8 @@ class SampleSource(ABC):
         ]
         how = [__version__, dict(self.opened_with), list(self.classes), self.ignored_label, files]
         sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
-        sha.update(Path(inspect.getfile(type(self))).read_bytes())
+        for file in [Path(inspect.getfile(type(self))), *_READERS]:
+            sha.update(file.read_bytes())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()

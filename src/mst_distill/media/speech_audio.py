@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from mst_distill.media.sound import read_sound
 from mst_distill.media.weakening import scale_to_unit
 
 RATE = 22_050
@@ -25,22 +25,12 @@ def read_speech(path: Path) -> tuple[np.ndarray, float]:
         ``(LENGTH,)`` float32 at `RATE`, and how long the file is in seconds.
 
     Raises:
-        ValueError: The file cannot be read, is cut short, has no samples, or has some that are no
-            number; the message names it.
+        ValueError: The file is damaged (see `read_sound`); the message names it.
     """
-    _refuse_cut_wave(path)
-    try:
-        wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path}: no audio that soundfile can read ({error})") from error
-    if not len(wave):
-        raise ValueError(f"{path}: holds 0 audio samples; fetch it again")
-    if not np.isfinite(wave).all():
-        raise ValueError(f"{path}: holds audio samples that are NaN or infinite")
-    mono = _resample(wave.mean(axis=1), rate)
-    start = max(0, (len(mono) - LENGTH) // 2)
-    kept = mono[start : start + LENGTH]
-    return np.pad(kept, (0, LENGTH - len(kept))), len(wave) / rate
+    wave, seconds = read_sound(path, RATE)
+    start = max(0, (len(wave) - LENGTH) // 2)
+    kept = wave[start : start + LENGTH]
+    return np.pad(kept, (0, LENGTH - len(kept))), seconds
 
 
 def mfcc(waves: np.ndarray) -> np.ndarray:
@@ -74,23 +64,3 @@ def mfcc(waves: np.ndarray) -> np.ndarray:
     # The channel axis makes torchaudio cut every clip below its own peak, not below the batch's.
     coefficients = transform(torch.from_numpy(waves)[:, None])[:, 0]
     return scale_to_unit(coefficients.numpy())
-
-
-def _resample(wave: np.ndarray, rate: int) -> np.ndarray:
-    if rate == RATE:
-        return wave
-    import torch
-    from torchaudio.functional import resample
-
-    resampled: np.ndarray = resample(torch.from_numpy(wave), rate, RATE).numpy()
-    return resampled
-
-
-def _refuse_cut_wave(path: Path) -> None:
-    """Refuse a wav that ends before its header says: libsndfile would read what there is."""
-    with path.open("rb") as file:
-        header = file.read(8)
-    if header[:4] == b"RIFF" and len(header) == 8:
-        size, expected = path.stat().st_size, 8 + int.from_bytes(header[4:], "little")
-        if size < expected:
-            raise ValueError(f"{path}: is cut short, {size} of {expected} bytes are left")
