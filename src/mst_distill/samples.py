@@ -24,7 +24,8 @@ class Samples:
         labels: ``(N,)`` class indices, or ``(N, H, W)`` for dense labels.
         classes: Class names, in the order of the logits.
         ignored_label: The class that is no target (dense tasks), or None.
-        digest: SHA-256 over the index and all arrays: equal data, equal digest, on any machine.
+        digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes
+            and all arrays: equal data, equal digest, on any machine.
         notes: The columns of `index` that say how a sample was read: durations, repairs.
         omitted: Samples that are not here because they are incomplete or damaged: id to reason.
     """

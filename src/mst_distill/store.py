@@ -188,7 +188,7 @@ def _build(source: SampleSource, partial: Path) -> None:
 
 
 def _digest(source: SampleSource, index: pd.DataFrame, arrays: list[str], store: Path) -> str:
-    """SHA-256 over index, classes and arrays."""
+    """SHA-256 over who is there with which label, the classes and the arrays."""
     sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
     sha.update(json.dumps([list(source.classes), source.ignored_label, arrays]).encode())
     for name in arrays:

@@ -101,7 +101,7 @@ def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
     """
     if limit >= len(index):
         return index
-    cells = index.groupby(["split", "label"], sort=True)
+    cells = index.groupby(["split", "label"])
     # A sample's rank within its cell, as a share of the cell: the smallest shares are kept, so that
     # rounding evens out over the cells instead of adding up.
     rank = index.sample(frac=1.0, random_state=0).groupby(["split", "label"]).cumcount()

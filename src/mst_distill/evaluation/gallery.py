@@ -48,7 +48,7 @@ def gallery(samples: Samples) -> Figure:
 
 
 def _choose(samples: Samples) -> np.ndarray:
-    """Store rows of the samples to draw, ascending."""
+    """Store rows of the samples to draw, in the order of their classes if they have one."""
     if samples.dense:
         return np.unique(np.linspace(0, len(samples) - 1, COLUMNS).astype(int))
     first = pd.Series(samples.labels).drop_duplicates().sort_values().index.to_numpy()
