@@ -8,10 +8,10 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.benchmarks.census import count_classes, describe
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index
 from mst_distill.benchmarks.splits import assign_splits as split_index
 from mst_distill.benchmarks.splits import stratified_limit
+from mst_distill.evaluation.census import count_classes, describe
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
 from mst_distill.samples import Samples

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mst_distill.benchmarks.census import LISTED, count_classes, describe
 from mst_distill.benchmarks.splits import assign_splits
+from mst_distill.evaluation.census import LISTED, count_classes, describe
 from mst_distill.samples import Samples
 
 SPLIT = ["train", "train", "train", "train", "valid", "test", "test", "train"]
