@@ -331,6 +331,10 @@ def break_id(source: Arrays) -> None:
     source.index.loc[6, "id"] = "s2"
 
 
+def break_whole_id(source: Arrays) -> None:
+    source.index["id"] = source.index["id"].where(source.index["row"] != 4, 4)
+
+
 def break_everything(source: Arrays) -> None:
     source.index = source.index.iloc[:0]
 
@@ -365,6 +369,14 @@ class Silent(Arrays):
         return read
 
 
+class Shrinking(Arrays):
+    """Takes a sample out of its index while it is read."""
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        self.index = self.index[self.index["row"] != 3]
+        return super().read(part)
+
+
 class Short(Arrays):
     """Leaves samples out without a word."""
 
@@ -392,6 +404,8 @@ def nothing(_source: Arrays) -> None:
         (Integral, nothing, "'audio' of the samples 's5' to 's6' is int32; .* is float32"),
         (Silent, nothing, r"'s5' has the modalities \['image'\], the first one \['image', 'audio"),
         (Arrays, break_id, "sample id 's2' appears twice"),
+        (Arrays, break_whole_id, "row 4 of the index of Arrays has the id 4; an id must be a text"),
+        (Shrinking, nothing, "index of Shrinking has 6 samples that can be read, but 7 were wri"),
         (Arrays, break_everything, "Arrays found no samples in .*raw.bin"),
         (
             Uneven,

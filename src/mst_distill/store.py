@@ -170,6 +170,11 @@ def _build(source: SampleSource, partial: Path) -> None:
     source.fit(partial / "fit")
     journal = _write_slices(source, store, _Journal.open(partial / "slices.jsonl"))
     index = source.index[~source.index["id"].isin(list(journal.omitted))].reset_index(drop=True)
+    if len(index) != journal.kept:
+        raise ValueError(
+            f"the index of {type(source).__name__} has {len(index)} samples that can be read, but "
+            f"{journal.kept} were written: it must not change while they are read"
+        )
     if index.empty:
         raise ValueError(f"no sample of {type(source).__name__} can be read: {journal.omitted}")
     notes = pd.concat(journal.notes, ignore_index=True)

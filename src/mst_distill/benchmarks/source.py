@@ -57,9 +57,9 @@ class SampleSource(ABC):
         classes: Class names, in the order of the labels.
         ignored_label: The label that is no target (dense tasks), or None.
         notes: Names of what `read` says of a sample beside its modalities: durations, repairs.
-        index: One row a sample: ``id``, ``group``, ``split`` (leak-free), ``label``, if the report
-            shall count it ``source`` (an actor, an event, a kind of scene), and whatever else
-            `read` needs to find the sample.
+        index: One row a sample: ``id`` (a text, unique), ``group``, ``split`` (leak-free),
+            ``label``, if the report shall count it ``source`` (an actor, an event, a kind of
+            scene), and whatever else `read` needs to find the sample.
         files: The raw files that were opened.
         omitted: Samples that are known to be incomplete without reading them: id to reason. They
             are not in `index`.
@@ -124,7 +124,7 @@ def check_index(source: SampleSource) -> None:
 
     Raises:
         ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
-            are no samples, or an id appears twice; the message names it.
+            are no samples, or an id is no text or appears twice; the message names it.
     """
     index, classes = source.index, list(source.classes)
     if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
@@ -142,6 +142,12 @@ def check_index(source: SampleSource) -> None:
     refuse_too_many(source.omitted, len(index) + len(source.omitted), source.tolerated_share)
     if index.empty:
         raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
+    for row, name in enumerate(index["id"]):
+        if not isinstance(name, str):  # what a build notes of a sample goes through JSON
+            raise ValueError(
+                f"row {row} of the index of {type(source).__name__} has the id {name!r}; an id "
+                f"must be a text"
+            )
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
         raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
