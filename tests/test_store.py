@@ -335,6 +335,10 @@ def break_whole_id(source: Arrays) -> None:
     source.index["id"] = source.index["id"].where(source.index["row"] != 4, 4)
 
 
+def break_objects(source: Arrays) -> None:
+    source.index["file"] = [Path("images") / name for name in source.index["id"]]
+
+
 def break_everything(source: Arrays) -> None:
     source.index = source.index.iloc[:0]
 
@@ -404,7 +408,6 @@ def nothing(_source: Arrays) -> None:
         (Integral, nothing, "'audio' of the samples 's5' to 's6' is int32; .* is float32"),
         (Silent, nothing, r"'s5' has the modalities \['image'\], the first one \['image', 'audio"),
         (Arrays, break_id, "sample id 's2' appears twice"),
-        (Arrays, break_whole_id, "row 4 of the index of Arrays has the id 4; an id must be a text"),
         (Shrinking, nothing, "index of Shrinking has 6 samples that can be read, but 7 were wri"),
         (Arrays, break_everything, "Arrays found no samples in .*raw.bin"),
         (
@@ -434,6 +437,28 @@ def test_damaged_samples_are_named_and_leave_the_old_store_as_it_was(
     assert open_store(folder).digest == before
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
     assert left(folder) == ["samples"]
+
+
+class NotedRow(Arrays):
+    notes = ("row",)
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage", "rule"),
+    [
+        (Arrays, break_whole_id, "row 4 of the index of Arrays has the id 4; an id must be a text"),
+        (Arrays, break_objects, "the column 'file' of the index of Arrays fits no Parquet file"),
+        (NotedRow, nothing, "NotedRow has a note 'row', but its index has such a column"),
+    ],
+)
+def test_what_is_wrong_with_the_index_is_said_before_anything_is_read(
+    raw: Path, folder: Path, kind: type[Arrays], damage: Any, rule: str
+) -> None:
+    source = make(raw, kind=kind)
+    damage(source)
+    with pytest.raises(ValueError, match=rule):
+        write_store(source, folder)
+    assert source.reads == []
 
 
 def test_a_failure_leaves_nothing_where_there_was_nothing(raw: Path, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -124,7 +125,8 @@ def check_index(source: SampleSource) -> None:
 
     Raises:
         ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
-            are no samples, or an id is no text or appears twice; the message names it.
+            are no samples, an id is no text or appears twice, a column fits no Parquet file, or a
+            note is named like a column; the message names it.
     """
     index, classes = source.index, list(source.classes)
     if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
@@ -151,6 +153,23 @@ def check_index(source: SampleSource) -> None:
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
         raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
+    _check_table(source)
+
+
+def _check_table(source: SampleSource) -> None:
+    """Refuse columns that could not be written once everything is read."""
+    for column in source.index:
+        try:
+            source.index[[column]].to_parquet(io.BytesIO(), index=False)
+        except Exception as error:  # whatever pandas and Arrow meet in a column
+            raise ValueError(
+                f"the column {column!r} of the index of {type(source).__name__} fits no Parquet "
+                f"file: {error}"
+            ) from error
+    if taken := [name for name in source.notes if name in source.index]:
+        raise ValueError(
+            f"{type(source).__name__} has a note {taken[0]!r}, but its index has such a column"
+        )
 
 
 def refuse_too_many(omitted: Mapping[str, str], total: int, tolerated_share: float) -> None:

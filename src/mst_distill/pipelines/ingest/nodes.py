@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index
 from mst_distill.benchmarks.splits import assign_splits as split_index
-from mst_distill.benchmarks.splits import stratified_limit
+from mst_distill.benchmarks.splits import check_splits, stratified_limit
 from mst_distill.evaluation.census import count_classes, describe
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
@@ -26,7 +26,8 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
         limit: How many samples to keep, stratified over splits and classes, or ``all``.
 
     Raises:
-        ValueError: The protocol or the limit is none of these.
+        ValueError: The protocol or the limit is none of these, or no store or no table of splits
+            could be made of the index.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(unknown("protocol", protocol, get_args(Protocol)))
@@ -38,11 +39,13 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
     check_index(source)  # all of it, whatever the limit leaves
+    check_splits(split_index(source.index, protocol, seed=0))
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
     if isinstance(limit, int) and limit < len(source.index):
         source.index = stratified_limit(source.index, limit)
         source.omitted = {}  # of the samples that are wanted now none is
+        check_splits(split_index(source.index, protocol, seed=0))
     return source
 
 
