@@ -373,6 +373,20 @@ class Silent(Arrays):
         return read
 
 
+class Empty(Arrays):
+    """Reads nothing at all from the sixth sample on, or of any."""
+
+    first = 5
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        read = super().read(part)
+        return {} if (part["row"] >= self.first).any() else read
+
+
+class AllEmpty(Empty):
+    first = 0
+
+
 class Shrinking(Arrays):
     """Takes a sample out of its index while it is read."""
 
@@ -408,6 +422,8 @@ def nothing(_source: Arrays) -> None:
         (Integral, nothing, "'audio' of the samples 's5' to 's6' is int32; .* is float32"),
         (Silent, nothing, r"'s5' has the modalities \['image'\], the first one \['image', 'audio"),
         (Arrays, break_id, "sample id 's2' appears twice"),
+        (Empty, nothing, r"the sample 's5' has the modalities \[\], the first one \['image', 'a"),
+        (AllEmpty, nothing, r"the sample 's0' has the modalities \[\]"),
         (Shrinking, nothing, "index of Shrinking has 6 samples that can be read, but 7 were wri"),
         (Arrays, break_everything, "Arrays found no samples in .*raw.bin"),
         (
@@ -933,6 +949,33 @@ def test_notes_from_before_a_stop_are_there_after_it(raw: Path, folder: Path) ->
     samples = open_store(folder)
     assert samples.index["repaired"].tolist() == [10, 20, 30, 40, 50, 60]
     assert pd.api.types.is_integer_dtype(samples.index["repaired"])
+
+
+@pytest.mark.usefixtures("two_at_a_time")
+@pytest.mark.parametrize(
+    ("first", "note", "rule"),
+    [
+        (0, None, r"the note 'repaired' of the samples from 's0' on is missing: there are \['ima"),
+        (5, None, "the note 'repaired' of the samples from 's5' on is missing"),
+        (3, np.zeros(3), r"'repaired' of the samples from 's3' on has shape \(3,\).*must be 2 num"),
+        (3, np.zeros((2, 1)), r"'s3' on has shape \(2, 1\)"),
+        (3, np.array(["x", "y"]), "'s3' on has shape .* and type <U1; it must be 2 numbers"),
+    ],
+)
+def test_a_note_that_is_not_a_number_a_sample_is_refused(
+    raw: Path, folder: Path, first: int, note: np.ndarray | None, rule: str
+) -> None:
+    class Strange(Noted):
+        def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+            read = super().read(part)
+            if first in part["row"].to_numpy():
+                del read["repaired"]
+                read |= {} if note is None else {"repaired": note}
+            return read
+
+    with pytest.raises(ValueError, match=rule):
+        write_store(make(raw, kind=Strange), folder)
+    assert left(folder) == []
 
 
 def test_a_source_without_notes_has_none(raw: Path, folder: Path) -> None:

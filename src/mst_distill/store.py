@@ -47,8 +47,9 @@ def write_store(source: SampleSource, folder: Path) -> None:
 
     Raises:
         ValueError: There are no samples, the index lacks a column, an id appears twice, a label is
-            no class, a shape or type differs from the first sample's, a number is not finite, or
-            more samples are damaged than the source tolerates; the message names id and modality.
+            no class, a shape or type differs from the first sample's, a number is not finite, a
+            note is missing or no number a sample, or more samples are damaged than the source
+            tolerates; the message names id and modality.
     """
     check_index(source)
     fingerprint = source.fingerprint()
@@ -215,19 +216,17 @@ def _write_slices(source: SampleSource, store: Path, journal: _Journal) -> _Jour
             part, read, omitted = _read(source, asked)
             lost = {**source.omitted, **journal.omitted, **omitted}
             refuse_too_many(lost, len(index) + len(source.omitted), source.tolerated_share)
-            notes = {name: read.pop(name) for name in source.notes if name in read}
-            if read and not arrays:
+            notes = _take_notes(source, read, part) if len(part) else {}
+            if len(part) and not arrays:
                 if "label" not in read:
                     _check_labels(index["label"].to_numpy(), source, index)
                 arrays = {
                     name: GrowingArray(store / f"{name}.npy", array.dtype, array.shape[1:])
                     for name, array in read.items()
                 }
-            if read:
+            if len(part):
                 _append(arrays, read, part, source)
-            journal.add(
-                list(read), len(asked), omitted, {name: v.tolist() for name, v in notes.items()}
-            )
+            journal.add(list(read), len(asked), omitted, notes)
             bar.update(len(asked))
     for array in arrays.values():
         array.close()
@@ -268,6 +267,25 @@ def _read(
     return part, {}, omitted
 
 
+def _take_notes(
+    source: SampleSource, read: dict[str, np.ndarray], part: pd.DataFrame
+) -> dict[str, list[float]]:
+    """Take out of what was read what it says of each sample, a number for each."""
+    notes = {}
+    for name in source.notes:
+        which = f"the note {name!r} of the samples from {part['id'].iloc[0]!r} on"
+        if name not in read:
+            raise ValueError(f"{which} is missing: there are {list(read)}")
+        note = read.pop(name)
+        if note.shape != (len(part),) or note.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{which} has shape {note.shape} and type {note.dtype}; it must be {len(part)} "
+                f"numbers"
+            )
+        notes[name] = note.tolist()
+    return notes
+
+
 def _append(
     arrays: dict[str, GrowingArray],
     read: dict[str, np.ndarray],
@@ -275,7 +293,7 @@ def _append(
     source: SampleSource,
 ) -> None:
     """Check a slice, and write it."""
-    if list(read) != list(arrays):
+    if not read or list(read) != list(arrays):
         raise ValueError(
             f"the sample {part['id'].iloc[0]!r} has the modalities {list(read)}, the first one "
             f"{list(arrays)}"
