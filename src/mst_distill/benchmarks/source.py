@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import json
 from abc import ABC, abstractmethod
@@ -16,17 +15,10 @@ import numpy as np
 import pandas as pd
 
 from mst_distill import __version__
+from mst_distill.benchmarks.source_code import source_code
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
-
-
-_READERS = sorted(
-    file
-    for room in ("benchmarks", "media")
-    for file in (Path(__file__).parents[1] / room).glob("*.py")
-)
-"""All that a source may read with: a store is built anew when any of it changes."""
 
 NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
 """What tables of the report call something else than a class."""
@@ -67,7 +59,7 @@ class SampleSource(ABC):
         tolerated_share: How much of all samples may be left out, in [0, 1), because they are
             incomplete or `read` finds them damaged.
         opened_with: Class, protocol and arguments, noted by whoever opened the source; with the
-            files and the index they tell one store from another.
+            files, the index and the code (see `source_code`) they tell one store from another.
     """
 
     classes: Sequence[str]
@@ -113,7 +105,7 @@ class SampleSource(ABC):
         ]
         how = [__version__, dict(self.opened_with), list(self.classes), self.ignored_label, files]
         sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
-        for file in [Path(inspect.getfile(type(self))), *_READERS]:
+        for file in source_code(type(self), self.opened_with):
             sha.update(file.read_bytes())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
