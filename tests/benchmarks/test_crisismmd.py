@@ -29,16 +29,12 @@ TRAIN, DEV = (f"task_humanitarian_text_img_{part}.tsv" for part in ("train", "de
 class Lengths(TextEncoder):
     """A text's number of characters."""
 
-    width = 1
-
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         return np.array([[len(text)] for text in texts], np.float32)
 
 
 class Colours(ImageEncoder):
     """An image's mean colour."""
-
-    width = 3
 
     def encode(self, images: Iterable[Image.Image]) -> np.ndarray:
         return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images], np.float32)

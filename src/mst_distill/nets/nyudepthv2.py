@@ -7,11 +7,9 @@ encoder, a decoder that mirrors it and unpools to where the encoder pooled from.
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError
-
-import torch
 from torch import Tensor, nn
+
+from mst_distill.hub_weights import load_published
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the encoder's convolutions, stage by stage."""
@@ -87,19 +85,12 @@ def imagenet_encoders(net: nn.Module) -> None:
     al., section 3.1). torchvision fetches the weights once and keeps them.
 
     Raises:
-        ValueError: They cannot be fetched, or what is there is damaged; says where they belong.
+        ConnectionError, ValueError: They cannot be fetched or are damaged (see `load_published`).
     """
     from torchvision.models import VGG16_BN_Weights, vgg16_bn
 
-    weights = VGG16_BN_Weights.IMAGENET1K_V1
-    try:
-        trained = vgg16_bn(weights=weights)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise ValueError(
-            f"VGG-16's ImageNet weights cannot be had ({type(error).__name__}: {error}): put a "
-            f"whole {file} there, or start from small_xavier"
-        ) from error
+    trained = vgg16_bn(init_weights=False)
+    load_published(trained, VGG16_BN_Weights.IMAGENET1K_V1, instead="start from small_xavier")
     for encoder in filter(lambda module: isinstance(module, _Encoder), net.modules()):
         own = [module for module in encoder.modules() if isinstance(module, LAYERS)]
         given = [module for module in trained.features if isinstance(module, LAYERS)]
