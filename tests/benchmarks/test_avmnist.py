@@ -158,6 +158,13 @@ def test_pair_seed_decides_the_pairs(raw: Path) -> None:
     assert not open_raw(raw).index.equals(open_raw(raw, pair_seed=1).index)
 
 
+def test_hidden_files_that_an_archive_left_are_passed_by(raw: Path) -> None:
+    before = open_raw(raw).index
+    for name in ("speech/._0_ann_0.wav", "noise/._0.wav"):
+        (raw / name).write_bytes(b"left by an archive")
+    assert open_raw(raw).index.equals(before)
+
+
 def test_a_silent_recording_is_no_division_by_zero(raw: Path) -> None:
     for path in (raw / "speech").iterdir():
         soundfile.write(path, np.zeros(100), 8000)

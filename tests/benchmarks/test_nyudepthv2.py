@@ -641,6 +641,14 @@ def test_folders_and_lists_that_do_not_fit_are_told(
         open_folders(folders)
 
 
+def test_hidden_files_and_folders_are_passed_by(folders: Path) -> None:
+    before = open_folders(folders).index
+    (folders / "images" / "._0003.jpg").write_bytes(b"left by an archive")
+    (folders / "images" / "more").mkdir()
+    (folders / "images" / "more" / "0003.jpg").write_bytes(b"")
+    pd.testing.assert_frame_equal(open_folders(folders).index, before)
+
+
 def test_two_files_of_one_number_are_refused(folders: Path) -> None:
     shutil.copy(folders / "images" / "0003.jpg", folders / "images" / "3.jpg")
     with pytest.raises(ValueError, match=r"0003\.jpg.*3\.jpg|3\.jpg.*0003\.jpg"):

@@ -11,6 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
+from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.benchmarks.source import (
     DamagedSampleError,
     Protocol,
@@ -255,7 +256,7 @@ def _images_in(folder: Path) -> dict[int, Path]:
     """The images of a folder by number, in the order of their numbers."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder.absolute()} is no folder: put NNNN.jpg or .png there")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))
+    files = [f for f in find_files(folder, (".jpg", ".png")) if f.parent == folder]
     if strange := [file for file in files if not file.stem.isdecimal()]:
         raise ValueError(f"{strange[0]}: the name is no number")
     if not files:
