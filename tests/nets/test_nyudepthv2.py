@@ -88,6 +88,16 @@ def test_logits_are_a_map_a_class(net: nn.Module, name: str, size: tuple[int, in
         assert net(*inputs_of(name, 1, size)).shape == (1, CLASSES, *size)
 
 
+@pytest.mark.parametrize(
+    ("size", "nearest"), [((240, 320), "256 x 320"), ((48, 64), "64 x 64"), ((8, 31), "32 x 32")]
+)
+def test_a_size_that_cannot_be_unpooled_is_refused_with_the_nearest(
+    net: nn.Module, name: str, size: tuple[int, int], nearest: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}, .*such as {nearest} "):
+        net(*inputs_of(name, 1, size))
+
+
 @torch.no_grad()
 def test_logits_have_as_many_channels_as_there_are_classes() -> None:
     assert FuseNet(5, 2).eval()(torch.randn(1, 2, *SIZE)).shape == (1, 5, *SIZE)

@@ -7,7 +7,7 @@ encoder, a decoder that mirrors it and unpools to where the encoder pooled from.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from mst_distill.hub_weights import load_published
 
@@ -40,6 +40,7 @@ class FuseNet(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, channels, H, W)``, H and W multiples of 32, to logits ``(B, classes, H, W)``."""
+        _check_size(maps)
         places = []
         for index in range(len(WIDTHS)):
             maps, place = self.encoder.pool(self.encoder.stages[index](maps))
@@ -68,6 +69,7 @@ class FusionFuseNet(nn.Module):
 
     def forward(self, image: Tensor, depth: Tensor) -> Tensor:
         """``(B, 3, H, W)`` and ``(B, 1, H, W)`` to logits ``(B, classes, H, W)``."""
+        _check_size(image)
         places = []
         for index in range(len(WIDTHS)):
             image, depth = self.image.stages[index](image), self.depth.stages[index](depth)
@@ -146,6 +148,18 @@ class _Decoder(nn.Module):
                 maps = self.dropout(maps)
             maps = stage(self.unpool(maps, places[-1 - index]))
         return self.logits(maps)
+
+
+@fx.wrap
+def _check_size(maps: Tensor) -> None:
+    """Refuse what five pools do not halve evenly: the decoder could not unpool it."""
+    size = tuple(maps.shape[-2:])
+    if any(side % 32 for side in size):
+        nearest = tuple(max(32, round(side / 32) * 32) for side in size)
+        raise ValueError(
+            f"FuseNet got maps of {size[0]} x {size[1]}, and height and width must be multiples of "
+            f"32, such as {nearest[0]} x {nearest[1]} (benchmark.arguments.size)"
+        )
 
 
 def _stage(channels: int, widths: tuple[int, ...]) -> nn.Sequential:
