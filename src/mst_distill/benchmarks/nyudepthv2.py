@@ -16,11 +16,12 @@ from mst_distill.benchmarks.source import (
     DamagedSampleError,
     Protocol,
     SampleSource,
+    damaged,
     refuse_too_many,
 )
 from mst_distill.benchmarks.splits import SHARES
 from mst_distill.media.images import decode_image
-from mst_distill.media.weakening import scale_to_unit
+from mst_distill.media.unit_scale import scale_to_unit
 
 CLASSES = (
     *("void", "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window"),
@@ -108,10 +109,8 @@ class NYUDepthV2(SampleSource):
         }
 
     def _resized(self, sample: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        try:
+        with damaged(sample):
             image, depth, label = self.frame(number)
-        except (OSError, ValueError) as error:
-            raise DamagedSampleError(sample, str(error)) from error
         if not np.isfinite(depth).all():
             raise DamagedSampleError(sample, "its depth holds NaN or infinity")
         if label.min() < 0 or label.max() >= len(CLASSES):

@@ -9,12 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, parse_name
-from mst_distill.benchmarks.source import (
-    DamagedSampleError,
-    Protocol,
-    SampleSource,
-    refuse_too_many,
-)
+from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.benchmarks.splits import deal_groups
 from mst_distill.imports import resolve
 from mst_distill.media.face_video import crop_faces, read_frames
@@ -95,10 +90,8 @@ class RAVDESS(SampleSource):
     def _read_clip(
         self, clip: str, audio: Path, video: Path
     ) -> tuple[np.ndarray, float, np.ndarray, int, int]:
-        try:
+        with damaged(clip):
             return *read_speech(audio), *crop_faces(read_frames(video), self._finder)
-        except ValueError as error:
-            raise DamagedSampleError(clip, str(error)) from error
 
 
 def pair_clips(

@@ -9,12 +9,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.ravdess import index_clips, pair_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, is_speech, parse_name
-from mst_distill.benchmarks.source import (
-    DamagedSampleError,
-    Protocol,
-    SampleSource,
-    refuse_too_many,
-)
+from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.media.speech_audio import mfcc, read_speech
 
 _INTENSITIES = tuple(
@@ -111,10 +106,8 @@ class RAVDESSUnits(SampleSource):
         return ((units - self._mean) * self._per_deviation).astype(np.float32)
 
     def _read_audio(self, clip: str, file: Path) -> tuple[np.ndarray, float]:
-        try:
+        with damaged(clip):
             return read_speech(file)
-        except ValueError as error:
-            raise DamagedSampleError(clip, str(error)) from error
 
 
 def _read_table(path: Path) -> pd.DataFrame:
