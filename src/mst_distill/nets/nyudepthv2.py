@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from torch import Tensor, fx, nn
 
-from mst_distill.hub_weights import load_published
-
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the encoder's convolutions, stage by stage."""
 
@@ -90,6 +88,9 @@ def imagenet_encoders(net: nn.Module) -> None:
         ConnectionError, ValueError: They cannot be fetched or are damaged (see `load_published`).
     """
     from torchvision.models import VGG16_BN_Weights, vgg16_bn
+
+    # Here, for what stands above counts among the functions that a member may start with.
+    from mst_distill.hub_weights import load_published
 
     trained = vgg16_bn(init_weights=False)
     load_published(trained, VGG16_BN_Weights.IMAGENET1K_V1, instead="start from small_xavier")
