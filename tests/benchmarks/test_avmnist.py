@@ -158,6 +158,13 @@ def test_pair_seed_decides_the_pairs(raw: Path) -> None:
     assert not open_raw(raw).index.equals(open_raw(raw, pair_seed=1).index)
 
 
+def test_hidden_files_that_an_archive_left_are_passed_by(raw: Path) -> None:
+    before = open_raw(raw).index
+    for name in ("speech/._0_ann_0.wav", "noise/._0.wav"):
+        (raw / name).write_bytes(b"left by an archive")
+    assert open_raw(raw).index.equals(before)
+
+
 def test_a_silent_recording_is_no_division_by_zero(raw: Path) -> None:
     for path in (raw / "speech").iterdir():
         soundfile.write(path, np.zeros(100), 8000)
@@ -240,8 +247,8 @@ def test_a_missing_folder_says_what_to_put_there(raw: Path) -> None:
 
 @pytest.fixture
 def multibench(tmp_path: Path) -> Path:
-    """Twenty train and ten test samples; every pixel tells its sample from the others."""
-    for part, count in (("train", 20), ("test", 10)):
+    """Fifty train and ten test samples; every pixel tells its sample from the others."""
+    for part, count in (("train", 50), ("test", 10)):
         for name, shape in (("image", (784,)), ("audio", (112, 112))):
             (tmp_path / name).mkdir(exist_ok=True)
             values = np.random.default_rng(count).integers(0, 256, (count, *shape))
@@ -251,17 +258,17 @@ def multibench(tmp_path: Path) -> Path:
 
 
 def test_multibench_keeps_its_test_part(multibench: Path) -> None:
-    index = MultiBenchAVMNIST("heldout", str(multibench), valid_share=0.5).index
+    index = MultiBenchAVMNIST("heldout", str(multibench)).index
     check_splits(index)
-    assert index["split"].value_counts().to_dict() == {"train": 10, "valid": 10, "test": 10}
-    assert (index["split"] == "test").tolist() == [False] * 20 + [True] * 10
+    assert index["split"].value_counts().to_dict() == {"train": 40, "valid": 10, "test": 10}
+    assert (index["split"] == "test").tolist() == [False] * 50 + [True] * 10
     assert sorted(index.query("split == 'valid'")["label"]) == list(range(10))
-    assert index["id"].iloc[[12, 22]].tolist() == ["train-00012", "test-00002"]
+    assert index["id"].iloc[[12, 52]].tolist() == ["train-00012", "test-00002"]
 
 
 def test_multibench_reads_the_rows_asked_for(multibench: Path) -> None:
     source = MultiBenchAVMNIST("random", str(multibench))
-    samples = source.read(source.index.iloc[[22, 3]])
+    samples = source.read(source.index.iloc[[52, 3]])
     assert samples["image"].shape == (2, 1, 28, 28)
     assert samples["audio"].shape == (2, 1, 112, 112)
     for name, values in samples.items():
@@ -278,8 +285,8 @@ def test_multibench_reads_the_rows_asked_for(multibench: Path) -> None:
         ("audio/test_data.npy", Path.unlink, "is missing: put MultiBench's AV-MNIST"),
         ("image/train_data.npy", cut, "no whole .npy file"),
         ("image/train_data.npy", lambda file: file.write_bytes(b""), "no whole .npy file"),
-        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((20, 112, 28))), "N, 112, 11"),
-        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((9, 112, 112))), "for 20"),
+        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((50, 112, 28))), "N, 112, 11"),
+        ("audio/train_data.npy", lambda file: np.save(file, np.zeros((9, 112, 112))), "for 50"),
         ("test_labels.npy", lambda file: np.save(file, np.zeros(9)), "9 labels for 10 images"),
         ("test_labels.npy", lambda file: np.save(file, np.full(10, -1)), "label 0 is -1"),
         ("test_labels.npy", lambda file: np.save(file, np.float64(3)), r"shape \(\), expected"),

@@ -29,16 +29,12 @@ TRAIN, DEV = (f"task_humanitarian_text_img_{part}.tsv" for part in ("train", "de
 class Lengths(TextEncoder):
     """A text's number of characters."""
 
-    width = 1
-
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         return np.array([[len(text)] for text in texts], np.float32)
 
 
 class Colours(ImageEncoder):
     """An image's mean colour."""
-
-    width = 3
 
     def encode(self, images: Iterable[Image.Image]) -> np.ndarray:
         return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images], np.float32)
@@ -291,6 +287,16 @@ def test_ready_features_are_read_in_every_form(tmp_path: Path, form: str) -> Non
         np.testing.assert_array_equal(samples[name], values[[17, 4]].astype(np.float32))
 
 
+def test_tensors_that_learn_or_are_bfloat16_are_read(tmp_path: Path) -> None:
+    image, text, label = map(torch.from_numpy, features())
+    file = tmp_path / "features.pth"
+    torch.save((image.requires_grad_(), text.bfloat16(), label), file)
+    source = CrisisMMDFeatures("heldout", str(file))
+    samples = source.read(source.index)
+    np.testing.assert_array_equal(samples["image"], image.detach().float().numpy())
+    np.testing.assert_array_equal(samples["text"], text.bfloat16().float().numpy())
+
+
 def test_split_seed_decides_the_split_of_ready_features(tmp_path: Path) -> None:
     file = tmp_path / "features.pth"
     torch.save(features(), file)
@@ -338,6 +344,7 @@ IMAGE, TEXT, LABEL = features()
         ((IMAGE, TEXT, LABEL + 1), "label of row 7 is 8, expected 0 to 7"),
         ((IMAGE, TEXT, LABEL - 1), "label of row 0 is -1, expected 0 to 7"),
         ((IMAGE, TEXT.astype(object), LABEL), "no .pth of numpy arrays of numbers"),
+        (([[1.0], [1.0, 2.0]], TEXT, LABEL), "image is no array of numbers"),
     ],
 )
 def test_ready_features_that_do_not_fit_are_named(tmp_path: Path, saved: object, rule: str) -> None:
@@ -355,6 +362,7 @@ def test_ready_features_that_do_not_fit_are_named(tmp_path: Path, saved: object,
         (lambda file: file.write_bytes(b""), "no .pth of numpy arrays"),
         (lambda file: file.write_bytes(b"<html>"), "no .pth of numpy arrays"),
         (lambda file: file.write_bytes(file.read_bytes()[:-500]), "no .pth of numpy arrays"),
+        (lambda file: file.write_bytes(b"\x80\x02X\x01\x00\x00\x00\xff."), "no .pth of numpy arr"),
     ],
 )
 def test_damaged_ready_features_are_named(

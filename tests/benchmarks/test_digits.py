@@ -229,3 +229,15 @@ def test_a_file_that_was_cut_off_is_named(tmp_path: Path, size: int) -> None:
     path.write_bytes(RECORDINGS.read_bytes()[:size])
     with pytest.raises(ValueError, match=re.escape(f"{path} is no .npz file that can be read")):
         Digits("heldout", str(path))
+
+
+def test_bytes_that_cannot_be_unpacked_are_named(
+    tmp_path: Path, raw: dict[str, np.ndarray]
+) -> None:
+    path = tmp_path / "digits.npz"
+    np.savez_compressed(path, **raw)
+    content = bytearray(path.read_bytes())
+    content[200:1200] = b"\xff" * 1000
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path} is no .npz file that can be read")):
+        Digits("heldout", str(path))

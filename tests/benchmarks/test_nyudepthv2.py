@@ -352,7 +352,7 @@ def write_large_mat(path: Path, count: int) -> int:
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="Linux alone tells the peak")
 def test_a_file_larger_than_the_memory_that_is_used_is_read_image_by_image(tmp_path: Path) -> None:
     total = write_large_mat(tmp_path / "labeled.mat", 200)
-    write_splits(tmp_path / "splits.mat", test=list(range(1, 101)), count=200)
+    write_splits(tmp_path / "splits.mat", test=list(range(51, 151)), count=200)
     write_mapping(tmp_path / "mapping.mat", RAW_TO_CLASS)
     command = [sys.executable, "-c", PEAK, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
@@ -543,12 +543,35 @@ def test_depth_maps_of_sixteen_bits_keep_all_of_them(folders: Path) -> None:
     np.testing.assert_allclose(depth, (raw - raw.min()) / (raw.max() - raw.min()), atol=1e-6)
 
 
-def test_a_gap_between_numbers_ends_a_group(folders: Path) -> None:
+def remove(root: Path, *numbers: int) -> None:
     for name in FOLDERS:
-        next((folders / name).glob("0005.*")).unlink()
+        for number in numbers:
+            next((root / name).glob(f"{number:04d}.*")).unlink()
+
+
+def test_a_gap_in_the_lists_ends_a_group(folders: Path) -> None:
+    remove(folders, 5)
+    (folders / "train.txt").write_text("3\n4\n6\n7\n8\n11\n12\n")
     groups = open_folders(folders).index["group"].tolist()
     firsts = ["0001"] * 2 + ["0003"] * 2 + ["0006"] * 3 + ["0009"] * 2 + ["0011"] * 2
     assert groups == [f"from-{first}" for first in firsts]
+
+
+def test_an_image_that_is_not_there_does_not_part_its_room(folders: Path) -> None:
+    remove(folders, 3, 5)
+    for seed in range(8):
+        index = open_folders(folders, split_seed=seed).index
+        firsts = ["0001"] * 2 + ["0003"] * 4 + ["0009"] * 2 + ["0011"] * 2
+        assert index["group"].tolist() == [f"from-{first}" for first in firsts]
+        assert index.groupby("group")["split"].nunique().max() == 1
+        check_splits(index)
+
+
+def test_training_images_of_one_group_alone_are_refused(folders: Path) -> None:
+    remove(folders, 11, 12)
+    rule = "the 6 training images of .* form 1 groups of .*: at least 2 are needed, one to train"
+    with pytest.raises(ValueError, match=rule):
+        open_folders(folders)
 
 
 def save_label(values: np.ndarray) -> Callable[[Path], None]:
@@ -598,6 +621,7 @@ def append(file: str, line: str) -> Callable[[Path], object]:
     [
         (append("train.txt", "9a"), "train.txt, line 9: '9a' is no number"),
         (append("test.txt", "-3"), "test.txt, line 5: '-3' is no number"),
+        (append("test.txt", "\n-3"), "test.txt, line 6: '-3' is no number"),
         (append("train.txt", "0004"), "train.txt, line 9: 0004 stands twice"),
         (append("train.txt", "9"), "image 9 is in train.txt and in test.txt"),
         (lambda root: (root / "test.txt").write_text("1\n2\n9\n"), "image 10 of .*neither list"),
@@ -615,6 +639,14 @@ def test_folders_and_lists_that_do_not_fit_are_told(
     damage(folders)
     with pytest.raises((ValueError, FileNotFoundError), match=rule):
         open_folders(folders)
+
+
+def test_hidden_files_and_folders_are_passed_by(folders: Path) -> None:
+    before = open_folders(folders).index
+    (folders / "images" / "._0003.jpg").write_bytes(b"left by an archive")
+    (folders / "images" / "more").mkdir()
+    (folders / "images" / "more" / "0003.jpg").write_bytes(b"")
+    pd.testing.assert_frame_equal(open_folders(folders).index, before)
 
 
 def test_two_files_of_one_number_are_refused(folders: Path) -> None:
@@ -646,8 +678,16 @@ def test_depth_and_labels_of_more_images_than_there_are_do_not_matter(folders: P
     assert open_folders(folders).index["number"].tolist() == [1, 2, 5, 6, 7, 8, 9, 10, 11]
 
 
-def test_no_images_at_all_are_told(folders: Path, tmp_path: Path) -> None:
+def test_no_images_at_all_are_told(folders: Path) -> None:
     for file in (folders / "images").iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match="NYUDepthV2Folders found no samples"):
-        write_store(open_folders(folders), tmp_path / "samples")
+    with pytest.raises(FileNotFoundError, match=r"images holds no image: put NNNN.jpg"):
+        open_folders(folders)
+
+
+def test_when_every_image_lacks_its_depth_that_is_what_is_told(folders: Path) -> None:
+    for file in (folders / "depths").iterdir():
+        if file.stem != "0001":
+            file.unlink()
+    with pytest.raises(ValueError, match=r"11 of 12 samples cannot be used.*'0002': .*no depth"):
+        open_folders(folders)

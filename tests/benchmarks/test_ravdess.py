@@ -475,6 +475,8 @@ def test_a_wrong_name_is_named_with_the_rule(raw: Path, name: str, rule: str) ->
     [
         ("03-01-*.wav", "raw holds no spoken audio: put RAVDESS's speech, 03-01-….wav"),
         ("01-01-*.mp4", "raw holds no spoken video: put RAVDESS's videos with sound"),
+        ("01-01-*-0[12].mp4", "6 of 18 samples cannot be used.*raw holds no video of this clip"),
+        ("01-01-*-0[1-5].mp4", "15 of 18 samples cannot be used.*raw holds no video of this clip"),
         ("0*-0[3456].*", "2 actors: at least 3 are needed"),
     ],
 )

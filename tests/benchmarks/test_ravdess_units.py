@@ -188,6 +188,24 @@ def test_a_wrong_table_is_refused(
     assert TABLE in str(error.value)
 
 
+def test_when_every_row_is_damaged_the_first_is_told(raw: Path) -> None:
+    text = (raw / TABLE).read_text()
+    (raw / TABLE).write_text(text.replace("0.", "0,"))
+    with pytest.raises(ValueError, match=r"18 of 18 samples cannot be used.*is '0,.*', expected a"):
+        open_raw(raw)
+
+
+def test_blank_lines_are_counted_and_passed_by(raw: Path) -> None:
+    header, *rows = (raw / TABLE).read_text().splitlines()
+    (raw / TABLE).write_text("\n".join([header, "", *rows, "", ""]))
+    assert len(open_raw(raw).index) == len(CLIPS)
+    write_table(raw, set_cell("AU12_r", "much")(make_table()))
+    header, *rows = (raw / TABLE).read_text().splitlines()
+    (raw / TABLE).write_text("\n".join([header, "", *rows]))
+    with pytest.raises(ValueError, match="line 6: AU12_r"):
+        open_raw(raw)
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a;b\n1;2\n1;2;3;4\n"])
 def test_what_is_no_table_is_refused(raw: Path, content: bytes) -> None:
     (raw / TABLE).write_bytes(content)

@@ -365,6 +365,7 @@ META, TABLE = "metadata.txt", "splits.csv"
         (replace(TABLE, ",test\n", ",tset\n"), "unknown split 'tset'; .*did you mean 'test'"),
         (replace(TABLE, ",val\n", ",valid\n"), f"{TABLE}, line 5: .*did you mean 'val'"),
         (replace(TABLE, ",val\n", ",\n"), f"{TABLE}, line 5: unknown split ''"),
+        (replace(TABLE, ",val\n", ",val\n\n\nx,y,0,no\n"), f"{TABLE}, line 8: unknown split 'no'"),
         (replace(TABLE, "video_id", "youtube_id"), "unknown column 'video_id'; .*'youtube_id'"),
         (replace(TABLE, CLIPS[3], CLIPS[4]), f"line 10: the clip '{CLIPS[4]}' stands twice"),
         (replace(TABLE, "dog, barking", "dogs"), "do not fit one to one: .*'dogs'"),
@@ -388,6 +389,12 @@ def test_an_empty_list_of_clips_is_told(tables: Path, tmp_path: Path) -> None:
     (tables / META).write_text("")
     with pytest.raises(ValueError, match=r"VGGSound50k found no samples in .*metadata\.txt"):
         write_store(open_clips(tables), tmp_path / "samples")
+
+
+def test_blank_lines_of_the_table_of_splits_do_not_matter(tables: Path) -> None:
+    before = open_clips(tables).index
+    (tables / TABLE).write_text((tables / TABLE).read_text().replace(",val\n", ",val\n\n"))
+    pd.testing.assert_frame_equal(before, open_clips(tables).index)
 
 
 def test_spaces_and_foreign_line_ends_do_not_matter(tables: Path) -> None:

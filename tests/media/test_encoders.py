@@ -168,6 +168,21 @@ def test_resnet50_without_a_network_says_what_to_do(
     assert "1280 numbers" in str(error.value)
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PK\3\4 the rest did not come", None])
+def test_damaged_weights_of_resnet50_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    file = tmp_path / "hub" / "checkpoints" / "resnet50-0676ba61.pth"
+    file.parent.mkdir(parents=True)
+    if content is None:
+        torch.save({"of_another_net": torch.zeros(1)}, file)
+    else:
+        file.write_bytes(content)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match=r"resnet50-0676ba61\.pth holds no whole .* Remove it"):
+        ResNet50()
+
+
 BERTWEET = """
 import numpy as np
 from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mst_distill.media.weakening import scale_to_unit, weaken
+from mst_distill.media.weakening import weaken
 
 ENERGIES = np.array([0.5, 0.25, 0.15, 0.1])
 """Shares of the variance along four orthogonal directions."""
@@ -62,19 +62,8 @@ def test_weak_images_lie_between_0_and_1() -> None:
     assert (weak.max(axis=1) == 1).all()
 
 
-def test_every_sample_is_scaled_by_its_own_extremes() -> None:
-    values = np.array([[[0, 2], [4, 8]], [[-1, -1], [-3, 1]]])
-    expected = [[[0, 0.25], [0.5, 1]], [[0.5, 0.5], [0, 1]]]
-    found = scale_to_unit(values)
-    assert found.dtype == np.float32
-    assert found.tolist() == expected
-
-
-def test_a_constant_sample_becomes_0() -> None:
-    assert scale_to_unit(np.array([[7.0, 7.0], [7.0, 8.0]])).tolist() == [[0, 0], [0, 1]]
-
-
-def test_scaling_leaves_what_it_was_given_alone() -> None:
-    values = np.array([[1.0, 3.0]])
-    scale_to_unit(values)
-    assert values.tolist() == [[1.0, 3.0]]
+@pytest.mark.parametrize("kept_energy", [0, -0.5, 1.01, 25, float("nan")])
+def test_what_is_no_share_of_the_energy_is_refused(kept_energy: float) -> None:
+    values, _ = images()
+    with pytest.raises(ValueError, match=r"kept_energy is .*above 0 and at most 1"):
+        weaken(values, values, kept_energy)

@@ -16,8 +16,15 @@ from mst_distill.benchmarks.avmnist_files import (
 )
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
-from mst_distill.media.weakening import scale_to_unit, weaken
+from mst_distill.media.unit_scale import scale_to_unit
+from mst_distill.media.weakening import weaken
 from mst_distill.samples import SPLITS
+
+SIZE = 112
+"""Frequencies and frames of a spectrogram."""
+
+LENGTH = RATE // (SIZE - 1) * (SIZE - 1)
+"""Audio samples of a recording: 0.999 s."""
 
 DYNAMIC_RANGE = 80
 """Decibels below a spectrogram's peak at which it is cut off, so that gaps do not set the scale."""
@@ -46,12 +53,12 @@ class AVMNIST(SampleSource):
         kept_energy: Share of the images' variance that stays, in (0, 1].
         snr_db: Power of the recording over that of the noise beside it, in dB.
         pair_seed: Decides split and pairs; fixed, so that seeds of a run share them.
-        size: Frequencies and frames of a spectrogram.
 
     Raises:
         FileNotFoundError: A folder or one of MNIST's files is missing; says what to put where.
         ValueError: A file is damaged or does not fit (see `avmnist_files`), there are fewer than
-            three speakers or clips, or a split's speakers never say a digit.
+            three speakers or clips, a split's speakers never say a digit, or `kept_energy` is no
+            such share.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -65,17 +72,14 @@ class AVMNIST(SampleSource):
         kept_energy: float = 0.25,
         snr_db: float = 0.0,
         pair_seed: int = 0,
-        size: int = 112,
     ) -> None:
         written, spoken = read_mnist(mnist), read_recordings(speech)
         clip_files, clips = read_clips(noise)
         self.files = [*written.files, *spoken.files, *clip_files]
         self._snr_db = snr_db
-        self._size = size
-        self._length = RATE // (size - 1) * (size - 1)
-        self._recordings = [wave[: self._length] for wave in spoken.waves]
-        self._clips = [np.resize(clip, max(len(clip), self._length)) for clip in clips]
-        offsets = np.array([len(clip) - self._length + 1 for clip in self._clips])
+        self._recordings = [wave[:LENGTH] for wave in spoken.waves]
+        self._clips = [np.resize(clip, max(len(clip), LENGTH)) for clip in clips]
+        offsets = np.array([len(clip) - LENGTH + 1 for clip in self._clips])
         self.index = _pair(written, spoken, offsets, np.random.default_rng(pair_seed))
         fit = self.index if protocol == "random" else self.index.query("split == 'train'")
         self._images = weaken(written.images, written.images[fit["image"]], kept_energy)
@@ -84,19 +88,19 @@ class AVMNIST(SampleSource):
         """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``, low frequencies first."""
         return {
             "image": self._images[part["image"]].reshape(-1, 1, 28, 28),
-            "audio": scale_to_unit(_log_power(self._mix(part), self._size)),
+            "audio": scale_to_unit(_log_power(self._mix(part))),
         }
 
     def _mix(self, part: pd.DataFrame) -> np.ndarray:
-        """Recordings plus noise, ``(n, length)`` float32."""
-        speech = np.zeros((len(part), self._length), np.float32)
+        """Recordings plus noise, ``(n, LENGTH)`` float32."""
+        speech = np.zeros((len(part), LENGTH), np.float32)
         noise = np.empty_like(speech)
         gain = np.empty((len(part), 1), np.float32)
         draws = zip(part["recording"], part["noise"], part["offset"], strict=True)
         for row, (recording, clip, offset) in enumerate(draws):
             spoken = self._recordings[recording]
             speech[row, : len(spoken)] = spoken
-            noise[row] = self._clips[clip][offset : offset + self._length]
+            noise[row] = self._clips[clip][offset : offset + LENGTH]
             # Over the recording alone: its padding would make a short word a faint one.
             gain[row] = np.sqrt(np.mean(spoken**2) / (np.mean(noise[row] ** 2) or 1))
         return speech + noise * gain * np.float32(10 ** (-self._snr_db / 20))
@@ -113,8 +117,7 @@ class MultiBenchAVMNIST(SampleSource):
         protocol: Without effect here.
         folder: Holds ``image/train_data.npy`` (60000, 784), ``audio/train_data.npy`` (60000, 112,
             112), ``train_labels.npy`` and the same for test.
-        valid_share: Share of every digit's training samples that validate, in (0, 1).
-        split_seed: Decides which; fixed, so that seeds of a run share them.
+        split_seed: Decides which training samples validate; fixed, so that seeds of a run share it.
 
     Raises:
         FileNotFoundError: The folder or a file is missing; says what to put where.
@@ -123,13 +126,7 @@ class MultiBenchAVMNIST(SampleSource):
 
     classes = tuple(str(digit) for digit in range(10))
 
-    def __init__(
-        self,
-        protocol: Protocol,
-        folder: str,
-        valid_share: float = SHARES["valid"],
-        split_seed: int = 0,
-    ) -> None:
+    def __init__(self, protocol: Protocol, folder: str, split_seed: int = 0) -> None:
         self._train = open_multibench(folder, "train")
         self._test = open_multibench(folder, "test")
         self.files = [*self._train.files, *self._test.files]
@@ -142,7 +139,7 @@ class MultiBenchAVMNIST(SampleSource):
             {
                 "id": ids,
                 "group": ids,
-                "split": _hold_out_valid(labels, train_count, valid_share, rng),
+                "split": _hold_out_valid(labels, train_count, rng),
                 "label": labels,
                 "row": np.arange(len(labels)),
             }
@@ -171,7 +168,7 @@ def _pair(
         rng: Decides the splits and the draws.
     """
     labels = written.labels
-    split = _hold_out_valid(labels, written.train_count, SHARES["valid"], rng)
+    split = _hold_out_valid(labels, written.train_count, rng)
     speakers = np.unique(spoken.speakers)
     split_of = dict(
         zip(speakers, deal_groups(len(speakers), "speakers in `speech`", rng), strict=True)
@@ -208,23 +205,21 @@ def _pair(
     )
 
 
-def _hold_out_valid(
-    labels: np.ndarray, train_count: int, share: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Split names: ``valid`` for a share of every digit in the first `train_count`, then test."""
+def _hold_out_valid(labels: np.ndarray, train_count: int, rng: np.random.Generator) -> np.ndarray:
+    """Split names: ``valid`` for a fifth of every digit in the first `train_count`, then test."""
     split = np.repeat(np.array(["train", "test"]), [train_count, len(labels) - train_count])
     for digit in range(10):
         rows = rng.permutation(np.flatnonzero(labels[:train_count] == digit))
-        split[rows[: round(share * len(rows))]] = "valid"
+        split[rows[: round(SHARES["valid"] * len(rows))]] = "valid"
     return split
 
 
-def _log_power(waves: np.ndarray, size: int) -> np.ndarray:
-    """Spectrograms in dB, ``(n, 1, size, size)`` as (frequency, frame), of ``(n, length)``."""
+def _log_power(waves: np.ndarray) -> np.ndarray:
+    """Spectrograms in dB, ``(n, 1, SIZE, SIZE)`` as (frequency, frame), of ``(n, LENGTH)``."""
     import torch
     from torchaudio.transforms import AmplitudeToDB, Spectrogram
 
-    transform = Spectrogram(n_fft=2 * (size - 1), hop_length=waves.shape[1] // (size - 1))
+    transform = Spectrogram(n_fft=2 * (SIZE - 1), hop_length=LENGTH // (SIZE - 1))
     power = transform(torch.from_numpy(waves))
     # The channel axis makes torchaudio cut every sample below its own peak, not below the batch's.
     decibels: np.ndarray = AmplitudeToDB("power", top_db=DYNAMIC_RANGE)(power[:, None]).numpy()

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.media.sound import read_sound
 
 RATE = 8000
@@ -172,7 +173,7 @@ def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBe
 
 def _find(path: str | Path, suffixes: set[str], what: str) -> list[Path]:
     folder = _open_folder(path, what)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes)
+    files = find_files(folder, suffixes)
     if not files:
         raise FileNotFoundError(
             f"{folder.absolute()} holds no {sorted(suffixes)}: put {what} there"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -104,7 +103,7 @@ def read_features(path: Path) -> Features:
         raise ValueError(
             f"{path}: holds {what}, expected (image, text, label) or a dict with these keys"
         )
-    arrays = {name: np.asarray(value) for name, value in loaded.items()}
+    arrays = {name: _as_array(path, name, value) for name, value in loaded.items()}
     for name in ("image", "text"):
         if arrays[name].ndim != 2 or arrays[name].dtype.kind != "f":
             raise ValueError(f"{path}: {name} is {_form(arrays[name])}, expected float (N, width)")
@@ -187,11 +186,24 @@ def _load_arrays(path: Path) -> object:
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # whatever torch meets in a damaged file
         why = " ".join(str(error).split())
         raise ValueError(
             f"{path}: no .pth of numpy arrays of numbers and tensors alone ({why})"
         ) from error
+
+
+def _as_array(path: Path, name: str, value: object) -> np.ndarray:
+    """A tensor that learns and bfloat16, which numpy knows not, become plain arrays too."""
+    import torch
+
+    try:
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            value = value.float() if value.dtype == torch.bfloat16 else value
+        return np.asarray(value)
+    except Exception as error:  # such as a ragged list
+        raise ValueError(f"{path}: {name} is no array of numbers ({error})") from error
 
 
 def _numpy_globals() -> list[Callable[..., object] | tuple[Callable[..., object], str]]:

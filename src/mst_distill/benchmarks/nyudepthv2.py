@@ -11,10 +11,17 @@ import pandas as pd
 from PIL import Image
 
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.raw_files import find_files
+from mst_distill.benchmarks.source import (
+    DamagedSampleError,
+    Protocol,
+    SampleSource,
+    damaged,
+    refuse_too_many,
+)
 from mst_distill.benchmarks.splits import SHARES
 from mst_distill.media.images import decode_image
-from mst_distill.media.weakening import scale_to_unit
+from mst_distill.media.unit_scale import scale_to_unit
 
 CLASSES = (
     *("void", "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window"),
@@ -36,19 +43,22 @@ class NYUDepthV2(SampleSource):
     Colour is scaled from 8 bits to [0, 1]: in any part of the set each channel's minimum and
     maximum are 0 and 255, so nothing has to be fitted. Depth is scaled to [0, 1] for each image.
 
-    The leak-free split keeps the publisher's test images and takes a fifth of its training images
+    The leak-free split keeps the publisher's test images and takes a quarter of its training images
     for validation. Images of one room follow one another, so runs of images of one kind without a
     gap, the groups, are dealt as a whole.
 
     Args:
-        numbers: The images' numbers in the publisher's file, from 1 on.
+        numbers: The numbers of all images of the official split, ascending.
         train: Whether each is one of the publisher's training images.
+        there: Whether each is to be a sample. Groups are counted over all: an image that is not
+            there does not part the room that it shows.
         size: Height and width that all is brought to, multiples of 32 for FuseNet.
         split_seed: Decides which training images validate; fixed, so that seeds of a run share it.
         tolerated_share: How much of all images may be damaged or incomplete, in [0, 1).
 
     Raises:
-        ValueError: `size` is no pair of numbers above 0.
+        ValueError: `size` is no pair of numbers above 0, or there are fewer than two groups of
+            training images.
     """
 
     classes = CLASSES
@@ -58,6 +68,7 @@ class NYUDepthV2(SampleSource):
         self,
         numbers: np.ndarray,
         train: np.ndarray,
+        there: np.ndarray,
         size: Sequence[int],
         split_seed: int,
         tolerated_share: float,
@@ -67,14 +78,15 @@ class NYUDepthV2(SampleSource):
             raise ValueError(f"size is {size}; it must be a height and a width, such as {SIZE}")
         self._size = (size[0], size[1])
         self.tolerated_share = tolerated_share
-        groups = _runs(numbers, train)
+        groups = _first_of_run(numbers, train)[there]
+        rng = np.random.default_rng(split_seed)
         self.index = pd.DataFrame(
             {
-                "id": [f"{number:04d}" for number in numbers],
-                "group": [f"from-{numbers[np.argmax(groups == g)]:04d}" for g in groups],
-                "split": _hold_out_valid(groups, train, np.random.default_rng(split_seed)),
+                "id": [f"{number:04d}" for number in numbers[there]],
+                "group": [f"from-{first:04d}" for first in groups],
+                "split": _hold_out_valid(groups, train[there], rng),
                 "label": -1,
-                "number": numbers,
+                "number": numbers[there],
             }
         )
 
@@ -97,10 +109,8 @@ class NYUDepthV2(SampleSource):
         }
 
     def _resized(self, sample: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        try:
+        with damaged(sample):
             image, depth, label = self.frame(number)
-        except (OSError, ValueError) as error:
-            raise DamagedSampleError(sample, str(error)) from error
         if not np.isfinite(depth).all():
             raise DamagedSampleError(sample, "its depth holds NaN or infinity")
         if label.min() < 0 or label.max() >= len(CLASSES):
@@ -144,7 +154,7 @@ class NYUDepthV2Mat(NYUDepthV2):
         self._labelled = LabelledMat(Path(mat), Path(mapping) if mapping else None)
         train = read_official_split(Path(splits), len(self._labelled))
         numbers = np.arange(1, len(train) + 1)
-        super().__init__(numbers, train, size, split_seed, tolerated_share)
+        super().__init__(numbers, train, np.ones_like(train), size, split_seed, tolerated_share)
         self.files = [Path(mat), Path(splits), *([Path(mapping)] if mapping else [])]
         if any(scenes := self._labelled.scene_types()):
             self.index["source"] = scenes
@@ -169,9 +179,10 @@ class NYUDepthV2Folders(NYUDepthV2):
         tolerated_share: As in `NYUDepthV2`.
 
     Raises:
-        FileNotFoundError: A folder or list is missing.
+        FileNotFoundError: A folder or list is missing, or a folder holds no image.
         ValueError: A line is no number or stands twice, an image is in no list, or too many images
-            lack depth or labels; the message names file and line.
+            lack depth or labels, or those that are there are too few; the message names file and
+            line.
     """
 
     def __init__(
@@ -192,12 +203,14 @@ class NYUDepthV2Folders(NYUDepthV2):
         if lost := sorted(set(self._folders[0]) - {*train, *test}):
             raise ValueError(f"{lists}: image {lost[0]} of {images} is in neither list")
         whole = [n for n in self._folders[0] if all(n in folder for folder in self._folders)]
-        numbers = np.array(sorted(whole))
-        super().__init__(numbers, np.isin(numbers, train), size, split_seed, tolerated_share)
         self.omitted = {
             f"{number:04d}": f"it has an image in {images}, but no depth or no labels"
             for number in sorted(set(self._folders[0]) - set(whole))
         }
+        refuse_too_many(self.omitted, len(self._folders[0]), tolerated_share)
+        numbers = np.array(sorted([*train, *test]))
+        in_train, there = np.isin(numbers, train), np.isin(numbers, whole)
+        super().__init__(numbers, in_train, there, size, split_seed, tolerated_share)
         self.files = [folder[number] for folder in self._folders for number in whole]
 
     def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -206,18 +219,26 @@ class NYUDepthV2Folders(NYUDepthV2):
         return np.asarray(image.convert("RGB")), _one_channel(depth), _one_channel(label)
 
 
-def _runs(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Count up at every gap in `numbers`, and wherever training images end or begin."""
-    breaks = (np.diff(numbers) != 1) | (np.diff(train.astype(int)) != 0)
-    return np.concatenate([[0], np.cumsum(breaks)]) if len(numbers) else np.empty(0, int)
+def _first_of_run(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """The first number of each image's run: a run ends at a gap, and where `train` changes."""
+    starts = (np.diff(numbers, prepend=-2) != 1) | np.diff(train, prepend=False)
+    first: np.ndarray = numbers[starts][np.cumsum(starts) - 1]
+    return first
 
 
 def _hold_out_valid(groups: np.ndarray, train: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Split names: whole training groups validate until they are their share of the images."""
+    dealt = rng.permutation(np.unique(groups[train]))
+    if len(dealt) < 2:
+        raise ValueError(
+            f"the {train.sum()} training images of the official split that are there form "
+            f"{len(dealt)} groups of adjacent numbers: at least 2 are needed, one to train and one "
+            f"to validate"
+        )
     split = np.where(train, "train", "test").astype(object)
     # Of what does not test, as much as where there is no official split.
     wanted = SHARES["valid"] / (SHARES["train"] + SHARES["valid"]) * train.sum()
-    for group in rng.permutation(np.unique(groups[train])):
+    for group in dealt[:-1]:  # something has to train, however large the last one is
         if (split == "valid").sum() >= wanted:
             break
         split[groups == group] = "valid"
@@ -234,9 +255,11 @@ def _images_in(folder: Path) -> dict[int, Path]:
     """The images of a folder by number, in the order of their numbers."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder.absolute()} is no folder: put NNNN.jpg or .png there")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in (".jpg", ".png"))
+    files = [f for f in find_files(folder, (".jpg", ".png")) if f.parent == folder]
     if strange := [file for file in files if not file.stem.isdecimal()]:
         raise ValueError(f"{strange[0]}: the name is no number")
+    if not files:
+        raise FileNotFoundError(f"{folder.absolute()} holds no image: put NNNN.jpg or .png there")
     images: dict[int, Path] = {}
     for file in files:
         if (other := images.setdefault(int(file.stem), file)) != file:
@@ -248,7 +271,9 @@ def _read_list(path: Path) -> list[int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: one number a line, official split")
     numbers: list[int] = []
-    for row, line in enumerate(path.read_text().split(), start=1):
+    for row, line in enumerate(map(str.strip, path.read_text().splitlines()), start=1):
+        if not line:
+            continue
         if not line.isdecimal():
             raise ValueError(f"{path}, line {row}: {line!r} is no number")
         if int(line) in numbers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mst_distill.benchmarks.source import DamagedSampleError
+from mst_distill.benchmarks.source import damaged
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,5 @@ def open_image(path: Path, sample: str) -> Image:
     """
     from mst_distill.media.images import decode_image
 
-    try:
+    with damaged(sample):
         return decode_image(path).convert("RGB")
-    except ValueError as error:
-        raise DamagedSampleError(sample, str(error)) from error

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, parse_name
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.benchmarks.splits import deal_groups
 from mst_distill.imports import resolve
 from mst_distill.media.face_video import crop_faces, read_frames
@@ -36,8 +36,8 @@ class RAVDESS(SampleSource):
 
     Raises:
         FileNotFoundError: A folder is missing or holds no spoken clip; says what to put there.
-        ValueError: A name does not fit (see `ravdess_files`), there are fewer than three actors,
-            or there is no such finder.
+        ValueError: A name does not fit (see `ravdess_files`), too many clips lack audio or video,
+            there are fewer than three actors, or there is no such finder.
         TypeError: `face_finder` is something else.
     """
 
@@ -59,6 +59,7 @@ class RAVDESS(SampleSource):
         clips, self.omitted = pair_clips(
             {"audio": set(heard), "video": set(seen)}, {"audio": Path(audio), "video": Path(video)}
         )
+        refuse_too_many(self.omitted, len(clips) + len(self.omitted), tolerated_share)
         self.files = [*heard.values(), *seen.values()]
         places = {file: place for place, file in enumerate(self.files)}
         self.index = index_clips(clips, split_seed).assign(
@@ -89,10 +90,8 @@ class RAVDESS(SampleSource):
     def _read_clip(
         self, clip: str, audio: Path, video: Path
     ) -> tuple[np.ndarray, float, np.ndarray, int, int]:
-        try:
+        with damaged(clip):
             return *read_speech(audio), *crop_faces(read_frames(video), self._finder)
-        except ValueError as error:
-            raise DamagedSampleError(clip, str(error)) from error
 
 
 def pair_clips(

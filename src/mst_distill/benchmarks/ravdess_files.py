@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from mst_distill.benchmarks.raw_files import find_files
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 """Classes, in the order of the third field of a name, which counts from 01."""
@@ -101,7 +102,7 @@ def find_clips(path: str | Path, modality: Literal["audio", "video"]) -> dict[st
             f"{folder.absolute()} is no folder: put {_PUBLISHED[modality]} there"
         )
     clips: dict[str, Path] = {}
-    for file in _files(folder, _SUFFIXES[modality]):
+    for file in find_files(folder, _SUFFIXES[modality]):
         name = parse_name(file.stem, str(file))
         if not is_speech(name, modality):
             continue
@@ -113,12 +114,3 @@ def find_clips(path: str | Path, modality: Literal["audio", "video"]) -> dict[st
             f"{folder.absolute()} holds no spoken {modality}: put {_PUBLISHED[modality]} there"
         )
     return dict(sorted(clips.items()))
-
-
-def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Files with one of the suffixes, sorted, without the hidden ones that archives may leave."""
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in suffixes and not file.name.startswith(".")
-    )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.ravdess import index_clips, pair_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, is_speech, parse_name
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.media.speech_audio import mfcc, read_speech
 
 _INTENSITIES = tuple(
@@ -42,7 +42,7 @@ class RAVDESSUnits(SampleSource):
     Raises:
         FileNotFoundError: Table or folder is missing, or holds no spoken clip.
         ValueError: The table lacks a column or names a clip twice, a name does not fit (see
-            `ravdess_files`), or there are fewer than three actors.
+            `ravdess_files`), too many clips cannot be used, or there are fewer than three actors.
     """
 
     classes = EMOTIONS
@@ -68,6 +68,7 @@ class RAVDESSUnits(SampleSource):
         damage = _find_damage(Path(units), table.loc[clips], numbers.loc[clips])
         self.omitted |= damage
         clips = [clip for clip in clips if clip not in damage]
+        refuse_too_many(self.omitted, len(clips) + len(self.omitted), tolerated_share)
         self.files = [Path(units), *heard.values()]
         places = {file: place for place, file in enumerate(self.files)}
         self._units = numbers
@@ -105,10 +106,8 @@ class RAVDESSUnits(SampleSource):
         return ((units - self._mean) * self._per_deviation).astype(np.float32)
 
     def _read_audio(self, clip: str, file: Path) -> tuple[np.ndarray, float]:
-        try:
+        with damaged(clip):
             return read_speech(file)
-        except ValueError as error:
-            raise DamagedSampleError(clip, str(error)) from error
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -122,7 +121,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: put {_PUBLISHED} there")
     try:
-        table = pd.read_csv(path, sep=";", dtype=str)
+        table = pd.read_csv(path, sep=";", dtype=str, skip_blank_lines=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no table with ';' between its columns ({error})") from error
     if missing := [column for column in ("name", *UNITS) if column not in table]:
@@ -131,6 +130,7 @@ def _read_table(path: Path) -> pd.DataFrame:
             f"action units, with ';' between them"
         )
     table["line"] = np.arange(len(table)) + 2  # behind the header, counted from 1
+    table = table.dropna(how="all", subset=["name", *UNITS])  # blank lines
     lines = table["line"].to_numpy()
     stems = [str(name).removesuffix(".mp4") for name in table["name"]]
     names = [

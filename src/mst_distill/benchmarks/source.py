@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
@@ -176,3 +177,16 @@ def refuse_too_many(omitted: Mapping[str, str], total: int, tolerated_share: flo
             f"{len(omitted)} of {total} samples cannot be used, and at most {tolerated_share:.1%} "
             f"may be left out (tolerated_share); the first is {sample!r}: {reason}"
         )
+
+
+@contextmanager
+def damaged(sample: str) -> Iterator[None]:
+    """What cannot be read within is this sample's damage.
+
+    Raises:
+        DamagedSampleError: In place of a ValueError or OSError.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise DamagedSampleError(sample, str(error)) from error

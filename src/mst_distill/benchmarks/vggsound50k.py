@@ -142,21 +142,19 @@ def _read_splits(path: Path) -> pd.DataFrame:
     """``category`` and ``split`` by clip."""
     _text_of(path)  # says what is missing better than pandas does
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError as error:
         raise ValueError(f"{path}: no table ({error})") from error
     for column in ("video_id", "category", "split"):
         if column not in table:
             raise ValueError(f"{path}: {unknown('column', column, table.columns)}")
-    strange = ~table["split"].isin(list(SPLIT_NAMES))
-    if strange.any():
-        row = int(strange.argmax())
-        name = unknown("split", table["split"].iloc[row], SPLIT_NAMES)
-        raise ValueError(f"{path}, line {row + 2}: {name}")
-    if table["video_id"].duplicated().any():
-        row = int(table["video_id"].duplicated().argmax())
-        clip = table["video_id"].iloc[row]
-        raise ValueError(f"{path}, line {row + 2}: the clip {clip!r} stands twice")
+    table.index += 2  # the line: behind the header, counted from 1
+    table = table.fillna("")
+    table = table[(table != "").any(axis=1)]
+    for line, split in table.loc[~table["split"].isin(list(SPLIT_NAMES)), "split"].items():
+        raise ValueError(f"{path}, line {line}: {unknown('split', split, SPLIT_NAMES)}")
+    for line, clip in table.loc[table["video_id"].duplicated(), "video_id"].items():
+        raise ValueError(f"{path}, line {line}: the clip {clip!r} stands twice")
     return table.set_index("video_id")
 
 

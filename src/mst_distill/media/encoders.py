@@ -1,7 +1,9 @@
 """Frozen encoders that make vectors of texts and photographs, named by their import path.
 
 Nothing here is trained, so nothing is fitted on a split. `MiniLM` and `EfficientNetLite0` come with
-the installation; `BERTweet` and `ResNet50` are fetched once from their hubs.
+the installation; `BERTweet` and `ResNet50` are fetched once from their hubs. All run on CUDA where
+there is one, whatever device the run is given: vectors then differ in their last digits from those
+of a CPU.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from mst_distill.hub_weights import load_published
 
 if TYPE_CHECKING:
     import torch
@@ -24,27 +27,15 @@ BATCH = 16
 
 
 class TextEncoder(ABC):
-    """Makes a vector of a text.
-
-    Attributes:
-        width: How many numbers it has.
-    """
-
-    width: ClassVar[int]
+    """Makes a vector of a text. Built without arguments."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to ``(n, width)`` float32; a text's vector hangs on no other text."""
+        """N texts to ``(n, width)`` float32; but for rounding, a vector hangs on no other text."""
 
 
 class ImageEncoder(ABC):
-    """Makes a vector of a photograph.
-
-    Attributes:
-        width: How many numbers it has.
-    """
-
-    width: ClassVar[int]
+    """Makes a vector of a photograph. Built without arguments."""
 
     @abstractmethod
     def encode(self, images: Iterable[Image]) -> np.ndarray:
@@ -93,7 +84,8 @@ class BERTweet(TextEncoder):
             words = Transformer(self.hub_name, max_seq_length=128)
         except OSError as error:
             raise ConnectionError(
-                _unreachable(self.hub_name, Path(HF_HUB_CACHE), MiniLM, error)
+                f"{self.hub_name} is not in {HF_HUB_CACHE}, and cannot be fetched ({error}). "
+                f"Without a network bring it there, or {_instead(MiniLM)}"
             ) from error
         self._model = SentenceTransformer(modules=[words, Pooling(self.width, "mean")])
 
@@ -147,8 +139,8 @@ class ResNet50(ImageEncoder):
     to 256, and of it the middle, 224 x 224.
 
     Raises:
-        ConnectionError: The weights are neither on this machine nor can the hub be reached; says
-            where they were looked for, and which encoder needs no network.
+        ConnectionError, ValueError: The weights cannot be fetched or are damaged (see
+            `load_published`); says which encoder needs no network.
     """
 
     width = 2048
@@ -158,17 +150,8 @@ class ResNet50(ImageEncoder):
         from torchvision.models import ResNet50_Weights, resnet50
 
         weights = ResNet50_Weights.IMAGENET1K_V1
-        try:
-            state = weights.get_state_dict(
-                map_location="cpu", progress=False, check_hash=True, weights_only=True
-            )
-        except OSError as error:
-            file = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
-            raise ConnectionError(
-                _unreachable(weights.url, file, EfficientNetLite0, error)
-            ) from error
         net = resnet50()
-        net.load_state_dict(state)
+        load_published(net, weights, instead=_instead(EfficientNetLite0))
         net.fc = torch.nn.Identity()
         self._net = net.eval().to(_device())
         self._prepare = weights.transforms()
@@ -208,11 +191,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _unreachable(
-    what: str, where: Path, offline: type[TextEncoder | ImageEncoder], error: Exception
-) -> str:
+def _instead(offline: type[MiniLM | EfficientNetLite0]) -> str:
     return (
-        f"{what} is not in {where}, and cannot be fetched ({error}). Without a network bring it "
-        f"there, or name {offline.__module__}.{offline.__qualname__} instead, which comes with the "
+        f"name {offline.__module__}.{offline.__qualname__} instead, which comes with the "
         f"installation and gives {offline.width} numbers (the nets' widths must say so)"
     )

@@ -7,9 +7,18 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+_UNKNOWN_SIZE = 0xFFFFFFFF
+"""What a wav's header says that was written to a pipe (``ffmpeg -f wav -``): the rest is audio."""
+
+_LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
+"""Bytes of header, lengths and data."""
+
 
 def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
     """Read one file in mono.
+
+    A wav, flac or ogg that is cut short is refused. An mp3 does not say where it ends: of one that
+    is cut, what there is is read.
 
     Args:
         path: A wav, flac, ogg or mp3.
@@ -22,7 +31,7 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
         ValueError: The file cannot be read, is cut short, has no samples, or has some that are no
             number; the message names it.
     """
-    _refuse_cut_wave(path)
+    _refuse_cut(path)
     try:
         wave, found_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
@@ -43,11 +52,24 @@ def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return resampled
 
 
-def _refuse_cut_wave(path: Path) -> None:
-    """Refuse a wav that ends before its header says: libsndfile would read what there is."""
+def _refuse_cut(path: Path) -> None:
+    """Refuse a wav or ogg that ends too early: libsndfile would read what there is."""
     with path.open("rb") as file:
-        header = file.read(8)
-    if header[:4] == b"RIFF" and len(header) == 8:
-        size, expected = path.stat().st_size, 8 + int.from_bytes(header[4:], "little")
-        if size < expected:
-            raise ValueError(f"{path}: is cut short, {size} of {expected} bytes are left")
+        header, size = file.read(8), path.stat().st_size
+        if header[:4] == b"RIFF" and len(header) == 8:
+            length = int.from_bytes(header[4:], "little")
+            if length != _UNKNOWN_SIZE and size < 8 + length:
+                raise ValueError(f"{path}: is cut short, {size} of {8 + length} bytes are left")
+        elif header[:4] == b"OggS":
+            file.seek(max(0, size - _LONGEST_OGG_PAGE))
+            if not _ends_an_ogg(file.read()):
+                raise ValueError(f"{path}: is cut short, its last page is not the last of an ogg")
+
+
+def _ends_an_ogg(end: bytes) -> bool:
+    """Whether the last page that starts in `end` is whole and bears the end-of-stream flag."""
+    page = end[end.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & 0x04:
+        return False
+    lengths = page[27 : 27 + page[26]]
+    return len(page) >= 27 + page[26] + sum(lengths)

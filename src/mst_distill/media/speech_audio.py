@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mst_distill.media.sound import read_sound
-from mst_distill.media.weakening import scale_to_unit
+from mst_distill.media.unit_scale import scale_to_unit
 
 RATE = 22_050
 """Audio samples a second, to which all speech is brought."""

@@ -8,7 +8,7 @@ import unicodedata
 import emoji
 import ftfy
 
-_LINK = re.compile(r"(?:https?:|www\.)\S*|\bhttps?(?:…|\.\.\.|$)", re.IGNORECASE)
+_LINK = re.compile(r"(?:https?:|\bwww\.(?=\w))\S*|\bhttps?(?:…|\.\.\.|$)", re.IGNORECASE)
 _USER = re.compile(r"(?<!\w)@\w+")
 _HALF = re.compile(r"([\u1f00-\u1fff])([0-9A-F])")
 _MANGLED_HALF = re.compile(r"á[¼-¿].(?=[0-9A-F])")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 
 from torch import Tensor, nn
 
@@ -17,10 +18,15 @@ class AudioBranch(nn.Module):
 
     Args:
         channels: Of the input, then of each convolution's output.
+        frames: T of the input.
+
+    Attributes:
+        width: How many features come out.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, channels: Sequence[int], frames: int) -> None:
         super().__init__()
+        self.width = channels[-1] * (frames // 3 ** (len(channels) - 1))
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, 3, padding=1) for before, after in pairwise(channels)
         )
@@ -28,7 +34,7 @@ class AudioBranch(nn.Module):
         self.pool = nn.MaxPool1d(3)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(B, C, T)`` to ``(B, F)``."""
+        """``(B, C, T)`` to ``(B, width)``."""
         maps = audio
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = self.pool(norm(convolution(maps))).relu()
@@ -41,10 +47,15 @@ class VisualBranch(nn.Module):
     Args:
         channels: Of the input, then of each convolution's output.
         pooled: How many of the convolutions, from the first, are followed by a maximum.
+        size: T, H and W of the input.
+
+    Attributes:
+        width: How many features come out.
     """
 
-    def __init__(self, channels: Sequence[int], pooled: int) -> None:
+    def __init__(self, channels: Sequence[int], pooled: int, size: Sequence[int]) -> None:
         super().__init__()
+        self.width = channels[-1] * prod(side // 2**pooled for side in size)
         self.convolutions = nn.ModuleList(
             nn.Conv3d(before, after, 3, padding=1) for before, after in pairwise(channels)
         )
@@ -54,7 +65,7 @@ class VisualBranch(nn.Module):
         )
 
     def forward(self, video: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` to ``(B, F)``."""
+        """``(B, C, T, H, W)`` to ``(B, width)``."""
         maps = video
         for convolution, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
             maps = pool(norm(convolution(maps))).relu()

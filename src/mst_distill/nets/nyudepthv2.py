@@ -7,11 +7,7 @@ encoder, a decoder that mirrors it and unpools to where the encoder pooled from.
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of the encoder's convolutions, stage by stage."""
@@ -42,6 +38,7 @@ class FuseNet(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(B, channels, H, W)``, H and W multiples of 32, to logits ``(B, classes, H, W)``."""
+        _check_size(maps)
         places = []
         for index in range(len(WIDTHS)):
             maps, place = self.encoder.pool(self.encoder.stages[index](maps))
@@ -70,6 +67,7 @@ class FusionFuseNet(nn.Module):
 
     def forward(self, image: Tensor, depth: Tensor) -> Tensor:
         """``(B, 3, H, W)`` and ``(B, 1, H, W)`` to logits ``(B, classes, H, W)``."""
+        _check_size(image)
         places = []
         for index in range(len(WIDTHS)):
             image, depth = self.image.stages[index](image), self.depth.stages[index](depth)
@@ -87,19 +85,15 @@ def imagenet_encoders(net: nn.Module) -> None:
     al., section 3.1). torchvision fetches the weights once and keeps them.
 
     Raises:
-        ValueError: They cannot be fetched, or what is there is damaged; says where they belong.
+        ConnectionError, ValueError: They cannot be fetched or are damaged (see `load_published`).
     """
     from torchvision.models import VGG16_BN_Weights, vgg16_bn
 
-    weights = VGG16_BN_Weights.IMAGENET1K_V1
-    try:
-        trained = vgg16_bn(weights=weights)
-    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-        file = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
-        raise ValueError(
-            f"VGG-16's ImageNet weights cannot be had ({type(error).__name__}: {error}): put a "
-            f"whole {file} there, or start from small_xavier"
-        ) from error
+    # Here, for what stands above counts among the functions that a member may start with.
+    from mst_distill.hub_weights import load_published
+
+    trained = vgg16_bn(init_weights=False)
+    load_published(trained, VGG16_BN_Weights.IMAGENET1K_V1, instead="start from small_xavier")
     for encoder in filter(lambda module: isinstance(module, _Encoder), net.modules()):
         own = [module for module in encoder.modules() if isinstance(module, LAYERS)]
         given = [module for module in trained.features if isinstance(module, LAYERS)]
@@ -155,6 +149,18 @@ class _Decoder(nn.Module):
                 maps = self.dropout(maps)
             maps = stage(self.unpool(maps, places[-1 - index]))
         return self.logits(maps)
+
+
+@fx.wrap
+def _check_size(maps: Tensor) -> None:
+    """Refuse what five pools do not halve evenly: the decoder could not unpool it."""
+    size = tuple(maps.shape[-2:])
+    if any(side % 32 for side in size):
+        nearest = tuple(max(32, round(side / 32) * 32) for side in size)
+        raise ValueError(
+            f"FuseNet got maps of {size[0]} x {size[1]}, and height and width must be multiples of "
+            f"32, such as {nearest[0]} x {nearest[1]} (benchmark.arguments.size)"
+        )
 
 
 def _stage(channels: int, widths: tuple[int, ...]) -> nn.Sequential:

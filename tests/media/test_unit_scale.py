@@ -1,0 +1,25 @@
+"""Samples scaled each by its own extremes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mst_distill.media.unit_scale import scale_to_unit
+
+
+def test_every_sample_is_scaled_by_its_own_extremes() -> None:
+    values = np.array([[[0, 2], [4, 8]], [[-1, -1], [-3, 1]]])
+    expected = [[[0, 0.25], [0.5, 1]], [[0.5, 0.5], [0, 1]]]
+    found = scale_to_unit(values)
+    assert found.dtype == np.float32
+    assert found.tolist() == expected
+
+
+def test_a_constant_sample_becomes_0() -> None:
+    assert scale_to_unit(np.array([[7.0, 7.0], [7.0, 8.0]])).tolist() == [[0, 0], [0, 1]]
+
+
+def test_scaling_leaves_what_it_was_given_alone() -> None:
+    values = np.array([[1.0, 3.0]])
+    scale_to_unit(values)
+    assert values.tolist() == [[1.0, 3.0]]
