@@ -35,7 +35,8 @@ class ParameterHooks:
         """
         used = {
             name.removeprefix("params:").split(".")[0]
-            for name in pipelines["__default__"].inputs()
+            for pipeline in pipelines.values()
+            for name in pipeline.inputs()
             if name.startswith("params:")
         }
         known = sorted(used | set(context.config_loader["globals"]))

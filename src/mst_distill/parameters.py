@@ -155,6 +155,32 @@ class Evaluate(Block):
     calibration_bins: PositiveInt = 15
 
 
+class ComparedMethod(Block):
+    """A method by import path, and what its ``teach`` is called with."""
+
+    type: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Compare(Block):
+    """Which methods teach the student, how often, and for how long.
+
+    Attributes:
+        methods: Name in the report to the method.
+        seeds: How many runs, from the run's ``seed`` on.
+        targets: The modality that is the student's, or ``all`` of them in turn.
+        budget: ``equal``: every student has the epochs of stages 1 and 3 together; ``reference``:
+            one that is taught in one go has those of stage 3, as in the paper's tables.
+        weight: a, the share of a method's terms in the loss at the start.
+    """
+
+    methods: dict[str, ComparedMethod] = Field(min_length=1)
+    seeds: PositiveInt = 5
+    targets: str = "all"
+    budget: Literal["equal", "reference"] = "equal"
+    weight: float = Field(0.5, ge=0, le=1)
+
+
 class Runtime(Block):
     """Where and how a run is computed: no part of its fingerprint, for it changes rounding alone.
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from mst_distill.pipelines import evaluate, ingest, masks, route, teachers
+from mst_distill.pipelines import compare, evaluate, ingest, masks, route, teachers
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage by itself; ``distill``, which is also the default, is all five in this order."""
+    """Every stage by itself; ``distill``, also the default, is all of them in this order.
+
+    ``compare`` needs no other stage than ``ingest``, which it has with it.
+    """
     stages = {
         "ingest": ingest.create_pipeline(),
         "teachers": teachers.create_pipeline(),
@@ -17,4 +20,9 @@ def register_pipelines() -> dict[str, Pipeline]:
         "evaluate": evaluate.create_pipeline(),
     }
     distill = sum(stages.values(), start=Pipeline([]))
-    return {**stages, "distill": distill, "__default__": distill}
+    return {
+        **stages,
+        "distill": distill,
+        "__default__": distill,
+        "compare": stages["ingest"] + compare.create_pipeline(),
+    }

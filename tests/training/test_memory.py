@@ -7,10 +7,11 @@ import resource
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from mst_distill.training.memory import fits, keep_freed_memory
+from mst_distill.training.memory import Peak, fits, keep_freed_memory
 
 CPU = torch.device("cpu")
 LARGE = 40 * 2**20
@@ -112,3 +113,14 @@ def test_memory_can_be_kept_more_than_once() -> None:
         tensors.append(torch.full((size,), 3.0))
         assert (tensors[0] == 2).all()
         assert (tensors[1] == 3).all()
+
+
+def test_the_peak_is_that_of_what_was_done_inside():
+    def held(count):
+        with Peak(torch.device("cpu")) as peak:
+            np.ones(count)
+        return peak.bytes
+
+    before = held(1)
+    assert held(2**25) - before > 2**27  # 256 MB of numbers, most of them in new pages
+    assert held(1) - before < 2**27

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mst_distill.imports import resolve
+from mst_distill.imports import files_of, resolve
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -33,8 +31,8 @@ def source_code(kind: type, opened_with: Mapping[str, Any]) -> list[Path]:
         Each file once.
     """
     classes = [kind, *filter(None, map(_class_at, _texts(opened_with)))]
-    bases = (base for each in classes for base in each.__mro__ if not _is_standard(base))
-    return list(dict.fromkeys([*(Path(inspect.getfile(base)) for base in bases), *_READERS]))
+    own = [file for kind in classes for file in files_of(kind)]
+    return list(dict.fromkeys([*own, *_READERS]))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -57,7 +55,3 @@ def _class_at(path: str) -> type | None:
         return resolve(path, object)
     except (ValueError, TypeError):
         return None
-
-
-def _is_standard(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in sys.stdlib_module_names

@@ -2,5 +2,6 @@
 
 from mst_distill.datasets.model_bundle import ModelBundleDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
+from mst_distill.datasets.trial_log import TrialLogDataset
 
-__all__ = ["ModelBundleDataset", "SampleStoreDataset"]
+__all__ = ["ModelBundleDataset", "SampleStoreDataset", "TrialLogDataset"]

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, validation_figures
-from mst_distill.distillation.members import build_members
+from mst_distill.distillation.members import build_members, forward
 from mst_distill.parameters import Masks, Members, Route, Teachers
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Fit, Stage, fit
@@ -22,23 +22,23 @@ class Supervised(Task):
 
     Args:
         net: The net.
-        modality: What it sees.
+        name: Of the member whose net it is.
         ignored: The label that is no target, or None.
     """
 
-    def __init__(self, net: nn.Module, modality: str, ignored: int | None) -> None:
+    def __init__(self, net: nn.Module, name: str, ignored: int | None) -> None:
         self.trainable = net
-        self._modality = modality
+        self._name = name
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``, the cross-entropy."""
-        logits = self.trainable(batch.inputs[self._modality])
+        logits = forward(self.trainable, self._name, batch.inputs)
         return {"loss": cross_entropy(logits, batch.label, self._ignored)}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy`` and ``ce``."""
-        logits = self.trainable(batch.inputs[self._modality])
+        logits = forward(self.trainable, self._name, batch.inputs)
         return validation_figures(logits, batch.label, self._ignored)
 
 

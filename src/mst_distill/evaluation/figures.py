@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mst_distill.evaluation.metrics import calibration_error
+from mst_distill.evaluation.ranking import BEST
 
 
 def confusion_figure(
@@ -124,6 +125,45 @@ def routing_figure(routing: pd.DataFrame) -> Figure:
     right.invert_yaxis()
     right.set(xlabel="share over all epochs", ylabel="class", xlim=(0, 1), title="by class")
     return figure
+
+
+def differences_figure(differences: pd.DataFrame) -> Figure:
+    """Every method's accuracy minus that of the student alone, a panel a target.
+
+    Args:
+        differences: From `difference_table`; its first rule has the intervals.
+    """
+    alone = differences[differences["against"] != BEST]
+    targets = list(dict.fromkeys(alone["target"]))
+    if not targets:
+        figure = Figure(figsize=(6.5, 1.6))
+        figure.text(0.5, 0.5, "nothing to compare with the student alone", ha="center")
+        return figure
+    height = 1.6 + 0.3 * alone.groupby("target")["title"].nunique().max()
+    figure = Figure(figsize=(6.5 * len(targets), height), layout="constrained")
+    for axes, target in zip(np.ravel(figure.subplots(1, len(targets))), targets, strict=True):
+        _plot_differences(axes, alone[alone["target"] == target])
+        axes.set(title=f"{target} student", xlabel="points of accuracy against the student alone")
+    return figure
+
+
+def _plot_differences(axes: Axes, rows: pd.DataFrame) -> None:
+    rules = list(dict.fromkeys(rows["rule"]))
+    tables = {
+        rule: 100 * part.set_index("title")[["difference", "low", "high"]]
+        for rule, part in rows.groupby("rule", sort=False)
+    }
+    own = tables[rules[0]].sort_values("difference")
+    places = np.arange(len(own))
+    axes.axvline(0, color="grey", linewidth=1, linestyle=":")
+    axes.hlines(places, own["low"], own["high"], color="tab:blue", linewidth=1.5)
+    axes.plot(own["difference"], places, "o", color="tab:blue", label=f"by {rules[0]}")
+    for rule, marker in zip(rules[1:], "x+", strict=False):
+        other = tables[rule].reindex(own.index)
+        axes.plot(other["difference"], places, marker, color="tab:orange", label=f"by {rule}")
+    axes.set_yticks(places, list(own.index), size=8)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def _shares(routing: pd.DataFrame, by: str, specialists: Sequence[str]) -> pd.DataFrame:

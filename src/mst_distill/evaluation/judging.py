@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.distillation.losses import distillation
-from mst_distill.distillation.members import forward
+from mst_distill.distillation.members import forward, modalities_of
 from mst_distill.distillation.panel import Panel
 from mst_distill.evaluation.tally import Tally
 from mst_distill.progress import progress
@@ -116,6 +116,34 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
         {model: tally.summary() for model, tally in tallies.items()},
         table.assign(kl=np.array(divergence.tolist()) / len(rows)),
     )
+
+
+@torch.no_grad()
+def tally_nets(
+    run: Run, nets: Mapping[str, nn.Module], member: str, batch_size: int, bins: int
+) -> dict[str, dict[str, Any]]:
+    """Ask some nets that see the same about every sample of the test split.
+
+    Args:
+        run: The run.
+        nets: Name to a net, put in eval mode.
+        member: Whose nets they are: ``multimodal`` or a modality.
+        batch_size: Samples at a time.
+        bins: Of the calibration.
+
+    Returns:
+        Name to `Tally.summary`.
+    """
+    samples = run.samples
+    tallies = {
+        name: Tally(len(samples.classes), bins, samples.ignored_label, run.device) for name in nets
+    }
+    for batch in run.batches("test", modalities_of(member, run.modalities), batch_size):
+        for name, net in nets.items():
+            with autocast(run.device, run.runtime):
+                logits = forward(run.place(net).eval(), member, batch.inputs)
+            tallies[name].update(logits, batch.label)
+    return {name: tally.summary() for name, tally in tallies.items()}
 
 
 def _divergences(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,11 +43,13 @@ class Batch:
         inputs: Modality name to ``(B, *shape)``.
         label: ``(B,)`` or ``(B, H, W)``, int64.
         frozen: What was asked to be computed of them without gradient, by name.
+        place: ``(B,)``, where in their split the samples stand, from 0.
     """
 
     inputs: Inputs
     label: Tensor
     frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
 
 class Batches:
@@ -116,6 +119,12 @@ class Batches:
         for position, tensors in zip(positions, read, strict=True):
             yield self._complete(position, tensors)
 
+    def shuffled(self, shuffle: torch.Generator) -> Batches:
+        """The same batches in the orders that `shuffle` draws; all that is kept is shared."""
+        again = copy.copy(self)
+        again._shuffle = shuffle
+        return again
+
     def _open(self, modalities: Iterable[str]) -> None:
         """Bring the split to the device, or see it through the memory map."""
         arrays = {name: self._samples.modalities[name] for name in modalities}
@@ -164,7 +173,7 @@ class Batches:
         if self._online:
             with torch.no_grad(), autocast(self.device, self._runtime):
                 frozen |= {name: what.compute(inputs) for name, what in self._online.items()}
-        return Batch(inputs, label, frozen)
+        return Batch(inputs, label, frozen, place)
 
     def _worth_keeping(self) -> dict[str, Frozen]:
         """What of the frozen things is to be computed once: that which fits beside the others."""

@@ -1,4 +1,4 @@
-"""The one training loop: epochs over batches, one Adam, and the weights worth keeping."""
+"""The one training loop: epochs over batches, one optimiser, and the weights worth keeping."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Stage:
 
 
 def fit(stage: Stage, runtime: Runtime) -> Fit:
-    """Train a stage with one Adam: default betas, no decay, no schedule.
+    """Train a stage with its task's optimiser.
 
     Args:
         stage: What to train.
@@ -72,9 +72,7 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
             and the epoch.
     """
     task, train, valid, epochs = stage.task, stage.train, stage.valid, stage.settings.epochs
-    optimiser = torch.optim.Adam(
-        task.trainable.parameters(), lr=stage.settings.learning_rate, fused=True
-    )
+    optimiser = task.optimiser(stage.settings.learning_rate)
     rows: list[Row] = []
     kept: dict[str, Kept] = {}
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 from pathlib import Path
@@ -42,6 +43,42 @@ def _left_in_container() -> int:
         # Pages of files that were read are dropped when room is wanted.
         return left + int(details[cached])
     return sys.maxsize
+
+
+class Peak:
+    """The most memory that was held at once inside.
+
+    On CUDA what tensors held there; else what the process held, as Linux tells it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.bytes: int | None = None
+
+    def __enter__(self) -> Peak:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            _hand_back()
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self._device)
+            return
+        with contextlib.suppress(OSError):
+            status = Path("/proc/self/status").read_text()
+            (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]
+            self.bytes = 1024 * int(line.split()[1])
+
+
+def _hand_back() -> None:
+    """Let go of what was freed, or one trial's peak would be the next one's floor."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def keep_freed_memory() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from mst_distill.training.batches import Batch
@@ -28,6 +29,10 @@ class Task(ABC):
         terms = self.losses(batch)
         terms["loss"].backward()
         return terms
+
+    def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
+        """What descends: Adam with default betas, no decay, no schedule."""
+        return torch.optim.Adam(self.trainable.parameters(), lr=learning_rate, fused=True)
 
     @abstractmethod
     def judge(self, batch: Batch) -> dict[str, Tensor]:

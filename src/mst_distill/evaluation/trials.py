@@ -1,0 +1,254 @@
+"""The trials of a comparison: every method with every teacher it can have, each run once."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import pandas as pd
+from torch import nn
+
+from mst_distill.benchmarks.source import Protocol
+from mst_distill.benchmarks.splits import assign_splits
+from mst_distill.bundle import ModelBundle
+from mst_distill.distillation.members import arguments_of
+from mst_distill.distillation.method import Method
+from mst_distill.distillation.setup import Recipe, Taught
+from mst_distill.distillation.teacher_pool import TeacherPool
+from mst_distill.distillation.teaching import resolve_methods, teach, teachers_for, train_teacher
+from mst_distill.evaluation.judging import tally_nets
+from mst_distill.evaluation.metrics import measure
+from mst_distill.imports import files_of
+from mst_distill.parameters import Evaluate, Member, Runtime, unknown
+from mst_distill.progress import progress
+from mst_distill.provenance import fingerprint, provenance
+from mst_distill.samples import Samples
+from mst_distill.training.memory import Peak
+from mst_distill.training.run import Run
+from mst_distill.trial_log import Outcome, Trial, TrialLog
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that a comparison is made of.
+
+    Attributes:
+        samples: The store.
+        protocol: How samples are split.
+        seed: The first run's.
+        recipe: Parameters that change results.
+        evaluate: How students are judged.
+        runtime: How they are computed.
+        log: Where trials are noted.
+    """
+
+    samples: Samples
+    protocol: Protocol
+    seed: int
+    recipe: Recipe
+    evaluate: Evaluate
+    runtime: Runtime
+    log: TrialLog
+
+    @cached_property
+    def methods(self) -> dict[str, type[Method]]:
+        """Name in the parameters to the method."""
+        return resolve_methods(self.recipe)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The students' modalities.
+
+        Raises:
+            ValueError: There is no such modality.
+        """
+        modalities = tuple(self.recipe.members.modalities)
+        wanted = self.recipe.compare.targets
+        if wanted != "all" and wanted not in modalities:
+            raise ValueError(unknown("compare.targets", wanted, ("all", *modalities)))
+        return modalities if wanted == "all" else (wanted,)
+
+    def plan(self) -> dict[tuple[str, int], list[Trial]]:
+        """All trials, by target and seed.
+
+        Raises:
+            ValueError, TypeError: A method or target does not exist.
+        """
+        seeds = range(self.seed, self.seed + self.recipe.compare.seeds)
+        return {
+            (target, seed): [
+                Trial(name, teacher, target, seed)
+                for name, method in self.methods.items()
+                for teacher in teachers_for(method, self.recipe, target)
+            ]
+            for seed in seeds
+            for target in self.targets
+        }
+
+
+def run_trials(comparison: Comparison) -> pd.DataFrame:
+    """Run what the log does not have on the same terms, and tell all.
+
+    A trial that dies is noted with its reason, and the next one begins.
+
+    Returns:
+        A row a trial and rule of selection: the trial's attributes, ``rule``, the figures on the
+        held-out split, the costs, ``error``. A trial that died has one row without figures.
+    """
+    plan = comparison.plan()
+    outcomes = []
+    with progress(range(0), "trials", "trial", total=sum(map(len, plan.values()))) as bar:
+        for (target, seed), trials in plan.items():
+            bench = _Bench(comparison, target, seed)
+            for trial in trials:
+                bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
+                outcomes.append(bench.outcome(trial))
+                bar.update()
+    return pd.DataFrame([row for outcome in outcomes for row in _rows(outcome)])
+
+
+class _Bench:
+    """Runs the trials of one target and one seed; teachers are made ready for the first."""
+
+    def __init__(self, comparison: Comparison, target: str, seed: int) -> None:
+        splits = assign_splits(comparison.samples.index, comparison.protocol, seed)
+        self._comparison = comparison
+        self._run = Run(comparison.samples, splits, target, seed, comparison.runtime)
+
+    def outcome(self, trial: Trial) -> Outcome:
+        """From the log, or by running it now."""
+        comparison, recipe = self._comparison, self._comparison.recipe
+        method = comparison.methods[trial.method]
+        arguments = recipe.compare.methods[trial.method].arguments
+        member = recipe.members.modalities[trial.target]
+
+        def prepare() -> Callable[[], Taught]:
+            return partial(teach, self._run, recipe, self._pool, method, trial.teacher, arguments)
+
+        if self._run.samples.dense and not method.dense:
+            return Outcome(trial, "", error="not for labels at every pixel")
+        return self._finished(trial, self._terms(trial), member, prepare)
+
+    @cached_property
+    def _pool(self) -> TeacherPool:
+        recipe = self._comparison.recipe
+        teachers = recipe.members.teachers_of(self._run.target)
+        nets = {name: self._ready_teacher(name, member) for name, member in teachers.items()}
+        return TeacherPool(self._run, nets, recipe.members, recipe.route.batch_size)
+
+    def _ready_teacher(self, name: str, member: Member) -> nn.Module:
+        """A teacher that is in the log, or is trained now: once a seed, whoever its students are.
+
+        Raises:
+            RuntimeError: Its training died.
+        """
+        recipe = self._comparison.recipe
+        trial = Trial("teacher", name, "teachers", self._run.seed)
+        terms = {"seed": self._run.seed, "member": member, "teachers": recipe.teachers}
+        outcome = self._finished(
+            trial, terms, member, lambda: partial(train_teacher, self._run, recipe, name), name
+        )
+        if outcome.error:
+            raise RuntimeError(f"there is no {name} teacher: {outcome.error}")
+        return self._comparison.log.bundle(trial).net
+
+    def _finished(
+        self,
+        trial: Trial,
+        terms: Mapping[str, Any],
+        member: Member,
+        prepare: Callable[[], Callable[[], Taught]],
+        sees: str | None = None,
+    ) -> Outcome:
+        """What the log has of a trial on these terms, or what comes of it now."""
+        run, notes = self._run, self._comparison.log
+        terms_print = fingerprint(run.samples, run.splits, **terms)
+        if found := notes.find(trial, terms_print):
+            return found
+        try:
+            taught, cost = _measured(run, prepare())
+            figures = self._figures(taught, sees or run.target)
+        except Exception as error:  # whatever a method dies of, the others shall run
+            log.exception("%s (%s, seed %d) died", trial.title, trial.target, trial.seed)
+            outcome = Outcome(trial, terms_print, error=f"{type(error).__name__}: {error}")
+            notes.note(outcome)
+            return outcome
+        outcome = Outcome(trial, terms_print, figures, cost)
+        notes.note(outcome, self._bundle(taught, member, terms))
+        return outcome
+
+    def _figures(self, taught: Taught, sees: str) -> dict[str, dict[str, float]]:
+        """Rule to the figures on the held-out split that are single numbers."""
+        samples, size = self._run.samples, self._comparison.recipe.route.batch_size
+        bins = self._comparison.evaluate.calibration_bins
+        tallies = tally_nets(self._run, taught.students, sees, size, bins)
+        return {
+            rule: {name: value for name, value in figures.items() if not isinstance(value, dict)}
+            for rule, figures in (
+                (rule, measure(tally, samples.classes, samples.dense))
+                for rule, tally in tallies.items()
+            )
+        }
+
+    def _bundle(self, taught: Taught, member: Member, terms: Mapping[str, Any]) -> ModelBundle:
+        """The net that the run's own rule prefers, or the only one there is."""
+        rule: str = self._comparison.recipe.route.selection
+        rule = rule if rule in taught.students else next(iter(taught.students))
+        return ModelBundle.of(
+            taught.students[rule],
+            arguments_of(member, len(self._run.samples.classes)),
+            metrics={name: taught.rows[rule][f"valid_{name}"] for name in ("accuracy", "ce")},
+            provenance=provenance(self._run.samples, self._run.splits, **terms),
+        )
+
+    def _terms(self, trial: Trial) -> dict[str, Any]:
+        recipe = self._comparison.recipe
+        code = b"".join(f.read_bytes() for f in files_of(self._comparison.methods[trial.method]))
+        return {
+            "seed": trial.seed,
+            "target": trial.target,
+            "teacher": trial.teacher,
+            "method": recipe.compare.methods[trial.method],
+            "code": hashlib.sha256(code).hexdigest(),
+            "compare": recipe.compare.model_dump(include={"weight", "budget"}),
+            "members": recipe.members,
+            "teachers": recipe.teachers,
+            "masks": recipe.masks,
+            "route": recipe.route,
+            "calibration_bins": self._comparison.evaluate.calibration_bins,
+        }
+
+
+def _measured(run: Run, train: Callable[[], Taught]) -> tuple[Taught, dict[str, float]]:
+    """What `train` gives, and what it costs."""
+    start = time.perf_counter()
+    with Peak(run.device) as peak:
+        taught = train()
+    cost: dict[str, float] = {
+        "student_epochs": taught.student_epochs,
+        "seconds": time.perf_counter() - start,
+        "extra_parameters": taught.extra_parameters,
+    }
+    return taught, cost if peak.bytes is None else {**cost, "peak_bytes": peak.bytes}
+
+
+def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
+    trial = outcome.trial
+    who = {
+        "target": trial.target,
+        "title": trial.title,
+        "method": trial.method,
+        "teacher": trial.teacher,
+        "seed": trial.seed,
+    }
+    for rule, figures in outcome.figures.items():
+        yield {**who, "rule": rule, **figures, **outcome.cost, "error": ""}
+    if outcome.error:
+        yield {**who, "rule": "", "error": outcome.error}

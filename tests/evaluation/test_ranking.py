@@ -1,0 +1,171 @@
+"""Rankings and differences against figures by hand and by other libraries' tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mst_distill.evaluation.figures import differences_figure
+from mst_distill.evaluation.ranking import (
+    BEST,
+    conclude,
+    difference_table,
+    holm,
+    rank,
+    report_on,
+)
+from mst_distill.evaluation.ranking_page import ranking_page
+from mst_distill.parameters import Compare
+
+RULES = ("accuracy", "ce", "last")
+SCORES = {
+    "none": [0.50, 0.52, 0.54, 0.56, 0.58],
+    "kd <- audio": [0.60, 0.61, 0.65, 0.66, 0.69],
+    "dist <- audio": [0.40, 0.50, 0.56, 0.52, 0.60],
+}
+
+
+def make_trials(scores=SCORES, changes=None, died=()):
+    """Every rule keeps a student of the same accuracy, unless `changes` says (title, rule)."""
+    rows = []
+    for title, values in scores.items():
+        for seed, value in enumerate(values):
+            base = {"target": "image", "title": title, "seed": seed}
+            if (title, seed) in died:
+                rows.append({**base, "rule": "", "error": "MemoryError: too little"})
+                continue
+            for rule in RULES:
+                shift = (changes or {}).get((title, rule), 0.0)
+                figures = {"accuracy": value + shift, "nll": 2 - value, "calibration_error": 0.1}
+                cost = {"student_epochs": 5, "seconds": 2.0, "extra_parameters": 0}
+                rows.append({**base, "rule": rule, **figures, **cost, "error": ""})
+    return pd.DataFrame(rows)
+
+
+def test_means_and_spreads_are_over_seeds_and_the_best_comes_first():
+    table = rank(make_trials(changes={("none", "ce"): 0.1}), "accuracy").set_index("title")
+    assert list(table.index) == ["kd <- audio", "none", "dist <- audio"]
+    assert table.loc["none", "accuracy"] == pytest.approx(0.54)
+    assert table.loc["none", "accuracy_sd"] == pytest.approx(np.sqrt(0.004 / 4))
+    assert table.loc["none", "accuracy_by_ce"] == pytest.approx(0.64)
+    assert table.loc["none", "nll"] == pytest.approx(1.46)
+    assert table["runs"].tolist() == [5, 5, 5]
+    assert table["peak_bytes"].isna().all()
+
+
+def test_a_trial_that_died_is_counted_as_missing():
+    died = {("kd <- audio", 1), ("kd <- audio", 3)}
+    table = rank(make_trials(died=died), "accuracy").set_index("title")
+    assert table.loc["kd <- audio", ["runs", "missing"]].tolist() == [3, 2]
+    assert table.loc["kd <- audio", "accuracy"] == pytest.approx((0.60 + 0.65 + 0.69) / 3)
+    all_died = rank(make_trials(died={("none", seed) for seed in range(5)}), "accuracy")
+    assert all_died.iloc[-1][["title", "runs", "missing"]].tolist() == ["none", 0, 5]
+
+
+def test_holm_on_an_example_worked_by_hand():
+    corrected = holm(np.array([0.01, 0.04, np.nan, 0.03, 0.005]))
+    assert corrected == pytest.approx([0.03, 0.06, np.nan, 0.06, 0.02], nan_ok=True)
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
+
+
+def test_differences_interval_and_p_are_those_of_the_paired_test():
+    table = difference_table(make_trials(), "none", "accuracy", 0.95)
+    rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
+    gain = np.array(SCORES["kd <- audio"]) - np.array(SCORES["none"])
+    kd, test = rows.loc["kd <- audio"], stats.ttest_rel(SCORES["kd <- audio"], SCORES["none"])
+    assert kd["difference"] == pytest.approx(gain.mean()) == pytest.approx(0.102)
+    assert kd["p"] == pytest.approx(test.pvalue)
+    # 2.776 is the two-sided 95 % point of Student's t with 4 degrees of freedom.
+    half = 2.7764451 * np.sqrt(np.sum((gain - gain.mean()) ** 2) / 4) / np.sqrt(5)
+    assert [kd["low"], kd["high"]] == pytest.approx([gain.mean() - half, gain.mean() + half])
+    other = rows.loc["dist <- audio", "p"]
+    assert kd["p_corrected"] == pytest.approx(2 * min(kd["p"], other))
+
+
+def test_the_best_other_is_the_best_of_all_but_oneself():
+    table = difference_table(make_trials(), "none", "accuracy", 0.95)
+    rows = table[(table["against"] == BEST) & (table["rule"] == "last")].set_index("title")
+    assert rows["opponent"].to_dict() == {
+        "none": "kd <- audio",
+        "dist <- audio": "kd <- audio",
+        "kd <- audio": "none",
+    }
+    assert rows.loc["kd <- audio", "difference"] == pytest.approx(0.102)
+
+
+def test_seeds_that_one_of_a_pair_lacks_do_not_count():
+    died = {("kd <- audio", 0), ("none", 4)}
+    table = difference_table(make_trials(died=died), "none", "accuracy", 0.95)
+    rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
+    assert rows.loc["kd <- audio", "pairs"] == 3
+    assert rows.loc["kd <- audio", "difference"] == pytest.approx((0.09 + 0.11 + 0.10) / 3)
+
+
+def test_one_seed_has_differences_but_no_interval():
+    table = difference_table(make_trials({k: v[:1] for k, v in SCORES.items()}), "none", "ce", 0.9)
+    assert table["difference"].notna().all()
+    assert table[["sd", "low", "high", "p", "p_corrected"]].isna().all(axis=None)
+
+
+def test_equal_differences_need_no_test():
+    scores = {"none": [0.5, 0.6], "kd": [0.5, 0.6], "rkd": [0.75, 0.85]}
+    table = difference_table(make_trials(scores), "none", "accuracy", 0.95)
+    rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
+    assert rows.loc["kd", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+
+
+def test_what_one_rule_alone_shows_is_no_gain():
+    clear = conclude(difference_table(make_trials(), "none", "accuracy", 0.95), 0.95)
+    assert clear == {
+        "image": {"better": ["kd <- audio"], "worse": [], "undecided": ["dist <- audio"]}
+    }
+    only_one = {("kd <- audio", rule): -0.1 for rule in ("ce", "last")}
+    table = difference_table(make_trials(changes=only_one), "none", "accuracy", 0.95)
+    assert conclude(table, 0.95)["image"]["better"] == []
+    worse = {("kd <- audio", rule): -0.2 for rule in RULES}
+    table = difference_table(make_trials(changes=worse), "none", "accuracy", 0.95)
+    assert conclude(table, 0.95)["image"]["worse"] == ["kd <- audio"]
+
+
+def reported(**changes):
+    trials = make_trials(**changes)
+    ranking = rank(trials, "accuracy")
+    differences = difference_table(trials, "none", "accuracy", 0.95)
+    compare = Compare.model_validate({"methods": {"none": {"type": "x"}}})
+    return report_on(trials, ranking, differences, compare, "accuracy", 0.95), ranking, differences
+
+
+def test_the_page_shows_means_differences_and_what_is_missing():
+    page = ranking_page(*reported(died={("dist <- audio", 2)}))
+    lines = page.splitlines()
+    assert "- Best mean accuracy: kd <- audio with 64.20 %." in lines
+    assert "- Better than the image student alone, beyond chance: kd <- audio." in lines
+    (row,) = [line for line in lines if line.startswith("| dist <- audio | 4 (1 missing)")]
+    assert "50.50 ± 8.23" in row
+    assert "| image | dist <- audio | 2 | MemoryError: too little |" in lines
+    assert any("+10.20" in line and "kd <- audio" in line for line in lines)
+    widths = {line.count("|") for line in lines if line.startswith("| kd <- audio | accuracy")}
+    assert len(widths) <= 2  # with and without the opponent
+
+
+def test_where_every_trial_died_the_report_says_so():
+    died = {(title, seed) for title in SCORES for seed in range(5)}
+    report, ranking, differences = reported(died=died)
+    assert report["verdicts"] == {"image": ["No trial came to its end."]}
+    assert len(report["missing"]) == 15
+    assert "## Missing" in ranking_page(report, ranking, differences)
+    assert "nothing to compare" in differences_figure(differences).texts[0].get_text()
+
+
+def test_the_figure_shows_every_method_with_its_interval():
+    _, _, differences = reported(changes={("kd <- audio", "ce"): 0.05})
+    (axes,) = differences_figure(differences).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "dist <- audio",
+        "kd <- audio",
+    ]
+    by_rule = {line.get_label(): line.get_xdata() for line in axes.lines[1:]}
+    assert by_rule["by accuracy"] == pytest.approx([-2.4, 10.2])
+    assert by_rule["by ce"] == pytest.approx([-2.4, 15.2])

@@ -1,0 +1,59 @@
+"""`kedro run --pipeline=compare` as users type it."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from projects import copy_project, kedro
+
+SHORT = (
+    "compare.seeds=2,compare.targets=audio,teachers.epochs=1,masks.epochs=1,route.epochs=1,"
+    "masks.factor=10"
+)
+FOLDER = "digits/heldout-200/compare/main"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project in which all methods were compared, tracked."""
+    folder = copy_project(tmp_path_factory.mktemp("compare") / "project")
+    kedro(folder, "run", "--pipeline=compare", f"--params=limit=200,{SHORT}")
+    return folder
+
+
+def test_every_method_is_in_the_report(project):
+    trials = pd.read_parquet(project / f"data/07_model_output/{FOLDER}/trials.parquet")
+    assert trials.groupby("title")["seed"].nunique().eq(2).all()
+    assert trials["title"].nunique() == 26
+    assert (trials["error"] == "").all()
+    page = (project / f"data/08_reporting/{FOLDER}/methods_page.md").read_text()
+    assert "# 26 ways to teach, 2 seeds" in page
+    assert "### Against `none`" in page
+    report = json.loads((project / f"data/08_reporting/{FOLDER}/methods_report.json").read_text())
+    assert set(report["accuracy"]["audio"]) == set(trials["title"])
+    assert (project / f"data/08_reporting/{FOLDER}/methods_figure.png").stat().st_size > 10_000
+
+
+def test_mlflow_has_the_report(project):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    assert run.data.params["compare.budget"] == "equal"
+    assert "accuracy.audio.none" in run.data.metrics
+
+
+def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
+    log = project / f"data/06_models/{FOLDER}/trial_log"
+    before = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
+    more = SHORT.replace("seeds=2", "seeds=3")
+    done = kedro(
+        project, "run", "--pipeline=compare", f"--params=limit=200,{more},runtime.tracking=false"
+    )
+    assert "78/78" in done.stdout
+    after = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
+    assert {path: after[path] for path in before} == before
+    assert {path.parent.name for path in after.keys() - before.keys()} == {"seed-2"}
