@@ -25,7 +25,7 @@ distill: install
 	$(RUN)/kedro run --pipeline=distill
 
 test: install
-	$(RUN)/python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: install
 	$(RUN)/ruff check .

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mst_distill.atomic import pending, replacing, sync
 from mst_distill.imports import resolve
 
 if TYPE_CHECKING:
@@ -40,22 +42,27 @@ class ModelBundle:
 
 
 def save_bundle(bundle: ModelBundle, path: Path) -> None:
-    """Write ``NAME.safetensors`` and then ``NAME.json``, which vouches for it.
+    """Write ``NAME.safetensors`` and ``NAME.json``, which vouches for it, both or neither.
+
+    The JSON is ready before the weights take their place, and takes its own behind them: a reader
+    that comes between finds weights that the waiting JSON vouches for, see `load_bundle`.
 
     Args:
         bundle: What to write.
         path: The JSON's path.
+
+    Raises:
+        OSError: One cannot be written; the message names it, and the bundle is what it was before.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     weights = path.with_suffix(".safetensors")
     # Clones: safetensors refuses tensors that share memory, as tied weights do.
     state = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in bundle.net.state_dict().items()
     }
-    save_file(state, weights)
     card = {
         "type": bundle.type,
         "arguments": bundle.arguments,
@@ -63,9 +70,15 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
         "parameters": sum(parameter.numel() for parameter in bundle.net.parameters()),
         "metrics": bundle.metrics,
         "provenance": bundle.provenance,
-        "weights": {"file": weights.name, "sha256": _sha256(weights)},
     }
-    path.write_text(json.dumps(card, indent=2) + "\n")
+    with replacing(path) as new_card, replacing(weights) as new_weights:
+        try:
+            save_file(state, new_weights)
+        except SafetensorError as error:
+            raise OSError(errno.EIO, str(error), str(new_weights)) from error
+        card["weights"] = {"file": weights.name, "sha256": _sha256(new_weights)}
+        new_card.write_text(json.dumps(card, indent=2) + "\n")
+        sync(new_card)
 
 
 def load_bundle(path: Path) -> ModelBundle:
@@ -75,25 +88,46 @@ def load_bundle(path: Path) -> ModelBundle:
         path: The JSON's path.
 
     Raises:
-        ValueError: The weights are not those that the JSON vouches for, or do not fit the class.
+        ValueError: The JSON is none, or the weights are missing, not those that it vouches for, no
+            safetensors file, or do not fit the class; the message names the file.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from torch import nn
 
-    card = json.loads(path.read_text())
-    weights = path.with_name(card["weights"]["file"])
-    if (found := _sha256(weights)) != card["weights"]["sha256"]:
+    card = _read_card(path)
+    weights = path.with_suffix(".safetensors")
+    found = _sha256(weights)
+    if found != card["weights"]["sha256"] and pending(path).is_file():
+        # A save was killed when its weights were in their place and its JSON was not.
+        new_card = _read_card(pending(path))
+        if found == new_card["weights"]["sha256"]:
+            pending(path).replace(path)
+            card = new_card
+    if found != card["weights"]["sha256"]:
         raise ValueError(f"{weights}: sha256 {found} is not the one that {path.name} names")
     net = resolve(card["type"], nn.Module)(**card["arguments"])
     try:
         net.load_state_dict(load_file(weights))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{weights} does not fit {card['type']}: {error}") from error
     return ModelBundle(
         net.eval(), card["type"], card["arguments"], card["metrics"], card["provenance"]
     )
 
 
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+        card["weights"]["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: no whole JSON of a bundle ({error})") from error
+    return card
+
+
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing; run again the node that writes it") from error

@@ -1,5 +1,6 @@
 """Project settings: https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
+from mst_distill.config_loader import ConfigLoader
 from mst_distill.hooks import ParameterHooks, TrackingHooks
 
 HOOKS = (ParameterHooks(), TrackingHooks())
@@ -8,6 +9,7 @@ HOOKS = (ParameterHooks(), TrackingHooks())
 # asked for telemetry. Kedro goes by the names that the packages give themselves.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow", "kedro-telemetry")
 
+CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mst_distill.atomic import replacing
 from mst_distill.bundle import ModelBundle, load_bundle, save_bundle
 
 
@@ -81,13 +81,11 @@ class TrialLog:
     def note(self, outcome: Outcome, bundle: ModelBundle | None = None) -> None:
         """Write what came of a trial: the net first, then the outcome that vouches for it."""
         path = self._path(outcome.trial)
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         if bundle:
             save_bundle(bundle, self._bundle(outcome.trial))
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
-        os.replace(partial, path)
+        with replacing(path) as file:
+            file.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
 
     def _read(self, trial: Trial) -> Outcome | None:
         try:

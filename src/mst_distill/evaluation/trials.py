@@ -106,15 +106,15 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
     outcomes = []
     with progress(range(0), "trials", "trial", total=sum(map(len, plan.values()))) as bar:
         for (target, seed), trials in plan.items():
-            bench = _Bench(comparison, target, seed)
+            cell = _Cell(comparison, target, seed)
             for trial in trials:
                 bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
-                outcomes.append(bench.outcome(trial))
+                outcomes.append(cell.outcome(trial))
                 bar.update()
     return pd.DataFrame([row for outcome in outcomes for row in _rows(outcome)])
 
 
-class _Bench:
+class _Cell:
     """Runs the trials of one target and one seed; teachers are made ready for the first."""
 
     def __init__(self, comparison: Comparison, target: str, seed: int) -> None:

@@ -119,6 +119,11 @@ class Batches:
         for position, tensors in zip(positions, read, strict=True):
             yield self._complete(position, tensors)
 
+    def ids(self, batch: Batch) -> list[str]:
+        """The ids of a batch's samples."""
+        rows = self._rows[batch.place.cpu()].numpy()
+        return self._samples.index["id"].iloc[rows].tolist()
+
     def shuffled(self, shuffle: torch.Generator) -> Batches:
         """The same batches in the orders that `shuffle` draws; all that is kept is shared."""
         again = copy.copy(self)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mst_distill.parameters import Runtime, Training
 from mst_distill.progress import figures, progress
@@ -68,8 +68,8 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
         runtime: Precision.
 
     Raises:
-        FloatingPointError: A term or figure is no finite number; the message names it, the stage
-            and the epoch.
+        FloatingPointError: A term, a gradient or a figure is no finite number, before any weight is
+            changed by it; the message names it, the stage, the epoch, the step and the samples.
     """
     task, train, valid, epochs = stage.task, stage.train, stage.valid, stage.settings.epochs
     optimiser = task.optimiser(stage.settings.learning_rate)
@@ -83,6 +83,8 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
         def step(batch: Batch) -> dict[str, Tensor]:
             with autocast(train.device, runtime):
                 terms = task.descend(batch)
+            if strange := _not_finite({**terms, **_gradient_norms(task.trainable)}):
+                _stop(f"{strange} in step {bar.n % len(train)} of", rows, stage, train.ids(batch))
             optimiser.step()
             optimiser.zero_grad()
             bar.update()
@@ -98,7 +100,8 @@ def fit(stage: Stage, runtime: Runtime) -> Fit:
             row = {"epoch": float(epoch), **_means(step, train, "train_")}
             task.trainable.eval()
             row |= _means(judge, valid, "valid_")
-            _refuse_non_finite(row, stage.name)
+            if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
+                _stop(f"{strange} in", rows, stage, [])
             rows.append(row)
             for name, rule in stage.rules.items():
                 if name not in kept or rule(row) > rule(kept[name].row):
@@ -126,13 +129,30 @@ def _means(
     return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
 
 
-def _refuse_non_finite(row: Row, stage: str) -> None:
-    for name, value in row.items():
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value} in epoch {int(row['epoch'])} of stage {stage!r}: lower the "
-                f"learning rate or look for extreme samples"
-            )
+def _not_finite(values: Mapping[str, Tensor]) -> str:
+    """Name and value of the first that is no finite number, of sums the last; else empty."""
+    finite = torch.stack([value.detach() for value in values.values()]).isfinite()
+    if finite.all():
+        return ""
+    names = [name for name, well in zip(values, finite.tolist(), strict=True) if not well]
+    name = min(names, key=lambda name: name == "loss")
+    return f"{name} is {float(values[name])}"
+
+
+def _gradient_norms(trainable: nn.Module) -> dict[str, Tensor]:
+    """A number a weight, which is finite if the weight's gradient is, but for overflow."""
+    named = [(name, weight.grad) for name, weight in trainable.named_parameters()]
+    gradients = {f"the gradient of {name}": grad for name, grad in named if grad is not None}
+    return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True))
+
+
+def _stop(what: str, rows: list[Row], stage: Stage, ids: list[str]) -> NoReturn:
+    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+    samples = f", on the samples {', '.join(ids[:5])}{more}" if ids else ""
+    raise FloatingPointError(
+        f"{what} epoch {len(rows)} of stage {stage.name!r}{samples}: lower the learning rate or "
+        f"look for extreme samples"
+    )
 
 
 def _copy(task: Task, last: Kept | None) -> dict[str, Tensor]:
