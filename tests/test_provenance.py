@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from mst_distill.parameters import Member, Members, Route, Teachers
-from mst_distill.provenance import fingerprint, git_revision, provenance
+from mst_distill.provenance import changes, fingerprint, git_revision, provenance
 from mst_distill.samples import Samples
 from toys import make_samples
 
@@ -103,6 +103,7 @@ def test_provenance_says_where_a_result_is_from(data: tuple[Samples, pd.DataFram
         "seed": 3,
         "parameters": {"teachers": teachers.model_dump(mode="json")},
         "data": "toy-20-0",
+        "made_from": {},
         "fingerprint": fingerprint(samples, splits, seed=3, teachers=teachers),
         "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},
         "git": git_revision(),
@@ -148,3 +149,25 @@ def test_outside_git_the_revision_is_unknown(
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr("mst_distill.provenance.__file__", str(tmp_path / "provenance.py"))
     assert git_revision() == "unknown"
+
+
+def test_changes_are_named_one_by_one(data: tuple[Samples, pd.DataFrame]) -> None:
+    samples, splits = data
+    made = provenance(samples, splits, made_from={"masks/a": "1"}, **PARAMETERS)
+    assert changes(made, made) == []
+    route = Route(epochs=9, batch_size=4, learning_rate=0.1)
+    wanted = PARAMETERS | {"route": route, "seed": 2}
+    assert changes(made, provenance(samples, splits, made_from={"masks/a": "1"}, **wanted)) == [
+        "seed was 0 and is 2",
+        "route.epochs was 3 and is 9",
+    ]
+    anew = provenance(samples, splits, made_from={"masks/a": "2"}, **PARAMETERS)
+    assert changes(made, anew) == ["masks/a was made anew"]
+    others = dataclasses.replace(samples, digest="others")
+    assert changes(anew, provenance(others, splits, made_from={"masks/a": "2"}, **PARAMETERS)) == [
+        "the samples are others"
+    ]
+    dealt = splits.assign(split=splits["split"].to_numpy()[::-1])
+    assert changes(anew, provenance(samples, dealt, made_from={"masks/a": "2"}, **PARAMETERS)) == [
+        "the splits are others"
+    ]

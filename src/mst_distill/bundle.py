@@ -26,6 +26,7 @@ class ModelBundle:
         arguments: What the class was called with; JSON values.
         metrics: Validation figures of the epoch that was kept.
         provenance: Seed, fingerprint of data and parameters, versions, git revision.
+        sha256: Of the weights' file that it was loaded from; empty before it was saved.
     """
 
     net: nn.Module
@@ -33,6 +34,7 @@ class ModelBundle:
     arguments: dict[str, Any]
     metrics: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     @classmethod
     def of(cls, net: nn.Module, arguments: dict[str, Any], **details: Any) -> ModelBundle:
@@ -112,7 +114,7 @@ def load_bundle(path: Path) -> ModelBundle:
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{weights} does not fit {card['type']}: {error}") from error
     return ModelBundle(
-        net.eval(), card["type"], card["arguments"], card["metrics"], card["provenance"]
+        net.eval(), card["type"], card["arguments"], card["metrics"], card["provenance"], found
     )
 
 

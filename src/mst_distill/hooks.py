@@ -17,6 +17,7 @@ from kedro.pipeline import Pipeline
 from pydantic import BaseModel
 
 from mst_distill.parameters import Members, Route, Runtime, unknown
+from mst_distill.run_lock import RunLock
 
 with warnings.catch_warnings(record=True):
     # It defines an MLflow model without type hints, and MLflow would tell every user so.
@@ -70,6 +71,44 @@ class ParameterHooks:
             )
         if not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed is {seed!r}; it must be a whole number from 0 on")
+
+
+class LockHooks:
+    """Lets one process at a time make a run: it holds the folders of the models that it makes."""
+
+    def __init__(self) -> None:
+        self._locks: list[RunLock] = []
+
+    @hook_impl
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Take the locks.
+
+        Raises:
+            BlockingIOError: Another process makes this run; the message names it.
+        """
+        models = filter(_is_model, (catalog[name] for name in pipeline.all_outputs()))
+        places = [entry._describe() for entry in models]
+        folders = {Path(place.get("filepath") or place["path"]).parent for place in places}
+        self._locks += [RunLock(folder) for folder in sorted(folders)]
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let go."""
+        self._release()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let go."""
+        self._release()
+
+    def _release(self) -> None:
+        while self._locks:
+            self._locks.pop().release()
+
+
+def _is_model(entry: Any) -> bool:
+    metadata = getattr(entry, "metadata", None) or {}
+    return metadata.get("kedro-viz", {}).get("layer") == "models"
 
 
 class TrackingHooks(MlflowHook):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,22 +31,66 @@ def fingerprint(samples: Samples, splits: pd.DataFrame, **parameters: Any) -> st
 
 
 def provenance(
-    samples: Samples, splits: pd.DataFrame, seed: int, **parameters: Any
+    samples: Samples,
+    splits: pd.DataFrame,
+    seed: int,
+    made_from: Mapping[str, str] | None = None,
+    **parameters: Any,
 ) -> dict[str, Any]:
     """What every model bundle says of its origin.
 
+    Args:
+        samples: The store.
+        splits: The run's splits.
+        seed: The run's.
+        made_from: Bundles of earlier stages that it was made from: name to their weights' SHA-256.
+        parameters: Blocks and values by name.
+
     Returns:
-        ``seed``, ``parameters`` (as JSON), ``data`` (the store's digest), ``fingerprint``,
-        ``versions`` and ``git``.
+        ``seed``, ``parameters`` (as JSON), ``data`` (the store's digest), ``made_from``,
+        ``fingerprint``, ``versions`` and ``git``.
     """
     return {
         "seed": seed,
         "parameters": _plain(parameters),
         "data": samples.digest,
+        "made_from": dict(made_from or {}),
         "fingerprint": fingerprint(samples, splits, seed=seed, **parameters),
         "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},
         "git": git_revision(),
     }
+
+
+def changes(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In what one `provenance` differs from another, but for versions; a clause each.
+
+    Args:
+        made: Of what is there.
+        wanted: Of what would be made now.
+    """
+    if all(made.get(key) == wanted[key] for key in ("fingerprint", "made_from")):
+        return []
+    clauses = ["the samples are others"] if made.get("data") != wanted["data"] else []
+    was, now = (
+        dict(_leaves("", {"seed": origin.get("seed"), **origin.get("parameters", {})}))
+        for origin in (made, wanted)
+    )
+    clauses += [
+        f"{key} was {was.get(key)} and is {now.get(key)}"
+        for key in {**was, **now}
+        if was.get(key) != now.get(key)
+    ]
+    before, after = made.get("made_from", {}), wanted["made_from"]
+    clauses += [f"{name} was made anew" for name in after if before.get(name) != after[name]]
+    return clauses or ["the splits are others"]
+
+
+def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(f"{prefix}.{key}" if prefix else key, inner)
+    else:
+        yield prefix, value
 
 
 def git_revision() -> str:

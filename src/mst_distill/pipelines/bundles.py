@@ -3,22 +3,109 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.parameters import Masks, Members, Teachers
+from mst_distill.provenance import changes, provenance
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from mst_distill.distillation.panel import Panel
     from mst_distill.training.loop import Row
+    from mst_distill.training.run import Run
 
 Partitions = dict[str, Callable[[], ModelBundle]]
 """What Kedro's partitioned dataset loads: a name to a function that loads the bundle."""
 
 
-def load_nets(partitions: Partitions) -> dict[str, nn.Module]:
-    """Load all nets of a partitioned entry."""
-    return {name: load().net for name, load in partitions.items()}
+@dataclass(frozen=True)
+class Nets:
+    """The nets of a partitioned entry.
+
+    Attributes:
+        nets: By name.
+        digests: Name to the SHA-256 of its weights.
+    """
+
+    nets: dict[str, nn.Module]
+    digests: dict[str, str]
+
+
+def load_nets(partitions: Partitions, stage: str, origin: Mapping[str, Any]) -> Nets:
+    """Load all nets of a partitioned entry, if they are those that would be made now.
+
+    Args:
+        partitions: The entry.
+        stage: The pipeline that makes them.
+        origin: The `provenance` that they would have.
+
+    Raises:
+        ValueError: One was made on other terms; the message names it and what differs.
+    """
+    bundles = {name: load() for name, load in partitions.items()}
+    for name, bundle in bundles.items():
+        if clauses := changes(bundle.provenance, origin):
+            raise ValueError(
+                f"{name!r} of the stage {stage!r} was made on other terms: {'; '.join(clauses)}. "
+                f"Run again from this stage on, or set them back"
+            )
+    return Nets(
+        {name: bundle.net for name, bundle in bundles.items()},
+        {f"{stage}/{name}": bundle.sha256 for name, bundle in bundles.items()},
+    )
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What stages 1 and 2 left.
+
+    Attributes:
+        members: Member name to its net.
+        panel: The specialists.
+        made_from: Every bundle's weights' SHA-256.
+    """
+
+    members: dict[str, nn.Module]
+    panel: Panel
+    made_from: dict[str, str]
+
+
+def load_stages(
+    run: Run,
+    members: Partitions,
+    masks: Partitions,
+    nets: Members,
+    teachers: Teachers,
+    adaptation: Masks,
+    stacked: bool,
+) -> Stages:
+    """Load members and masks, if they are those that would be made now.
+
+    Args:
+        run: The run.
+        members: Of stage 1.
+        masks: Of stage 2.
+        nets: The members' block of parameters.
+        teachers: Stage 1's.
+        adaptation: Stage 2's.
+        stacked: As in `assemble_panel`.
+
+    Raises:
+        ValueError: As `load_nets`.
+    """
+    from mst_distill.distillation.panel import assemble_panel
+
+    terms: dict[str, Any] = {"target": run.target, "members": nets, "teachers": teachers}
+    origin = provenance(run.samples, run.splits, run.seed, **terms)
+    first = load_nets(members, "teachers", origin)
+    terms["masks"] = adaptation
+    origin = provenance(run.samples, run.splits, run.seed, first.digests, **terms)
+    second = load_nets(masks, "masks", origin)
+    panel = assemble_panel(run, first.nets, second.nets, nets, stacked)
+    return Stages(first.nets, panel, {**first.digests, **second.digests})
 
 
 def figures_of(row: Row, names: Sequence[str], of: str = "") -> dict[str, float]:

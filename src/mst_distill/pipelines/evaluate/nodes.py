@@ -11,7 +11,13 @@ from matplotlib.figure import Figure
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.parameters import Evaluate, Masks, Members, Route, Runtime, Selection, Teachers
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_nets
+from mst_distill.pipelines.bundles import (
+    Partitions,
+    bundle_nets,
+    figures_of,
+    load_nets,
+    load_stages,
+)
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -61,26 +67,34 @@ def predict_held_out(
     target: str,
     seed: int,
     nets: Members,
+    teachers: Teachers,
+    adaptation: Masks,
     route: Route,
     evaluate: Evaluate,
     runtime: Runtime,
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
     """Ask every model about the test split: predictions, tallies, and how far they disagree."""
-    from mst_distill.distillation.panel import assemble_panel
     from mst_distill.evaluation.judging import Cast, judge
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    loaded = load_nets(members)
-    panel = assemble_panel(run, loaded, load_nets(masks), nets, route.stacked_masks)
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
+    terms: dict[str, Any] = {
+        "target": target,
+        "members": nets,
+        "teachers": teachers,
+        "route": route,
+    }
+    alone = provenance(samples, splits, seed, **terms)
+    taught = provenance(samples, splits, seed, before.made_from, **terms, masks=adaptation)
     cast = Cast(
-        teachers={name: loaded[name] for name in nets.teachers_of(target)},
-        panel=panel,
+        teachers={name: before.members[name] for name in nets.teachers_of(target)},
+        panel=before.panel,
         target=target,
         students={
-            "student after stage 1": loaded[target],
-            **_by_rule("student", load_nets(students), route.selection),
-            **_by_rule("control", load_nets(controls), route.selection),
+            "student after stage 1": before.members[target],
+            **_by_rule("student", load_nets(students, "route", taught).nets, route.selection),
+            **_by_rule("control", load_nets(controls, "evaluate", alone).nets, route.selection),
         },
     )
     judged = judge(run, cast, route.batch_size, evaluate.calibration_bins, route.temperature)

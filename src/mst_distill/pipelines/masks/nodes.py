@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
@@ -26,13 +28,12 @@ def train_masks(
     from mst_distill.distillation.adaptation import train_masks as train
     from mst_distill.training.run import Run
 
-    loaded = load_nets(members)
-    student = loaded.pop(target)
+    terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
+    loaded = load_nets(members, "teachers", provenance(samples, splits, seed, **terms))
+    student = loaded.nets.pop(target)
     run = Run(samples, splits, target, seed, runtime)
-    trained, done = train(run, loaded, student, nets, masks)
-    origin = provenance(
-        samples, splits, seed, target=target, members=nets, teachers=teachers, masks=masks
-    )
+    trained, done = train(run, loaded.nets, student, nets, masks)
+    origin = provenance(samples, splits, seed, loaded.digests, **terms, masks=masks)
     bundles = bundle_nets(
         trained,
         lambda name: {

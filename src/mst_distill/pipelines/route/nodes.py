@@ -6,7 +6,7 @@ import pandas as pd
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_nets
+from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_stages
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -19,16 +19,20 @@ def compute_specialist_logits(
     target: str,
     seed: int,
     nets: Members,
+    teachers: Teachers,
+    adaptation: Masks,
     route: Route,
     runtime: Runtime,
 ) -> pd.DataFrame:
     """Ask every specialist about every sample, once; no rows where stage 3 has to ask online."""
-    from mst_distill.distillation.panel import assemble_panel, tabulate_logits
+    from mst_distill.distillation.panel import tabulate_logits
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    panel = assemble_panel(run, load_nets(members), load_nets(masks), nets, route.stacked_masks)
-    return tabulate_logits(run, panel, route.batch_size)
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
+    table = tabulate_logits(run, before.panel, route.batch_size)
+    table.attrs = {"made_from": before.made_from, "stacked_masks": route.stacked_masks}
+    return table
 
 
 def train_student(
@@ -52,18 +56,24 @@ def train_student(
         given how many samples.
     """
     from mst_distill.distillation.members import arguments_of
-    from mst_distill.distillation.panel import assemble_panel
     from mst_distill.distillation.routing import train_student as train
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    loaded = load_nets(members)
-    panel = assemble_panel(run, loaded, load_nets(masks), nets, route.stacked_masks)
-    done = train(run, loaded[target], panel, specialist_logits, route)
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
+    made = {"made_from": before.made_from, "stacked_masks": route.stacked_masks}
+    if specialist_logits.attrs != made:
+        raise ValueError(
+            "specialist_logits are of other specialists than those that are there: run again from "
+            "the node compute_specialist_logits"
+        )
+    panel = before.panel
+    done = train(run, before.members[target], panel, specialist_logits, route)
     origin = provenance(
         samples,
         splits,
         seed,
+        before.made_from,
         target=target,
         members=nets,
         teachers=teachers,

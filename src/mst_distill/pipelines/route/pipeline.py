@@ -21,6 +21,8 @@ def create_pipeline() -> Pipeline:
                     "params:target",
                     "params:seed",
                     "params:members",
+                    "params:teachers",
+                    "params:masks",
                     "params:route",
                     "params:runtime",
                 ],
