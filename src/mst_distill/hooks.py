@@ -92,8 +92,10 @@ class LockHooks:
         self._locks += [RunLock(folder) for folder in sorted(folders)]
 
     @hook_impl
-    def after_pipeline_run(self) -> None:
-        """Let go."""
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Let go, and forget from where stages would have gone on."""
+        if "checkpoints" in pipeline.inputs():
+            catalog["checkpoints"].load().clear()
         self._release()
 
     @hook_impl

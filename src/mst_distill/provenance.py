@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel
 
+from mst_distill.imports import files_of
 from mst_distill.samples import Samples
 
 
@@ -59,6 +60,20 @@ def provenance(
         "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},
         "git": git_revision(),
     }
+
+
+def terms(origin: Mapping[str, Any], kinds: Iterable[type]) -> str:
+    """SHA-256 over all that a training's course depends on.
+
+    Args:
+        origin: From `provenance`.
+        kinds: Classes of nets, whose code counts beside this package's.
+    """
+    sha = hashlib.sha256(json.dumps([origin["fingerprint"], origin["made_from"]]).encode())
+    files = [file for kind in kinds for file in files_of(kind)]
+    for file in sorted({*files, *Path(__file__).parent.rglob("*.py")}):
+        sha.update(file.read_bytes())
+    return sha.hexdigest()
 
 
 def changes(made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

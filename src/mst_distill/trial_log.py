@@ -9,6 +9,7 @@ from typing import Any
 
 from mst_distill.atomic import replacing
 from mst_distill.bundle import ModelBundle, load_bundle, save_bundle
+from mst_distill.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class TrialLog:
         """The net that a finished trial left behind."""
         return load_bundle(self._bundle(trial))
 
+    def checkpoints(self, trial: Trial, fingerprint: str) -> Checkpoints:
+        """Where a trial keeps its state until it is noted."""
+        return Checkpoints(self._folder / "checkpoints" / trial.key, fingerprint)
+
     def note(self, outcome: Outcome, bundle: ModelBundle | None = None) -> None:
         """Write what came of a trial: the net first, then the outcome that vouches for it."""
         path = self._path(outcome.trial)
@@ -86,6 +91,7 @@ class TrialLog:
             save_bundle(bundle, self._bundle(outcome.trial))
         with replacing(path) as file:
             file.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+        self.checkpoints(outcome.trial, outcome.fingerprint).clear()
 
     def _read(self, trial: Trial) -> Outcome | None:
         try:

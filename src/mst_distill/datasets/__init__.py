@@ -1,7 +1,8 @@
 """Kedro datasets of the project's own: what no dataset of kedro-datasets can hold."""
 
+from mst_distill.datasets.checkpoints import CheckpointsDataset
 from mst_distill.datasets.model_bundle import ModelBundleDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.datasets.trial_log import TrialLogDataset
 
-__all__ = ["ModelBundleDataset", "SampleStoreDataset", "TrialLogDataset"]
+__all__ = ["CheckpointsDataset", "ModelBundleDataset", "SampleStoreDataset", "TrialLogDataset"]

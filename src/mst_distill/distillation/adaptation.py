@@ -127,7 +127,7 @@ def train_masks(
         and the fit.
     """
     masks, stage = prepare_masks(run, teachers, student, members, settings)
-    done = fit(stage, run.runtime)
+    done = fit(stage, run.runtime, run.checkpoint("masks"))
     stage.task.trainable.load_state_dict(done.kept["joint"].state)
     return masks, done
 

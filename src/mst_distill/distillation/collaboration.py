@@ -96,4 +96,4 @@ def train_members(
         Member name to its net after the last epoch, the student last, and the fit.
     """
     nets, stage = prepare_members(run, members, settings, masks)
-    return nets, fit(stage, run.runtime)
+    return nets, fit(stage, run.runtime, run.checkpoint("teachers"))

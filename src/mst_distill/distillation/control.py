@@ -69,7 +69,7 @@ def train_control(
         batches = run.train_and_valid(phase, settings, [run.target])
         run.seed_noise(phase)
         stage = Stage(f"control ({phase})", task, *batches, settings, SELECTION)
-        done = fit(stage, run.runtime)
+        done = fit(stage, run.runtime, run.checkpoint(f"control {phase}"))
         histories.append(done.history.assign(phase=phase))
     controls = {}
     for rule, kept in done.kept.items():

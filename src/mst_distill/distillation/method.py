@@ -9,7 +9,7 @@ terms in its own way defines ``losses``, and one whose training has several part
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,14 @@ class Distilling(Method):
             terms = self.distil(student.precise(), teacher.precise(), batch)
         loss = (1 - self._weight) * ce + self._weight * sum(terms.values())
         return {"loss": loss, "ce": ce, **terms}
+
+    def state(self) -> dict[str, Any]:
+        """The terms' weight."""
+        return {"weight": self._weight}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self._weight = state["weight"]
 
     def end_epoch(self, epoch: int) -> None:
         """Let the terms' weight fall."""

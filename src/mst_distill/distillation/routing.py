@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -128,6 +129,15 @@ class Routing(Task):
         """The k specialists of largest preference, ``(B, E)`` to ``(B, k)``, best first."""
         return preference.topk(self._route.chosen, dim=1).indices
 
+    def state(self) -> dict[str, Any]:
+        """The weights of the terms, and who was given what."""
+        return {"weights": asdict(self.weights), "cells": self._cells, "given": self.given}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.weights = Weights(**state["weights"])
+        self._cells, self.given = state["cells"], state["given"]
+
     def end_epoch(self, epoch: int) -> None:
         """Let the weights fall and note how many samples each specialist was given."""
         self.weights.decay(epoch, self._route.early_decay)
@@ -212,7 +222,7 @@ def train_student(
     See `prepare_student`.
     """
     task, stage = prepare_student(run, student, panel, table, route)
-    done = fit(stage, run.runtime)
+    done = fit(stage, run.runtime, run.checkpoint("route"))
     students = {}
     for rule in SELECTION:
         task.trainable.load_state_dict(done.kept[rule].state)

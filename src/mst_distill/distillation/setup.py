@@ -152,7 +152,8 @@ class Setup:
             batches = self.pool.batches(self.teacher_name, self.hears, stage)
         self.run.seed_noise(stage)
         name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'nobody'}"
-        done = fit(Stage(name, task, *batches, settings, rules), self.run.runtime)
+        ready = Stage(name, task, *batches, settings, rules)
+        done = fit(ready, self.run.runtime, self.run.checkpoint(stage))
         self._epochs_behind += epochs
         return self._taught(task, done)
 

@@ -60,7 +60,8 @@ def train_teacher(run: Run, recipe: Recipe, name: str) -> Taught:
     batches = run.train_and_valid(stage, recipe.teachers, sees)
     run.seed_noise(stage)
     rules = {"ce": SELECTION["ce"]}
-    done = fit(Stage(stage, task, *batches, recipe.teachers, rules), run.runtime)
+    ready = Stage(stage, task, *batches, recipe.teachers, rules)
+    done = fit(ready, run.runtime, run.checkpoint(stage))
     kept = done.kept["ce"]
     net.load_state_dict(kept.state)
     return Taught({"ce": net.eval()}, {"ce": kept.row}, done.history, 0, 0)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -129,8 +129,8 @@ class _Cell:
         arguments = recipe.compare.methods[trial.method].arguments
         member = recipe.members.modalities[trial.target]
 
-        def prepare() -> Callable[[], Taught]:
-            return partial(teach, self._run, recipe, self._pool, method, trial.teacher, arguments)
+        def prepare(run: Run) -> Callable[[], Taught]:
+            return partial(teach, run, recipe, self._pool, method, trial.teacher, arguments)
 
         if self._run.samples.dense and not method.dense:
             return Outcome(trial, "", error="not for labels at every pixel")
@@ -153,7 +153,7 @@ class _Cell:
         trial = Trial("teacher", name, "teachers", self._run.seed)
         terms = {"seed": self._run.seed, "member": member, "teachers": recipe.teachers}
         outcome = self._finished(
-            trial, terms, member, lambda: partial(train_teacher, self._run, recipe, name), name
+            trial, terms, member, lambda run: partial(train_teacher, run, recipe, name), name
         )
         if outcome.error:
             raise RuntimeError(f"there is no {name} teacher: {outcome.error}")
@@ -164,7 +164,7 @@ class _Cell:
         trial: Trial,
         terms: Mapping[str, Any],
         member: Member,
-        prepare: Callable[[], Callable[[], Taught]],
+        prepare: Callable[[Run], Callable[[], Taught]],
         sees: str | None = None,
     ) -> Outcome:
         """What the log has of a trial on these terms, or what comes of it now."""
@@ -172,8 +172,9 @@ class _Cell:
         terms_print = fingerprint(run.samples, run.splits, **terms)
         if found := notes.find(trial, terms_print):
             return found
+        run = replace(run, checkpoints=notes.checkpoints(trial, terms_print))
         try:
-            taught, cost = _measured(run, prepare())
+            taught, cost = _measured(run, prepare(run))
             figures = self._figures(taught, sees or run.target)
         except Exception as error:  # whatever a method dies of, the others shall run
             log.exception("%s (%s, seed %d) died", trial.title, trial.target, trial.seed)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.checkpoint import Checkpoints
+from mst_distill.imports import resolve
 from mst_distill.parameters import Masks, Members, Teachers
-from mst_distill.provenance import changes, provenance
+from mst_distill.provenance import changes, provenance, terms
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,6 +60,22 @@ def load_nets(partitions: Partitions, stage: str, origin: Mapping[str, Any]) -> 
     )
 
 
+def continuing(run: Run, state: Checkpoints, origin: Mapping[str, Any], nets: Members) -> Run:
+    """The run with a place for the state of its stages, from which they go on after a stop.
+
+    Args:
+        run: The run.
+        state: The place.
+        origin: The `provenance` of what the stage makes.
+        nets: The members, whose code counts too.
+    """
+    from torch import nn
+
+    members = (nets.multimodal, *nets.modalities.values())
+    kinds = [resolve(member.type, nn.Module) for member in members]
+    return replace(run, checkpoints=state.on(terms(origin, kinds)))
+
+
 @dataclass(frozen=True)
 class Stages:
     """What stages 1 and 2 left.
@@ -98,11 +116,11 @@ def load_stages(
     """
     from mst_distill.distillation.panel import assemble_panel
 
-    terms: dict[str, Any] = {"target": run.target, "members": nets, "teachers": teachers}
-    origin = provenance(run.samples, run.splits, run.seed, **terms)
+    blocks: dict[str, Any] = {"target": run.target, "members": nets, "teachers": teachers}
+    origin = provenance(run.samples, run.splits, run.seed, **blocks)
     first = load_nets(members, "teachers", origin)
-    terms["masks"] = adaptation
-    origin = provenance(run.samples, run.splits, run.seed, first.digests, **terms)
+    blocks["masks"] = adaptation
+    origin = provenance(run.samples, run.splits, run.seed, first.digests, **blocks)
     second = load_nets(masks, "masks", origin)
     panel = assemble_panel(run, first.nets, second.nets, nets, stacked)
     return Stages(first.nets, panel, {**first.digests, **second.digests})

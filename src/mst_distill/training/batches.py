@@ -109,11 +109,27 @@ class Batches:
         return len(self._positions(torch.arange(self.count)))
 
     def __iter__(self) -> Iterator[Batch]:
+        return self.start(0)
+
+    @property
+    def order(self) -> Tensor:
+        """What the next pass's order will be drawn from; empty where there is nothing to draw."""
+        return torch.empty(0) if self._shuffle is None else self._shuffle.get_state()
+
+    @order.setter
+    def order(self, state: Tensor) -> None:
+        if self._shuffle is not None:
+            self._shuffle.set_state(state)
+
+    def start(self, step: int) -> Iterator[Batch]:
+        """A pass from a step on; those before it are not read."""
         if self._shuffle is None:
             order = torch.arange(self.count)
         else:
             order = torch.randperm(self.count, generator=self._shuffle)
-        positions = self._positions(order.to(self.device) if self._resident else order)
+        positions = self._positions(order.to(self.device) if self._resident else order)[step:]
+        if not positions:
+            return
         ahead = self.device.type == "cuda" and not self._resident
         read = self._read_ahead(positions) if ahead else map(self._read, positions)
         for position, tensors in zip(positions, read, strict=True):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mst_distill.checkpoint import Checkpoint, State
 from mst_distill.parameters import Runtime, Training
 from mst_distill.progress import figures, progress
-from mst_distill.training.batches import Batch, Batches
+from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast, wide_products
 from mst_distill.training.task import Task
 
@@ -60,73 +61,168 @@ class Stage:
     rules: Mapping[str, Rule]
 
 
-def fit(stage: Stage, runtime: Runtime) -> Fit:
+def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) -> Fit:
     """Train a stage with its task's optimiser.
 
     Args:
         stage: What to train.
         runtime: Precision.
+        checkpoint: Where to keep the state now and then, and to go on from, to the same weights,
+            rows and figures as without a stop.
 
     Raises:
         FloatingPointError: A term, a gradient or a figure is no finite number, before any weight is
             changed by it; the message names it, the stage, the epoch, the step and the samples.
     """
-    task, train, valid, epochs = stage.task, stage.train, stage.valid, stage.settings.epochs
-    optimiser = task.optimiser(stage.settings.learning_rate)
-    rows: list[Row] = []
-    kept: dict[str, Kept] = {}
+    training = _Training(stage, runtime, checkpoint)
+    epochs, steps = stage.settings.epochs, len(stage.train)
     with (
-        wide_products(train.device, task.trainable),
-        progress(range(0), stage.name, "step", total=epochs * len(train)) as bar,
+        wide_products(stage.train.device, stage.task.trainable),
+        progress(
+            range(0), stage.name, "step", total=epochs * steps, done=training.steps_behind
+        ) as bar,
     ):
-
-        def step(batch: Batch) -> dict[str, Tensor]:
-            with autocast(train.device, runtime):
-                terms = task.descend(batch)
-            if strange := _not_finite({**terms, **_gradient_norms(task.trainable)}):
-                _stop(f"{strange} in step {bar.n % len(train)} of", rows, stage, train.ids(batch))
-            optimiser.step()
-            optimiser.zero_grad()
-            bar.update()
-            return terms
-
-        def judge(batch: Batch) -> dict[str, Tensor]:
-            with torch.no_grad(), autocast(valid.device, runtime):
-                return task.judge(batch)
-
-        for epoch in range(epochs):
+        for epoch in range(len(training.rows), epochs):
             bar.set_description(f"{stage.name} epoch {epoch + 1}/{epochs}")
-            task.trainable.train()
-            row = {"epoch": float(epoch), **_means(step, train, "train_")}
-            task.trainable.eval()
-            row |= _means(judge, valid, "valid_")
-            if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
-                _stop(f"{strange} in", rows, stage, [])
-            rows.append(row)
-            for name, rule in stage.rules.items():
-                if name not in kept or rule(row) > rule(kept[name].row):
-                    kept[name] = Kept(row, _copy(task, kept.get(name)))
-            task.end_epoch(epoch)
-            bar.set_postfix_str(figures(_headline(row)), refresh=False)
-    history = pd.DataFrame(rows).astype({"epoch": int})
-    return Fit(history, kept)
+            for _ in training.learn():
+                bar.update()
+            training.end_epoch()
+            bar.set_postfix_str(figures(_headline(training.rows[-1])), refresh=False)
+    return training.finish()
 
 
-def _means(
-    figures_of: Callable[[Batch], dict[str, Tensor]], batches: Iterable[Batch], prefix: str
-) -> Row:
+class _Training:
+    """A stage on its way: its optimiser, its rows, the weights kept, the place in the epoch."""
+
+    def __init__(self, stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None) -> None:
+        self._stage = stage
+        self._task = stage.task
+        self._runtime = runtime
+        self._checkpoint = checkpoint
+        self._optimiser = stage.task.optimiser(stage.settings.learning_rate)
+        self.rows: list[Row] = []
+        self._kept: dict[str, Kept] = {}
+        self._step = 0
+        self._means = _Means()
+        self._over = False
+        if checkpoint and (state := checkpoint.load()):
+            self._go_on(state)
+
+    @property
+    def steps_behind(self) -> int:
+        """Steps that were done before."""
+        return len(self.rows) * len(self._stage.train) + self._step
+
+    def learn(self) -> Iterator[None]:
+        """Take the steps of an epoch, or those that are left of it, one at a time."""
+        train = self._stage.train
+        order = train.order
+        self._task.trainable.train()
+        for batch in train.start(self._step):
+            with autocast(train.device, self._runtime):
+                terms = self._task.descend(batch)
+            if strange := _not_finite({**terms, **_gradient_norms(self._task.trainable)}):
+                self._stop(f"{strange} in step {self._step} of", train.ids(batch))
+            self._optimiser.step()
+            self._optimiser.zero_grad()
+            self._means.add(terms, len(batch.label))
+            self._step += 1
+            if self._checkpoint and self._checkpoint.due:
+                self._checkpoint.save(self._state(order))
+            yield
+
+    def end_epoch(self) -> None:
+        """Judge the epoch, and keep its weights if a rule prefers them."""
+        epoch, valid = len(self.rows), self._stage.valid
+        row = {"epoch": float(epoch), **self._means.row("train_")}
+        self._task.trainable.eval()
+        means = _Means()
+        for batch in valid:
+            with torch.no_grad(), autocast(valid.device, self._runtime):
+                means.add(self._task.judge(batch), len(batch.label))
+        row |= means.row("valid_")
+        if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
+            self._stop(f"{strange} in", [])
+        self.rows.append(row)
+        for name, rule in self._stage.rules.items():
+            if name not in self._kept or rule(row) > rule(self._kept[name].row):
+                self._kept[name] = Kept(row, _copy(self._task, self._kept.get(name)))
+        self._task.end_epoch(epoch)
+        self._step, self._means = 0, _Means()
+
+    def finish(self) -> Fit:
+        """Tell what came of it, and note that it is over."""
+        if self._checkpoint and not self._over:
+            self._over = True
+            self._checkpoint.save(self._state(self._stage.train.order))
+        return Fit(pd.DataFrame(self.rows).astype({"epoch": int}), self._kept)
+
+    def _state(self, order: Tensor) -> State:
+        """All that the rest depends on.
+
+        Args:
+            order: The training batches' before the epoch.
+        """
+        device = self._stage.train.device
+        return {
+            "trainable": self._task.trainable.state_dict(),
+            "optimiser": {} if self._over else self._optimiser.state_dict(),
+            "task": self._task.state(),
+            "rows": self.rows,
+            "kept": {name: (kept.row, kept.state) for name, kept in self._kept.items()},
+            "over": self._over,
+            "step": self._step,
+            "means": asdict(self._means),
+            "order": order,
+            "noise": torch.get_rng_state(),
+            "noise_on_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def _go_on(self, state: State) -> None:
+        self._task.trainable.load_state_dict(state["trainable"])
+        self._over = state["over"]
+        if not self._over:
+            self._optimiser.load_state_dict(state["optimiser"])
+        self._task.load_state(state["task"])
+        self.rows = state["rows"]
+        self._kept = {name: Kept(*kept) for name, kept in state["kept"].items()}
+        self._step = state["step"]
+        self._means = _Means(**state["means"])
+        self._stage.train.order = state["order"]
+        torch.set_rng_state(state["noise"])
+        if state["noise_on_device"] is not None:
+            torch.cuda.set_rng_state(state["noise_on_device"], self._stage.train.device)
+
+    def _stop(self, what: str, ids: list[str]) -> NoReturn:
+        more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
+        samples = f", on the samples {', '.join(ids[:5])}{more}" if ids else ""
+        raise FloatingPointError(
+            f"{what} epoch {len(self.rows)} of stage {self._stage.name!r}{samples}: lower the "
+            f"learning rate or look for extreme samples"
+        )
+
+
+@dataclass
+class _Means:
     """Means over the samples of all batches, taken on the device and fetched from it once."""
-    names: list[str] = []
-    rows: list[Tensor] = []
-    sizes: list[int] = []
-    for batch in batches:
-        of_batch = figures_of(batch)
-        names = list(of_batch)
-        rows.append(torch.stack([value.detach() for value in of_batch.values()]))
-        sizes.append(len(batch.label))
-    weight = torch.tensor(sizes, dtype=torch.float64, device=rows[0].device)
-    means = weight @ torch.stack(rows).double() / weight.sum()
-    return {prefix + name: mean for name, mean in zip(names, means.tolist(), strict=True)}
+
+    names: list[str] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+
+    def add(self, figures: Mapping[str, Tensor], size: int) -> None:
+        """Note a batch's figures."""
+        self.names = list(figures)
+        self.values.append(torch.stack([value.detach() for value in figures.values()]))
+        self.sizes.append(size)
+
+    def row(self, prefix: str) -> Row:
+        """The means, by name."""
+        device = self.values[-1].device
+        weight = torch.tensor(self.sizes, dtype=torch.float64, device=device)
+        values = torch.stack([value.to(device) for value in self.values])
+        means = weight @ values.double() / weight.sum()
+        return {prefix + n: mean for n, mean in zip(self.names, means.tolist(), strict=True)}
 
 
 def _not_finite(values: Mapping[str, Tensor]) -> str:
@@ -144,15 +240,6 @@ def _gradient_norms(trainable: nn.Module) -> dict[str, Tensor]:
     named = [(name, weight.grad) for name, weight in trainable.named_parameters()]
     gradients = {f"the gradient of {name}": grad for name, grad in named if grad is not None}
     return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True))
-
-
-def _stop(what: str, rows: list[Row], stage: Stage, ids: list[str]) -> NoReturn:
-    more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-    samples = f", on the samples {', '.join(ids[:5])}{more}" if ids else ""
-    raise FloatingPointError(
-        f"{what} epoch {len(rows)} of stage {stage.name!r}{samples}: lower the learning rate or "
-        f"look for extreme samples"
-    )
 
 
 def _copy(task: Task, last: Kept | None) -> dict[str, Tensor]:

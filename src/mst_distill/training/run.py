@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mst_distill.checkpoint import Checkpoint, Checkpoints
 from mst_distill.parameters import Runtime, Training
 from mst_distill.samples import Samples, rows_of
 from mst_distill.training.batches import Batches, Frozen
@@ -27,6 +28,7 @@ class Run:
         target: The modality that the student sees.
         seed: Everything random derives from it.
         runtime: How it is computed.
+        checkpoints: Where its stages keep their state, if they do.
     """
 
     samples: Samples
@@ -34,6 +36,11 @@ class Run:
     target: str
     seed: int
     runtime: Runtime
+    checkpoints: Checkpoints | None = None
+
+    def checkpoint(self, stage: str) -> Checkpoint | None:
+        """Where a stage keeps its state."""
+        return self.checkpoints.of(stage) if self.checkpoints else None
 
     @cached_property
     def device(self) -> torch.device:

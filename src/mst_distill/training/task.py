@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +38,14 @@ class Task(ABC):
     @abstractmethod
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar figures of a validation batch, means over its samples."""
+
+    def state(self) -> dict[str, Any]:
+        """What steps and epochs change beside `trainable`, for `load_state`; nothing by default."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        return
 
     def end_epoch(self, epoch: int) -> None:
         """Called after `epoch`, counted from 0: the place for schedules. Nothing by default."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,17 @@ class CRD(Distilling):
         self._student_memory = remember(self._student_memory, batch.place, own)
         self._teacher_memory = remember(self._teacher_memory, batch.place, other)
         return terms
+
+    def state(self) -> dict[str, Any]:
+        """The terms' weight and both memories."""
+        memories = {"student": self._student_memory, "teacher": self._teacher_memory}
+        return {**super().state(), **memories}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from a `state`."""
+        super().load_state(state)
+        self._student_memory = state["student"].to(self._student_memory.device)
+        self._teacher_memory = state["teacher"].to(self._teacher_memory.device)
 
 
 class Negatives:

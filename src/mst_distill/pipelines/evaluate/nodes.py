@@ -10,10 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Evaluate, Masks, Members, Route, Runtime, Selection, Teachers
 from mst_distill.pipelines.bundles import (
     Partitions,
     bundle_nets,
+    continuing,
     figures_of,
     load_nets,
     load_stages,
@@ -29,6 +31,7 @@ log = logging.getLogger(__name__)
 def train_control(
     samples: Samples,
     splits: pd.DataFrame,
+    state: Checkpoints,
     target: str,
     seed: int,
     members: Members,
@@ -42,11 +45,11 @@ def train_control(
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    controls, done, history = train(run, members, teachers, masks, route)
     origin = provenance(
         samples, splits, seed, target=target, members=members, teachers=teachers, route=route
     )
+    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
+    controls, done, history = train(run, members, teachers, masks, route)
     arguments = arguments_of(members.modalities[target], len(samples.classes))
     bundles = bundle_nets(
         controls,

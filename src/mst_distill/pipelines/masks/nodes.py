@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Runtime, Teachers
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_nets
+from mst_distill.pipelines.bundles import Partitions, bundle_nets, continuing, figures_of, load_nets
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -17,6 +18,7 @@ def train_masks(
     samples: Samples,
     splits: pd.DataFrame,
     members: Partitions,
+    state: Checkpoints,
     target: str,
     seed: int,
     nets: Members,
@@ -31,9 +33,9 @@ def train_masks(
     terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
     loaded = load_nets(members, "teachers", provenance(samples, splits, seed, **terms))
     student = loaded.nets.pop(target)
-    run = Run(samples, splits, target, seed, runtime)
-    trained, done = train(run, loaded.nets, student, nets, masks)
     origin = provenance(samples, splits, seed, loaded.digests, **terms, masks=masks)
+    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, nets)
+    trained, done = train(run, loaded.nets, student, nets, masks)
     bundles = bundle_nets(
         trained,
         lambda name: {

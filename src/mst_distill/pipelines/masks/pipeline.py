@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
                     "samples",
                     "splits",
                     "members",
+                    "checkpoints",
                     "params:target",
                     "params:seed",
                     "params:members",

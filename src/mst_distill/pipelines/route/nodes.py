@@ -5,8 +5,15 @@ from __future__ import annotations
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, figures_of, load_stages
+from mst_distill.pipelines.bundles import (
+    Partitions,
+    bundle_nets,
+    continuing,
+    figures_of,
+    load_stages,
+)
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -41,6 +48,7 @@ def train_student(
     members: Partitions,
     masks: Partitions,
     specialist_logits: pd.DataFrame,
+    state: Checkpoints,
     target: str,
     seed: int,
     nets: Members,
@@ -68,7 +76,6 @@ def train_student(
             "the node compute_specialist_logits"
         )
     panel = before.panel
-    done = train(run, before.members[target], panel, specialist_logits, route)
     origin = provenance(
         samples,
         splits,
@@ -80,6 +87,8 @@ def train_student(
         masks=adaptation,
         route=route,
     )
+    run = continuing(run, state, origin, nets)
+    done = train(run, before.members[target], panel, specialist_logits, route)
     classes = len(samples.classes)
     students = bundle_nets(
         done.students,

@@ -37,6 +37,7 @@ def create_pipeline() -> Pipeline:
                     "members",
                     "masks",
                     "specialist_logits",
+                    "checkpoints",
                     "params:target",
                     "params:seed",
                     "params:members",

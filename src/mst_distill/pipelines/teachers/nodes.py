@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
+from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Runtime, Teachers
-from mst_distill.pipelines.bundles import bundle_nets, figures_of
+from mst_distill.pipelines.bundles import bundle_nets, continuing, figures_of
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
@@ -14,6 +15,7 @@ from mst_distill.samples import Samples
 def train_members(
     samples: Samples,
     splits: pd.DataFrame,
+    state: Checkpoints,
     target: str,
     seed: int,
     members: Members,
@@ -26,9 +28,10 @@ def train_members(
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
 
-    nets, done = train(Run(samples, splits, target, seed, runtime), members, teachers, masks)
-    specs = members.all_of(target)
     origin = provenance(samples, splits, seed, target=target, members=members, teachers=teachers)
+    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
+    nets, done = train(run, members, teachers, masks)
+    specs = members.all_of(target)
     bundles = bundle_nets(
         nets,
         lambda name: arguments_of(specs[name], len(samples.classes)),

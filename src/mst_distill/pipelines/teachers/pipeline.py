@@ -16,6 +16,7 @@ def create_pipeline() -> Pipeline:
                 [
                     "samples",
                     "splits",
+                    "checkpoints",
                     "params:target",
                     "params:seed",
                     "params:members",
