@@ -16,12 +16,9 @@ import pytest
 from projects import ENVIRONMENT, copy_project, kedro
 
 LENGTHS = "teachers.epochs=12,masks.epochs=3,route.epochs=60,masks.factor=4"
-STAGES = {
-    "teachers": "teachers",
-    "masks": "masks",
-    "route": "route",
-    "control": r"control \(route\)",
-}
+BARS = ("teachers", "masks", "route", r"control \(route\)")
+"""What stands before `epoch` on a stage's progress bar."""
+
 KILLS = 5
 
 
@@ -68,7 +65,7 @@ def test_a_run_that_is_killed_in_every_stage_ends_to_the_bit(projects):
     calm, project = projects
     parameters = f"--params={LENGTHS},runtime.tracking=false"
     moments = random.Random(7)
-    for bar in STAGES:
+    for bar in BARS:
         for _ in range(KILLS):
             assert run_and_kill(project, parameters, bar, moments.uniform(0, 0.5))
     done = kedro(project, "run", parameters)
