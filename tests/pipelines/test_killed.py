@@ -15,7 +15,7 @@ import pytest
 
 from projects import ENVIRONMENT, copy_project, kedro
 
-LENGTHS = "teachers.epochs=12,masks.epochs=3,route.epochs=60,masks.factor=4"
+LENGTHS = "teachers.epochs=30,masks.epochs=8,route.epochs=150,masks.factor=10"
 BARS = ("teachers", "masks", "route", r"control \(route\)")
 """What stands before `epoch` on a stage's progress bar."""
 
