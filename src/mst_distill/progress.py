@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from mst_distill.interruption import check
+
 T = TypeVar("T")
+
+
+class _Bar(tqdm):  # type: ignore[type-arg] # it has one for type checkers alone
+    """Wherever a run shows how far it is, a signal may end it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for step in super().__iter__():
+            check()
+            yield step
+
+    def update(self, n: float | None = 1) -> bool | None:
+        check()
+        return super().update(n)
 
 
 def progress(
@@ -21,7 +36,7 @@ def progress(
     A terminal sees it move; a log file gets a line now and then.
     """
     live = sys.stderr.isatty()
-    return tqdm(
+    return _Bar(
         steps,
         desc=title,
         unit=unit,

@@ -1,9 +1,9 @@
 """Project settings: https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
 from mst_distill.config_loader import ConfigLoader
-from mst_distill.hooks import LockHooks, ParameterHooks, TrackingHooks
+from mst_distill.hooks import ParameterHooks, RunHooks, TrackingHooks
 
-HOOKS = (ParameterHooks(), TrackingHooks(), LockHooks())  # the last one is asked first
+HOOKS = (ParameterHooks(), TrackingHooks(), RunHooks())  # the last one is asked first
 
 # `TrackingHooks` is kedro-mlflow's hook and a little more, so that must not run beside it; nobody
 # asked for telemetry. Kedro goes by the names that the packages give themselves.

@@ -108,7 +108,7 @@ FORBIDDEN = {
     "evaluation": {"kedro", "mlflow"},
     "datasets": {"mlflow", "mst_distill.distillation", "mst_distill.training"},
 }
-KEDRO_S_OWN = ("pipeline_registry.py", "hooks.py", "settings.py", "config_loader.py")
+KEDRO_S_OWN = ("hooks", "pipeline_registry.py", "settings.py", "config_loader.py")
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

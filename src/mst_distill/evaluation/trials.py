@@ -24,6 +24,7 @@ from mst_distill.distillation.teaching import resolve_methods, teach, teachers_f
 from mst_distill.evaluation.judging import tally_nets
 from mst_distill.evaluation.metrics import measure
 from mst_distill.imports import files_of
+from mst_distill.interruption import Interrupted
 from mst_distill.parameters import Evaluate, Member, Runtime, unknown
 from mst_distill.progress import progress
 from mst_distill.provenance import fingerprint, provenance
@@ -176,6 +177,8 @@ class _Cell:
         try:
             taught, cost = _measured(run, prepare(run))
             figures = self._figures(taught, sees or run.target)
+        except Interrupted:
+            raise
         except Exception as error:  # whatever a method dies of, the others shall run
             log.exception("%s (%s, seed %d) died", trial.title, trial.target, trial.seed)
             outcome = Outcome(trial, terms_print, error=f"{type(error).__name__}: {error}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.checkpoint import Checkpoint, State
+from mst_distill.interruption import asked
 from mst_distill.parameters import Runtime, Training
 from mst_distill.progress import figures, progress
 from mst_distill.training.batches import Batches
@@ -127,7 +128,7 @@ class _Training:
             self._optimiser.zero_grad()
             self._means.add(terms, len(batch.label))
             self._step += 1
-            if self._checkpoint and self._checkpoint.due:
+            if self._checkpoint and (self._checkpoint.due or asked()):
                 self._checkpoint.save(self._state(order))
             yield
 

@@ -1,0 +1,96 @@
+"""Ctrl-C and a polite kill end a run in good order; a tracker that fails ends nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from mst_distill.interruption import Interrupted, check, listening
+from mst_distill.progress import progress
+from projects import ENVIRONMENT, copy_project, kedro
+
+PARAMETERS = "--params=teachers.epochs=200,masks.epochs=1,route.epochs=1,limit=300,masks.factor=10"
+SHORT = "--params=teachers.epochs=1,masks.epochs=1,route.epochs=1,masks.factor=10"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project."""
+    return copy_project(tmp_path_factory.mktemp("signals") / "project")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_at_the_next_step_and_it_goes_on(project, signum):
+    command = [sys.executable, "-m", "kedro", "run", "--pipeline=teachers", PARAMETERS]
+    if signum == signal.SIGTERM:
+        kedro(project, "run", "--pipeline=ingest", PARAMETERS)
+    with subprocess.Popen(
+        command,
+        cwd=project,
+        env=os.environ | ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        printed = b""
+        while not re.search(rb"teachers epoch ([2-9]|\d\d+)/", printed):
+            piece = os.read(process.stdout.fileno(), 65536)
+            assert piece, printed.decode()
+            printed += piece
+        process.send_signal(signum)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + signum, (printed + rest).decode()
+    assert f"{signum.name} asked the run to end" in (printed + rest).decode()
+    assert list((project / "data/06_models").rglob("teachers.pt"))
+    assert not list((project / "data/06_models").rglob("*.safetensors"))
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mst-distill").experiment_id
+    assert client.search_runs([experiment])[0].info.status == "KILLED"
+
+
+@pytest.mark.parametrize("content", [b"no database", None], ids=["damaged", "unwritable"])
+def test_when_mlflow_fails_there_is_one_warning_and_the_run_ends_well(tmp_path, content):
+    project = copy_project(tmp_path / "project")
+    if content is None:
+        (project / "mlflow.db").mkdir()
+    else:
+        (project / "mlflow.db").write_bytes(content)
+    done = kedro(project, "run", SHORT)
+    assert done.stdout.count("MLflow is told no more of this run") == 1
+    (metrics,) = (project / "data/08_reporting").rglob("metrics.json")
+    assert "image student" in metrics.read_text()
+
+
+def test_a_signal_is_noted_and_the_next_step_of_a_bar_ends():
+    done = []
+
+    def steps():
+        for step in progress(range(5), "steps", "step"):
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            done.append(step)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with listening(), pytest.raises(Interrupted, match="SIGTERM asked the run to end"):
+        steps()
+    assert done == [0, 1, 2]
+    assert signal.getsignal(signal.SIGTERM) is before
+    check()  # it is forgotten
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    code = (
+        "import os, signal, time\n"
+        "from mst_distill.interruption import listening\n"
+        "with listening():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGTERM
