@@ -7,7 +7,7 @@ RUN := .venv/bin
 export DO_NOT_TRACK := true
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: install distill test lint lock clean
+.PHONY: install distill test test-long lint lock clean
 
 install: .venv/installed
 
@@ -26,6 +26,9 @@ distill: install
 
 test: install
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-long: install
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long
 
 lint: install
 	$(RUN)/ruff check .

@@ -16,3 +16,8 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent; MST_DISTILL_SHARED_DATA can point to the real data")
     return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole runs first: with several workers none is left alone with one at the end."""
+    items.sort(key=lambda item: "pipelines" not in item.path.parts)

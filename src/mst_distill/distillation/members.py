@@ -23,6 +23,21 @@ def arguments_of(member: Member, classes: int) -> dict[str, object]:
     return {"classes": classes, **member.arguments}
 
 
+def member_class(name: str, member: Member) -> type[nn.Module]:
+    """The class of a member's net.
+
+    Raises:
+        ValueError, TypeError: It cannot be found, or is no ``nn.Module``; the message names the
+            member.
+    """
+    try:
+        return resolve(member.type, nn.Module)
+    except TypeError as error:
+        raise TypeError(f"member {name!r}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"member {name!r}: {error}") from error
+
+
 def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Module:
     """Build one net; its start weights depend on `seed` and `name` alone.
 
@@ -30,8 +45,8 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
         ValueError, TypeError: Its class cannot be found, is no ``nn.Module``, or refuses its
             arguments, or its start weights cannot be had; the message names the member.
     """
+    kind = member_class(name, member)
     try:
-        kind = resolve(member.type, nn.Module)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "member", name))
             net = kind(**arguments_of(member, classes))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.imports import resolve
 from mst_distill.parameters import Masks, Members, Teachers
 from mst_distill.provenance import changes, provenance, terms
 
@@ -69,10 +68,9 @@ def continuing(run: Run, state: Checkpoints, origin: Mapping[str, Any], nets: Me
         origin: The `provenance` of what the stage makes.
         nets: The members, whose code counts too.
     """
-    from torch import nn
+    from mst_distill.distillation.members import member_class
 
-    members = (nets.multimodal, *nets.modalities.values())
-    kinds = [resolve(member.type, nn.Module) for member in members]
+    kinds = [member_class(name, member) for name, member in nets.all_of(run.target).items()]
     return replace(run, checkpoints=state.on(terms(origin, kinds)))
 
 
