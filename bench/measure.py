@@ -131,9 +131,9 @@ class Watched(Task):
         """The task's."""
         return self._task.losses(batch)
 
-    def descend(self, batch: Batch) -> dict[str, Tensor]:
+    def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """The task's."""
-        return self._task.descend(batch)
+        return self._task.descend(batch, share)
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """The task's."""

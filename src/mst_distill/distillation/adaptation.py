@@ -52,11 +52,11 @@ class Adaptation(Task):
         terms = dict(self._divergences(batch))
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
-    def descend(self, batch: Batch) -> dict[str, Tensor]:
+    def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Go back through one mask at a time, so that no two hold their features at once."""
         terms = {}
         for name, divergence in self._divergences(batch):
-            divergence.backward()
+            (share * divergence).backward()
             terms[name] = divergence.detach()
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 

@@ -17,6 +17,7 @@ from mst_distill.progress import progress
 from mst_distill.samples import Samples
 from mst_distill.training.device import autocast
 from mst_distill.training.memory import fits
+from mst_distill.training.parts import Parts
 
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""
@@ -50,6 +51,18 @@ class Batch:
     label: Tensor
     frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+
+    def part(self, places: Tensor) -> Batch:
+        """Some of its samples; the batch itself, if they are all."""
+        if len(places) == len(self.label):
+            return self
+        here = places.to(self.label.device)
+        return Batch(
+            {name: of[here] for name, of in self.inputs.items()},
+            self.label[here],
+            {name: tuple(each[here] for each in of) for name, of in self.frozen.items()},
+            self.place[here],
+        )
 
 
 class Batches:
@@ -90,6 +103,7 @@ class Batches:
         self._batch_size = batch_size
         self._runtime = runtime
         self._shuffle = shuffle
+        self._parts = Parts("frozen nets")
         self._kept: dict[str, tuple[Tensor, ...]] = {
             name: (table.to(device),) for name, table in (tables or {}).items()
         }
@@ -193,8 +207,23 @@ class Batches:
         }
         if self._online:
             with torch.no_grad(), autocast(self.device, self._runtime):
-                frozen |= {name: what.compute(inputs) for name, what in self._online.items()}
+                frozen |= self._ask(Batch(inputs, label, place=place))
         return Batch(inputs, label, frozen, place)
+
+    def _ask(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
+        """What the frozen nets say of a batch now."""
+        said = self._parts.each(
+            len(batch.label),
+            lambda places: {
+                name: what.compute(batch.part(places).inputs) for name, what in self._online.items()
+            },
+        )
+        if len(said) == 1:
+            return said[0]
+        return {
+            name: tuple(map(torch.cat, zip(*(part[name] for part in said), strict=True)))
+            for name in said[0]
+        }
 
     def _worth_keeping(self) -> dict[str, Frozen]:
         """What of the frozen things is to be computed once: that which fits beside the others."""

@@ -14,8 +14,9 @@ from mst_distill.checkpoint import Checkpoint, State
 from mst_distill.interruption import asked
 from mst_distill.parameters import Runtime, Training
 from mst_distill.progress import figures, progress
-from mst_distill.training.batches import Batches
+from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
+from mst_distill.training.parts import Parts
 from mst_distill.training.task import Task
 
 Row = dict[str, float]
@@ -65,6 +66,11 @@ class Stage:
 def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) -> Fit:
     """Train a stage with its task's optimiser.
 
+    Where a batch is too much for the GPU's memory its gradient is added up over parts: to the same
+    losses but for rounding where the loss is a mean over samples and the nets have no batch
+    statistics. What is taken over a batch is taken over a part then: those statistics, the balance
+    of a router, relations between samples, the mean over judged pixels.
+
     Args:
         stage: What to train.
         runtime: Precision.
@@ -72,6 +78,7 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
             rows and figures as without a stop.
 
     Raises:
+        torch.OutOfMemoryError: A few samples are too much for the GPU's memory.
         FloatingPointError: A term, a gradient or a figure is no finite number, before any weight is
             changed by it; the message names it, the stage, the epoch, the step and the samples.
     """
@@ -105,6 +112,7 @@ class _Training:
         self._kept: dict[str, Kept] = {}
         self._step = 0
         self._means = _Means()
+        self._parts = Parts(f"stage {stage.name!r}")
         self._over = False
         if checkpoint and (state := checkpoint.load()):
             self._go_on(state)
@@ -121,7 +129,7 @@ class _Training:
         self._task.trainable.train()
         for batch in train.start(self._step):
             with autocast(train.device, self._runtime):
-                terms = self._task.descend(batch)
+                terms = self._in_parts(batch, self._task.descend, self._optimiser.zero_grad)
             if strange := _not_finite({**terms, **_gradient_norms(self._task.trainable)}):
                 self._stop(f"{strange} in step {self._step} of", train.ids(batch))
             self._optimiser.step()
@@ -140,7 +148,8 @@ class _Training:
         means = _Means()
         for batch in valid:
             with torch.no_grad(), autocast(valid.device, self._runtime):
-                means.add(self._task.judge(batch), len(batch.label))
+                judged = self._in_parts(batch, lambda part, _share: self._task.judge(part))
+                means.add(judged, len(batch.label))
         row |= means.row("valid_")
         if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
             self._stop(f"{strange} in", [])
@@ -150,6 +159,23 @@ class _Training:
                 self._kept[name] = Kept(row, _copy(self._task, self._kept.get(name)))
         self._task.end_epoch(epoch)
         self._step, self._means = 0, _Means()
+
+    def _in_parts(
+        self,
+        batch: Batch,
+        compute: Callable[[Batch, float], dict[str, Tensor]],
+        undo: Callable[[], None] | None = None,
+    ) -> dict[str, Tensor]:
+        """Figures of a batch: the mean of its parts', each with its share of the samples."""
+        count = len(batch.label)
+
+        def of_part(places: Tensor) -> dict[str, Tensor]:
+            share = len(places) / count
+            figures = compute(batch.part(places), share)
+            return {name: share * figure for name, figure in figures.items()}
+
+        parts = self._parts.each(count, of_part, undo)
+        return {name: torch.stack([part[name] for part in parts]).sum(dim=0) for name in parts[0]}
 
     def finish(self) -> Fit:
         """Tell what came of it, and note that it is over."""
@@ -173,6 +199,7 @@ class _Training:
             "kept": {name: (kept.row, kept.state) for name, kept in self._kept.items()},
             "over": self._over,
             "step": self._step,
+            "part": self._parts.size,
             "means": asdict(self._means),
             "order": order,
             "noise": torch.get_rng_state(),
@@ -188,6 +215,7 @@ class _Training:
         self.rows = state["rows"]
         self._kept = {name: Kept(*kept) for name, kept in state["kept"].items()}
         self._step = state["step"]
+        self._parts.size = state["part"]
         self._means = _Means(**state["means"])
         self._stage.train.order = state["order"]
         torch.set_rng_state(state["noise"])

@@ -25,11 +25,11 @@ class Task(ABC):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the training loss, each a scalar; ``loss`` is the one to descend."""
 
-    def descend(self, batch: Batch) -> dict[str, Tensor]:
-        """Leave the loss' gradient on the weights; the terms, as in `losses`."""
+    def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
+        """Add the loss' gradient, times `share`, to that on the weights; the terms of `losses`."""
         terms = self.losses(batch)
-        terms["loss"].backward()
-        return terms
+        (share * terms["loss"]).backward()
+        return {name: term.detach() for name, term in terms.items()}
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
         """What descends: Adam with default betas, no decay, no schedule."""
