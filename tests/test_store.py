@@ -770,17 +770,18 @@ def ended(process: subprocess.Popen[str]) -> str:
     return printed
 
 
-def test_a_build_that_was_killed_goes_on(script: Script, folder: Path) -> None:
-    first = script.start(folder, hold=5)
-    script.wait_for(6, first)
+@pytest.mark.parametrize("at", [1, 5, 12, 20, 29])
+def test_a_build_that_was_killed_goes_on(script: Script, folder: Path, at: int) -> None:
+    first = script.start(folder, hold=at)
+    script.wait_for(at + 1, first)
     first.send_signal(signal.SIGKILL)
     first.communicate()
     assert first.returncode == -signal.SIGKILL
     assert left(folder) == [".samples.partial"]
     second = script.start(folder)
     printed = ended(second)
-    assert script.reads()[6:] == [(second.pid, row) for row in range(5, 30)]
-    assert "5 samples are there: going on behind them" in printed
+    assert script.reads()[at + 1 :] == [(second.pid, row) for row in range(at, 30)]
+    assert f"{at} samples are there: going on behind them" in printed
     assert left(folder) == ["samples"]
     rows = open_store(folder).modalities["image"]
     np.testing.assert_array_equal(rows, np.arange(30)[:, None] * np.ones(5))
@@ -982,3 +983,15 @@ def test_a_source_without_notes_has_none(raw: Path, folder: Path) -> None:
     write_store(make(raw), folder)
     assert open_store(folder).notes == ()
     assert open_store(folder).omitted == {}
+
+
+@pytest.mark.parametrize("name", ["store.json", "index.parquet", "audio.npy"])
+@pytest.mark.parametrize("left_of_it", [0, 40])
+def test_a_damaged_file_of_a_store_is_named(
+    raw: Path, folder: Path, name: str, left_of_it: int
+) -> None:
+    write_store(make(raw), folder)
+    with (folder / name).open("r+b") as file:
+        file.truncate(left_of_it)
+    with pytest.raises(ValueError, match=f"{folder / name} is missing or damaged .* `ingest`"):
+        open_store(folder)

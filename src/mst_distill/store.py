@@ -8,10 +8,12 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +35,8 @@ SLICE_SAMPLES = 256
 """and how many samples at most: what is small may still take long to prepare."""
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def write_store(source: SampleSource, folder: Path) -> None:
@@ -79,13 +83,17 @@ def open_store(folder: Path) -> Samples:
 
     Raises:
         FileNotFoundError: There is no store.
+        ValueError: A file of it is damaged; the message names the file.
     """
     card_path = folder / "store.json"
     if not card_path.is_file():
         raise FileNotFoundError(f"{folder} holds no samples: run the pipeline `ingest` first")
-    card = json.loads(card_path.read_text())
-    index = pd.read_parquet(folder / "index.parquet")
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in card["arrays"]}
+    card = _whole(card_path, lambda path: json.loads(path.read_text()))
+    index = _whole(folder / "index.parquet", pd.read_parquet)
+    arrays = {
+        name: _whole(folder / f"{name}.npy", partial(np.load, mmap_mode="r"))
+        for name in card["arrays"]
+    }
     return Samples(
         index=index,
         labels=arrays.pop("label", index["label"].to_numpy()),
@@ -96,6 +104,15 @@ def open_store(folder: Path) -> Samples:
         notes=tuple(card["notes"]),
         omitted=card["omitted"],
     )
+
+
+def _whole(path: Path, read: Callable[[Path], T]) -> T:
+    try:
+        return read(path)
+    except (OSError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({error}): delete {path.parent} and run `ingest` again"
+        ) from error
 
 
 @dataclass

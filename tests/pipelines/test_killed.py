@@ -16,26 +16,44 @@ import pytest
 from projects import ENVIRONMENT, copy_project, kedro
 
 LENGTHS = "teachers.epochs=30,masks.epochs=8,route.epochs=150,masks.factor=10"
-BARS = ("teachers", "masks", "route", "control (route)")
-"""What stands before `epoch` on a stage's progress bar."""
+BARS = (
+    "teachers epoch",
+    "masks epoch",
+    "route epoch",
+    "control (route) epoch",
+)
+"""What a run's progress bars begin with."""
+
+METHODS = """
+compare:
+  seeds: 1
+  targets: audio
+  methods:
+    kd: {type: mst_distill.distillation.methods.kd.KD}
+    c2kd: {type: mst_distill.distillation.methods.c2kd.C2KD}
+"""
+COMPARED = ("teacher multimodal epoch", "KD audio <- image epoch", "C2KD audio <- image epoch")
 
 KILLS = 5
 
+WHOLE = ("safetensors", "csv", "parquet", "metrics.json", "tallies.json")
+"""How models, tables and figures of merit end."""
 
-def results(project):
-    """Path to content's hash of every model, table and figure of merit."""
+
+def results(project, suffixes=WHOLE):
+    """Path to content's hash of what a run has left."""
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for suffix in ("safetensors", "csv", "parquet", "metrics.json", "tallies.json")
+        for suffix in suffixes
         for path in sorted((project / "data").rglob(f"*{suffix}"))
         if "01_raw" not in path.parts
     }
 
 
-def run_and_kill(project, parameters, bars, wait):
+def run_and_kill(project, arguments, bars, wait):
     """Start a run, kill it some time after one of the bars has appeared, and say which it was."""
-    command = [sys.executable, "-m", "kedro", "run", parameters]
-    shown = re.compile(rf"(?:^|[\r\n])({'|'.join(map(re.escape, bars))}) epoch".encode())
+    command = [sys.executable, "-m", "kedro", *arguments]
+    shown = re.compile(rf"(?:^|[\r\n])({'|'.join(map(re.escape, bars))})".encode())
     with subprocess.Popen(
         command,
         cwd=project,
@@ -54,25 +72,42 @@ def run_and_kill(project, parameters, bars, wait):
         return bar[1].decode()
 
 
-@pytest.fixture(scope="module")
-def projects(tmp_path_factory):
-    """Two copies of the project: in one the run has been made without a stop."""
-    folder = tmp_path_factory.mktemp("killed")
-    calm, killed = copy_project(folder / "calm"), copy_project(folder / "killed")
-    kedro(calm, "run", f"--params={LENGTHS},runtime.tracking=false")
-    return calm, killed
+def kill_and_finish(project, bars, *arguments):
+    """Kill a run at each of the bars so many times, then let it end."""
+    moments = random.Random(7)
+    left = list(bars) * KILLS
+    while left:
+        left.remove(run_and_kill(project, arguments, set(left), moments.uniform(0, 0.3)))
+    done = kedro(project, *arguments)
+    assert not list((project / "data").rglob("*.pt"))
+    assert not list((project / "data").rglob("*.pending"))
+    return done.stdout
+
+
+@pytest.fixture
+def projects(tmp_path):
+    """Two copies of the project: in one nothing is killed."""
+    return copy_project(tmp_path / "calm"), copy_project(tmp_path / "killed")
 
 
 @pytest.mark.long
 def test_a_run_that_is_killed_in_every_stage_ends_to_the_bit(projects):
-    calm, project = projects
-    parameters = f"--params={LENGTHS},runtime.tracking=false"
-    moments = random.Random(7)
-    left = list(BARS) * KILLS
-    while left:
-        left.remove(run_and_kill(project, parameters, set(left), moments.uniform(0, 0.3)))
-    done = kedro(project, "run", parameters)
-    assert "teachers epoch 1/" not in done.stdout  # that stage was over
-    assert results(project) == results(calm)
-    assert not list((project / "data").rglob("*.pt"))
-    assert not list((project / "data").rglob("*.pending"))
+    calm, killed = projects
+    run = ("run", f"--params={LENGTHS},runtime.tracking=false")
+    kedro(calm, *run)
+    printed = kill_and_finish(killed, BARS, *run)
+    assert "teachers epoch 1/" not in printed  # that stage was over
+    assert results(killed) == results(calm)
+    assert len(results(killed)) > 20
+
+
+@pytest.mark.long
+def test_a_comparison_that_is_killed_in_its_trials_ends_to_the_bit(projects):
+    for project in projects:
+        (project / "conf/local/parameters.yml").write_text(METHODS)
+    calm, killed = projects
+    run = ("run", "--pipeline=compare", f"--params={LENGTHS},runtime.tracking=false")
+    kedro(calm, *run)
+    kill_and_finish(killed, COMPARED, *run)
+    assert results(killed, ["safetensors"]) == results(calm, ["safetensors"])
+    assert len(results(killed, ["safetensors"])) == 2 + 2 + 1  # students, teachers, ...

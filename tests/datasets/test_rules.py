@@ -1,0 +1,119 @@
+"""What datasets must always satisfy: each rule passes what a run makes, and refuses one flaw."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog
+from kedro.validation import DataValidationError
+
+from mst_distill.datasets.rules import (
+    check_history,
+    check_logits,
+    check_predictions,
+    check_samples,
+    check_trials,
+)
+from toys import make_samples
+
+HISTORY = pd.DataFrame(
+    {"epoch": [0, 1, 0, 1], "train_loss": [3.0, 2, 2, 1], "phase": ["one", "one", "two", "two"]}
+)
+LOGITS = pd.DataFrame(
+    {"id": ["a", "a", "b"], "split": "train", "specialist": ["x", "y", "x"], "zero": [0.5, -1, 2]}
+)
+PREDICTIONS = pd.DataFrame(
+    {
+        "id": ["a", "b", "a", "b"],
+        "model": ["student", "student", "control", "control"],
+        "confidence": [0.5, 1.0, 0.0, 0.7],
+        "nll": [0.7, 0.0, 5.0, 0.1],
+        "correct": [1, 0, 1, 1],
+        "judged": 1,
+    }
+)
+TRIALS = pd.DataFrame(
+    {
+        "title": ["kd <- audio", "kd <- audio", "none"],
+        "target": "image",
+        "seed": [0, 1, 0],
+        "rule": ["last", "last", "last"],
+        "accuracy": [0.5, 1.0, np.nan],
+        "nll": [0.7, 0.1, np.nan],
+        "error": ["", "", "ZeroDivisionError"],
+    }
+)
+TABLES = [
+    (check_history, HISTORY),
+    (check_logits, LOGITS),
+    (check_logits, LOGITS.iloc[:0]),
+    (check_predictions, PREDICTIONS),
+    (check_trials, TRIALS),
+]
+
+
+def spoil(table, row, column, value):
+    table = table.copy()
+    table[column] = table[column].astype(object)
+    table.loc[row, column] = value
+    return table.infer_objects()
+
+
+@pytest.mark.parametrize(("rule", "table"), TABLES)
+def test_what_a_run_makes_passes(rule, table):
+    rule(table)
+
+
+@pytest.mark.parametrize(
+    ("rule", "table", "message"),
+    [
+        (check_history, HISTORY.drop(columns="epoch"), "column 'epoch' is missing: there are"),
+        (check_history, HISTORY.drop(index=2), r"phase 'two' are \[1\]: they must count from 0"),
+        (check_history, spoil(HISTORY, 1, "train_loss", np.inf), "row 1 has inf .*'train_loss'"),
+        (check_logits, spoil(LOGITS, 1, "zero", np.nan), "row 1 has nan in the column 'zero'"),
+        (check_logits, spoil(LOGITS, 1, "specialist", "x"), "row 1 repeats id 'a', specialist 'x'"),
+        (check_predictions, spoil(PREDICTIONS, 0, "confidence", 1.5), "row 0 has 1.5 .*0 and 1"),
+        (check_predictions, spoil(PREDICTIONS, 3, "nll", -0.1), "row 3 has -0.1 .*'nll'"),
+        (check_predictions, spoil(PREDICTIONS, 3, "id", "a"), "repeats id 'a', model 'control'"),
+        (check_predictions, PREDICTIONS.drop(index=3), "'control' has no prediction of .*'b'"),
+        (check_trials, spoil(TRIALS, 1, "seed", 0), "row 1 repeats title 'kd <- audio'"),
+        (check_trials, spoil(TRIALS, 1, "accuracy", 50.0), "row 1 has 50.0 in .*'accuracy'"),
+        (check_trials, spoil(TRIALS, 1, "nll", np.nan), "row 1 has nan in the column 'nll'"),
+    ],
+)
+def test_a_flaw_is_named(rule, table, message):
+    with pytest.raises(ValueError, match=message):
+        rule(table)
+
+
+def test_samples_belong_together():
+    samples, _ = make_samples(6)
+    check_samples(samples)
+    arrays = {**samples.modalities, "audio": samples.modalities["audio"][:5]}
+    with pytest.raises(ValueError, match="array 'audio' has 5 samples and the index 6"):
+        check_samples(dataclasses.replace(samples, modalities=arrays))
+    labels = np.array([0, 1, 2, 3, 0, 1])
+    with pytest.raises(ValueError, match="sample 's003' has the label 3; there are 3 classes"):
+        check_samples(dataclasses.replace(samples, labels=labels))
+    twice = samples.index.assign(id="a")
+    with pytest.raises(ValueError, match="row 1 repeats id 'a'"):
+        check_samples(dataclasses.replace(samples, index=twice))
+    check_samples(make_samples(6, dense=(2, 2), ignored=0)[0])
+
+
+def test_a_catalog_entry_refuses_on_load_and_save(tmp_path):
+    entry = {
+        "type": "pandas.CSVDataset",
+        "filepath": str(tmp_path / "history.csv"),
+        "validator": "mst_distill.datasets.rules.check_history",
+    }
+    catalog = DataCatalog.from_config({"history": entry})
+    catalog.save("history", HISTORY)
+    with pytest.raises(DataValidationError, match="must count from 0"):
+        catalog.save("history", HISTORY.iloc[1:])
+    HISTORY.iloc[1:].to_csv(tmp_path / "history.csv", index=False)
+    with pytest.raises(DataValidationError, match="must count from 0"):
+        catalog.load("history")
