@@ -28,7 +28,7 @@ test: install
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: install
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long -n auto --maxprocesses 4
 
 lint: install
 	$(RUN)/ruff check .
