@@ -12,6 +12,7 @@ import soundfile
 
 from mst_distill.benchmarks.avmnist import AVMNIST, MultiBenchAVMNIST
 from mst_distill.benchmarks.splits import check_splits
+from raw_sets import write_avmnist, write_idx, write_mnist, write_multibench, write_tone
 
 TONE = 8000 / 222
 """Hertz between two rows of a spectrogram."""
@@ -82,40 +83,10 @@ def test_a_quarter_of_the_images_energy_is_kept(real: AVMNIST) -> None:
     assert energy[:components].sum() / energy.sum() == pytest.approx(0.25, abs=0.03)
 
 
-def write_idx(path: Path, values: np.ndarray, magic: int | None = None) -> None:
-    header = [0x0800 + values.ndim if magic is None else magic, *values.shape]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(
-        gzip.compress(np.array(header, ">i4").tobytes() + values.astype(np.uint8).tobytes())
-    )
-
-
-def write_wave(
-    path: Path, row: int, rate: int = 8000, seconds: float = 1.0, peak: float = 0.1
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(int(seconds * rate)) / rate
-    soundfile.write(path, peak * np.sin(2 * np.pi * row * TONE * time), rate, subtype="FLOAT")
-
-
-def write_mnist(folder: Path, test_images: int = 1) -> None:
-    rng = np.random.default_rng(test_images)
-    train = np.random.default_rng(0).integers(0, 256, (30, 28, 28))
-    write_idx(folder / "train-images-idx3-ubyte.gz", train)
-    write_idx(folder / "train-labels-idx1-ubyte.gz", np.arange(30) % 10)
-    write_idx(folder / "t10k-images-idx3-ubyte.gz", rng.integers(0, 256, (10, 28, 28)))
-    write_idx(folder / "t10k-labels-idx1-ubyte.gz", np.arange(10))
-
-
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """The three folders: 30 + 10 images, three speakers, three clips at twice the rate."""
-    write_mnist(tmp_path / "mnist")
-    for digit in range(10):
-        for speaker in ("ann", "bob", "eve"):
-            write_wave(tmp_path / "speech" / f"{digit}_{speaker}_0.wav", row=28)
-    for clip in range(3):
-        write_wave(tmp_path / "noise" / f"{clip}.wav", row=56, rate=16_000, seconds=2)
+    write_avmnist(tmp_path, hertz=(28 * TONE, 56 * TONE))
     return tmp_path
 
 
@@ -136,7 +107,7 @@ def test_noise_is_resampled_and_mixed_at_the_ratio_asked_for(raw: Path, snr_db: 
 
 def test_a_faint_recording_is_not_cut_at_the_peak_of_a_loud_one(raw: Path) -> None:
     for path in (raw / "speech").glob("0_*"):
-        write_wave(path, row=28, peak=0.001)
+        write_tone(path, 28 * TONE, 1, 8000, peak=0.001, subtype="FLOAT")
     source = open_raw(raw)
     whole, alone = source.read(source.index[:10]), source.read(source.index[:1])
     np.testing.assert_array_equal(whole["audio"][:1], alone["audio"])
@@ -197,7 +168,11 @@ IMAGES, LABELS = "mnist/train-images-idx3-ubyte.gz", "mnist/t10k-labels-idx1-uby
             ),
             r"4 bytes of data do not fill \[30, 28, 28\]",
         ),
-        ("speech/seven_ann_0.wav", lambda file: write_wave(file, row=1), "does not fit {digit}_"),
+        (
+            "speech/seven_ann_0.wav",
+            lambda file: write_tone(file, TONE, 1, 8000),
+            "does not fit {digit}_",
+        ),
         ("speech/7_ann_0.wav", lambda file: file.write_bytes(b"RIFF"), "no audio that soundfile"),
         (
             "speech/7_ann_0.wav",
@@ -247,13 +222,8 @@ def test_a_missing_folder_says_what_to_put_there(raw: Path) -> None:
 
 @pytest.fixture
 def multibench(tmp_path: Path) -> Path:
-    """Fifty train and ten test samples; every pixel tells its sample from the others."""
-    for part, count in (("train", 50), ("test", 10)):
-        for name, shape in (("image", (784,)), ("audio", (112, 112))):
-            (tmp_path / name).mkdir(exist_ok=True)
-            values = np.random.default_rng(count).integers(0, 256, (count, *shape))
-            np.save(tmp_path / name / f"{part}_data.npy", values.astype(np.float64))
-        np.save(tmp_path / f"{part}_labels.npy", np.arange(count, dtype=np.float64) % 10)
+    """Fifty train and ten test samples."""
+    write_multibench(tmp_path)
     return tmp_path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,75 +13,28 @@ import torch
 from PIL import Image
 
 from mst_distill.benchmarks.crisismmd import CrisisMMD, CrisisMMDFeatures
-from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_tweets
+from mst_distill.benchmarks.crisismmd_files import read_tweets
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
 from mst_distill.benchmarks.splits import assign_splits, check_splits
-from mst_distill.media.encoders import ImageEncoder, TextEncoder
 from mst_distill.media.tweets import clean_tweet
+from raw_sets import CRISIS_HEADER as HEADER
+from raw_sets import ENCODERS, Colours, Lengths, write_crisismmd
+from raw_sets import crisis_features as features
+from raw_sets import tweet_row as row
+from raw_sets import write_tweets as write_table
 
-HEADER = (
-    "event_name\ttweet_id\timage_id\ttweet_text\timage\tlabel\tlabel_text\tlabel_image"
-    "\tlabel_text_image"
-)
 TRAIN, DEV = (f"task_humanitarian_text_img_{part}.tsv" for part in ("train", "dev"))
-
-
-class Lengths(TextEncoder):
-    """A text's number of characters."""
-
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        return np.array([[len(text)] for text in texts], np.float32)
-
-
-class Colours(ImageEncoder):
-    """An image's mean colour."""
-
-    def encode(self, images: Iterable[Image.Image]) -> np.ndarray:
-        return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images], np.float32)
-
-
-def row(tweet: int, shot: int = 0, **changes: str) -> str:
-    label = HUMANITARIAN[tweet % 8]
-    fields = {
-        "event_name": "hurricane_maria" if tweet % 2 else "srilanka_floods",
-        "tweet_id": str(9_145_097_570_707_701_000 + tweet),
-        "image_id": f"{tweet}_{shot}",
-        "tweet_text": f'Tweet "{tweet}" \u2028 https://t.co/{tweet}',
-        "image": f"data_image/storm/1_10_2017/{tweet}_{shot}.jpg",
-        "label": label,
-        "label_text": label,
-        "label_image": label,
-        "label_text_image": "Positive",
-    }
-    return "\t".join({**fields, **changes}.values())
-
-
-def write_table(file: Path, rows: Sequence[str], header: str = HEADER) -> None:
-    file.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Eight tweets a split, the first of each with two images; a tweet's colour tells its row."""
-    (tmp_path / "splits").mkdir()
-    folder = tmp_path / "images" / "data_image" / "storm" / "1_10_2017"
-    folder.mkdir(parents=True)
-    for part, first in (("train", 0), ("dev", 8), ("test", 16)):
-        rows = [row(first), row(first, shot=1), *(row(first + tweet) for tweet in range(1, 8))]
-        write_table(tmp_path / "splits" / f"task_humanitarian_text_img_{part}.tsv", rows)
-        for tweet in range(first, first + 8):
-            for image in (0, 1):
-                colour = (10 * tweet, 100 * image, 0)
-                Image.new("RGB", (20, 10), colour).save(folder / f"{tweet}_{image}.jpg", quality=95)
+    """Eight tweets a split, the first of each with two images."""
+    write_crisismmd(tmp_path)
     return tmp_path
 
 
 def open_raw(root: Path, **arguments: object) -> CrisisMMD:
-    encoders = {
-        "text_encoder": f"{__name__}.Lengths",
-        "image_encoder": f"{__name__}.Colours",
-    }
-    return CrisisMMD("heldout", str(root / "images"), str(root / "splits"), **encoders, **arguments)
+    return CrisisMMD("heldout", str(root / "images"), str(root / "splits"), **ENCODERS, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -258,12 +211,6 @@ def test_missing_folders_say_what_to_put_there(raw: Path) -> None:
         open_raw(raw)
     with pytest.raises(FileNotFoundError, match=r"train\.tsv is missing: put the three files"):
         CrisisMMD("heldout", str(raw), str(raw / "none"))
-
-
-def features(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    image, text = rng.normal(size=(count, 6)), rng.normal(size=(count, 4)).astype(np.float32)
-    return image, text, np.arange(count) % 8
 
 
 @pytest.mark.parametrize("form", ["tuple", "list", "dict", "tensors", "old pickle"])

@@ -21,6 +21,15 @@ from mst_distill.benchmarks.nyudepthv2_mat import read_mapping
 from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
 from mst_distill.store import open_store, write_store
+from raw_sets import COUNT, H, W, write_mat, write_nyu_folders, write_nyu_mat
+from raw_sets import NYU_FOLDERS as FOLDERS
+from raw_sets import NYU_NUMBERS as NUMBERS
+from raw_sets import NYU_RAW_TO_CLASS as RAW_TO_CLASS
+from raw_sets import NYU_SCENES as SCENES
+from raw_sets import NYU_TEST as TEST
+from raw_sets import nyu_arrays as raw_arrays
+from raw_sets import write_nyu_mapping as write_mapping
+from raw_sets import write_nyu_splits as write_splits
 
 NATIVE = (240, 320)
 
@@ -159,65 +168,11 @@ def test_the_real_mapping_has_a_class_for_every_raw_label(nyu: Path) -> None:
     assert set(classes[1:]) == set(range(1, 41))
 
 
-W, H, COUNT = 8, 6, 11
-SCENES = ["kitchen", "study", "bedroom", "kitchen", *["office"] * 7]
-TEST = [1, 2, 7, 8]
-RAW_TO_CLASS = [40, 3, 1, 1, 7]
-"""The classes of the raw labels 1 to 5."""
-
-
-def write_dataset(file: h5py.File, name: str, values: np.ndarray) -> None:
-    """Chunked and packed like MATLAB's: some images, but not a whole one, to a chunk."""
-    chunks = (min(4, values.shape[0]), *[1] * (values.ndim - 3), W // 2, H // 2)
-    file.create_dataset(name, data=values, chunks=chunks, compression="gzip")
-
-
-def write_scenes(file: h5py.File, scenes: list[str]) -> None:
-    references = np.empty((1, len(scenes)), h5py.ref_dtype)
-    for row, scene in enumerate(scenes):
-        text = np.array([[ord(letter)] for letter in scene], np.uint16)
-        references[0, row] = file.create_dataset(f"#refs#/{row}", data=text).ref
-    file.create_dataset("sceneTypes", data=references, dtype=h5py.ref_dtype)
-
-
-def raw_arrays() -> dict[str, np.ndarray]:
-    """On their sides, as in the file: ``images`` (N, 3, W, H), the others (N, W, H)."""
-    rng = np.random.default_rng(0)
-    return {
-        "images": rng.integers(0, 256, (COUNT, 3, W, H)).astype(np.uint8),
-        "depths": rng.uniform(0.7, 10, (COUNT, W, H)).astype(np.float32),
-        "labels": rng.integers(0, 6, (COUNT, W, H)).astype(np.uint16),
-    }
-
-
-def write_mat(path: Path, arrays: dict[str, np.ndarray], scenes: list[str] | None = None) -> None:
-    """As MATLAB 7.3 saves: HDF5 behind 512 bytes that say so."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, values in arrays.items():
-            write_dataset(file, name, values)
-        if scenes:
-            write_scenes(file, scenes)
-    with path.open("r+b") as file:
-        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM")
-
-
-def write_splits(path: Path, test: list[int] = TEST, count: int = COUNT) -> None:
-    train = [number for number in range(1, count + 1) if number not in test]
-    columns = {"trainNdxs": train, "testNdxs": test}
-    scipy.io.savemat(path, {name: np.array(of)[:, None] for name, of in columns.items()})
-
-
 @pytest.fixture
 def mat(tmp_path: Path) -> Path:
     """A folder with the three files, as they are published, of eleven tiny images."""
-    write_mat(tmp_path / "labeled.mat", raw_arrays(), SCENES)
-    write_splits(tmp_path / "splits.mat")
-    write_mapping(tmp_path / "mapping.mat", RAW_TO_CLASS)
+    write_nyu_mat(tmp_path)
     return tmp_path
-
-
-def write_mapping(path: Path, classes: list[int]) -> None:
-    scipy.io.savemat(path, {"mapClass": np.array([classes]), "className": ["wall"]})
 
 
 def open_mat(folder: Path, mapping: str | None = "mapping.mat", **arguments: object):
@@ -507,25 +462,10 @@ def test_a_store_knows_what_is_no_target(mat: Path, tmp_path: Path) -> None:
     assert samples.classes[:4] == ("void", "wall", "floor", "cabinet")
 
 
-NUMBERS = range(1, 13)
-FOLDERS = ("images", "depths", "labels")
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Twelve images of 8 x 6 pixels: 1, 2, 9 and 10 test."""
-    rng = np.random.default_rng(4)
-    for name in FOLDERS:
-        (tmp_path / name).mkdir()
-    for number in NUMBERS:
-        rgb = rng.integers(0, 256, (H, W, 3)).astype(np.uint8)
-        Image.fromarray(rgb).save(tmp_path / "images" / f"{number:04d}.jpg")
-        depth = rng.integers(0, 60_000, (H, W)).astype(np.uint16)
-        Image.fromarray(depth).save(tmp_path / "depths" / f"{number:04d}.png")
-        label = rng.integers(0, 41, (H, W)).astype(np.uint8)
-        Image.fromarray(label).save(tmp_path / "labels" / f"{number:04d}.png")
-    (tmp_path / "train.txt").write_text("3\n4\n5\n6\n7\n8\n11\n12\n")
-    (tmp_path / "test.txt").write_text("0001\n0002\n0009\n0010\n")
+    write_nyu_folders(tmp_path)
     return tmp_path
 
 

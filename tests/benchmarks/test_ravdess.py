@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import scipy.fft
@@ -21,19 +20,17 @@ from mst_distill.media.face_video import INSTANTS, crop_faces, read_frames
 from mst_distill.media.faces import CentreCrop, FaceFinder, HaarFaces, Square
 from mst_distill.media.speech_audio import LENGTH, RATE, mfcc, read_speech
 from mst_distill.samples import SPLITS
-
-BITS, BAR = 8, 16
-"""Bars in a numbered frame, and a bar's pixels: a macroblock, so that none blurs into the next."""
+from raw_sets import (
+    BAR,
+    BITS,
+    write_numbered,
+    write_ravdess,
+    write_sound_alone,
+    write_tone,
+)
+from raw_sets import RAVDESS_CLIPS as CLIPS
 
 NTSC = Fraction(30000, 1001)
-
-
-def numbered_frame(number: int) -> np.ndarray:
-    """RGB ``(32, 128, 3)``: a bar a bit of `number`, red for 1 and black for 0."""
-    frame = np.zeros((32, BITS * BAR, 3), np.uint8)
-    for bit in range(BITS):
-        frame[:, bit * BAR : (bit + 1) * BAR, 0] = 255 * (number >> bit & 1)
-    return frame
 
 
 def number_of(frame: np.ndarray | None) -> int | None:
@@ -43,49 +40,13 @@ def number_of(frame: np.ndarray | None) -> int | None:
     return int((bars << np.arange(BITS)).sum())
 
 
-def write_video(
-    path: Path, frames: Iterable[np.ndarray], rate: Fraction | int = 30, **options: str
-) -> Path:
-    """H.264 in mp4, with frames of both directions between the key frames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = BITS * BAR, 32, "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
-
-
-def write_numbered(path: Path, count: int = 108, rate: Fraction | int = 30, **options: str) -> Path:
-    return write_video(path, map(numbered_frame, range(count)), rate, **options)
-
-
-def write_wave(path: Path, seconds: float = 3.7, rate: int = 48_000, hertz: float = 440) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    time = np.arange(int(seconds * rate)) / rate
-    soundfile.write(path, 0.1 * np.sin(2 * np.pi * hertz * time), rate)
-    return path
-
-
 # Names and pairs
-
-
-CLIPS = [f"01-{emotion:02d}-01-01-01-{actor:02d}" for actor in range(1, 7) for emotion in (1, 4, 8)]
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Eighteen clips of six actors in one folder, with songs and video alone as published."""
-    video = write_numbered(tmp_path / "made.mp4", 12)
-    audio = write_wave(tmp_path / "made.wav", seconds=0.5, rate=8000)
-    for clip in [*CLIPS, "02-04-01-01-01-01"]:
-        folder = tmp_path / "raw" / f"Actor_{clip[-2:]}"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(video, folder / f"01-{clip}.mp4")
-        shutil.copy(video, folder / f"02-{clip}.mp4")
-        shutil.copy(audio, folder / f"03-{clip}.wav")
-        (folder / f"._03-{clip}.wav").write_bytes(b"left by an archive")
+    write_ravdess(tmp_path)
     return tmp_path / "raw"
 
 
@@ -291,7 +252,7 @@ def test_a_large_frame_shows_the_same_face(faces: list[Path], scale: int) -> Non
 def test_grid_clips_under_ravdess_names_are_samples(faces: list[Path], tmp_path: Path) -> None:
     for clip, file in zip(CLIPS[::3], faces, strict=False):
         shutil.copy(file, tmp_path / f"01-{clip}.mp4")
-        write_wave(tmp_path / f"03-{clip}.wav", seconds=3)
+        write_tone(tmp_path / f"03-{clip}.wav", 440, 3, 48_000)
     source = RAVDESS("random", str(tmp_path), str(tmp_path))
     samples = source.read(source.index[:2])
     assert samples["video"].min() == 0
@@ -394,15 +355,6 @@ def blot(path: Path) -> None:
     start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     content[start:end] = bytes(end - start)
     path.write_bytes(content)
-
-
-def write_sound_alone(path: Path) -> None:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=22_050, layout="mono")
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-        frame.sample_rate = 22_050
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
 
 
 def write_cut_movie(path: Path) -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 from mst_distill.benchmarks.ravdess_units import UNITS, RAVDESSUnits
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
 from mst_distill.benchmarks.splits import check_splits, stratified_limit
-
-TABLE = "df_average_AUs_total.csv"
-CLIPS = [f"01-{emotion:02d}-01-01-01-{actor:02d}" for actor in range(1, 7) for emotion in (1, 4, 8)]
+from raw_sets import RAVDESS_CLIPS as CLIPS
+from raw_sets import UNITS_TABLE as TABLE
+from raw_sets import make_units as make_table
+from raw_sets import write_units
+from raw_sets import write_units_table as write_table
 
 
 @pytest.fixture(scope="module")
@@ -61,27 +62,11 @@ def test_real_units_tell_happy_faces_from_sad_ones(real: RAVDESSUnits, tmp_path:
 # Small tables
 
 
-def make_table() -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame(rng.random((len(CLIPS), len(UNITS))), columns=list(UNITS))
-    table["AU28_c"] = 0.0
-    table["name"] = [f"01-{clip}" for clip in CLIPS]
-    return table.assign(path=table["name"], index=0)
-
-
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
     """Eighteen clips of six actors, and a song and a video alone in the table."""
-    table = make_table()
-    others = table[:2].assign(name=["01-02-04-01-01-01-01", "02-01-04-01-01-01-01"])
-    write_table(tmp_path, pd.concat([table, others]))
-    for clip in CLIPS:
-        soundfile.write(tmp_path / f"03-{clip}.wav", np.sin(np.arange(4000.0)), 8000)
+    write_units(tmp_path)
     return tmp_path
-
-
-def write_table(raw: Path, table: pd.DataFrame) -> None:
-    table.to_csv(raw / TABLE, sep=";", index=False)
 
 
 def open_raw(raw: Path, protocol: str = "heldout", tolerated_share: float = 0.0) -> RAVDESSUnits:

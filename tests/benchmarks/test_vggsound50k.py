@@ -14,28 +14,13 @@ from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
 from mst_distill.benchmarks.vggsound50k import VGGSound50k
 from mst_distill.store import open_store, write_store
-
-CATEGORIES = ("playing zither", "airplane flyby", "dog, barking")
-"""By class, which is not the alphabet's order."""
-
-SPLITS = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
-CLIPS = [f"{'-_'[row % 2]}YouTube-{row:02d}_0000{row:02d}" for row in range(12)]
-
-
-def write_tables(root: Path) -> None:
-    """Twelve clips: class 0, 1, 2, 0, 1, 2, ...; the table of splits has them backwards."""
-    lines = [f"{clip}&{row % 3}" for row, clip in enumerate(CLIPS)]
-    (root / "metadata.txt").write_text("\n".join(lines) + "\n")
-    table = pd.DataFrame(
-        {
-            "category": [CATEGORIES[row % 3] for row in range(12)],
-            "video_id": CLIPS,
-            "onset": 0,
-            "split": SPLITS,
-        }
-    )
-    more = pd.DataFrame({"category": "of no interest", "video_id": ["zzz"], "split": "val"})
-    pd.concat([table[::-1], more]).to_csv(root / "splits.csv", index=False)
+from raw_sets import VGGSOUND_CATEGORIES as CATEGORIES
+from raw_sets import VGGSOUND_CLIPS as CLIPS
+from raw_sets import VGGSOUND_META as META
+from raw_sets import VGGSOUND_TABLE as TABLE
+from raw_sets import vggsound_features as features
+from raw_sets import write_vggsound
+from raw_sets import write_vggsound_tables as write_tables
 
 
 @pytest.fixture
@@ -49,23 +34,10 @@ def tables(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def features(row: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(row)
-    # Later clips span more, so that the test split's have the extremes.
-    video = (rng.random((10, 7, 7, 512), np.float32) - 0.2) * (row + 1)
-    audio = (rng.random((10, 128), np.float32) - 0.6) * (row + 1)
-    return video, audio
-
-
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("vggsound")
-    write_tables(root)
-    for name in ("video", "audio"):
-        (root / name).mkdir()
-    for row, clip in enumerate(CLIPS):
-        for name, values in zip(("video", "audio"), features(row), strict=True):
-            np.save(root / name / f"{clip}.npy", values)
+    write_vggsound(root)
     return root
 
 
@@ -335,9 +307,6 @@ def replace(file: str, old: str, new: str) -> Callable[[Path], None]:
         (root / file).write_text(text.replace(old, new, 1))
 
     return change
-
-
-META, TABLE = "metadata.txt", "splits.csv"
 
 
 @pytest.mark.parametrize(
