@@ -80,7 +80,7 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
         splits.loc[order, "split"] = _deal(len(splits))
         return splits
     where = splits.groupby("group")["split"].unique()
-    if (torn := where[where.str.len() > 1]).any():
+    if len(torn := where[where.str.len() > 1]):
         raise ValueError(
             f"group {torn.index[0]!r} stands in the splits {sorted(torn.iloc[0])}: under 'heldout' "
             f"a group belongs to one split"
