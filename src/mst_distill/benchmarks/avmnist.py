@@ -14,7 +14,7 @@ from mst_distill.benchmarks.avmnist_files import (
     read_mnist,
     read_recordings,
 )
-from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
 from mst_distill.media.unit_scale import scale_to_unit
 from mst_distill.media.weakening import weaken
@@ -146,14 +146,30 @@ class MultiBenchAVMNIST(SampleSource):
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``."""
+        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``.
+
+        Raises:
+            DamagedSampleError: One of them holds NaN or infinity.
+        """
         rows = part["row"].to_numpy()
         image = _gather(self._train.image, self._test.image, rows)
         audio = _gather(self._train.audio, self._test.audio, rows)
+        self._check_finite(part, image, place=0)
+        self._check_finite(part, audio, place=1)
         return {
             "image": scale_to_unit(image).reshape(-1, 1, 28, 28),
             "audio": scale_to_unit(audio)[:, None],
         }
+
+    def _check_finite(self, part: pd.DataFrame, values: np.ndarray, place: int) -> None:
+        """Refuse NaN and infinity, of the file at a `place` among a part's."""
+        finite = np.isfinite(values.reshape(len(part), -1)).all(axis=1)
+        if not finite.all():
+            first = part.iloc[int(np.argmin(finite))]
+            row, count = first["row"], len(self._train.labels)
+            of, row = (self._train, row) if row < count else (self._test, row - count)
+            reason = f"{of.files[place]}: row {row} holds NaN or infinity"
+            raise DamagedSampleError(first["id"], reason)
 
 
 def _pair(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import zlib
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from mst_distill.media.sound import read_sound
 
 RATE = 8000
 """Audio samples a second: the Free Spoken Digit Dataset's rate, to which all audio is brought."""
+
+_LARGEST_IDX = 2**30
+"""Bytes in an idx file; those of EMNIST, the largest of this format, are 0.6 of it."""
 
 _MNIST = (
     "MNIST's four files, train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two of "
@@ -92,8 +96,8 @@ def read_mnist(path: str | Path) -> Mnist:
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
-        ValueError: A file is no whole idx file of its kind, images are not 28 x 28, or images and
-            labels differ in number; the message names the file.
+        ValueError: A file is no whole idx file of its kind, images are not 28 x 28 or all alike,
+            there are none, or images and labels differ in number; the message names the file.
     """
     folder = _open_folder(path, _MNIST)
     files, images, labels = [], [], []
@@ -105,6 +109,10 @@ def read_mnist(path: str | Path) -> Mnist:
         labels.append(_read_idx(label_file, dimensions=1))
         if images[-1].shape[1:] != (28, 28):
             raise ValueError(f"{image_file}: images are {images[-1].shape[1:]}, expected (28, 28)")
+        if (images[-1] == images[-1][:1]).all():
+            count = len(images[-1])
+            why = f"all {count} images are alike" if count else "0 images, expected at least 1"
+            raise ValueError(f"{image_file}: {why}")
         _check_labels(label_file, labels[-1], len(images[-1]))
     pixels = np.concatenate(images).reshape(-1, 784) / np.float32(255)
     return Mnist(files, pixels, np.concatenate(labels).astype(np.int64), len(labels[0]))
@@ -185,22 +193,31 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Unsigned bytes of an idx file: 0, 0, 8, `dimensions`, the sizes as big-endian int32, data."""
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: put {_MNIST} there")
+    header = 4 * (1 + dimensions)
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            start = file.read(header)
+            if len(start) < header:
+                raise ValueError(f"{path}: {len(start)} bytes are less than the header's {header}")
+            magic, *shape = np.frombuffer(start, ">i4").tolist()
+            if magic != 0x0800 + dimensions:
+                raise ValueError(
+                    f"{path}: magic number {magic}, expected {0x0800 + dimensions} (unsigned bytes "
+                    f"in {dimensions} dimensions)"
+                )
+            size = math.prod(shape)
+            if min(shape) < 0 or size > _LARGEST_IDX:
+                raise ValueError(
+                    f"{path}: its header says {shape}; that must be at most {_LARGEST_IDX} bytes"
+                )
+            data = file.read(size + 1)  # packed, gigabytes may look small: no more than is wanted
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: no whole gzip file ({error})") from error
-    header = 4 * (1 + dimensions)
-    if len(content) < header:
-        raise ValueError(f"{path}: {len(content)} bytes are less than the header's {header}")
-    magic, *shape = np.frombuffer(content[:header], ">i4").tolist()
-    if magic != 0x0800 + dimensions:
-        raise ValueError(
-            f"{path}: magic number {magic}, expected {0x0800 + dimensions} (unsigned bytes in "
-            f"{dimensions} dimensions)"
-        )
-    if len(content) - header != np.prod(shape):
-        raise ValueError(f"{path}: {len(content) - header} bytes of data do not fill {shape}")
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    if len(data) > size:
+        raise ValueError(f"{path}: more than {size} bytes of data, which fill {shape}")
+    if len(data) < size:
+        raise ValueError(f"{path}: {len(data)} bytes of data do not fill {shape}")
+    return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -208,11 +225,17 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         raise FileNotFoundError(f"{path.absolute()} is missing: put {_MULTIBENCH} there")
     try:
         array: np.ndarray = np.load(path, mmap_mode="r")
-    except (EOFError, ValueError) as error:
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive")
+    except Exception as error:  # whatever numpy meets in a damaged file
         raise ValueError(f"{path}: no whole .npy file of numbers ({error})") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: holds {array.dtype}, expected numbers")
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = ", ".join(["N", *map(str, shape)])
         raise ValueError(f"{path}: shape {array.shape}, expected ({expected})")
+    if not len(array):
+        raise ValueError(f"{path}: holds no sample")
     return array
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_features, read_tweets
 from mst_distill.benchmarks.photographs import open_image
+from mst_distill.benchmarks.raw_files import leads_out
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
 from mst_distill.imports import resolve
@@ -38,7 +39,8 @@ class CrisisMMD(SampleSource):
 
     Raises:
         FileNotFoundError: A folder or file is missing; says what to put where.
-        ValueError: A row does not fit (see `read_tweets`), or an encoder cannot be imported.
+        ValueError: A row does not fit (see `read_tweets`), a photograph is a link that leads out of
+            ``data_image``, or an encoder cannot be imported.
         TypeError: An encoder is none.
     """
 
@@ -71,8 +73,19 @@ class CrisisMMD(SampleSource):
             for tweet, image in tweets.loc[~there, ["id", "image"]].itertuples(index=False)
         }
         self.index = tweets[there].reset_index(drop=True)
+        self._refuse_links_out()
         # With the photographs: a store must not stay when a damaged one was fetched again.
         self.files = [*tables, *(self._images / image for image in self.index["image"])]
+
+    def _refuse_links_out(self) -> None:
+        for tweet, image in self.index[["id", "image"]].itertuples(index=False):
+            file = self._images / image
+            # data_image may lie on another disk, as the whole folder may.
+            if leads_out(file, self._images) and leads_out(file, self._images / "data_image"):
+                raise ValueError(
+                    f"{file}: the photograph of tweet {tweet} is a link that leads out of "
+                    f"{self._images}; put the file there, or make the whole folder a link"
+                )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
         """Image ``(n, 2048)`` and text ``(n, 768)``, by the default encoders.

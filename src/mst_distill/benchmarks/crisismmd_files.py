@@ -27,6 +27,9 @@ PUBLISHED = {"train": "train", "dev": "valid", "test": "test"}
 """The publisher's names of the splits, and ours."""
 
 _COLUMNS = ("event_name", "tweet_id", "tweet_text", "image", "label")
+_LONGEST_NAME = 255
+"""Bytes in the name of a file or folder."""
+
 _SPLITS = (
     "the three files task_humanitarian_text_img_{train,dev,test}.tsv of CrisisMMD v2.0 (the "
     "publisher's crisismmd_datasplit_all, crisisnlp.qcri.org/crisismmd)"
@@ -62,7 +65,8 @@ def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
         FileNotFoundError: The folder or one of its files is missing.
         ValueError: A file is no UTF-8, lacks a column or holds no row; a row has not as many fields
             as the header; a tweet's id is no number, its text is empty, its label unknown, or its
-            image's path leaves the folder. The message names the file and the line.
+            image's path leaves the folder, is too long or is another tweet's. The message names
+            the file and the line.
     """
     folder = Path(path)
     files = {name: folder / f"task_humanitarian_text_img_{name}.tsv" for name in PUBLISHED}
@@ -70,8 +74,12 @@ def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
         if not file.is_file():
             raise FileNotFoundError(f"{file.absolute()} is missing: put {_SPLITS} there")
     rows = pd.concat(
-        [_read_table(file).assign(split=PUBLISHED[name]) for name, file in files.items()]
+        [
+            _read_table(file).assign(split=PUBLISHED[name], file=str(file))
+            for name, file in files.items()
+        ]
     )
+    _refuse_shared_images(rows)
     tweets = rows.drop_duplicates("tweet_id").reset_index(drop=True)
     label_of = {name: label for label, name in enumerate(HUMANITARIAN)}
     return list(files.values()), pd.DataFrame(
@@ -93,7 +101,7 @@ def read_features(path: Path) -> Features:
     Raises:
         FileNotFoundError: `path` is missing.
         ValueError: The file is damaged, names code that it wants to run, holds something else than
-            the three, their shapes do not fit, or a label is no class.
+            the three, their shapes do not fit, a label is no class, or a number is not finite.
     """
     loaded = _load_arrays(path)
     if isinstance(loaded, (tuple, list)) and len(loaded) == 3:
@@ -105,7 +113,7 @@ def read_features(path: Path) -> Features:
         )
     arrays = {name: _as_array(path, name, value) for name, value in loaded.items()}
     for name in ("image", "text"):
-        if arrays[name].ndim != 2 or arrays[name].dtype.kind != "f":
+        if arrays[name].ndim != 2 or arrays[name].dtype.kind != "f" or not arrays[name].shape[1]:
             raise ValueError(f"{path}: {name} is {_form(arrays[name])}, expected float (N, width)")
     labels = arrays["label"]
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
@@ -117,6 +125,10 @@ def read_features(path: Path) -> Features:
     if len(wrong := np.flatnonzero((labels < 0) | (labels > last))):
         row = wrong[0]
         raise ValueError(f"{path}: label of row {row} is {labels[row]}, expected 0 to {last}")
+    for name in ("image", "text"):
+        finite = np.isfinite(arrays[name]).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"{path}: {name} of row {np.argmin(finite)} holds NaN or infinity")
     return Features(arrays["image"], arrays["text"], labels.astype(np.int64))
 
 
@@ -139,8 +151,20 @@ def _read_table(path: Path) -> pd.DataFrame:
         row = dict(zip(names, fields, strict=True))
         if wrong := _fault(row):
             raise ValueError(f"{path}: line {number}: {wrong}")
-        rows.append({column: row[column] for column in _COLUMNS})
+        rows.append({**{column: row[column] for column in _COLUMNS}, "line": number})
     return pd.DataFrame(rows)
+
+
+def _refuse_shared_images(rows: pd.DataFrame) -> None:
+    """Refuse a photograph of two tweets, which could stand in two splits."""
+    first = rows.drop_duplicates("image").set_index("image")["tweet_id"]
+    shared = rows[rows["image"].map(first) != rows["tweet_id"]]
+    if len(shared):
+        row = shared.iloc[0]
+        raise ValueError(
+            f"{row['file']}: line {row['line']}: {row['image']} is the photograph of tweet "
+            f"{first[row['image']]} too; each must belong to one tweet"
+        )
 
 
 def _read_lines(path: Path) -> list[str]:
@@ -171,6 +195,8 @@ def _fault(row: dict[str, str]) -> str | None:
             f"image {row['image']!r} must be a path within the folder of data_image, such as "
             f"data_image/<event>/<date>/<image_id>.jpg"
         )
+    if max(len(part.encode()) for part in image.parts) > _LONGEST_NAME:
+        return f"the name of image {row['image'][:40]!r}… is too long for a file"
     return None
 
 

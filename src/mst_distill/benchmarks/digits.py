@@ -13,6 +13,9 @@ from mst_distill.benchmarks.splits import stratified_split
 from mst_distill.media.weakening import weaken
 from mst_distill.samples import SPLITS
 
+COEFFICIENTS = 13
+"""MFCC a frame."""
+
 FRAMES = 32
 """MFCC frames a recording is padded or cut to; 90 % of the recordings have fewer."""
 
@@ -33,8 +36,9 @@ class Digits(SampleSource):
 
     Raises:
         FileNotFoundError: `recordings` is missing.
-        ValueError: `recordings` cannot be read, lacks an array, holds NaN, or its arrays do not fit
-            together.
+        ValueError: `recordings` cannot be read, lacks an array, holds NaN, a coefficient that never
+            changes, a recording without frames, a label that is no digit or not every digit, or its
+            arrays do not fit together.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -95,7 +99,7 @@ def _columns(index: pd.DataFrame) -> list[tuple[int, int]]:
 
 
 def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Recordings ``(3000, 13, 32)``, which of their frames there are ``(3000, 32)``, and digits."""
+    """Recordings ``(R, 13, 32)``, which of their frames there are ``(R, 32)``, and digits."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.absolute()} is missing: it holds the spoken digits' MFCC and comes with the "
@@ -107,20 +111,52 @@ def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             frames, labels, lengths = arrays["X"], arrays["y"], arrays["lengths"]
     except KeyError as error:
         raise ValueError(f"{path}: {error}; it must hold X, y and lengths") from error
+    except (TypeError, AttributeError) as error:  # of a file that is one array
+        raise ValueError(f"{path}: is one array; it must hold X, y and lengths") from error
     except Exception as error:  # whatever numpy meets in a damaged file
         raise ValueError(f"{path} is no .npz file that can be read: {error}") from error
+    _check_recordings(path, frames, labels, lengths)
     if lengths.sum() != len(frames) or len(lengths) != len(labels):
         raise ValueError(
             f"{path}: {len(frames)} frames and {len(labels)} labels do not fit lengths that sum to "
             f"{lengths.sum()} over {len(lengths)} recordings"
         )
-    padded = np.zeros((len(lengths), frames.shape[1], FRAMES))
+    if len(still := np.flatnonzero(np.ptp(frames, axis=0) == 0)):
+        raise ValueError(f"{path}: coefficient {still[0]} in X is the same in every frame")
+    padded = np.zeros((len(lengths), COEFFICIENTS, FRAMES))
     for row, recording in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
         if not np.isfinite(recording).all():
             raise ValueError(f"{path}: recording {row} in X holds NaN or infinity")
         kept = recording[:FRAMES]
         padded[row, :, : len(kept)] = kept.T
     return padded, np.arange(FRAMES) < lengths[:, None], labels
+
+
+def _check_recordings(
+    path: Path, frames: np.ndarray, labels: np.ndarray, lengths: np.ndarray
+) -> None:
+    """Refuse arrays that are none of recordings, whether or not they fit together."""
+    if frames.dtype.kind not in "fiu" or frames.ndim != 2 or frames.shape[1] != COEFFICIENTS:
+        raise ValueError(
+            f"{path}: X is {frames.dtype} {frames.shape}, expected numbers (frames, {COEFFICIENTS})"
+        )
+    for name, array in (("y", labels), ("lengths", lengths)):
+        if array.dtype.kind not in "iu" or array.ndim != 1:
+            raise ValueError(
+                f"{path}: {name} is {array.dtype} {array.shape}, expected whole numbers, one a "
+                f"recording"
+            )
+    if len(wrong := np.flatnonzero(lengths < 1)):
+        raise ValueError(
+            f"{path}: recording {wrong[0]} has {lengths[wrong[0]]} frames, expected at least 1"
+        )
+    if len(wrong := np.flatnonzero((labels < 0) | (labels > 9))):
+        raise ValueError(
+            f"{path}: recording {wrong[0]} has label {labels[wrong[0]]}, expected 0 to 9"
+        )
+    for digit in range(10):
+        if not (labels == digit).any():
+            raise ValueError(f"{path}: y has no recording of digit {digit}; each must be there")
 
 
 def _standardise(frames: np.ndarray, recorded: np.ndarray, fit: np.ndarray) -> np.ndarray:

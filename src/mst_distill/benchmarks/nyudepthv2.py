@@ -11,14 +11,8 @@ import pandas as pd
 from PIL import Image
 
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
-from mst_distill.benchmarks.raw_files import find_files
-from mst_distill.benchmarks.source import (
-    DamagedSampleError,
-    Protocol,
-    SampleSource,
-    damaged,
-    refuse_too_many,
-)
+from mst_distill.benchmarks.raw_files import find_files, read_text
+from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.benchmarks.splits import SHARES
 from mst_distill.media.images import decode_image
 from mst_distill.media.unit_scale import scale_to_unit
@@ -32,6 +26,9 @@ CLASSES = (
 )
 """Gupta, Arbelaez, Malik, "Perceptual Organization and Recognition of Indoor Scenes from RGB-D
 Images", CVPR 2013; 0 is a pixel that nobody labelled."""
+
+_MOST_DIGITS = 9
+"""Of an image's number."""
 
 SIZE = (480, 640)
 """Height and width of the publisher's images."""
@@ -98,6 +95,10 @@ class NYUDepthV2(SampleSource):
             OSError, ValueError: It cannot be read; the message names the file.
         """
 
+    @abstractmethod
+    def places(self, number: int) -> tuple[str, str]:
+        """Where depth and classes of one image are, for errors."""
+
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
         """Image ``(n, 3, H, W)`` and depth ``(n, 1, H, W)`` in [0, 1], label ``(n, H, W)``."""
         frames = [self._resized(*sample) for sample in zip(part["id"], part["number"], strict=True)]
@@ -111,11 +112,14 @@ class NYUDepthV2(SampleSource):
     def _resized(self, sample: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with damaged(sample):
             image, depth, label = self.frame(number)
-        if not np.isfinite(depth).all():
-            raise DamagedSampleError(sample, "its depth holds NaN or infinity")
-        if label.min() < 0 or label.max() >= len(CLASSES):
-            found = f"{label.min()} to {label.max()}"
-            raise DamagedSampleError(sample, f"its labels are {found}; they must be 0 to 40")
+            of_depth, of_label = self.places(number)
+            for where, map_ in ((of_depth, depth), (of_label, label)):
+                _check_sides(where, map_, image)
+            if not np.isfinite(depth).all():
+                raise ValueError(f"{of_depth}: depth holds NaN or infinity")
+            if label.min() < 0 or label.max() >= len(CLASSES):
+                found = f"{label.min()} to {label.max()}"
+                raise ValueError(f"{of_label}: labels are {found}; they must be 0 to 40")
         nearest = Image.Resampling.NEAREST  # between two objects there is no depth and no class
         return (
             _resize(image, self._size, Image.Resampling.BILINEAR),
@@ -162,6 +166,11 @@ class NYUDepthV2Mat(NYUDepthV2):
     def frame(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One image of the file."""
         return self._labelled.read(number - 1)
+
+    def places(self, number: int) -> tuple[str, str]:
+        """The same for both."""
+        where = f"{self.files[0]}, image {number}"
+        return where, where
 
 
 class NYUDepthV2Folders(NYUDepthV2):
@@ -218,6 +227,21 @@ class NYUDepthV2Folders(NYUDepthV2):
         image, depth, label = (decode_image(folder[number]) for folder in self._folders)
         return np.asarray(image.convert("RGB")), _one_channel(depth), _one_channel(label)
 
+    def places(self, number: int) -> tuple[str, str]:
+        """A file each."""
+        _, depths, labels = self._folders
+        return str(depths[number]), str(labels[number])
+
+
+def _check_sides(where: str, map_: np.ndarray, image: np.ndarray) -> None:
+    """Refuse a map that could be laid over the image only by distorting it."""
+    (height, width), (rows, columns) = image.shape[:2], map_.shape
+    if rows * width != columns * height:
+        raise ValueError(
+            f"{where}: {columns} x {rows} pixels, the image {width} x {height}; their sides must "
+            f"have one ratio"
+        )
+
 
 def _first_of_run(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
     """The first number of each image's run: a run ends at a gap, and where `train` changes."""
@@ -256,8 +280,11 @@ def _images_in(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder.absolute()} is no folder: put NNNN.jpg or .png there")
     files = [f for f in find_files(folder, (".jpg", ".png")) if f.parent == folder]
-    if strange := [file for file in files if not file.stem.isdecimal()]:
-        raise ValueError(f"{strange[0]}: the name is no number")
+    for file in files:
+        if not file.stem.isdecimal() or len(file.stem) > _MOST_DIGITS:
+            raise ValueError(
+                f"{file}: the name is no number of at most {_MOST_DIGITS} digits, as NNNN"
+            )
     if not files:
         raise FileNotFoundError(f"{folder.absolute()} holds no image: put NNNN.jpg or .png there")
     images: dict[int, Path] = {}
@@ -271,11 +298,13 @@ def _read_list(path: Path) -> list[int]:
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: one number a line, official split")
     numbers: list[int] = []
-    for row, line in enumerate(map(str.strip, path.read_text().splitlines()), start=1):
+    for row, line in enumerate(map(str.strip, read_text(path).splitlines()), start=1):
         if not line:
             continue
-        if not line.isdecimal():
-            raise ValueError(f"{path}, line {row}: {line!r} is no number")
+        if not line.isdecimal() or len(line) > _MOST_DIGITS:
+            raise ValueError(
+                f"{path}, line {row}: {line[:40]!r} is no number of at most {_MOST_DIGITS} digits"
+            )
         if int(line) in numbers:
             raise ValueError(f"{path}, line {row}: {line} stands twice")
         numbers.append(int(line))

@@ -42,7 +42,8 @@ class LabelledMat:
         except OSError as error:
             raise ValueError(f"{path}: no whole HDF5 file ({error})") from error
         self._path = path
-        self._images, self._depths = self._array("images", 4), self._array("depths", 3)
+        self._images = self._array("images", 4, "uint8")
+        self._depths = self._array("depths", 3)
         self._labels = self._array("labels40" if "labels40" in self._file else "labels", 3)
         self._check_shapes()
         self._classes = None if "labels40" in self._file else read_mapping(mapping, path)
@@ -54,16 +55,22 @@ class LabelledMat:
         """The kind of room of each image, such as ``kitchen``; empty texts where it is not told.
 
         Raises:
-            ValueError: It is told of another number of images.
+            ValueError: It is told of another number of images, or not by references to texts.
         """
         if "sceneTypes" not in self._file:
             return [""] * len(self)
-        references = np.asarray(self._file["sceneTypes"]).ravel()
+        try:
+            references = np.asarray(self._file["sceneTypes"]).ravel()
+            scenes = ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+        except Exception as error:  # whatever h5py meets in references that are none
+            raise ValueError(
+                f"{self._path}: 'sceneTypes' must be references to texts ({error})"
+            ) from error
         if len(references) != len(self):
             raise ValueError(
                 f"{self._path}: 'sceneTypes' has {len(references)} entries for {len(self)} images"
             )
-        return ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+        return scenes
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Colour ``(H, W, 3)`` bytes, depth ``(H, W)`` in metres, classes ``(H, W)``, 0 to 40.
@@ -75,21 +82,30 @@ class LabelledMat:
             image, depth, label = (a[row] for a in (self._images, self._depths, self._labels))
         except OSError as error:
             raise ValueError(f"{self._path}, image {row + 1}: {error}") from error
+        where = f"{self._path}, image {row + 1}"
+        if len(broken := label[label != np.floor(label)]):  # MATLAB's numbers are doubles
+            raise ValueError(f"{where}: label {broken[0]} is no whole number")
+        if label.min() < 0:
+            raise ValueError(f"{where}: label {label.min()}, expected 0 or more")
         if self._classes is not None:
             if label.max() >= len(self._classes):
                 raise ValueError(
-                    f"{self._path}, image {row + 1}: label {label.max()}, but the mapping ends at "
+                    f"{where}: label {label.max()}, but the mapping ends at "
                     f"{len(self._classes) - 1}"
                 )
-            label = self._classes[label]
+            label = self._classes[label.astype(np.int64)]
         return image.transpose(2, 1, 0), depth.T, label.T
 
-    def _array(self, key: str, dimensions: int) -> h5py.Dataset:
+    def _array(self, key: str, dimensions: int, kind: str = "a real number") -> h5py.Dataset:
         if key not in self._file:
             raise ValueError(f"{self._path}: lacks {key!r}; it holds {', '.join(self._file)}")
         array = self._file[key]
+        if not isinstance(array, h5py.Dataset):
+            raise ValueError(f"{self._path}: {key!r} is no array")
         if array.ndim != dimensions:
             raise ValueError(f"{self._path}: {key!r} has shape {array.shape}, not {dimensions}-D")
+        if array.dtype != kind if kind == "uint8" else array.dtype.kind not in "iuf":
+            raise ValueError(f"{self._path}: {key!r} is {array.dtype}, expected {kind}")
         return array
 
     def _check_shapes(self) -> None:
@@ -116,7 +132,7 @@ def read_mapping(path: Path | None, labelled: Path) -> np.ndarray:
             f"{labelled} has no 'labels40': its raw labels need classMapping40.mat (from Gupta et "
             f"al.'s rcnn-depth), and benchmark.arguments.mapping is {path}"
         )
-    classes = _load_mat(path, "mapClass").ravel()
+    classes = _load_numbers(path, "mapClass")
     if not np.isin(classes, range(1, 41)).all():
         raise ValueError(f"{path}: mapClass holds {classes.min()} to {classes.max()}, not 1 to 40")
     return np.concatenate([[0], classes]).astype(np.uint8)
@@ -135,13 +151,23 @@ def read_official_split(path: Path, count: int) -> np.ndarray:
             f"{path.absolute()} is missing: put splits.mat there (the official split, from the NYU "
             f"Depth Dataset V2 page)"
         )
-    train, test = (_load_mat(path, key).ravel().astype(int) for key in ("trainNdxs", "testNdxs"))
-    if sorted([*train, *test]) != list(range(1, count + 1)):
+    train, test = (_load_numbers(path, key) for key in ("trainNdxs", "testNdxs"))
+    numbers, times = np.unique([*train, *test, *range(1, count + 1)], return_counts=True)
+    if len(wrong := numbers[(times != 2) | (numbers < 1) | (numbers > count)]):
         raise ValueError(
             f"{path}: {len(train)} training and {len(test)} test images are not the images 1 to "
-            f"{count}, each once"
+            f"{count}, each once: image {wrong[0]} is there "
+            f"{np.count_nonzero(np.r_[train, test] == wrong[0])} times"
         )
     return np.isin(np.arange(1, count + 1), train)
+
+
+def _load_numbers(path: Path, key: str) -> np.ndarray:
+    """One of the file's arrays, flat."""
+    found = _load_mat(path, key).ravel()
+    if found.dtype.kind not in "iuf" or (found != np.floor(found)).any():
+        raise ValueError(f"{path}: {key!r} must hold whole numbers, and is {found.dtype}")
+    return found.astype(np.int64)
 
 
 def _load_mat(path: Path, key: str) -> np.ndarray:

@@ -124,6 +124,9 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep=";", dtype=str, skip_blank_lines=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no table with ';' between its columns ({error})") from error
+    header = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split(";")
+    if twice := [column for column in ("name", *UNITS) if header.count(column) > 1]:
+        raise ValueError(f"{path}, line 1: the column {twice[0]} stands there twice")
     if missing := [column for column in ("name", *UNITS) if column not in table]:
         raise ValueError(
             f"{path}: lacks the columns {', '.join(missing)}; it must have name and {len(UNITS)} "
@@ -138,8 +141,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     ]
     table.index = pd.Index([name.clip for name in names])
     table = table[[is_speech(name, "video") for name in names]]
-    if (twice := table.index.duplicated()).any():
-        row = table[twice].iloc[0]
+    if (again := table.index.duplicated()).any():
+        row = table[again].iloc[0]
         raise ValueError(f"{path}, line {row['line']}: {row['name']} stands there a second time")
     if table.empty:
         raise ValueError(f"{path}: names no spoken clip 01-01-…")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mst_distill.benchmarks.raw_files import leads_out, read_text
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.parameters import unknown
 from mst_distill.progress import progress
@@ -20,6 +21,9 @@ VIDEO_SHAPE, AUDIO_WIDTH = (SECONDS, 7, 7, 512), 128
 
 SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
 """What the publisher calls the splits, and what they are called here."""
+
+MOST_DIGITS = 9
+"""Of a class."""
 
 RANGES_AT_A_TIME = 64
 """Clips between two entries of the fit's journal."""
@@ -45,7 +49,8 @@ class VGGSound50k(SampleSource):
 
     Raises:
         FileNotFoundError: A file or folder is missing.
-        ValueError: A line of `metadata` or `splits` does not fit, or too many clips are missing.
+        ValueError: A line of `metadata` or `splits` does not fit, a clip's file is a link that
+            leads out of its folder, or too many clips are missing.
     """
 
     notes = ("audio_seconds",)
@@ -62,9 +67,10 @@ class VGGSound50k(SampleSource):
         self.tolerated_share = tolerated_share
         self._protocol = protocol
         self._folders = {"video": Path(video), "audio": Path(audio)}
-        clips = _read_metadata(Path(metadata))
-        clips, self.classes = _join(clips, _read_splits(Path(splits)), Path(metadata))
+        listed, table = _read_metadata(Path(metadata)), _read_splits(Path(splits))
+        clips, self.classes = _join(listed, table, Path(metadata), Path(splits))
         there = {name: _clips_in(folder) for name, folder in self._folders.items()}
+        self._refuse_links_out(listed, Path(metadata))
         self.omitted = {
             clip: f"{self._folders[name] / clip}.npy is missing"
             for name, names in there.items()
@@ -99,6 +105,16 @@ class VGGSound50k(SampleSource):
         span = self._high[name] - self._low[name]
         return (features - self._low[name]) / np.float32(span if span > 0 else 1)
 
+    def _refuse_links_out(self, clips: pd.DataFrame, metadata: Path) -> None:
+        for folder in self._folders.values():
+            links = {file.stem for file in folder.iterdir() if file.is_symlink()}
+            for clip, line in clips.loc[clips["id"].isin(links), ["id", "line"]].to_numpy():
+                if leads_out(file := folder / f"{clip}.npy", folder):
+                    raise ValueError(
+                        f"{metadata}, line {line}: {file} is a link that leads out of its folder; "
+                        f"put the file there, or make the whole folder a link"
+                    )
+
     def _range_of(self, clip: str) -> np.ndarray:
         """Minima, then maxima, video first; NaN where the clip is damaged, as `read` will say."""
         try:
@@ -124,10 +140,13 @@ class VGGSound50k(SampleSource):
 def _read_metadata(path: Path) -> pd.DataFrame:
     """``id`` and ``label`` of every line ``CLIP&CLASS``, and its ``line``."""
     rows = []
-    for number, line in enumerate(_text_of(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         clip, found, label = line.strip().rpartition("&")
-        if not found or not clip or not label.isdecimal():
-            raise ValueError(f"{path}, line {number}: {line!r} is not CLIP&CLASS, class a number")
+        if not found or not clip or not label.isdecimal() or len(label) > MOST_DIGITS:
+            raise ValueError(
+                f"{path}, line {number}: {line[:99]!r} is not CLIP&CLASS, class a number of at "
+                f"most {MOST_DIGITS} digits"
+            )
         if Path(clip).name != clip:
             raise ValueError(f"{path}, line {number}: {clip!r} is no plain file name")
         rows.append((clip, int(label), number))
@@ -139,8 +158,8 @@ def _read_metadata(path: Path) -> pd.DataFrame:
 
 
 def _read_splits(path: Path) -> pd.DataFrame:
-    """``category`` and ``split`` by clip."""
-    _text_of(path)  # says what is missing better than pandas does
+    """``category``, ``split`` and ``line`` by clip."""
+    read_text(path)  # says what is wrong with a text better than pandas does
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError as error:
@@ -155,11 +174,11 @@ def _read_splits(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, line {line}: {unknown('split', split, SPLIT_NAMES)}")
     for line, clip in table.loc[table["video_id"].duplicated(), "video_id"].items():
         raise ValueError(f"{path}, line {line}: the clip {clip!r} stands twice")
-    return table.set_index("video_id")
+    return table.assign(line=table.index).set_index("video_id")
 
 
 def _join(
-    clips: pd.DataFrame, table: pd.DataFrame, metadata: Path
+    clips: pd.DataFrame, table: pd.DataFrame, metadata: Path, splits: Path
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The index of all clips, and the category of each class."""
     lost = clips[~clips["id"].isin(table.index)]
@@ -170,6 +189,12 @@ def _join(
             f"splits, and {len(lost) - 1} others are not"
         )
     rows = table.loc[clips["id"]]
+    if (unnamed := rows["category"].str.strip() == "").any():
+        first = rows[unnamed].iloc[0]
+        raise ValueError(
+            f"{splits}, line {first['line']}: the clip {first.name!r} has no category; it must "
+            f"have the name of its class"
+        )
     named = pd.DataFrame({"label": clips["label"].to_numpy(), "category": rows["category"]})
     pairs = named.drop_duplicates().sort_values("label")
     torn = pairs[pairs["label"].duplicated(keep=False) | pairs["category"].duplicated(keep=False)]
@@ -192,7 +217,7 @@ def _clips_in(folder: Path) -> set[str]:
             f"{folder.absolute()} is no folder: put VGGSound-AVEL50k's features there, one .npy a "
             f"clip"
         )
-    return {file.stem for file in folder.iterdir() if file.suffix == ".npy"}
+    return {file.stem for file in folder.iterdir() if file.suffix == ".npy" and file.is_file()}
 
 
 def _load_features(folder: Path, clip: str) -> np.ndarray:
@@ -224,12 +249,3 @@ def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarra
             partial.replace(journal)
             bar.update(len(found))
     return np.array([low, high], np.float32)
-
-
-def _text_of(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path.absolute()} is missing")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: no UTF-8 text ({error})") from error

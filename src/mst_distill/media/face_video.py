@@ -20,6 +20,9 @@ SIDE = 224
 
 SECONDS = Fraction(36, 10)
 
+_MOST_PIXELS = 7680 * 4320
+"""Of a frame; fifteen of them then fill 1.5 GB."""
+
 INSTANTS = tuple(Fraction(3 + 36 * i // 5, 30) for i in range(FRAMES))
 """Seconds from the window's start: the frames 3, 10, 17, 24, … 103 of 108 at 30 frames a second."""
 
@@ -34,8 +37,9 @@ def read_frames(path: Path) -> list[np.ndarray | None]:
         `FRAMES` RGB frames ``(H, W, 3)`` of bytes; None for instants behind the clip's end.
 
     Raises:
-        ValueError: There is no video stream, the file is cut short, the clip ends before the first
-            instant, or a frame cannot be decoded; the message names the file.
+        ValueError: There is no video stream, its frames are larger than 8K, the file is cut short,
+            the clip ends before the first instant, or a frame cannot be decoded; the message names
+            the file.
     """
     import av
 
@@ -44,6 +48,11 @@ def read_frames(path: Path) -> list[np.ndarray | None]:
             if not container.streams.video:
                 raise ValueError(f"{path}: has no video stream")
             stream = container.streams.video[0]
+            if stream.width * stream.height > _MOST_PIXELS:
+                raise ValueError(
+                    f"{path}: has frames of {stream.width} x {stream.height} pixels; at most "
+                    f"{_MOST_PIXELS} are decoded"
+                )
             # Compressed, a clip is small: knowing all times first, only few frames need be kept.
             packets = list(container.demux(stream))
             if (count := sum(packet.size > 0 for packet in packets)) < stream.frames:

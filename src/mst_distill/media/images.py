@@ -19,11 +19,11 @@ def decode_image(path: Path) -> Image.Image:
         In the mode that the file has.
 
     Raises:
-        ValueError: The file cannot be decoded whole, or has more pixels than Pillow deems safe
-            (``PIL.Image.MAX_IMAGE_PIXELS``); the message names it.
+        ValueError: The file cannot be decoded whole, or its header says more pixels than Pillow
+            deems safe (``PIL.Image.MAX_IMAGE_PIXELS``); the message names it.
     """
     # What Pillow's decoders let through when they trip over damaged bytes.
-    damages = (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error)
+    damages = (OSError, EOFError, MemoryError, SyntaxError, ValueError, TypeError, IndexError)
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         with warnings.catch_warnings():
@@ -31,5 +31,5 @@ def decode_image(path: Path) -> Image.Image:
             with Image.open(path, formats=FORMATS) as image:
                 image.load()
                 return image
-    except (*damages, *bombs) as error:
+    except (*damages, struct.error, *bombs) as error:
         raise ValueError(f"{path}: no image that can be read ({error})") from error

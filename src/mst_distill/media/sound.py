@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,13 @@ import soundfile
 
 _UNKNOWN_SIZE = 0xFFFFFFFF
 """What a wav's header says that was written to a pipe (``ffmpeg -f wav -``): the rest is audio."""
+
+_MOST_NUMBERS = 2**28
+"""Audio samples in all channels: 46 minutes of stereo at 48 kHz, a gigabyte once it is read."""
+
+_LARGEST_KERNEL = 10**7
+"""Numbers, about, of a filter from one rate to another; it is 1.5 million from 47,952 to 8,000 Hz,
+and gigabytes from a rate that only a damaged header says."""
 
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 """Bytes of header, lengths and data."""
@@ -29,12 +37,14 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
 
     Raises:
         ValueError: The file cannot be read, is cut short, has no samples, or has some that are no
-            number; the message names it.
+            number, or its header says a length or a rate that no sound has; the message names it.
     """
-    _refuse_cut(path)
     try:
-        wave, found_rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
+        _refuse_cut(path)
+        with soundfile.SoundFile(path) as file:
+            _refuse_header(path, file, rate)
+            wave, found_rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: no audio that soundfile can read ({error})") from error
     if not len(wave):
         raise ValueError(f"{path}: holds 0 audio samples; remove it or fetch it again")
@@ -42,6 +52,21 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
         raise ValueError(f"{path}: holds audio samples that are NaN or infinite")
     mono = wave.mean(axis=1)
     return mono if found_rate == rate else _resample(mono, found_rate, rate), len(wave) / found_rate
+
+
+def _refuse_header(path: Path, file: soundfile.SoundFile, rate: int) -> None:
+    """Refuse what would fill the memory: it is asked for before anything is decoded."""
+    if file.frames * file.channels > _MOST_NUMBERS:
+        raise ValueError(
+            f"{path}: its header says {file.frames} audio samples in {file.channels} channels; at "
+            f"most {_MOST_NUMBERS} in all are read"
+        )
+    common = math.gcd(file.samplerate, rate)
+    if (file.samplerate // common) * (rate // common) > _LARGEST_KERNEL:
+        raise ValueError(
+            f"{path}: its header says {file.samplerate} samples a second, which no sound has that "
+            f"could be brought to {rate}; fetch it again, or convert it to 48000"
+        )
 
 
 def _resample(wave: np.ndarray, rate: int, wanted: int) -> np.ndarray:
