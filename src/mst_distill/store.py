@@ -23,6 +23,7 @@ from mst_distill.benchmarks.source import (
     SampleSource,
     check_index,
     refuse_too_many,
+    told,
 )
 from mst_distill.growing_array import GrowingArray
 from mst_distill.progress import progress
@@ -51,9 +52,10 @@ def write_store(source: SampleSource, folder: Path) -> None:
 
     Raises:
         ValueError: There are no samples, the index lacks a column, an id appears twice, a label is
-            no class, a shape or type differs from the first sample's, a number is not finite, a
-            note is missing or no number a sample, or more samples are damaged than the source
-            tolerates; the message names id and modality.
+            no class, a shape or type differs from the first sample's, something is no number or
+            not finite, a modality is alike in all samples, a note is missing or no number a sample,
+            or more samples are damaged than the source tolerates; the message names id and
+            modality.
     """
     check_index(source)
     fingerprint = source.fingerprint()
@@ -195,6 +197,9 @@ def _build(source: SampleSource, partial: Path) -> None:
         )
     if index.empty:
         raise ValueError(f"no sample of {type(source).__name__} can be read: {journal.omitted}")
+    for name in journal.arrays:
+        if name != "label":
+            _refuse_alike(name, store, source)
     notes = pd.concat(journal.notes, ignore_index=True)
     index = pd.concat([index, notes], axis=1)
     index.to_parquet(store / "index.parquet")
@@ -340,6 +345,17 @@ def _check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) 
         )
 
 
+def _refuse_alike(name: str, store: Path, source: SampleSource) -> None:
+    """Refuse a modality of which nothing can be learned, for it says the same of every sample."""
+    array = np.load(store / f"{name}.npy", mmap_mode="r")
+    # Most differ at once: one that does ends this.
+    if len(array) > 1 and all(np.array_equal(sample, array[0]) for sample in array[1:]):
+        raise ValueError(
+            f"modality {name!r} is alike in all {len(array)} samples of {told(source)}: nothing "
+            f"can be learned from it"
+        )
+
+
 def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.DataFrame) -> None:
     """Refuse a slice of a modality that is not like the first sample, or not finite."""
     which = f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r}"
@@ -348,6 +364,8 @@ def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.Da
             f"{which} has shape {array.shape}; {(len(part), *wanted.shape)} would fit the first "
             f"sample"
         )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{which} is {array.dtype}; it must be numbers")
     if array.dtype != wanted.dtype:
         raise ValueError(f"{which} is {array.dtype}; the first sample's is {wanted.dtype}")
     if np.issubdtype(array.dtype, np.floating):

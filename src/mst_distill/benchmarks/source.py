@@ -113,6 +113,13 @@ class SampleSource(ABC):
         return sha.hexdigest()
 
 
+def told(source: SampleSource) -> str:
+    """A source's class and the first of its files, for errors."""
+    files = [str(file) for file in source.files]
+    more = [f"{len(files) - 3} more"] if len(files) > 3 else []
+    return f"{type(source).__name__} ({', '.join([*files[:3], *more])})"
+
+
 def check_index(source: SampleSource) -> None:
     """Refuse an index that no store could be built from.
 
@@ -130,10 +137,10 @@ def check_index(source: SampleSource) -> None:
         raise ValueError(f"class names must be unique: {classes}")
     for column in ("id", "group", "split", "label"):
         if column not in index:
-            raise ValueError(f"the index of {type(source).__name__} lacks the column {column!r}")
+            raise ValueError(f"the index of {told(source)} lacks the column {column!r}")
         if index[column].isna().any():
             row = int(index[column].isna().argmax())
-            raise ValueError(f"row {row} of the index of {type(source).__name__} has no {column!r}")
+            raise ValueError(f"row {row} of the index of {told(source)} has no {column!r}")
     refuse_too_many(source.omitted, len(index) + len(source.omitted), source.tolerated_share)
     if index.empty:
         raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
@@ -145,7 +152,7 @@ def check_index(source: SampleSource) -> None:
             )
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
-        raise ValueError(f"sample id {twice!r} appears twice; ids must be unique")
+        raise ValueError(f"sample id {twice!r} of {told(source)} appears twice; ids must be unique")
     _check_table(source)
 
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.benchmarks.source import Protocol, SampleSource, check_index
+from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, told
 from mst_distill.benchmarks.splits import assign_splits as split_index
 from mst_distill.benchmarks.splits import check_splits, stratified_limit
 from mst_distill.evaluation.census import count_classes, describe
@@ -39,14 +39,21 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
     check_index(source)  # all of it, whatever the limit leaves
-    check_splits(split_index(source.index, protocol, seed=0))
+    _check_own_splits(source, protocol)
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
     if isinstance(limit, int) and limit < len(source.index):
         source.index = stratified_limit(source.index, limit)
         source.omitted = {}  # of the samples that are wanted now none is
-        check_splits(split_index(source.index, protocol, seed=0))
+        _check_own_splits(source, protocol)
     return source
+
+
+def _check_own_splits(source: SampleSource, protocol: Protocol) -> None:
+    try:
+        check_splits(split_index(source.index, protocol, seed=0))
+    except ValueError as error:
+        raise ValueError(f"{told(source)}: {error}") from error
 
 
 def assign_splits(samples: Samples, protocol: Protocol, seed: int) -> pd.DataFrame:
