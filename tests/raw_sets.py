@@ -96,14 +96,13 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
     rate: Fraction | int = 30,
-    size: tuple[int, int] = (32, BITS * BAR),
     **options: str,
 ) -> Path:
     """H.264 in mp4, with frames of both directions between the key frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-        (stream.height, stream.width), stream.pix_fmt = size, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = BITS * BAR, 32, "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
@@ -126,9 +125,10 @@ def write_sound_alone(path: Path) -> None:
 
 def write_ravdess(root: Path, clips: Sequence[str] = RAVDESS_CLIPS) -> None:
     """Clips in ``raw``, one folder an actor, with songs and video alone as published."""
-    video = write_numbered(root / "made.mp4", 12)
-    audio = write_tone(root / "made.wav", 440, 0.5, 8000)
-    for clip in [*clips, "02-04-01-01-01-01"]:
+    for row, clip in enumerate([*clips, "02-04-01-01-01-01"]):
+        shown = map(numbered_frame, range(12 * row, 12 * row + 12))
+        video = write_video(root / "made.mp4", shown)
+        audio = write_tone(root / "made.wav", 440 + 20 * row, 0.5, 8000)
         folder = root / "raw" / f"Actor_{clip[-2:]}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(video, folder / f"01-{clip}.mp4")
@@ -158,8 +158,8 @@ def write_units(root: Path) -> None:
     table = make_units()
     others = table[:2].assign(name=["01-02-04-01-01-01-01", "02-01-04-01-01-01-01"])
     write_units_table(root, pd.concat([table, others]))
-    for clip in RAVDESS_CLIPS:
-        soundfile.write(root / f"03-{clip}.wav", np.sin(np.arange(4000.0)), 8000)
+    for row, clip in enumerate(RAVDESS_CLIPS):
+        write_tone(root / f"03-{clip}.wav", 440 + 20 * row, 0.5, 8000)
 
 
 # VGGSound
