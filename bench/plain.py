@@ -22,6 +22,7 @@ from bench.cases import Case
 from mst_distill.distillation.adaptation import build_masks
 from mst_distill.distillation.masks import MapMask, VectorMask
 from mst_distill.distillation.members import build_members, forward
+from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.routing import build_router
 from mst_distill.parameters import Training
 from mst_distill.samples import Samples, rows_of
@@ -158,7 +159,7 @@ def train_student(case: Case) -> Iterator[Row]:
     """Stage 3, an epoch at a time."""
     nets = _nets(case)
     masks = _masks(case, nets)
-    router = build_router(case.run, len(masks)).to(_device(case))
+    router = build_router(case.run, case.route, nets[case.run.target], len(masks)).to(_device(case))
     route, target = case.route, case.run.target
     student = nets[target]
     optimiser = torch.optim.Adam(
@@ -175,7 +176,7 @@ def train_student(case: Case) -> Iterator[Row]:
                 [_specialist(nets, name, mask, inputs) for name, mask in masks.items()], dim=1
             ).detach()
             logits = student(inputs[target])
-            weights = router(logits).softmax(dim=1)
+            weights = router(Observed(logits)).softmax(dim=1)
             chosen = specialists[range(len(label)), weights.argmax(dim=1)]
             terms = {
                 "ce": _cross_entropy(case, logits, label),

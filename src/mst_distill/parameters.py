@@ -20,6 +20,12 @@ PRESETS: dict[str, dict[str, Any]] = {
         "scaled_balance": True,
         "early_decay": True,
     },
+    "merit": {
+        "router": "learned",
+        "gated": True,
+        "balance_weight": 0.1,
+        "halvings": (0.3, 0.6, 0.9),
+    },
 }
 """What a preset of `Route` fills in; a key that is given beside the preset wins."""
 
@@ -114,20 +120,65 @@ class Training(Block):
 
 
 class Teachers(Training):
-    """Stage 1, collaborative initialisation."""
+    """Stage 1, collaborative initialisation.
+
+    Attributes:
+        kd: Who learns from whom, beside labels: ``mutual``, all from one another, as published; the
+            ``student`` from the teachers; the ``teachers`` from the student; ``none``.
+        kd_weight: Of what they learn from one another.
+        keep: The epoch of each member that goes on.
+    """
+
+    kd: Literal["mutual", "student", "teachers", "none"] = "mutual"
+    kd_weight: float = Field(1.0, ge=0)
+    keep: Selection = "last"
 
 
 class Masks(Training):
-    """Stage 2, specialised teacher adaptation."""
+    """Stage 2, specialised teacher adaptation.
 
+    Attributes:
+        kind: ``attention``, as published, or ``fixed``: one weight a feature for all samples.
+        factor: Divides the weights of an attention mask.
+        heads: Of an attention mask.
+        label_weight: Of the specialists' cross-entropy beside KD.
+    """
+
+    kind: Literal["attention", "fixed"] = "attention"
     factor: PositiveInt = 2
     heads: PositiveInt = 3
+    label_weight: float = Field(0.0, ge=0)
 
 
 class Route(Training):
-    """Stage 3, dynamic distillation. The switches are those of the method's description."""
+    """Stage 3, dynamic distillation. The switches are those of the method's description.
 
-    preset: Literal["default", "paper", "reference"] = "default"
+    Attributes:
+        router: ``hard``, as published: the `chosen` specialists of largest preference, from the
+            student's logits; ``learned``: all, weighted by the preference, from its detached
+            features; ``constant``: weighted alike for all samples, as is learned; ``uniform``.
+        weights_learn: Let KD's gradient reach the router through its weights.
+        merit_weight: Of CE(r, c), which tells a learned or constant router who does well.
+        gated: Nothing is learned from a specialist that is wrong.
+        folds: Above 1, who is right and does well is told by teachers that have not seen the
+            sample, each trained on all but one of so many parts.
+        masked: Specialists wear their masks.
+        rescaled: Specialists' logits are multiplied by a number each that brings them to the
+            student's.
+        start: The student of ``stage1``, or ``anew``, with its start weights.
+        halvings: Shares of the epochs after which KD weighs half; none: every 30 epochs.
+    """
+
+    preset: Literal["default", "paper", "reference", "merit"] = "default"
+    router: Literal["hard", "learned", "constant", "uniform"] = "hard"
+    weights_learn: bool = False
+    merit_weight: float = Field(1.0, ge=0)
+    gated: bool = False
+    folds: PositiveInt = 1
+    masked: bool = True
+    rescaled: bool = False
+    start: Literal["stage1", "anew"] = "stage1"
+    halvings: tuple[float, ...] = ()
     selection: Selection = "accuracy"
     chosen: PositiveInt = 1
     balance: Literal["kl", "cv"] = "kl"

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from mst_distill.distillation.masks import MapMask, VectorMask, mask_class
-from mst_distill.distillation.router import ClassRouter, DenseRouter, router_class
+from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.router import ClassRouter, DenseRouter
 
 
 def by_hand(mask: VectorMask, z: np.ndarray, heads: int) -> np.ndarray:
@@ -132,15 +133,13 @@ def test_other_features_than_vectors_and_maps_are_refused(shape):
 
 
 def test_routers_give_a_preference_a_sample():
-    assert router_class(dense=False) is ClassRouter
-    assert ClassRouter(10, 4)(torch.randn(3, 10)).shape == (3, 4)
+    assert ClassRouter(10, 4)(Observed(torch.randn(3, 10))).shape == (3, 4)
     assert sum(p.numel() for p in ClassRouter(10, 4).parameters()) == 10 * 20 + 20 + 20 * 4 + 4
-    assert router_class(dense=True) is DenseRouter
-    assert DenseRouter(5, 4)(torch.randn(3, 5, 9, 8)).shape == (3, 4)
+    assert DenseRouter(5, 4)(Observed(torch.randn(3, 5, 9, 8))).shape == (3, 4)
 
 
 def test_the_class_router_is_linear():
     router = ClassRouter(6, 4).double()
     a, b = torch.randn(2, 1, 6, dtype=torch.float64)
-    offset = router(torch.zeros(1, 6, dtype=torch.float64))
-    torch.testing.assert_close(router(a + b) - offset, router(a) + router(b) - 2 * offset)
+    zero, one, other, both = (router(Observed(x)) for x in (torch.zeros_like(a), a, b, a + b))
+    torch.testing.assert_close(both - zero, one + other - 2 * zero)

@@ -15,7 +15,9 @@ from mst_distill.distillation.adaptation import STUDENT, Adaptation, train_masks
 from mst_distill.distillation.collaboration import Collaboration, train_members
 from mst_distill.distillation.control import train_control
 from mst_distill.distillation.members import build_member, forward
+from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import assemble_panel, logits_of_split, tabulate_logits
+from mst_distill.distillation.router import ClassRouter
 from mst_distill.distillation.routing import SPECIALISTS, Routing, Weights, train_student
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batch
@@ -240,7 +242,7 @@ def routing(chosen: int = 1, **changes) -> tuple[Routing, Batch, torch.Tensor]:
     settings = route(chosen=chosen, **changes)
     student = build_member("image", members.modalities["image"], 3, 0)
     torch.manual_seed(0)
-    router = torch.nn.Linear(3, 4)
+    router = ClassRouter(3, 4)
     task = Routing(student, router, "image", 4, 3, settings, None)
     specialists = torch.randn(6, 4, 3)
     batch = batch_of(run)
@@ -254,7 +256,7 @@ def test_stage_3_s_kd_is_the_mean_over_the_k_preferred_specialists(chosen):
     terms = task.losses(batch)
     with torch.no_grad():
         logits = task.student(batch.inputs["image"])
-        preference = task.router(logits)
+        preference = task.router(Observed(logits))
     expected = 0.0
     for sample in range(6):
         for pick in preference[sample].argsort(descending=True)[:chosen]:
@@ -276,12 +278,13 @@ def test_distillation_gives_the_router_no_gradient_and_balance_gives_it_some():
 
 
 def test_weights_fall_as_the_reference_s_when_early_and_as_the_paper_s_when_not():
-    early, late = Weights(1, 1, 1), Weights(1, 1, 1)
+    early, late = Weights(1, 1), Weights(1, 1)
+    settings = route(epochs=100, early_decay=False)
     seen = []
     for epoch in range(100):
         seen.append((early.kd, early.balance, late.kd, late.balance))
-        early.decay(epoch, early=True)
-        late.decay(epoch, early=False)
+        early.decay(epoch, route(epochs=100, early_decay=True))
+        late.decay(epoch, settings)
     kd_early, balance_early, kd_late, balance_late = zip(*seen, strict=True)
     # w_kd is 1 only in epoch 0, then 0.5, 0.25, 0.125, 0.0625 in the reference.
     assert [kd_early[at] for at in (0, 1, 30, 31, 61, 91)] == [1, 0.5, 0.5, 0.25, 0.125, 0.0625]

@@ -19,6 +19,7 @@ from mst_distill.distillation.adaptation import STUDENT, Adaptation
 from mst_distill.distillation.collaboration import Collaboration
 from mst_distill.distillation.masks import mask_class
 from mst_distill.distillation.members import freeze
+from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import Panel, specialist_name
 from mst_distill.distillation.router import ClassRouter
 from mst_distill.distillation.routing import SPECIALISTS, Routing
@@ -156,7 +157,7 @@ def trained(case):
         }.get(name, lambda net, name=name: net(case.inputs[name]))(net.eval())
         for name, net in case.members.items()
     }
-    case.preference = case.router(case.before[case.target]).detach()
+    case.preference = case.router(Observed(case.before[case.target])).detach()
     collaboration = Collaboration(case.members, temperature=4.0, ignored=None)
     outcome["stage1"] = case.step(collaboration, Batch(case.inputs, case.label))
 
@@ -197,7 +198,7 @@ def stage3(case: Case, masks: dict[str, nn.Module], preset: str) -> list[dict]:
     for _ in range(3):
         with torch.no_grad():
             logits = student(case.inputs[case.target])
-            chosen = task.choose(case.router(logits).softmax(dim=1))
+            chosen = task.weigh(case.router(Observed(logits)).softmax(dim=1)).chosen
         terms = task.losses(batch)
         optimiser.zero_grad()
         terms["loss"].backward()

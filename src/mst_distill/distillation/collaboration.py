@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from itertools import permutations
 
 import torch
@@ -11,43 +12,83 @@ from mst_distill.distillation.losses import cross_entropy, distillation, validat
 from mst_distill.distillation.members import build_members, forward
 from mst_distill.parameters import Masks, Members, Teachers
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, Stage, fit
+from mst_distill.training.loop import Fit, Row, Rule, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
+Pairs = Iterable[tuple[Tensor, Tensor]]
+
+
+def _mutual(teachers: list[Tensor], student: Tensor) -> Pairs:
+    return permutations([*teachers, student], 2)
+
+
+def _student(teachers: list[Tensor], student: Tensor) -> Pairs:
+    return ((student, teacher.detach()) for teacher in teachers)
+
+
+def _teachers(teachers: list[Tensor], student: Tensor) -> Pairs:
+    return ((teacher, student.detach()) for teacher in teachers)
+
+
+def _none(teachers: list[Tensor], student: Tensor) -> Pairs:
+    return ()
+
+
+PAIRS: dict[str, Callable[[list[Tensor], Tensor], Pairs]] = {
+    "mutual": _mutual,
+    "student": _student,
+    "teachers": _teachers,
+    "none": _none,
+}
+"""Who learns from whom: logits, and those that they are to come near."""
+
 
 class Collaboration(Task):
-    """L = sum_i CE(i) + sum_{i != j} KD(i <- j) over all members, all weights 1.
+    """L = sum_i CE(i) + w sum of KD(i <- j) over the pairs of `kd`.
 
-    The paper's stage of collaborative initialisation. Nothing is detached: both sides of every KD
-    term receive its gradient.
+    The paper's stage of collaborative initialisation has all ordered pairs of members, w = 1, and
+    nothing is detached: both sides of every KD term receive its gradient. Among the other kinds of
+    pairs the side that is learned from receives none.
 
     Args:
-        members: Member name to net.
+        members: Member name to net, the student last.
         temperature: tau of KD.
         ignored: The label that is no target, or None.
+        kd: A key of `PAIRS`.
+        kd_weight: w.
     """
 
     def __init__(
-        self, members: dict[str, nn.Module], temperature: float, ignored: int | None
+        self,
+        members: dict[str, nn.Module],
+        temperature: float,
+        ignored: int | None,
+        kd: str = "mutual",
+        kd_weight: float = 1.0,
     ) -> None:
+        self._pairs = PAIRS[kd]
+        self._kd_weight = kd_weight
         self._members = members
         self.trainable = nn.ModuleList(members.values())
         self._temperature = temperature
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce_NAME`` a member, ``kd`` (the sum over all ordered pairs) and their sum ``loss``."""
+        """``ce_NAME`` a member, ``kd`` (the sum over all pairs), unweighted, and ``loss``."""
         logits = self._logits(batch)
         terms = {
             f"ce_{name}": cross_entropy(of, batch.label, self._ignored)
             for name, of in logits.items()
         }
-        pairs = permutations(logits.values(), 2)
+        *teachers, student = logits.values()
+        pairs = self._pairs(teachers, student)
+        weighted = list(terms.values())
         if kd := [distillation(to, of, self._temperature).mean() for to, of in pairs]:
             terms["kd"] = torch.stack(kd).sum()
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+            weighted.append(self._kd_weight * terms["kd"])
+        return {"loss": torch.stack(weighted).sum(), **terms}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy_NAME`` and ``ce_NAME`` a member."""
@@ -80,11 +121,15 @@ def prepare_members(
         ValueError, TypeError: A member does not fit the samples.
     """
     nets = build_members(run, members, masks)
-    task = Collaboration(nets, settings.temperature, run.samples.ignored_label)
+    ignored = run.samples.ignored_label
+    task = Collaboration(nets, settings.temperature, ignored, settings.kd, settings.kd_weight)
     run.place(task.trainable)
     batches = run.train_and_valid("teachers", settings, run.modalities)
     run.seed_noise("teachers")
-    return nets, Stage("teachers", task, *batches, settings, {"last": SELECTION["last"]})
+    rules = {name: _rule_of(name, settings.keep) for name in nets}
+    if settings.keep == "last":
+        rules = {"last": SELECTION["last"]}  # of all at once: one copy of the weights
+    return nets, Stage("teachers", task, *batches, settings, rules)
 
 
 def train_members(
@@ -93,7 +138,28 @@ def train_members(
     """Build the teachers and the student and train them together; see `prepare_members`.
 
     Returns:
-        Member name to its net after the last epoch, the student last, and the fit.
+        Member name to its net of the epoch that is kept, the student last, and the fit.
     """
     nets, stage = prepare_members(run, members, settings, masks)
-    return nets, fit(stage, run.runtime, run.checkpoint("teachers"))
+    done = fit(stage, run.runtime, run.checkpoint("teachers"))
+    for place, (name, net) in enumerate(nets.items()):
+        if name in done.kept:
+            net.load_state_dict(_part(done.kept[name].state, f"{place}."))
+    return nets, done
+
+
+def row_of(done: Fit, name: str) -> Row:
+    """The epoch of the member `name` that goes on."""
+    return done.kept[name if name in done.kept else "last"].row
+
+
+def _rule_of(name: str, keep: str) -> Rule:
+    def rank(row: Row) -> tuple[float, ...]:
+        own = {f"valid_{what}": row[f"valid_{what}_{name}"] for what in ("accuracy", "ce")}
+        return SELECTION[keep]({**row, **own})
+
+    return rank
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): of for n, of in state.items() if n.startswith(prefix)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -102,6 +103,27 @@ class MapMask(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """Every channel of ``(B, C, H, W)`` times its weight."""
         return self.weights(feature)[:, :, None, None] * feature
+
+
+class FixedMask(nn.Module):
+    """A weight in (0, 1) for each number of a vector or each channel of a map, for all samples.
+
+    The cheap control: F weights where attention has about F^3 / factor.
+
+    Args:
+        width: F or C.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.preference = nn.Parameter(torch.zeros(width))
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Weights times feature; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
+        if feature.shape[2:] == (1, 1):
+            feature = feature.flatten(1)
+        return self.preference.sigmoid().view(-1, *[1] * (feature.dim() - 2)) * feature
 
 
 def mask_class(shape: tuple[int, ...]) -> type[VectorMask] | type[MapMask]:

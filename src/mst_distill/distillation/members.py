@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from mst_distill.distillation.masks import mask_class
+from mst_distill.distillation.masks import FixedMask, mask_class
 from mst_distill.imports import resolve, resolve_function
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members, unknown
 from mst_distill.samples import Samples
@@ -185,9 +185,21 @@ def build_mask(name: str, layer: str, shape: tuple[int, ...], masks: Masks) -> n
         ValueError: There is no mask for such a feature; the message names member and layer.
     """
     try:
-        return mask_class(shape)(shape[1], masks.factor, masks.heads)
+        kind: Callable[..., nn.Module] = mask_class(shape)
+        if masks.kind == "fixed":
+            kind = FixedMask
+        return kind(width=shape[1], **_size_of(masks))
     except ValueError as error:
         raise ValueError(f"layer {layer!r} of member {name!r}: {error}") from error
+
+
+def mask_arguments(mask: nn.Module, masks: Masks) -> dict[str, object]:
+    """What the class of a mask was called with."""
+    return {"width": mask.width, **_size_of(masks)}
+
+
+def _size_of(masks: Masks) -> dict[str, int]:
+    return {} if masks.kind == "fixed" else {"factor": masks.factor, "heads": masks.heads}
 
 
 def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> Inputs:

@@ -63,6 +63,7 @@ def assemble_panel(
     masks: Mapping[str, nn.Module],
     members: Members,
     stacked: bool = False,
+    masked: bool = True,
 ) -> Panel:
     """Put masks on frozen teachers.
 
@@ -72,6 +73,7 @@ def assemble_panel(
         masks: Specialist name to its mask.
         members: Says which layers are masked, and in what order.
         stacked: As in `specialise`.
+        masked: Without it the masks stay off, and all specialists of a teacher are the teacher.
 
     Raises:
         ValueError: There is no mask for a masked layer.
@@ -83,13 +85,14 @@ def assemble_panel(
                     f"there is no mask for layer {layer!r} of member {name!r}, only for "
                     f"{list(masks)}: run the pipeline `masks` first"
                 )
+    off = nn.Identity()
     return Panel(
         {
             name: specialise(
                 name,
                 run.place(teachers[name]),
                 {
-                    layer: run.place(masks[specialist_name(name, layer)])
+                    layer: run.place(masks[specialist_name(name, layer)] if masked else off)
                     for layer in member.masked_layers
                 },
                 run.samples,

@@ -1,8 +1,11 @@
-"""Routers: from the student's logits to a preference among the specialists."""
+"""Routers: from what the student makes of a sample to a preference among the specialists."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+
+from mst_distill.distillation.observation import Observed
 
 
 class ClassRouter(nn.Module):
@@ -18,9 +21,9 @@ class ClassRouter(nn.Module):
         self.hidden = nn.Linear(classes, 2 * classes)
         self.prefer = nn.Linear(2 * classes, specialists)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """``(B, C)`` to ``(B, E)``, unnormalised."""
-        return self.prefer(self.hidden(logits))
+    def forward(self, student: Observed) -> Tensor:
+        """Logits ``(B, C)`` to ``(B, E)``, unnormalised."""
+        return self.prefer(self.hidden(student.logits))
 
 
 class DenseRouter(nn.Module):
@@ -44,11 +47,44 @@ class DenseRouter(nn.Module):
         )
         self.prefer = nn.Linear(wide, specialists)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """``(B, C, H, W)`` to ``(B, E)``, unnormalised."""
-        return self.prefer(self.pool(logits))
+    def forward(self, student: Observed) -> Tensor:
+        """Logits ``(B, C, H, W)`` to ``(B, E)``, unnormalised."""
+        return self.prefer(self.pool(student.logits))
 
 
-def router_class(dense: bool) -> type[ClassRouter] | type[DenseRouter]:
-    """The router for dense logits, or for one row of logits a sample."""
-    return DenseRouter if dense else ClassRouter
+class FeatureRouter(nn.Module):
+    """A small net on the student's detached features: what it learns does not bend the student.
+
+    Args:
+        width: D, of what the student's last layer sees.
+        specialists: E.
+    """
+
+    def __init__(self, width: int, specialists: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, 64)
+        self.prefer = nn.Linear(64, specialists)
+
+    def forward(self, student: Observed) -> Tensor:
+        """Embedding ``(B, D)``, or ``(B, D, H, W)`` averaged over places, to ``(B, E)``."""
+        feature = student.embedding.detach()
+        feature = feature.flatten(2).mean(dim=2) if feature.dim() > 2 else feature
+        return self.prefer(self.hidden(self.norm(feature)).relu())
+
+
+class ConstantRouter(nn.Module):
+    """The same preference for all samples: what a router knows if it looks at none.
+
+    Args:
+        specialists: E.
+        learns: Whether it may become another than an even one.
+    """
+
+    def __init__(self, specialists: int, learns: bool) -> None:
+        super().__init__()
+        self.preference = nn.Parameter(torch.zeros(specialists), requires_grad=learns)
+
+    def forward(self, student: Observed) -> Tensor:
+        """``(B, E)``."""
+        return self.preference.expand(len(student.logits), -1)

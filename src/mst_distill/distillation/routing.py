@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mst_distill.distillation.cross_fitting import of_specialists
 from mst_distill.distillation.losses import (
     balance_cv,
     balance_kl,
@@ -17,10 +19,19 @@ from mst_distill.distillation.losses import (
     distillation,
     validation_figures,
 )
+from mst_distill.distillation.members import build_members
+from mst_distill.distillation.observation import Observed, Observer
 from mst_distill.distillation.panel import Panel, logits_of_split
-from mst_distill.distillation.router import router_class
-from mst_distill.parameters import Route
-from mst_distill.training.batches import Batch
+from mst_distill.distillation.rescaling import rescale
+from mst_distill.distillation.router import (
+    ClassRouter,
+    ConstantRouter,
+    DenseRouter,
+    FeatureRouter,
+)
+from mst_distill.distillation.weighing import Heard, best, every, merit, right
+from mst_distill.parameters import Masks, Members, Route
+from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
@@ -30,47 +41,60 @@ from mst_distill.training.task import Task
 SPECIALISTS = "specialists"
 """The name under which a batch carries the specialists' logits, ``(B, E, C, ...)``."""
 
+TOLD = "told"
+"""The name of those by which it is told who is right, where they are others."""
+
 
 @dataclass
 class Weights:
-    """The weights of the loss' three terms, and how they fall from epoch to epoch."""
+    """The weights of the loss' terms that change, and how they fall from epoch to epoch."""
 
-    task: float
     kd: float
     balance: float
 
-    def decay(self, epoch: int, early: bool) -> None:
-        """Every 10 epochs the balance weighs 0.9 of what it did, every 30 KD weighs half.
+    def decay(self, epoch: int, route: Route) -> None:
+        """Every 10 epochs the balance weighs 0.9 of what it did; every 30 KD weighs half.
+
+        With ``halvings``, KD weighs half after each of these shares of the epochs. With
+        ``early_decay``, as in the reference, the count is by one behind: after epoch 0, 10, ... and
+        0, 30, ..., where else 10, 20, ... and 30, 60, ... epochs are done.
 
         Args:
             epoch: The epoch that has just ended, from 0.
-            early: Count as the reference does, which decays after epoch 0, 10, ... and 0, 30, ...;
-                else after 10, 20, ... and after 30, 60, ... epochs are done.
+            route: Stage 3.
         """
-        done = epoch if early else epoch + 1
+        done = epoch if route.early_decay else epoch + 1
         if done % 10 == 0:
             self.balance *= 0.9
-        if done % 30 == 0:
+        if route.halvings:
+            self.kd *= 0.5 ** [round(share * route.epochs) for share in route.halvings].count(done)
+        elif done % 30 == 0:
             self.kd *= 0.5
 
 
 class Routing(Task):
-    """L = w_task CE(S) + w_kd (1/k) sum over the chosen KD(S <- specialist) + w_lb LB.
+    """L = w_task CE(S) + w_kd sum_e v_e KD(S <- e) + w_lb LB(c) + w_r CE(r, c), means over samples.
 
-    The paper's stage of dynamic distillation, with c = softmax(G(S(x))) and the k specialists of
-    largest c for every sample. The choice is discrete, so KD gives the router no gradient: it
-    learns from LB alone, whose gradient reaches the student too.
+    The paper's stage of dynamic distillation is the router ``hard``: c = softmax(G(S(x))) and
+    v_e = 1 / k for the k specialists of largest c. The choice is discrete, so KD gives the router
+    no gradient: it learns from LB alone, whose gradient reaches the student too.
 
-    A batch carries the target's modality and, frozen, the specialists' logits.
+    The routers ``learned`` and ``constant`` are told who does well: r = softmax(-CE_e), and v = c,
+    held fast unless ``weights_learn``. ``uniform`` has v_e = 1 / E and no router to train. If
+    ``gated``, v_e = 0 for specialists that are wrong on the sample, and the others' v sums to 1.
+
+    A batch carries the target's modality and, frozen, the specialists' logits and, if there are
+    any, those from which it is told who is right and does well.
 
     Args:
         student: The target's net, going on from stage 1.
-        router: From its logits to E preferences.
+        router: From what it makes of a sample to E preferences.
         target: The student's modality.
         specialists: E.
         classes: Rows of the table of who was given what: C, or 1 where labels are dense.
         route: Weights, k and the switches.
         ignored: The label that is no target, or None.
+        observe: Gives the student's logits, with its embedding where the router asks for it.
     """
 
     def __init__(
@@ -82,83 +106,95 @@ class Routing(Task):
         classes: int,
         route: Route,
         ignored: int | None,
+        observe: Callable[[Inputs], Observed] | None = None,
     ) -> None:
         self.student = student
         self.router = router
         self.trainable = nn.ModuleDict({"student": student, "router": router})
-        self.weights = Weights(route.task_weight, route.kd_weight, route.balance_weight)
+        self.weights = Weights(route.kd_weight, route.balance_weight)
+        self._observe = observe or (lambda inputs: Observed(student(inputs[target])))
         self._target = target
-        self._specialists = specialists
-        self._classes = classes
+        self._shape = (classes, specialists)
         self._route = route
         self._ignored = ignored
-        self._cells: list[Tensor] = []
+        self._given: Tensor | None = None
         self.given: list[Tensor] = []
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce``, ``kd``, ``balance``, unweighted, and the weighted sum ``loss``."""
-        logits = self.student(batch.inputs[self._target])
-        preference = self.router(logits).float().softmax(dim=1)
-        chosen = self.choose(preference)
+        """``ce``, ``kd``, and of what a router learns from ``balance`` and ``merit``; ``loss``."""
+        student = self._observe(batch.inputs)
         (of_specialists,) = batch.frozen[SPECIALISTS]
-        rows = torch.arange(len(chosen), device=chosen.device)
-        kd = [
-            distillation(logits, of_specialists[rows, pick], self._route.temperature).mean()
-            for pick in chosen.unbind(dim=1)
-        ]
+        (told,) = batch.frozen.get(TOLD, (of_specialists,))
+        raw = self.router(student).float()
+        preference = raw.softmax(dim=1)
+        heard = self.weigh(preference)
+        if self._route.gated:
+            heard = heard.gated(right(told, batch.label))
+        self._note(heard, batch.label)
         terms = {
-            "ce": cross_entropy(logits, batch.label, self._ignored),
-            "kd": sum(kd[1:], kd[0]) / len(kd),
-            "balance": self._balance(preference),
+            "ce": cross_entropy(student.logits, batch.label, self._ignored),
+            "kd": self._distil(student.logits, of_specialists, heard),
         }
-        self._note(chosen, batch.label)
-        weights = self.weights
-        loss = (
-            weights.task * terms["ce"]
-            + weights.kd * terms["kd"]
-            + weights.balance * terms["balance"]
-        )
-        return {"loss": loss, **terms}
+        weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
+        if self._route.router != "uniform":
+            terms["balance"] = self._balance(preference)
+            weighted.append(self.weights.balance * terms["balance"])
+        if self._route.router in ("learned", "constant"):
+            wanted = merit(told, batch.label, self._ignored)
+            terms["merit"] = -(wanted * raw.log_softmax(dim=1)).sum(dim=1).mean()
+            weighted.append(self._route.merit_weight * terms["merit"])
+        return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """The student's ``accuracy`` and ``ce``."""
         logits = self.student(batch.inputs[self._target])
         return validation_figures(logits, batch.label, self._ignored)
 
-    def choose(self, preference: Tensor) -> Tensor:
-        """The k specialists of largest preference, ``(B, E)`` to ``(B, k)``, best first."""
-        return preference.topk(self._route.chosen, dim=1).indices
+    def weigh(self, preference: Tensor) -> Heard:
+        """Which specialists are heard, and how much, by the router's preference ``(B, E)``."""
+        if self._route.router == "hard":
+            return best(preference, self._route.chosen)
+        return every(preference if self._route.weights_learn else preference.detach())
 
     def state(self) -> dict[str, Any]:
         """The weights of the terms, and who was given what."""
-        return {"weights": asdict(self.weights), "cells": self._cells, "given": self.given}
+        return {"weights": asdict(self.weights), "now": self._given, "given": self.given}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from a `state`."""
         self.weights = Weights(**state["weights"])
-        self._cells, self.given = state["cells"], state["given"]
+        self._given, self.given = state["now"], state["given"]
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the weights fall and note how many samples each specialist was given."""
-        self.weights.decay(epoch, self._route.early_decay)
-        self.given.append(self._count())
-        self._cells = []
+        """Let the weights fall and note how much each specialist was heard."""
+        self.weights.decay(epoch, self._route)
+        if self._given is not None:
+            self.given.append(self._given.view(self._shape))
+        self._given = None
+
+    def _distil(self, logits: Tensor, specialists: Tensor, heard: Heard) -> Tensor:
+        rows = torch.arange(len(logits), device=logits.device)
+        kd = [
+            (weight * distillation(logits, specialists[rows, pick], self._route.temperature)).mean()
+            for pick, weight in zip(
+                heard.chosen.unbind(dim=1), heard.weights.unbind(dim=1), strict=True
+            )
+        ]
+        return sum(kd[1:], kd[0])
 
     def _balance(self, preference: Tensor) -> Tensor:
         if self._route.balance == "cv":
             return balance_cv(preference)
         return balance_kl(preference, self._route.scaled_balance)
 
-    def _note(self, chosen: Tensor, label: Tensor) -> None:
-        """Keep a batch's cells of the table of class by specialist; dense labels are one class."""
-        dense = label.dim() > 1
-        self._cells.append(chosen if dense else label[:, None] * self._specialists + chosen)
-
-    def _count(self) -> Tensor:
-        """The epoch's table, ``(classes, E)``."""
-        cells = torch.cat(self._cells).flatten()
-        counts = torch.bincount(cells, minlength=self._classes * self._specialists)
-        return counts.view(self._classes, self._specialists)
+    def _note(self, heard: Heard, label: Tensor) -> None:
+        """Add a batch to the epoch's table of class by specialist; dense labels are one class."""
+        classes, specialists = self._shape
+        cells = heard.chosen + (0 if label.dim() > 1 else label[:, None] * specialists)
+        given = torch.bincount(
+            cells.flatten(), heard.weights.detach().double().flatten(), classes * specialists
+        )
+        self._given = given if self._given is None else self._given.to(given.device) + given
 
 
 @dataclass(frozen=True)
@@ -169,7 +205,8 @@ class Distilled:
         students: Rule of selection to the student of the epoch that it prefers.
         router: The router of the epoch that the run's own rule prefers.
         fit: Histories and kept epochs.
-        given: A row an epoch, class and specialist: ``samples``, how many it was given.
+        given: A row an epoch, class and specialist: ``samples``, how many were given to it, each
+            with the weight that it had.
     """
 
     students: dict[str, nn.Module]
@@ -179,35 +216,55 @@ class Distilled:
 
 
 def prepare_student(
-    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
+    run: Run,
+    student: nn.Module,
+    panel: Panel,
+    table: pd.DataFrame,
+    route: Route,
+    told: pd.DataFrame | None = None,
 ) -> tuple[Routing, Stage]:
     """Build the router and lay out the training of router and student.
 
     Args:
         run: The run.
-        student: The target's net after stage 1.
+        student: The target's net after stage 1, or anew.
         panel: The specialists, asked at every step where `table` has no rows.
         table: Their logits, from `tabulate_logits`.
         route: Stage 3.
+        told: Teachers' logits by which it is told who is right, from `out_of_fold_logits`.
 
     Raises:
-        ValueError: The table is of other samples or specialists.
+        ValueError: The table is of other samples or specialists, or the labels are dense and
+            something is asked for that needs one a sample.
     """
     experts, samples = len(panel.names), run.samples
+    if samples.dense and (route.gated or route.rescaled):
+        which = "gated" if route.gated else "rescaled"
+        raise ValueError(f"route.{which} needs one label a sample; here labels are dense")
+    run.place(student)
+    hears_features = route.router == "learned"
     task = Routing(
         student,
-        build_router(run, experts),
+        build_router(run, route, student, experts),
         run.target,
         experts,
         1 if samples.dense else len(samples.classes),
         route,
         samples.ignored_label,
+        Observer(run.target, student, (), samples) if hears_features else None,
     )
     run.place(task.trainable)
-    known = {SPECIALISTS: logits_of_split(run, panel, table, "train")} if len(table) else None
-    asked = {SPECIALISTS: panel.frozen()} if known is None else None
+    tables = {}
+    if len(table):
+        tables[SPECIALISTS] = logits_of_split(run, panel, table, "train")
+    if route.rescaled:
+        own = _own_logits(run, student, route.batch_size)
+        tables[SPECIALISTS] = rescale(tables[SPECIALISTS], own, route.temperature)
+    if told is not None and len(told):
+        tables[TOLD] = of_specialists(run, panel, told)
+    asked = None if len(table) else {SPECIALISTS: panel.frozen()}
     train = run.batches(
-        "train", [run.target], route.batch_size, shuffle="route", frozen=asked, tables=known
+        "train", [run.target], route.batch_size, shuffle="route", frozen=asked, tables=tables
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise("route")
@@ -215,13 +272,18 @@ def prepare_student(
 
 
 def train_student(
-    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
+    run: Run,
+    student: nn.Module,
+    panel: Panel,
+    table: pd.DataFrame,
+    route: Route,
+    told: pd.DataFrame | None = None,
 ) -> Distilled:
-    """Distil the panel into the student, sample by sample from the specialist that is picked.
+    """Distil the panel into the student, sample by sample from the specialists that it hears.
 
     See `prepare_student`.
     """
-    task, stage = prepare_student(run, student, panel, table, route)
+    task, stage = prepare_student(run, student, panel, table, route, told)
     done = fit(stage, run.runtime, run.checkpoint("route"))
     students = {}
     for rule in SELECTION:
@@ -231,11 +293,40 @@ def train_student(
     return Distilled(students, task.router.eval(), done, _given_table(run, panel, task.given))
 
 
-def build_router(run: Run, specialists: int) -> nn.Module:
-    """A new router from the student's logits to `specialists` preferences."""
+def start_of(
+    run: Run, members: Members, masks: Masks, route: Route, nets: Mapping[str, nn.Module]
+) -> nn.Module:
+    """The student that stage 3 begins with: that of stage 1 in `nets`, or a new one."""
+    anew = route.start == "anew"
+    return (build_members(run, members, masks) if anew else nets)[run.target]
+
+
+def build_router(run: Run, route: Route, student: nn.Module, specialists: int) -> nn.Module:
+    """A new router to `specialists` preferences."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.seed, "router"))
-        return router_class(run.samples.dense)(len(run.samples.classes), specialists)
+        kind, arguments = router_class(run, route, student)
+        return kind(**arguments, specialists=specialists)
+
+
+def router_class(
+    run: Run, route: Route, student: nn.Module
+) -> tuple[type[nn.Module], dict[str, Any]]:
+    """The class of a router, and what it is called with beside the number of specialists."""
+    if route.router == "hard":
+        kind = DenseRouter if run.samples.dense else ClassRouter
+        return kind, {"classes": len(run.samples.classes)}
+    if route.router == "learned":
+        embedding = Observer(run.target, student, (), run.samples).dry(run.samples).embedding
+        return FeatureRouter, {"width": embedding.shape[1]}
+    return ConstantRouter, {"learns": route.router == "constant"}
+
+
+def _own_logits(run: Run, student: nn.Module, batch_size: int) -> Tensor:
+    student.eval()
+    with torch.no_grad():
+        batches = run.batches("train", [run.target], batch_size)
+        return torch.cat([student(batch.inputs[run.target]).float().cpu() for batch in batches])
 
 
 def _given_table(run: Run, panel: Panel, given: list[Tensor]) -> pd.DataFrame:

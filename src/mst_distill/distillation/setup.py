@@ -43,6 +43,7 @@ class Taught:
         history: A row an epoch of the part that students are selected from.
         student_epochs: How often the student has seen the training split, all parts together.
         extra_parameters: Weights that learned beside the student's.
+        seconds_before: That another trial has spent on what this one needed too.
     """
 
     students: dict[str, nn.Module]
@@ -50,6 +51,7 @@ class Taught:
     history: pd.DataFrame
     student_epochs: int
     extra_parameters: int
+    seconds_before: float = 0.0
 
     def beside(self, part: Taught) -> Taught:
         """The same, after a `part` in which other weights learned."""

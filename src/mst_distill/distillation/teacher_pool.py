@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+import copy
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,6 +19,8 @@ from mst_distill.training.seeding import generator
 Hears = Literal["nothing", "logits", "features", "inputs"]
 """What a method wants of the teacher in every batch: nothing, its logits, those with the embedding
 and the stages, or the teacher's inputs, because the teacher learns too."""
+
+T = TypeVar("T")
 
 Say = Callable[[Inputs], tuple[Tensor, ...]]
 """A teacher's inputs to what a method hears of it."""
@@ -43,6 +47,7 @@ class TeacherPool:
             name: Observer(name, run.place(net), layers[name], run.samples)
             for name, net in nets.items()
         }
+        self._made: dict[str, tuple[Any, float]] = {}
         self._train: dict[tuple[str, Hears], Batches] = {}
         self._valid = run.batches("valid", [run.target], batch_size)
 
@@ -62,6 +67,20 @@ class TeacherPool:
         """The same for what another than the trained teacher says of its inputs."""
         shuffle = generator(self._run.seed, stage, "order")
         return self._train_with(teacher, say).shuffled(shuffle), self._valid
+
+    def once(self, what: str, terms: Sequence[object], make: Callable[[], T]) -> tuple[T, float]:
+        """What `make` makes, made for the first who asks on these terms and copied for the others.
+
+        Returns:
+            It, and the seconds that another has spent on it.
+        """
+        key = f"{what} {terms!r}"
+        if known := self._made.get(key):
+            return copy.deepcopy(known[0]), known[1]
+        started = time.monotonic()
+        made = make()
+        self._made[key] = copy.deepcopy(made), time.monotonic() - started
+        return made, 0.0
 
     def _listen(self, teacher: str, hears: Hears) -> Batches:
         if hears == "inputs":

@@ -237,7 +237,7 @@ def _measured(run: Run, train: Callable[[], Taught]) -> tuple[Taught, dict[str, 
         taught = train()
     cost: dict[str, float] = {
         "student_epochs": taught.student_epochs,
-        "seconds": time.perf_counter() - start,
+        "seconds": time.perf_counter() - start + taught.seconds_before,
         "extra_parameters": taught.extra_parameters,
     }
     return taught, cost if peak.bytes is None else {**cost, "peak_bytes": peak.bytes}

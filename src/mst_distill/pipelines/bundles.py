@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.parameters import Masks, Members, Teachers
+from mst_distill.parameters import Masks, Members, Route, Teachers
 from mst_distill.provenance import changes, provenance, terms
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def load_stages(
     nets: Members,
     teachers: Teachers,
     adaptation: Masks,
-    stacked: bool,
+    route: Route,
 ) -> Stages:
     """Load members and masks, if they are those that would be made now.
 
@@ -107,7 +107,7 @@ def load_stages(
         nets: The members' block of parameters.
         teachers: Stage 1's.
         adaptation: Stage 2's.
-        stacked: As in `assemble_panel`.
+        route: Stage 3's, which says how masks are worn.
 
     Raises:
         ValueError: As `load_nets`.
@@ -120,7 +120,7 @@ def load_stages(
     blocks["masks"] = adaptation
     origin = provenance(run.samples, run.splits, run.seed, first.digests, **blocks)
     second = load_nets(masks, "masks", origin)
-    panel = assemble_panel(run, first.nets, second.nets, nets, stacked)
+    panel = assemble_panel(run, first.nets, second.nets, nets, route.stacked_masks, route.masked)
     return Stages(first.nets, panel, {**first.digests, **second.digests})
 
 

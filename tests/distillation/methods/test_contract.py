@@ -10,7 +10,7 @@ from torch import nn
 
 from mst_distill.distillation.method import HALVED_AFTER
 from mst_distill.distillation.methods.kd import KD
-from mst_distill.distillation.methods.mst import with_preset
+from mst_distill.distillation.methods.mst import changed
 from mst_distill.distillation.setup import Setup
 from mst_distill.distillation.teaching import baseline_of, teach, train_teacher
 from mst_distill.parameters import Route
@@ -174,15 +174,18 @@ def test_the_student_alone_is_known_by_its_class():
 
 def test_a_preset_changes_the_switches_and_nothing_else():
     own = route(chosen=2, temperature=3.0, selection="last")
-    changed = with_preset(own, "reference")
-    assert changed == Route.model_validate(
+    other = changed(own, {"preset": "reference"})
+    assert other == Route.model_validate(
         {
             **{"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "temperature": 3.0},
             **{"chosen": 2, "preset": "reference"},
         }
     )
-    assert changed.early_decay
-    assert with_preset(changed, "default").early_decay is False
+    assert other.early_decay
+    assert changed(other, {"preset": "default"}).early_decay is False
+    assert changed(other, {"epochs": 7}) == other.model_copy(update={"epochs": 7})
+    with pytest.raises(ValueError, match="did you mean 'epochs'"):
+        changed(own, {"epoch": 7})
 
 
 def test_a_layer_that_is_heard_leaves_no_hook_when_the_net_fails():

@@ -2,55 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 from mst_distill.distillation.adaptation import train_masks
 from mst_distill.distillation.collaboration import train_members
+from mst_distill.distillation.cross_fitting import out_of_fold_logits
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.panel import assemble_panel, tabulate_logits
-from mst_distill.distillation.routing import train_student
+from mst_distill.distillation.routing import start_of, train_student
 from mst_distill.distillation.setup import Setup, Taught, count_weights
-from mst_distill.parameters import PRESETS, Route
+from mst_distill.parameters import PRESETS, Training
+
+T = TypeVar("T", bound=Training)
+
+Changes = Mapping[str, Any] | None
+"""Some parameters of a block, by name."""
 
 
 class MST(Method):
     """The three stages, with all teachers, which learn with the student; see their own files.
 
-    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget.
+    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget; of stage 3
+    alone, if it starts anew there.
     """
 
     teachers = ()
 
     @classmethod
-    def teach(cls, setup: Setup, preset: str | None = None) -> Taught:
+    def teach(
+        cls, setup: Setup, teachers: Changes = None, masks: Changes = None, route: Changes = None
+    ) -> Taught:
         """Run the three stages.
 
         Args:
             setup: The student's net and its start weights.
-            preset: Another than that of the block ``route``.
+            teachers: What is other than in the block of that name,
+            masks: in that one,
+            route: and in that.
         """
-        run, recipe = setup.run, setup.recipe
-        members, masks = recipe.members, recipe.masks
-        route = recipe.route if preset is None else with_preset(recipe.route, preset)
-        nets, _ = train_members(run, members, recipe.teachers, masks)
-        student = nets.pop(run.target)
-        trained, _ = train_masks(run, nets, student, members, masks)
-        panel = assemble_panel(run, nets, trained, members, route.stacked_masks)
-        table = tabulate_logits(run, panel, route.batch_size)
-        done = train_student(run, student, panel, table, route)
+        run, members, once = setup.run, setup.recipe.members, setup.pool.once
+        first = changed(setup.recipe.teachers, teachers)
+        second = changed(setup.recipe.masks, masks)
+        third = changed(setup.recipe.route, route)
+        nets, of_members = once(
+            "members", [first], lambda: train_members(run, members, first, second)[0]
+        )
+        student = start_of(run, members, second, third, nets)
+        leads = nets.pop(run.target)
+        worn, of_masks = once(
+            "masks", [first, second], lambda: train_masks(run, nets, leads, members, second)[0]
+        )
+        told, of_folds = once(
+            "folds",
+            [first, third.folds],
+            lambda: out_of_fold_logits(run, members, first, second, third.folds),
+        )
+        panel = assemble_panel(run, nets, worn, members, third.stacked_masks, third.masked)
+        table = tabulate_logits(run, panel, third.batch_size)
+        done = train_student(run, student, panel, table, third, told)
         return Taught(
             done.students,
             {rule: kept.row for rule, kept in done.fit.kept.items()},
             done.fit.history,
-            recipe.teachers.epochs + route.epochs,
-            count_weights(*nets.values(), *trained.values(), done.router),
+            third.epochs + (first.epochs if third.start == "stage1" else 0),
+            count_weights(*nets.values(), *worn.values(), done.router),
+            of_members + of_masks + of_folds,
         )
 
 
-def with_preset(route: Route, preset: str) -> Route:
-    """`route` with the switches of another preset.
+def changed(block: T, changes: Changes) -> T:
+    """`block` with some other values; another preset sets all its switches anew.
 
     Raises:
-        ValueError: There is no such preset.
+        ValueError: There is no such parameter, or no such preset.
     """
-    switches = {switch for switches in PRESETS.values() for switch in switches}
-    own = route.model_dump(exclude={"preset", *switches})
-    return Route.model_validate({**own, "preset": preset})
+    own = block.model_dump()
+    if changes and "preset" in changes:
+        switches = {switch for switches in PRESETS.values() for switch in switches}
+        own = {name: value for name, value in own.items() if name not in switches}
+    return type(block).model_validate({**own, **(changes or {})})

@@ -81,7 +81,7 @@ def predict_held_out(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
     terms: dict[str, Any] = {
         "target": target,
         "members": nets,

@@ -28,6 +28,7 @@ def train_masks(
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
     """Train a mask for every masked layer of the frozen teachers; masks by specialist, history."""
     from mst_distill.distillation.adaptation import train_masks as train
+    from mst_distill.distillation.members import mask_arguments
     from mst_distill.training.run import Run
 
     terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
@@ -38,11 +39,7 @@ def train_masks(
     trained, done = train(run, loaded.nets, student, nets, masks)
     bundles = bundle_nets(
         trained,
-        lambda name: {
-            "width": trained[name].width,
-            "factor": masks.factor,
-            "heads": masks.heads,
-        },
+        lambda name: mask_arguments(trained[name], masks),
         lambda name: figures_of(done.kept["joint"].row, ("kd",), f"_{name}"),
         origin,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
@@ -9,12 +11,13 @@ from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
 from mst_distill.pipelines.bundles import (
     Partitions,
+    Stages,
     bundle_nets,
     continuing,
     figures_of,
     load_stages,
 )
-from mst_distill.provenance import provenance
+from mst_distill.provenance import fingerprint, provenance
 from mst_distill.samples import Samples
 
 
@@ -36,9 +39,34 @@ def compute_specialist_logits(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
     table = tabulate_logits(run, before.panel, route.batch_size)
-    table.attrs = {"made_from": before.made_from, "stacked_masks": route.stacked_masks}
+    table.attrs = _worn(before, route)
+    return table
+
+
+def cross_fit_teachers(
+    samples: Samples,
+    splits: pd.DataFrame,
+    state: Checkpoints,
+    target: str,
+    seed: int,
+    members: Members,
+    teachers: Teachers,
+    masks: Masks,
+    route: Route,
+    runtime: Runtime,
+) -> pd.DataFrame:
+    """Ask teachers about training samples that they have not seen; no rows unless asked for."""
+    from mst_distill.distillation.cross_fitting import out_of_fold_logits
+    from mst_distill.training.run import Run
+
+    origin = provenance(
+        samples, splits, seed, target=target, members=members, teachers=teachers, folds=route.folds
+    )
+    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
+    table = out_of_fold_logits(run, members, teachers, masks, route.folds)
+    table.attrs = {"fingerprint": origin["fingerprint"]}
     return table
 
 
@@ -48,6 +76,7 @@ def train_student(
     members: Partitions,
     masks: Partitions,
     specialist_logits: pd.DataFrame,
+    out_of_fold_logits: pd.DataFrame,
     state: Checkpoints,
     target: str,
     seed: int,
@@ -64,31 +93,32 @@ def train_student(
         given how many samples.
     """
     from mst_distill.distillation.members import arguments_of
+    from mst_distill.distillation.routing import router_class, start_of
     from mst_distill.distillation.routing import train_student as train
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route.stacked_masks)
-    made = {"made_from": before.made_from, "stacked_masks": route.stacked_masks}
-    if specialist_logits.attrs != made:
+    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
+    terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
+    if specialist_logits.attrs != _worn(before, route):
         raise ValueError(
             "specialist_logits are of other specialists than those that are there: run again from "
             "the node compute_specialist_logits"
         )
+    wanted = fingerprint(samples, splits, seed=seed, **terms, folds=route.folds)
+    if out_of_fold_logits.attrs != {"fingerprint": wanted}:
+        raise ValueError(
+            "out_of_fold_logits are of other teachers than those that are asked for: run again "
+            "from the node cross_fit_teachers"
+        )
     panel = before.panel
     origin = provenance(
-        samples,
-        splits,
-        seed,
-        before.made_from,
-        target=target,
-        members=nets,
-        teachers=teachers,
-        masks=adaptation,
-        route=route,
+        samples, splits, seed, before.made_from, **terms, masks=adaptation, route=route
     )
     run = continuing(run, state, origin, nets)
-    done = train(run, before.members[target], panel, specialist_logits, route)
+    student = start_of(run, nets, adaptation, route, before.members)
+    _, of_router = router_class(run, route, student)
+    done = train(run, student, panel, specialist_logits, route, out_of_fold_logits)
     classes = len(samples.classes)
     students = bundle_nets(
         done.students,
@@ -98,8 +128,17 @@ def train_student(
     )
     router = bundle_nets(
         {"router": done.router},
-        lambda _: {"classes": classes, "specialists": len(panel.names)},
+        lambda _: {**of_router, "specialists": len(panel.names)},
         lambda _: figures_of(done.fit.kept[route.selection].row, ("accuracy", "ce")),
         origin | {"specialists": list(panel.names)},
     )["router"]
     return students[route.selection], students, router, done.fit.history, done.given
+
+
+def _worn(before: Stages, route: Route) -> dict[Any, Any]:
+    """What the specialists' logits depend on."""
+    return {
+        "made_from": before.made_from,
+        "stacked_masks": route.stacked_masks,
+        "masked": route.masked,
+    }

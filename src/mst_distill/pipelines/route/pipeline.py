@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline, node
 
-from mst_distill.pipelines.route.nodes import compute_specialist_logits, train_student
+from mst_distill.pipelines.route.nodes import (
+    compute_specialist_logits,
+    cross_fit_teachers,
+    train_student,
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -30,6 +34,23 @@ def create_pipeline() -> Pipeline:
                 name="compute_specialist_logits",
             ),
             node(
+                cross_fit_teachers,
+                [
+                    "samples",
+                    "splits",
+                    "checkpoints",
+                    "params:target",
+                    "params:seed",
+                    "params:members",
+                    "params:teachers",
+                    "params:masks",
+                    "params:route",
+                    "params:runtime",
+                ],
+                "out_of_fold_logits",
+                name="cross_fit_teachers",
+            ),
+            node(
                 train_student,
                 [
                     "samples",
@@ -37,6 +58,7 @@ def create_pipeline() -> Pipeline:
                     "members",
                     "masks",
                     "specialist_logits",
+                    "out_of_fold_logits",
                     "checkpoints",
                     "params:target",
                     "params:seed",

@@ -24,6 +24,7 @@ def train_members(
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
     """Train teachers and student together; all members by name, and the history."""
+    from mst_distill.distillation.collaboration import row_of
     from mst_distill.distillation.collaboration import train_members as train
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
@@ -35,7 +36,7 @@ def train_members(
     bundles = bundle_nets(
         nets,
         lambda name: arguments_of(specs[name], len(samples.classes)),
-        lambda name: figures_of(done.kept["last"].row, ("accuracy", "ce"), f"_{name}"),
+        lambda name: figures_of(row_of(done, name), ("accuracy", "ce"), f"_{name}"),
         origin,
     )
     return bundles, done.history

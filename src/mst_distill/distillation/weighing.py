@@ -1,0 +1,75 @@
+"""How much a sample hears of each specialist, and who deserves to be heard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The specialists that a batch's samples hear.
+
+    Attributes:
+        chosen: ``(B, k)``, which.
+        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears none.
+    """
+
+    chosen: Tensor
+    weights: Tensor
+
+    def gated(self, right: Tensor) -> Heard:
+        """The same without those that are wrong; what they had is shared by the others.
+
+        Args:
+            right: ``(B, E)``, whether a specialist is.
+        """
+        weights = self.weights * right.gather(1, self.chosen)
+        return Heard(self.chosen, weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12))
+
+
+def best(preference: Tensor, k: int) -> Heard:
+    """The k specialists of largest preference ``(B, E)``, best first, all as much."""
+    chosen = preference.topk(k, dim=1).indices
+    return Heard(chosen, torch.full_like(preference[:, :k], 1 / k).detach())
+
+
+def every(preference: Tensor) -> Heard:
+    """All specialists, each as much as it is preferred, ``(B, E)`` with rows that sum to 1."""
+    return Heard(
+        torch.arange(preference.shape[1], device=preference.device).expand(preference.shape),
+        preference,
+    )
+
+
+def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """CE of every specialist on every sample, ``(B, E)``; dense ones over the judged pixels.
+
+    Args:
+        specialists: Logits ``(B, E, C)`` or ``(B, E, C, H, W)``.
+        label: ``(B,)`` or ``(B, H, W)``.
+        ignored: The label that is no target, or None.
+    """
+    targets = label[:, None].expand(-1, specialists.shape[1], *label.shape[1:])
+    judged = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
+    each = F.cross_entropy(
+        specialists.flatten(0, 1).float(),
+        targets.where(judged, 0).flatten(0, 1),
+        reduction="none",
+    ).view(targets.shape)
+    if label.dim() == 1:
+        return each
+    return (each * judged).flatten(2).sum(2) / judged.flatten(2).sum(2).clamp(min=1)
+
+
+def merit(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """r, softmax over the specialists of -CE, ``(B, E)``: what a good router would prefer."""
+    return (-cross_entropies(specialists, label, ignored)).softmax(dim=1)
+
+
+def right(specialists: Tensor, label: Tensor) -> Tensor:
+    """Whether each specialist's largest logit is the label's, ``(B, E)``."""
+    return specialists.argmax(dim=2) == label[:, None]
