@@ -125,16 +125,19 @@ def test_a_stage_goes_on_to_the_bit(stage, every, die_at, stopping, tmp_path):
 def test_every_method_goes_on_to_the_bit(name, method, teacher, stopping, tmp_path):
     plain, _ = make_run()
     recipe = make_recipe()
-    pool = make_pool(plain, recipe)
-    arguments = recipe.compare.methods[name].arguments
-    wanted = teach(plain, recipe, pool, method, teacher, arguments)
+    arguments = recipe.compare.listed[name].arguments
+
+    def train(run):  # another process has nothing in its pool
+        return teach(run, recipe, make_pool(plain, recipe), method, teacher, arguments)
+
+    wanted = train(plain)
     run = dataclasses.replace(plain, checkpoints=Checkpoints(tmp_path, "these terms"))
     for die_at in (2, 5, 7):
         stopping(every=2, die_at=die_at)
         with pytest.raises(StopError):
-            teach(run, recipe, pool, method, teacher, arguments)
+            train(run)
     stopping()
-    found = teach(run, recipe, pool, method, teacher, arguments)
+    found = train(run)
     assert same(wanted.students, found.students)
     assert same(wanted.history, found.history)
     assert wanted.student_epochs == found.student_epochs

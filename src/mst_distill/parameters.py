@@ -218,6 +218,8 @@ class Compare(Block):
 
     Attributes:
         methods: Name in the report to the method.
+        recipes: The same for kinds of MST-Distill and their controls.
+        list: Which of the two is compared.
         seeds: How many runs, from the run's ``seed`` on.
         targets: The modality that is the student's, or ``all`` of them in turn.
         budget: ``equal``: every student has the epochs of stages 1 and 3 together; ``reference``:
@@ -226,10 +228,17 @@ class Compare(Block):
     """
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
+    recipes: dict[str, ComparedMethod] = Field(default_factory=dict)
+    list: Literal["methods", "recipes"] = "methods"
     seeds: PositiveInt = 5
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def listed(self) -> dict[str, ComparedMethod]:
+        """Those that are compared."""
+        return self.methods if self.list == "methods" else self.recipes
 
 
 class Runtime(Block):

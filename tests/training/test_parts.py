@@ -45,7 +45,8 @@ def room():
         taken = []
 
         def refuse(_module, inputs):
-            if not inputs or not (torch.is_grad_enabled() or without_gradient):
+            taking = inputs and isinstance(inputs[0], torch.Tensor)
+            if not taking or not (torch.is_grad_enabled() or without_gradient):
                 return
             if len(inputs[0]) > most:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

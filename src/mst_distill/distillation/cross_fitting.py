@@ -95,7 +95,7 @@ def of_specialists(run: Run, panel: Panel, table: pd.DataFrame) -> Tensor:
         if not np.array_equal(table[key].to_numpy(), expected):
             raise ValueError(
                 "out_of_fold_logits are of other samples or teachers than this run's: run again "
-                "from the node cross_fit_teachers"
+                "from the node compute_out_of_fold_logits"
             )
     logits = (
         table.drop(columns=KEYS).to_numpy(dtype=np.float32).reshape(len(ids), len(teachers), -1)

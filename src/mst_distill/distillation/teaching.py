@@ -27,7 +27,7 @@ def resolve_methods(recipe: Recipe) -> dict[str, type[Method]]:
         ValueError, TypeError: One does not exist, or is no method.
     """
     base: type[Method] = Method
-    return {name: resolve(method.type, base) for name, method in recipe.compare.methods.items()}
+    return {name: resolve(method.type, base) for name, method in recipe.compare.listed.items()}
 
 
 def baseline_of(recipe: Recipe) -> str | None:

@@ -127,7 +127,7 @@ class _Cell:
         """From the log, or by running it now."""
         comparison, recipe = self._comparison, self._comparison.recipe
         method = comparison.methods[trial.method]
-        arguments = recipe.compare.methods[trial.method].arguments
+        arguments = recipe.compare.listed[trial.method].arguments
         member = recipe.members.modalities[trial.target]
 
         def prepare(run: Run) -> Callable[[], Taught]:
@@ -219,7 +219,7 @@ class _Cell:
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,
-            "method": recipe.compare.methods[trial.method],
+            "method": recipe.compare.listed[trial.method],
             "code": hashlib.sha256(code).hexdigest(),
             "compare": recipe.compare.model_dump(include={"weight", "budget"}),
             "members": recipe.members,

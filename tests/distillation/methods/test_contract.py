@@ -49,7 +49,7 @@ def hooks_of(net):
 
 def taught(kind, name, method, teacher):
     run, recipe, pool = ground(kind)
-    arguments = recipe.compare.methods[name].arguments
+    arguments = recipe.compare.listed[name].arguments
     return teach(run, recipe, pool, method, teacher, arguments)
 
 

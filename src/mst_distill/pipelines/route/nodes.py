@@ -45,7 +45,7 @@ def compute_specialist_logits(
     return table
 
 
-def cross_fit_teachers(
+def compute_out_of_fold_logits(
     samples: Samples,
     splits: pd.DataFrame,
     state: Checkpoints,
@@ -109,7 +109,7 @@ def train_student(
     if out_of_fold_logits.attrs != {"fingerprint": wanted}:
         raise ValueError(
             "out_of_fold_logits are of other teachers than those that are asked for: run again "
-            "from the node cross_fit_teachers"
+            "from the node compute_out_of_fold_logits"
         )
     panel = before.panel
     origin = provenance(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from mst_distill.pipelines.route.nodes import (
+    compute_out_of_fold_logits,
     compute_specialist_logits,
-    cross_fit_teachers,
     train_student,
 )
 
@@ -34,7 +34,7 @@ def create_pipeline() -> Pipeline:
                 name="compute_specialist_logits",
             ),
             node(
-                cross_fit_teachers,
+                compute_out_of_fold_logits,
                 [
                     "samples",
                     "splits",
@@ -48,7 +48,7 @@ def create_pipeline() -> Pipeline:
                     "params:runtime",
                 ],
                 "out_of_fold_logits",
-                name="cross_fit_teachers",
+                name="compute_out_of_fold_logits",
             ),
             node(
                 train_student,
