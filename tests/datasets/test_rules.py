@@ -11,8 +11,10 @@ from kedro.io import DataCatalog
 from kedro.validation import DataValidationError
 
 from mst_distill.datasets.rules import (
+    check_drift,
     check_history,
     check_logits,
+    check_paths,
     check_predictions,
     check_samples,
     check_trials,
@@ -46,12 +48,34 @@ TRIALS = pd.DataFrame(
         "error": ["", "", "ZeroDivisionError"],
     }
 )
+PATHS = pd.DataFrame(
+    {
+        "source": ["audio teacher", "audio teacher", "audio/hidden"],
+        "class": ["(all)", "zero", "(all)"],
+        "accuracy": [0.5, 1.0, 0.0],
+        "control": [0.4, 0.9, 0.4],
+        "points": [10.0, 10.0, -40.0],
+        "low": [1.0, -3.0, -50.0],
+        "high": [20.0, 30.0, -20.0],
+    }
+)
+DRIFT = pd.DataFrame(
+    {
+        "id": ["a", "b", "a"],
+        "source": ["multimodal teacher", "multimodal teacher", "multimodal/fusion"],
+        "overlap": [0.0, 1.0, 0.5],
+        "by_chance": [0.1, 0.2, 0.3],
+        "on_target": [1.0, 0.0, 0.5],
+    }
+)
 TABLES = [
     (check_history, HISTORY),
     (check_logits, LOGITS),
     (check_logits, LOGITS.iloc[:0]),
     (check_predictions, PREDICTIONS),
     (check_trials, TRIALS),
+    (check_paths, PATHS),
+    (check_drift, DRIFT),
 ]
 
 
@@ -82,6 +106,12 @@ def test_what_a_run_makes_passes(rule, table):
         (check_trials, spoil(TRIALS, 1, "seed", 0), "row 1 repeats title 'kd <- audio'"),
         (check_trials, spoil(TRIALS, 1, "accuracy", 50.0), "row 1 has 50.0 in .*'accuracy'"),
         (check_trials, spoil(TRIALS, 1, "nll", np.nan), "row 1 has nan in the column 'nll'"),
+        (check_paths, spoil(PATHS, 1, "class", "(all)"), "repeats source 'audio teacher'"),
+        (check_paths, spoil(PATHS, 0, "accuracy", 50.0), "row 0 has 50.0 .*'accuracy'"),
+        (check_paths, spoil(PATHS, 2, "low", np.nan), "row 2 has nan in the column 'low'"),
+        (check_drift, spoil(DRIFT, 1, "id", "a"), "repeats id 'a', source 'multimodal teacher'"),
+        (check_drift, spoil(DRIFT, 1, "overlap", 1.1), "row 1 has 1.1 in the column 'overlap'"),
+        (check_drift, DRIFT.drop(columns="on_target"), "column 'on_target' is missing"),
     ],
 )
 def test_a_flaw_is_named(rule, table, message):

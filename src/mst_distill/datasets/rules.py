@@ -79,6 +79,33 @@ def check_predictions(predictions: pd.DataFrame) -> None:
     _refuse_outside(predictions, "nll", 0, np.inf)
 
 
+def check_paths(paths: pd.DataFrame) -> None:
+    """Refuse a table of paths in which a source has a class twice or an impossible figure.
+
+    Raises:
+        ValueError: The message names source and class, or row and column.
+    """
+    _require(paths, ["source", "class", "accuracy", "control", "points", "low", "high"])
+    _refuse_twice(paths, ["source", "class"])
+    _refuse_infinite(paths)
+    for column in ("accuracy", "control"):
+        _refuse_outside(paths, column, 0, 1)
+
+
+def check_drift(drift: pd.DataFrame) -> None:
+    """Refuse a table of drift that has a source twice for a sample, or a share outside [0, 1].
+
+    Raises:
+        ValueError: The message names sample and source, or row and column.
+    """
+    shares = ["overlap", "by_chance", "on_target"]
+    _require(drift, ["id", "source", *shares])
+    _refuse_twice(drift, ["id", "source"])
+    _refuse_infinite(drift)
+    for column in shares:
+        _refuse_outside(drift, column, 0, 1)
+
+
 def check_trials(trials: pd.DataFrame) -> None:
     """Refuse a table of trials in which one is told twice or has an impossible figure.
 

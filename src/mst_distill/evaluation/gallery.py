@@ -41,7 +41,7 @@ def gallery(samples: Samples) -> Figure:
             if name == "label":
                 axes.imshow(value, cmap="nipy_spectral", vmin=0, vmax=len(samples.classes) - 1)
             else:
-                _draw(axes, value)
+                draw_sample(axes, value)
     for axes, row in zip(grid[0], rows, strict=True):
         axes.set_title(_title(samples, row), size=8)
     return figure
@@ -66,7 +66,8 @@ def _height(name: str, array: np.ndarray) -> float:
     return array.shape[-2] / array.shape[-1] if array.ndim > 3 or name == "label" else 1.0
 
 
-def _draw(axes: Axes, value: np.ndarray) -> None:
+def draw_sample(axes: Axes, value: np.ndarray) -> None:
+    """A sample of one modality: a vector, a matrix, an image ``(C, H, W)`` or a video."""
     if value.ndim == 1:
         axes.plot(value, linewidth=0.6)
         axes.set_box_aspect(1)

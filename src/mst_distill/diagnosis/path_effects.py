@@ -1,0 +1,76 @@
+"""What each path did for the student, by class: the paper's figure 1, top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.diagnosis.outcomes import Outcomes
+from mst_distill.diagnosis.resampling import resampled_means, spread
+
+ALL = "(all)"
+"""What stands for all classes together."""
+
+
+def path_title(source: str) -> str:
+    """How the student is called that was distilled from one source alone."""
+    return f"student of {source}"
+
+
+def path_table(
+    outcomes: Outcomes,
+    control: str,
+    classes: Sequence[str],
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> pd.DataFrame:
+    """Hold the student of every source against the control.
+
+    Args:
+        outcomes: Of them, see `path_title`, and the control.
+        control: The control's name.
+        classes: Class names in order; none where labels are dense.
+        resamples: Of the bootstrap.
+        confidence: Of its intervals.
+        rng: Its draws; of a class, from the class.
+
+    Returns:
+        A row a source and class, that for all of them first: ``source``, ``class``, ``samples``,
+        ``accuracy`` and ``control`` (shares in [0, 1]), and their difference in ``points`` with
+        ``low`` and ``high``. Classes without a held-out sample have no row.
+    """
+    start = path_title("")
+    paths = [model.removeprefix(start) for model in outcomes.models if model.startswith(start)]
+    both = outcomes.take([control, *map(path_title, paths)])
+    rows: dict[str, np.ndarray] = {ALL: np.arange(len(both.ids))}
+    rows |= {name: np.flatnonzero(both.labels == label) for label, name in enumerate(classes)}
+    parts = []
+    for name, here in rows.items():
+        if not len(here):
+            continue
+        judged, correct = both.judged[here], both.correct[here]
+        gains = correct[:, 1:] - correct[:, :1]
+        draws = resampled_means(gains, judged, resamples, rng)
+        share = correct.sum(axis=0) / judged.sum()
+        for place, source in enumerate(paths):
+            points = spread(100 * (share[1 + place] - share[0]), 100 * draws[:, place], confidence)
+            parts.append(
+                {
+                    "source": source,
+                    "class": name,
+                    "samples": len(here),
+                    "accuracy": share[1 + place],
+                    "control": share[0],
+                    "points": points["value"],
+                    "low": points["low"],
+                    "high": points["high"],
+                }
+            )
+    table = pd.DataFrame(parts)
+    order = {source: place for place, source in enumerate(paths)}
+    return table.sort_values(
+        "source", key=lambda of: of.map(order), kind="stable", ignore_index=True
+    )

@@ -1,0 +1,69 @@
+"""The table of paths: against pandas, and against the paired difference of evaluate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mst_distill.datasets.rules import check_paths
+from mst_distill.diagnosis.path_effects import ALL, path_table, path_title
+from mst_distill.evaluation.comparison import paired_difference
+from toy_diagnoses import outcomes_of
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(3, size=200)
+RIGHT = {
+    "control": (RNG.random(200) < 0.5).astype(int),
+    path_title("b"): (RNG.random(200) < 0.8).astype(int),
+    "somebody else": np.zeros(200),
+    path_title("a/x"): (RNG.random(200) < 0.4).astype(int),
+}
+CLASSES = ["zero", "one", "two", "never"]
+
+
+@pytest.fixture(scope="module")
+def table():
+    outcomes = outcomes_of(RIGHT, labels=LABELS)
+    return path_table(outcomes, "control", CLASSES, 2000, 0.9, np.random.default_rng(1))
+
+
+def test_a_row_a_source_and_class_all_first_in_the_order_of_the_sources(table):
+    check_paths(table)
+    assert table[["source", "class"]].to_numpy().tolist() == [
+        [source, name] for source in ("b", "a/x") for name in (ALL, "zero", "one", "two")
+    ]
+
+
+def test_figures_are_counted_by_class(table):
+    right = pd.DataFrame(RIGHT).assign(label=LABELS)
+    for row in table.itertuples():
+        here = right
+        if row[2] != ALL:
+            here = right[right["label"] == CLASSES.index(row[2])]
+        assert row.samples == len(here)
+        assert row.accuracy == pytest.approx(here[path_title(row.source)].mean())
+        assert row.control == pytest.approx(here["control"].mean())
+        assert row.points == pytest.approx(100 * (row.accuracy - row.control))
+        assert row.low <= row.points <= row.high
+
+
+def test_the_interval_is_that_of_the_paired_difference(table):
+    predictions = pd.concat(
+        pd.DataFrame(
+            {"id": range(200), "model": model, "correct": RIGHT[model].astype(int), "judged": 1}
+        )
+        for model in ("control", path_title("b"))
+    )
+    rng = np.random.default_rng(2)
+    expected = paired_difference(predictions, path_title("b"), "control", 4000, 0.9, rng)
+    found = table.iloc[0]
+    assert found["low"] == pytest.approx(100 * expected["low"], abs=1.0)
+    assert found["high"] == pytest.approx(100 * expected["high"], abs=1.0)
+
+
+def test_of_dense_labels_there_is_all_and_no_class():
+    outcomes = outcomes_of({"control": [5, 9], path_title("b"): [7, 30]}, [-1, -1], [10, 40])
+    table = path_table(outcomes, "control", (), 50, 0.95, np.random.default_rng(0))
+    assert table["class"].tolist() == [ALL]
+    assert table["points"].tolist() == pytest.approx([100 * (37 - 14) / 50])
