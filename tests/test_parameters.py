@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from mst_distill.parameters import (
     Benchmark,
+    Diagnose,
     Evaluate,
     Masks,
     Member,
@@ -38,6 +39,7 @@ def members(**modalities: Any) -> Members:
         (Route, {**LENGTH, "kd_wieght": 2}, "kd_wieght", "kd_weight"),
         (Route, {**LENGTH, "scaled_ballance": True}, "scaled_ballance", "scaled_balance"),
         (Evaluate, {"resample": 10}, "resample", "resamples"),
+        (Diagnose, {"sample": 10}, "sample", "samples"),
         (Runtime, {"precission": "float32"}, "precission", "precision"),
     ],
 )

@@ -16,6 +16,7 @@ from mst_distill.diagnosis.outcomes import Outcomes
 from mst_distill.diagnosis.sources import Source, sources_of
 from mst_distill.distillation.adaptation import train_masks
 from mst_distill.distillation.collaboration import train_members
+from mst_distill.distillation.observation import Observer
 from mst_distill.distillation.panel import Panel, assemble_panel, tabulate_logits
 from mst_distill.distillation.routing import Distilled, train_student
 from mst_distill.parameters import Members
@@ -48,6 +49,10 @@ class Toy:
         return self.done.students["accuracy"]
 
     @property
+    def observer(self) -> Observer:
+        return Observer(self.run.target, self.student, (), self.run.samples)
+
+    @property
     def sources(self) -> list[Source]:
         return sources_of(self.run, self.teachers, self.panel)
 
@@ -61,6 +66,7 @@ class Toy:
             panel=self.panel,
             target=self.run.target,
             students={"student": self.student, "control": self.first, **students},
+            observer=self.observer,
             router=self.done.router,
             chosen=chosen,
         )

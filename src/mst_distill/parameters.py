@@ -206,6 +206,16 @@ class Evaluate(Block):
     calibration_bins: PositiveInt = 15
 
 
+class Diagnose(Block):
+    """How much of the held-out split `diagnose` looks into.
+
+    Attributes:
+        samples: Of how many samples it asks where nets look and what their features are, at most.
+    """
+
+    samples: PositiveInt = 256
+
+
 class ComparedMethod(Block):
     """A method by import path, and what its ``teach`` is called with."""
 

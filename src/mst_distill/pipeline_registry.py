@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from mst_distill.pipelines import compare, evaluate, ingest, masks, route, teachers
+from mst_distill.pipelines import compare, diagnose, evaluate, ingest, masks, route, teachers
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Every stage by itself; ``distill``, also the default, is all of them in this order.
 
+    ``diagnose`` looks into a run that they have finished, and trains no part of it again.
     ``compare`` needs no other stage than ``ingest``, which it has with it.
     """
     stages = {
@@ -24,5 +25,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         **stages,
         "distill": distill,
         "__default__": distill,
+        "diagnose": diagnose.create_pipeline(),
         "compare": stages["ingest"] + compare.create_pipeline(),
     }

@@ -44,7 +44,7 @@ def test_the_judge_hears_everybody(kind):
 def test_what_is_routed_is_the_specialist_that_is_preferred():
     toy = finished("two modalities")
     judged = judge(toy.run, toy.company(), 8, 5, 4.0).predictions
-    table = preference_table(toy.run, toy.student, toy.done.router, toy.panel.names, 8)
+    table = preference_table(toy.run, toy.observer, toy.done.router, toy.panel.names, 8)
     choice = table.set_index("id")[list(toy.panel.names)].idxmax(axis=1)
     of = judged.set_index(["id", "model"])
     for sample, specialist in choice.items():
@@ -60,7 +60,7 @@ def test_two_chosen_are_mixed_alike():
     inputs = {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
     with torch.no_grad():
         said = {name: of.double().numpy() for name, of in toy.company(2).logits(inputs).items()}
-        c = toy.done.router(toy.student(inputs["image"])).numpy()
+        c = toy.done.router(toy.observer(inputs)).numpy()
     panel = softmax(np.stack([said[name] for name in toy.panel.names], axis=1), 2)
     best = np.argsort(-c, axis=1)[:, :2]
     expected = np.stack([panel[row, pair].mean(axis=0) for row, pair in enumerate(best)])

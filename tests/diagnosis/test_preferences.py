@@ -16,18 +16,19 @@ def test_the_k_largest_weigh_the_same():
     preference = torch.tensor([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1]])
     assert weights_of(preference, 1).tolist() == [[0, 1, 0], [1, 0, 0]]
     assert weights_of(preference, 2).tolist() == [[0, 0.5, 0.5], [0.5, 0.5, 0]]
+    assert weights_of(preference, None).equal(preference)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_row_a_held_out_sample(kind):
     toy = finished(kind)
-    table = preference_table(toy.run, toy.student, toy.done.router, toy.panel.names, 3)
+    table = preference_table(toy.run, toy.observer, toy.done.router, toy.panel.names, 3)
     rows = rows_of(toy.run.splits, "test")
     assert table["id"].tolist() == toy.run.splits["id"].iloc[rows].tolist()
     assert list(table.columns) == ["id", *toy.panel.names]
     x = torch.from_numpy(toy.run.samples.modalities[toy.run.target][rows])
     with torch.no_grad():
-        c = toy.done.router(toy.student(x)).double().softmax(dim=1).numpy()
+        c = toy.done.router(toy.observer({toy.run.target: x})).double().softmax(dim=1).numpy()
     np.testing.assert_allclose(table[list(toy.panel.names)], c, rtol=1e-4)
     chosen = held_out_weights(table, 1)
     assert chosen.argmax(axis=1).tolist() == c.argmax(axis=1).tolist()

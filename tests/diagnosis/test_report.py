@@ -27,7 +27,7 @@ def look_into(toy: Toy) -> Found:
     classes = () if toy.run.samples.dense else toy.run.samples.classes
     rows = choose_rows(toy.run, 6)
     names = toy.panel.names
-    preferences = preference_table(toy.run, toy.student, toy.done.router, names, 8)
+    preferences = preference_table(toy.run, toy.observer, toy.done.router, names, 8)
     return Found(
         target=toy.run.target,
         classes=classes,

@@ -33,7 +33,7 @@ ENVIRONMENTS = sorted(
     for folder in (ROOT / "conf").iterdir()
     if folder.is_dir() and folder.name not in ("base", "local")
 )
-WHOLE = PIPELINES["distill"] + PIPELINES["compare"]
+WHOLE = PIPELINES["distill"] + PIPELINES["diagnose"] + PIPELINES["compare"]
 NODES = WHOLE.nodes
 DATASETS = {name for name in WHOLE.datasets() if not name.startswith("param")}
 
@@ -47,6 +47,13 @@ def test_distill_is_all_stages_in_order_and_the_default():
     for stage in stages:
         assert {n for n in stage.inputs() if not n.startswith("params:")} <= known
         known |= stage.all_outputs()
+
+
+def test_diagnose_looks_into_what_distill_left_and_makes_none_of_it():
+    distill, diagnose = PIPELINES["distill"], PIPELINES["diagnose"]
+    needed = {name for name in diagnose.inputs() if not name.startswith("params:")}
+    assert needed <= distill.all_outputs() | {"checkpoints"}
+    assert not diagnose.all_outputs() & distill.all_outputs()
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
@@ -100,12 +107,19 @@ def imports_of(file: Path) -> set[str]:
 
 
 FORBIDDEN = {
-    "benchmarks": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
+    "benchmarks": {
+        *("kedro", "mlflow", "mst_distill.distillation"),
+        *("mst_distill.evaluation", "mst_distill.diagnosis"),
+    },
     "media": {"kedro", "mlflow", "mst_distill"},
     "nets": {"kedro", "mlflow", "mst_distill"},
-    "training": {"kedro", "mlflow", "mst_distill.distillation", "mst_distill.evaluation"},
-    "distillation": {"kedro", "mlflow", "mst_distill.evaluation"},
-    "evaluation": {"kedro", "mlflow"},
+    "training": {
+        *("kedro", "mlflow", "mst_distill.distillation"),
+        *("mst_distill.evaluation", "mst_distill.diagnosis"),
+    },
+    "distillation": {"kedro", "mlflow", "mst_distill.evaluation", "mst_distill.diagnosis"},
+    "evaluation": {"kedro", "mlflow", "mst_distill.diagnosis"},
+    "diagnosis": {"kedro", "mlflow"},
     "datasets": {"mlflow", "mst_distill.distillation", "mst_distill.training"},
 }
 KEDRO_S_OWN = ("hooks", "pipeline_registry.py", "settings.py", "config_loader.py")

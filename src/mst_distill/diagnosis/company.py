@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.diagnosis.preferences import preference, weights_of
+from mst_distill.distillation.observation import Observer
 from mst_distill.evaluation.judging import Cast, teacher_title
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run
@@ -28,12 +29,14 @@ class Company(Cast):
     """A run's models, with uniform mixtures and what the router makes of the specialists.
 
     Attributes:
-        router: Of the run; it reads the logits of the model ``student``.
-        chosen: k, how many specialists it picks for a sample.
+        observer: Of the model ``student``.
+        router: Of the run; it reads what the student makes of samples.
+        chosen: k, how many specialists it picks for a sample; none: it weighs all.
     """
 
+    observer: Observer
     router: nn.Module
-    chosen: int
+    chosen: int | None
 
     def place(self, run: Run) -> None:
         """Bring every net to the run's device, in eval mode."""
@@ -47,7 +50,7 @@ class Company(Cast):
             "teachers": [teacher_title(name) for name in self.teachers],
             "specialists": list(self.panel.names),
         }
-        c = preference(self.router, said["student"].float())
+        c = preference(self.router, self.observer(inputs))
         mixed = {
             MIXTURES[group]: mixture(
                 [said[name] for name in names], c.new_full((len(c), len(names)), 1 / len(names))

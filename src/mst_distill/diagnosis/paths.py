@@ -41,7 +41,7 @@ class FixedPath(Task):
 
     def __init__(self, student: nn.Module, target: str, route: Route, ignored: int | None) -> None:
         self.trainable = student
-        self.weights = Weights(route.task_weight, route.kd_weight, balance=0.0)
+        self.weights = Weights(route.kd_weight, balance=0.0)
         self._target = target
         self._route = route
         self._ignored = ignored
@@ -52,7 +52,7 @@ class FixedPath(Task):
         (said,) = batch.frozen[SOURCE]
         ce = cross_entropy(logits, batch.label, self._ignored)
         kd = distillation(logits, said, self._route.temperature).mean()
-        return {"loss": self.weights.task * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
+        return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """The student's ``accuracy`` and ``ce``."""
@@ -69,7 +69,7 @@ class FixedPath(Task):
 
     def end_epoch(self, epoch: int) -> None:
         """Let the weights fall."""
-        self.weights.decay(epoch, self._route.early_decay)
+        self.weights.decay(epoch, self._route)
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def train_paths(
     table: pd.DataFrame,
     route: Route,
 ) -> dict[str, Path]:
-    """Distil every source by itself into the student as stage 1 left it.
+    """Distil every source by itself into the student that stage 3 begins with.
 
     Batches, their order, epochs and selection are those of stage 3.
 
     Args:
         run: The run.
-        student: The target's net after stage 1; left as it is.
+        student: The target's net; left as it is.
         sources: Whom to distil.
         panel: The specialists, as the table has them.
         table: Their logits from `tabulate_logits`; without rows they are asked like the teachers.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from mst_distill.parameters import Masks, Members, Route, Teachers
 from mst_distill.provenance import changes, provenance, terms
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import nn
 
     from mst_distill.distillation.panel import Panel
@@ -122,6 +123,91 @@ def load_stages(
     second = load_nets(masks, "masks", origin)
     panel = assemble_panel(run, first.nets, second.nets, nets, route.stacked_masks, route.masked)
     return Stages(first.nets, panel, {**first.digests, **second.digests})
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What all stages left.
+
+    Attributes:
+        stages: Of stages 1 and 2.
+        students: Rule of selection to the student.
+        controls: Rule of selection to the control.
+        origin: The `provenance` of what stage 3 makes.
+    """
+
+    stages: Stages
+    students: dict[str, nn.Module]
+    controls: dict[str, nn.Module]
+    origin: dict[str, Any]
+
+
+def load_finished(
+    run: Run,
+    members: Partitions,
+    masks: Partitions,
+    students: Partitions,
+    controls: Partitions,
+    nets: Members,
+    teachers: Teachers,
+    adaptation: Masks,
+    route: Route,
+) -> Finished:
+    """Load all nets of a run, if they are those that would be made now.
+
+    Args:
+        run: The run.
+        members: Of stage 1.
+        masks: Of stage 2.
+        students: Of stage 3.
+        controls: Of `evaluate`.
+        nets: The members' block of parameters.
+        teachers: Stage 1's.
+        adaptation: Stage 2's.
+        route: Stage 3's.
+
+    Raises:
+        ValueError: As `load_nets`.
+    """
+    stages = load_stages(run, members, masks, nets, teachers, adaptation, route)
+    blocks: dict[str, Any] = {
+        "target": run.target,
+        "members": nets,
+        "teachers": teachers,
+        "route": route,
+    }
+    alone = provenance(run.samples, run.splits, run.seed, **blocks)
+    taught = provenance(
+        run.samples, run.splits, run.seed, stages.made_from, **blocks, masks=adaptation
+    )
+    return Finished(
+        stages,
+        load_nets(students, "route", taught).nets,
+        load_nets(controls, "evaluate", alone).nets,
+        taught,
+    )
+
+
+def refuse_other_logits(table: pd.DataFrame, stages: Stages, route: Route) -> None:
+    """Refuse a table of specialists' logits that is of others than those that are there.
+
+    Raises:
+        ValueError: It is.
+    """
+    if table.attrs != logits_origin(stages, route):
+        raise ValueError(
+            "specialist_logits are of other specialists than those that are there: run again from "
+            "the node compute_specialist_logits"
+        )
+
+
+def logits_origin(stages: Stages, route: Route) -> dict[Hashable | None, Any]:
+    """What a table of specialists' logits says of its origin."""
+    return {
+        "made_from": stages.made_from,
+        "stacked_masks": route.stacked_masks,
+        "masked": route.masked,
+    }
 
 
 def figures_of(row: Row, names: Sequence[str], of: str = "") -> dict[str, float]:

@@ -17,8 +17,7 @@ from mst_distill.pipelines.bundles import (
     bundle_nets,
     continuing,
     figures_of,
-    load_nets,
-    load_stages,
+    load_finished,
 )
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
@@ -81,23 +80,16 @@ def predict_held_out(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
-    terms: dict[str, Any] = {
-        "target": target,
-        "members": nets,
-        "teachers": teachers,
-        "route": route,
-    }
-    alone = provenance(samples, splits, seed, **terms)
-    taught = provenance(samples, splits, seed, before.made_from, **terms, masks=adaptation)
+    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    before = done.stages
     cast = Cast(
         teachers={name: before.members[name] for name in nets.teachers_of(target)},
         panel=before.panel,
         target=target,
         students={
             "student after stage 1": before.members[target],
-            **_by_rule("student", load_nets(students, "route", taught).nets, route.selection),
-            **_by_rule("control", load_nets(controls, "evaluate", alone).nets, route.selection),
+            **_by_rule("student", done.students, route.selection),
+            **_by_rule("control", done.controls, route.selection),
         },
     )
     judged = judge(run, cast, route.batch_size, evaluate.calibration_bins, route.temperature)

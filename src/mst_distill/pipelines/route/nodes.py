@@ -11,11 +11,12 @@ from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
 from mst_distill.pipelines.bundles import (
     Partitions,
-    Stages,
     bundle_nets,
     continuing,
     figures_of,
     load_stages,
+    logits_origin,
+    refuse_other_logits,
 )
 from mst_distill.provenance import fingerprint, provenance
 from mst_distill.samples import Samples
@@ -41,7 +42,7 @@ def compute_specialist_logits(
     run = Run(samples, splits, target, seed, runtime)
     before = load_stages(run, members, masks, nets, teachers, adaptation, route)
     table = tabulate_logits(run, before.panel, route.batch_size)
-    table.attrs = _worn(before, route)
+    table.attrs = logits_origin(before, route)
     return table
 
 
@@ -100,11 +101,7 @@ def train_student(
     run = Run(samples, splits, target, seed, runtime)
     before = load_stages(run, members, masks, nets, teachers, adaptation, route)
     terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
-    if specialist_logits.attrs != _worn(before, route):
-        raise ValueError(
-            "specialist_logits are of other specialists than those that are there: run again from "
-            "the node compute_specialist_logits"
-        )
+    refuse_other_logits(specialist_logits, before, route)
     wanted = fingerprint(samples, splits, seed=seed, **terms, folds=route.folds)
     if out_of_fold_logits.attrs != {"fingerprint": wanted}:
         raise ValueError(
@@ -133,12 +130,3 @@ def train_student(
         origin | {"specialists": list(panel.names)},
     )["router"]
     return students[route.selection], students, router, done.fit.history, done.given
-
-
-def _worn(before: Stages, route: Route) -> dict[Any, Any]:
-    """What the specialists' logits depend on."""
-    return {
-        "made_from": before.made_from,
-        "stacked_masks": route.stacked_masks,
-        "masked": route.masked,
-    }

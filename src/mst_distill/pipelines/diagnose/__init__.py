@@ -1,0 +1,5 @@
+"""Pipeline `diagnose`."""
+
+from mst_distill.pipelines.diagnose.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]

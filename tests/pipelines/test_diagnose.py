@@ -1,0 +1,129 @@
+"""`kedro run --pipeline=diagnose` after `kedro run --pipeline=distill`, as users type them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from projects import QUICK, copy_project, kedro, run_session
+
+RUN = "digits/heldout-all/image/seed-0/main"
+SHORT = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 2}}
+SOURCES = [
+    *("multimodal teacher", "audio teacher"),
+    *("multimodal/fusion", "multimodal/hidden", "audio/dense", "audio/hidden"),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A copy of the project in which a run was made and diagnosed."""
+    folder = copy_project(tmp_path_factory.mktemp("diagnose") / "project")
+    kedro(folder, "run", "--pipeline=distill", f"--params={QUICK}")
+    done = kedro(folder, "run", "--pipeline=diagnose", f"--params={QUICK},diagnose.samples=20")
+    (folder / "printed.txt").write_text(done.stdout)
+    return folder
+
+
+def report_of(project):
+    return json.loads((project / f"data/08_reporting/{RUN}/diagnosis.json").read_text())
+
+
+def test_the_report_says_it_in_sentences_which_are_printed_too(project):
+    report, printed = report_of(project), (project / "printed.txt").read_text()
+    assert "path multimodal/fusion epoch 1/2" in printed
+    for sentence in report["says"]:
+        assert sentence in " ".join(printed.split())
+    text = " ".join(report["says"])
+    for words in ("Distilled from one fixed source", "overlap by", "linear CKA", "tau² KL"):
+        assert words in text
+    assert "A perfect choice among the specialists would gain" in text
+    assert list(report["paths"]["sources"]) == SOURCES
+
+
+def test_every_source_has_a_path_and_every_class_a_row(project):
+    paths = pd.read_csv(project / f"data/08_reporting/{RUN}/paths.csv")
+    assert list(dict.fromkeys(paths["source"])) == SOURCES
+    assert list(dict.fromkeys(paths["class"])) == ["(all)", *map(str, range(10))]
+    students = project / f"data/06_models/{RUN}/path_students"
+    found = {str(file.relative_to(students).with_suffix("")) for file in students.rglob("*.json")}
+    assert found == set(SOURCES)
+    predictions = pd.read_parquet(
+        project / f"data/07_model_output/{RUN}/source_predictions.parquet"
+    )
+    accuracy = predictions.groupby("model")["correct"].mean()
+    whole = paths[paths["class"] == "(all)"].set_index("source")
+    for source in SOURCES:
+        gain = accuracy[f"student of {source}"] - accuracy["control"]
+        assert whole["points"][source] == pytest.approx(100 * gain, abs=1e-5)
+
+
+def test_who_was_asked_by_evaluate_says_the_same_here(project):
+    folder = project / f"data/07_model_output/{RUN}"
+    here, there = (
+        pd.read_parquet(folder / f"{name}.parquet").set_index(["model", "id"])["nll"]
+        for name in ("source_predictions", "predictions")
+    )
+    both = here.index.intersection(there.index)
+    assert set(both.get_level_values("model")) == {"student", "control", *SOURCES}
+    np.testing.assert_allclose(here[both], there[both], rtol=1e-6)
+    folder = project / f"data/08_reporting/{RUN}"
+    mine, evaluates = (pd.read_csv(folder / f"{name}disagreement.csv") for name in ("source_", ""))
+    pd.testing.assert_frame_equal(mine, evaluates)
+
+
+def test_drift_is_told_of_as_many_samples_as_were_asked_for(project):
+    drift = pd.read_csv(project / f"data/08_reporting/{RUN}/drift.csv")
+    assert (drift.groupby("source")["id"].nunique() == 20).all()
+    assert set(drift["source"]) == {name for name in SOURCES if name.startswith("multimodal")}
+
+
+def test_the_router_that_was_kept_is_the_one_that_is_asked(project):
+    preferences = pd.read_parquet(project / f"data/07_model_output/{RUN}/preferences.parquet")
+    np.testing.assert_allclose(preferences.drop(columns="id").sum(axis=1), 1, rtol=1e-5)
+    shares = preferences.drop(columns="id").idxmax(axis=1).value_counts(normalize=True)
+    told = report_of(project)["routing"]["shares"]
+    assert {name: share for name, share in told.items() if share} == pytest.approx(dict(shares))
+
+
+def test_figures_are_drawn_and_nothing_is_left_to_go_on_from(project):
+    for name in ("paths", "drift", "headroom"):
+        picture = project / f"data/08_reporting/{RUN}/{name}_figure.png"
+        assert picture.stat().st_size > 10_000
+    assert not list((project / "data").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("node", "change", "message"),
+    [
+        ("train_paths", {"teachers": {"epochs": 2}}, "'teachers' .*teachers.epochs was 1 and is 2"),
+        ("compute_drift", {"masks": {"heads": 2}}, "'masks' .*masks.heads was 3 and is 2"),
+        (
+            "predict_sources",
+            {"route": {"kd_weight": 0.5}},
+            "'route' .*kd_weight was 1.0 and is 0.5",
+        ),
+        ("draw_drift", {"route": {"epochs": 3}}, "'route' .*route.epochs was 2 and is 3"),
+    ],
+)
+def test_a_run_on_other_terms_is_refused(project, node, change, message):
+    blocks = {name: {**SHORT[name], **change.get(name, {})} for name in SHORT}
+    with pytest.raises(ValueError, match=f"of the stage {message}.*Run again from this stage"):
+        run_session(project, "diagnose", [node], **blocks)
+
+
+def test_paths_of_another_run_are_refused(project, tmp_path):
+    other = shutil.copytree(project, tmp_path / "project")
+    changed = {**SHORT, "route": {"epochs": 1}}
+    for stage in ("route", "evaluate"):
+        run_session(other, stage, **changed)
+    with pytest.raises(ValueError, match=r"of the stage 'diagnose' .*route.epochs was 2 and is 1"):
+        run_session(other, "diagnose", ["predict_sources"], **changed)
+    run_session(other, "diagnose", **changed)
+    run_session(other, "masks", **{**changed, "masks": {"epochs": 2}})
+    with pytest.raises(ValueError, match=r"of the stage 'route' was .*masks.epochs was 1 and is 2"):
+        run_session(other, "diagnose", ["train_paths"], **{**changed, "masks": {"epochs": 2}})
