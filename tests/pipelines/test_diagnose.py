@@ -8,10 +8,12 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
-from projects import QUICK, copy_project, kedro, run_session
+from projects import QUICK, ROOT, copy_project, kedro, run_session
 
 RUN = "digits/heldout-all/image/seed-0/main"
+SAME = QUICK.removesuffix(",runtime.tracking=false")
 SHORT = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 2}}
 SOURCES = [
     *("multimodal teacher", "audio teacher"),
@@ -21,10 +23,10 @@ SOURCES = [
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project in which a run was made and diagnosed."""
+    """A copy of the project in which a run was made, and diagnosed, which MLflow was told of."""
     folder = copy_project(tmp_path_factory.mktemp("diagnose") / "project")
-    kedro(folder, "run", "--pipeline=distill", f"--params={QUICK}")
-    done = kedro(folder, "run", "--pipeline=diagnose", f"--params={QUICK},diagnose.samples=20")
+    run_session(folder, "distill", **SHORT)
+    done = kedro(folder, "run", "--pipeline=diagnose", f"--params={SAME},diagnose.samples=20")
     (folder / "printed.txt").write_text(done.stdout)
     return folder
 
@@ -90,11 +92,34 @@ def test_the_router_that_was_kept_is_the_one_that_is_asked(project):
     assert {name: share for name, share in told.items() if share} == pytest.approx(dict(shares))
 
 
+@pytest.mark.parametrize(
+    ("entry", "column", "names"),
+    [("drift", "id", ["0024", "None", "7"]), ("paths", "class", ["01", "NA", "2"])],
+)
+def test_names_that_look_like_numbers_or_nothing_stay_as_they_are(entry, column, names, tmp_path):
+    settings = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())[entry]
+    pd.DataFrame({column: names}).to_csv(tmp_path / "table.csv", index=False)
+    found = pd.read_csv(tmp_path / "table.csv", **settings["load_args"])
+    assert found[column].tolist() == names
+
+
 def test_figures_are_drawn_and_nothing_is_left_to_go_on_from(project):
     for name in ("paths", "drift", "headroom"):
         picture = project / f"data/08_reporting/{RUN}/{name}_figure.png"
         assert picture.stat().st_size > 10_000
     assert not list((project / "data").rglob("*.pt"))
+
+
+def test_mlflow_has_the_figures_and_the_pictures(project):
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
+    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    room = report_of(project)["headroom"]["specialists"]["accuracy"]["headroom"]["value"]
+    assert run.data.metrics["headroom.specialists.accuracy.headroom.value"] == pytest.approx(room)
+    assert run.data.params["diagnose.samples"] == "20"
+    artifacts = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    assert {"paths", "drift", "paths_figure", "drift_figure", "headroom_figure"} <= artifacts
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def most_drifted(run: Run, drift: pd.DataFrame, count: int) -> np.ndarray:
     """
     before = drift[drift["source"] == drift["source"].iloc[0]]
     ids = before.nsmallest(count, "overlap")["id"]
-    return pd.Index(run.samples.index["id"]).get_indexer(pd.Index(ids))
+    rows = pd.Series(np.arange(len(run.samples)), index=run.samples.index["id"])
+    return rows.loc[ids].to_numpy(copy=True)
 
 
 def drift_views(run: Run, views: Views) -> list[DriftView]:

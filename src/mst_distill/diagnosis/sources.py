@@ -12,6 +12,7 @@ from mst_distill.distillation.panel import Panel, specialist_name
 from mst_distill.distillation.specialists import SpecialisedTeacher
 from mst_distill.evaluation.judging import teacher_title
 from mst_distill.training.batches import Frozen, Inputs
+from mst_distill.training.device import wide_products
 from mst_distill.training.run import Run
 
 Say = Callable[[Inputs], Tensor]
@@ -68,8 +69,12 @@ def _whole(name: str, net: nn.Module) -> Say:
 
 
 def _masked(cut: SpecialisedTeacher, layer: str) -> Say:
+    tail = cut.tails[layer]
+
     def say(inputs: Inputs) -> Tensor:
-        logits: Tensor = cut.tails[layer](*cut.trunk.compute(inputs))
+        values = cut.trunk.compute(inputs)
+        with wide_products(values[0].device, tail):
+            logits: Tensor = tail(*values)
         return logits
 
     return say
