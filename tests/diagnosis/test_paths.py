@@ -12,6 +12,7 @@ from torch import nn
 from mst_distill.checkpoint import Checkpoints
 from mst_distill.diagnosis.paths import SOURCE, FixedPath, train_paths
 from mst_distill.distillation import routing
+from mst_distill.distillation.observation import Observed
 from mst_distill.training.batches import Batch
 from toy_diagnoses import finished
 from toy_runs import KINDS, route
@@ -40,8 +41,8 @@ class Always(nn.Module):
         super().__init__()
         self.bias = nn.Parameter(10 * F.one_hot(torch.tensor(place), specialists).float())
 
-    def forward(self, logits: torch.Tensor) -> torch.Tensor:
-        return self.bias.expand(len(logits), -1)
+    def forward(self, student: Observed) -> torch.Tensor:
+        return self.bias.expand(len(student.logits), -1)
 
 
 @pytest.mark.parametrize("selection", ["accuracy", "last"])
@@ -50,7 +51,7 @@ def test_it_is_stage_3_with_a_router_that_never_changes_its_mind(kind, selection
     toy = finished(kind)
     settings = route(selection=selection, balance_weight=0, early_decay=True, epochs=4)
     place = 1
-    monkeypatch.setattr(routing, "build_router", lambda _run, experts: Always(experts, place))
+    monkeypatch.setattr(routing, "build_router", lambda *asked: Always(asked[-1], place))
     student = copy.deepcopy(toy.first)
     expected = routing.train_student(toy.run, student, toy.panel, toy.table, settings)
     source = next(of for of in toy.sources if of.title == toy.panel.names[place])
