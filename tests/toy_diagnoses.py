@@ -68,7 +68,7 @@ class Toy:
             students={"student": self.student, "control": self.first, **students},
             observer=self.observer,
             router=self.done.router,
-            chosen=chosen,
+            picked=chosen,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
@@ -178,7 +178,7 @@ class Route(Training):
     masked: bool = True
     rescaled: bool = False
     start: Literal["stage1", "anew"] = "stage1"
-    halvings: tuple[float, ...] = ()
+    halvings: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     selection: Selection = "accuracy"
     chosen: PositiveInt = 1
     balance: Literal["kl", "cv"] = "kl"
@@ -188,6 +188,26 @@ class Route(Training):
     stacked_masks: bool = False
     scaled_balance: bool = False
     early_decay: bool = False
+
+    @property
+    def picked(self) -> int | None:
+        """How many specialists a sample hears; None: all, each as much as it is preferred."""
+        return self.chosen if self.router == "hard" else None
+
+    @model_validator(mode="after")
+    def _refuse_what_would_do_nothing(self) -> Route:
+        told = self.gated or self.router in ("learned", "constant")
+        if self.folds > 1 and not told:
+            raise ValueError(
+                f"route.folds={self.folds} tells nobody anything: it needs gated=true, or the "
+                f"router 'learned' or 'constant'"
+            )
+        if self.rescaled and self.start == "anew":
+            raise ValueError(
+                "route.rescaled brings specialists to the student of stage 1, and start=anew "
+                "leaves it out; choose one of the two"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -244,6 +264,12 @@ class Compare(Block):
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _refuse_an_empty_list(self) -> Compare:
+        if not self.listed:
+            raise ValueError(f"compare.list is {self.list!r}, and compare.{self.list} is empty")
+        return self
 
     @property
     def listed(self) -> dict[str, ComparedMethod]:

@@ -74,6 +74,9 @@ TABLES = [
     (check_logits, LOGITS.iloc[:0]),
     (check_predictions, PREDICTIONS),
     (check_trials, TRIALS),
+    (check_trials, TRIALS.drop(columns=["accuracy", "nll"]).assign(error="it died")),
+    (check_trials, TRIALS.assign(peak_bytes=[1.0, np.nan, np.nan])),
+    (check_logits, LOGITS.drop(columns="split").rename(columns={"specialist": "teacher"})),
     (check_paths, PATHS),
     (check_drift, DRIFT),
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from mst_distill.checkpoint import Checkpoints
 from mst_distill.distillation.adaptation import STUDENT, Adaptation, train_masks
 from mst_distill.distillation.collaboration import Collaboration, row_of, train_members
+from mst_distill.distillation.control import train_control
 from mst_distill.distillation.members import build_member, build_members, forward
 from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import assemble_panel, tabulate_logits
@@ -283,3 +286,55 @@ def test_dense_labels_can_be_weighed(router):
     panel = assemble_panel(run, nets, masks, members)
     done = train_student(run, student, panel, tabulate_logits(run, panel, 8), route(router=router))
     assert np.isfinite(done.fit.history.to_numpy()).all()
+
+
+def test_the_control_of_a_student_that_starts_anew_does_so_too():
+    run, members = make_run()
+    _, _, history = train_control(run, members, TEACHERS, MASKS, route(start="anew"))
+    assert set(history["phase"]) == {"route"}
+    assert len(history) == 3
+
+
+def test_the_control_goes_on_from_the_epoch_that_members_go_on_from():
+    run, members = make_run()
+    settings = TEACHERS.model_copy(update={"epochs": 4, "keep": "ce", "learning_rate": 0.1})
+    _, _, kept = train_control(run, members, settings, MASKS, route())
+    best = int(kept.query("phase == 'teachers'")["valid_ce"].idxmin())
+    assert best < 3
+    until = settings.model_copy(update={"epochs": best + 1, "keep": "last"})
+    _, _, short = train_control(run, members, until, MASKS, route())
+    wanted = short.query("phase == 'route'").reset_index(drop=True)
+    assert kept.query("phase == 'route'").reset_index(drop=True).equals(wanted)
+
+
+def test_rescaled_logits_need_their_table():
+    run, members, nets, student, masks, _ = ready_for_stage_2()
+    online = dataclasses.replace(run, runtime=run.runtime.model_copy(update={"frozen": "online"}))
+    panel = assemble_panel(online, nets, masks, members)
+    table = tabulate_logits(online, panel, 8)
+    with pytest.raises(ValueError, match="rescaled needs the table"):
+        train_student(online, student, panel, table, route(rescaled=True))
+
+
+def test_masks_that_were_trained_before_are_at_rest(tmp_path):
+    run, members = make_run()
+    nets, _ = train_members(run, members, TEACHERS, MASKS)
+    student = nets.pop("image")
+    kept = dataclasses.replace(run, checkpoints=Checkpoints(tmp_path, "these terms"))
+    for _ in range(2):
+        masks, _ = train_masks(kept, nets, student, members, MASKS)
+        assert not any(mask.training for mask in masks.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"folds": 5}, "folds=5 tells nobody anything"),
+        ({"folds": 5, "router": "uniform"}, "folds=5 tells nobody anything"),
+        ({"rescaled": True, "start": "anew"}, "choose one of the two"),
+        ({"halvings": (0.5, 1.5)}, "less than 1"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        route(**changes)

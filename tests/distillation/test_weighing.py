@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from mst_distill.distillation.weighing import best, cross_entropies, every, merit, right
+from mst_distill.distillation.weighing import cross_entropies, merit, right, weigh
 
 LOGITS = np.random.default_rng(0).normal(size=(5, 3, 4)) * 3
 LABEL = np.array([0, 3, 1, 1, 2])
@@ -50,7 +50,7 @@ def test_right_is_whether_the_label_has_the_largest_logit():
 
 def test_the_best_are_heard_alike_and_best_first():
     preference = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.1, 0.4]], requires_grad=True)
-    heard = best(preference, 2)
+    heard = weigh(preference, 2)
     assert heard.chosen.tolist() == [[1, 2], [0, 2]]
     assert heard.weights.tolist() == [[0.5, 0.5], [0.5, 0.5]]
     assert not heard.weights.requires_grad
@@ -59,9 +59,9 @@ def test_the_best_are_heard_alike_and_best_first():
 def test_those_that_are_wrong_are_not_heard():
     preference = torch.tensor([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
     well = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
-    heard = every(preference).gated(well)
+    heard = weigh(preference, None).gated(well)
     torch.testing.assert_close(
         heard.weights, torch.tensor([[0.4, 0, 0.6], [0, 0, 0], [0.2, 0.5, 0.3]])
     )
-    first = best(preference, 1).gated(well)
+    first = weigh(preference, 1).gated(well)
     assert first.weights.tolist() == [[0.0], [0.0], [1.0]]

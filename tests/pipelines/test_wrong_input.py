@@ -49,7 +49,7 @@ def test_a_value_out_of_range(project):
 
 
 def test_an_unknown_preset(project):
-    refused(project, "'default', 'paper' or 'reference'", route={"preset": "papers"})
+    refused(project, "'default', 'paper', 'reference' or 'merit'", route={"preset": "papers"})
 
 
 @pytest.mark.parametrize("pipeline", ["distill", "ingest"])

@@ -13,8 +13,8 @@ from mst_distill.diagnosis.sources import Say
 from mst_distill.training.batches import Inputs
 
 GRID = 32
-"""Maps finer than so many cells a side are summed over cells: the gradient at one pixel of a
-photograph is noise."""
+"""Maps finer than so many cells a side are averaged over cells, which overlap where sides do not
+divide: the gradient at one pixel of a photograph is noise."""
 
 
 def attribute(say: Say, inputs: Inputs, judged: Tensor | None = None) -> dict[str, Tensor]:

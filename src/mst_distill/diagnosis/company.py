@@ -31,12 +31,12 @@ class Company(Cast):
     Attributes:
         observer: Of the model ``student``.
         router: Of the run; it reads what the student makes of samples.
-        chosen: k, how many specialists it picks for a sample; none: it weighs all.
+        picked: k, how many specialists it picks for a sample; none: it weighs all.
     """
 
     observer: Observer
     router: nn.Module
-    chosen: int | None
+    picked: int | None
 
     def place(self, run: Run) -> None:
         """Bring every net to the run's device, in eval mode."""
@@ -58,7 +58,7 @@ class Company(Cast):
             for group, names in groups.items()
         }
         specialists = [said[name] for name in groups["specialists"]]
-        return {**said, **mixed, PICKED: mixture(specialists, weights_of(c, self.chosen))}
+        return {**said, **mixed, PICKED: mixture(specialists, weights_of(c, self.picked))}
 
 
 def mixture(logits: Sequence[Tensor], weights: Tensor) -> Tensor:

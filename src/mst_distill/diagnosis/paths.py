@@ -14,6 +14,7 @@ from mst_distill.diagnosis.sources import Source
 from mst_distill.distillation.losses import cross_entropy, distillation, validation_figures
 from mst_distill.distillation.panel import Panel, logits_of_split
 from mst_distill.distillation.routing import Weights
+from mst_distill.distillation.weighing import right
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Row, Rule, Stage, fit
@@ -28,7 +29,9 @@ SOURCE = "source"
 class FixedPath(Task):
     """L = w_task CE(S) + w_kd KD(S <- source): stage 3 if the router always picked the same one.
 
-    There is no router, and so no term that keeps its load even; w_kd falls as in stage 3.
+    There is no router, and so no term that keeps its load even; w_kd falls as in stage 3, and where
+    stage 3 is gated nothing is learned from a source that is wrong. Sources are as they are, though
+    stage 3 may have rescaled them.
 
     A batch carries the target's modality and, frozen, the source's logits.
 
@@ -51,7 +54,8 @@ class FixedPath(Task):
         logits = self.trainable(batch.inputs[self._target])
         (said,) = batch.frozen[SOURCE]
         ce = cross_entropy(logits, batch.label, self._ignored)
-        kd = distillation(logits, said, self._route.temperature).mean()
+        each = distillation(logits, said, self._route.temperature)
+        kd = (each * right(said[:, None], batch.label)[:, 0] if self._route.gated else each).mean()
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:

@@ -8,15 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.distillation.observation import Observed, Observer
-from mst_distill.parameters import Route
+from mst_distill.distillation.weighing import weigh
 from mst_distill.samples import rows_of
 from mst_distill.training.device import autocast
 from mst_distill.training.run import Run
-
-
-def chosen_by(route: Route) -> int | None:
-    """k, how many specialists a sample hears; none if it hears all, each as it is preferred."""
-    return route.chosen if route.router == "hard" else None
 
 
 def preference(router: nn.Module, student: Observed) -> Tensor:
@@ -25,18 +20,16 @@ def preference(router: nn.Module, student: Observed) -> Tensor:
     return c
 
 
-def weights_of(preference: Tensor, chosen: int | None) -> Tensor:
-    """What the specialists weigh in KD, ``(B, E)``: 1 / k the k of largest preference, or all c."""
-    if chosen is None:
-        return preference
-    places = preference.topk(chosen, dim=1).indices
-    return torch.zeros_like(preference).scatter(1, places, 1 / chosen)
+def weights_of(preference: Tensor, picked: int | None) -> Tensor:
+    """What the specialists weigh in KD, ``(B, E)``; see `weigh`."""
+    heard = weigh(preference, picked)
+    return torch.zeros_like(preference).scatter(1, heard.chosen, heard.weights)
 
 
-def held_out_weights(table: pd.DataFrame, chosen: int | None) -> np.ndarray:
+def held_out_weights(table: pd.DataFrame, picked: int | None) -> np.ndarray:
     """`weights_of` a table of preferences, ``(n, E)``, in its order."""
     preferences = torch.tensor(table.drop(columns="id").to_numpy(dtype=np.float64))
-    return weights_of(preferences, chosen).numpy()
+    return weights_of(preferences, picked).numpy()
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.losses import cross_entropy, validation_figures
 from mst_distill.distillation.members import build_members, forward
-from mst_distill.parameters import Masks, Members, Route, Teachers
+from mst_distill.parameters import Masks, Members, Route, Teachers, Training
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
@@ -48,8 +48,9 @@ def train_control(
     """Train the target's net by cross-entropy alone.
 
     It has the student's start weights, batches in the student's order, the student's epochs (those
-    of stage 1, then with a fresh Adam those of stage 3) and is selected among the same epochs, so
-    that whatever parts it from the student is distillation.
+    of stage 1, unless the student starts anew, then with a fresh Adam those of stage 3), goes on
+    from stage 1 by the same rule and is selected among the same epochs, so that whatever parts it
+    from the student is distillation.
 
     Args:
         run: The run.
@@ -60,17 +61,22 @@ def train_control(
 
     Returns:
         Rule of selection to the net of the epoch that it prefers, the fit that they are from, and
-        both phases' history, told apart by the column ``phase``.
+        the phases' history, told apart by the column ``phase``.
     """
     net = run.place(build_members(run, members, masks)[run.target])
     task = Supervised(net, run.target, run.samples.ignored_label)
     histories = []
-    for phase, settings in (("teachers", teachers), ("route", route)):
+    phases: dict[str, Training] = {"teachers": teachers, "route": route}
+    if route.start == "anew":
+        del phases["teachers"]
+    for phase, settings in phases.items():
         batches = run.train_and_valid(phase, settings, [run.target])
         run.seed_noise(phase)
         stage = Stage(f"control ({phase})", task, *batches, settings, SELECTION)
         done = fit(stage, run.runtime, run.checkpoint(f"control {phase}"))
         histories.append(done.history.assign(phase=phase))
+        if phase == "teachers":
+            net.load_state_dict(done.kept[teachers.keep].state)
     controls = {}
     for rule, kept in done.kept.items():
         net.load_state_dict(kept.state)

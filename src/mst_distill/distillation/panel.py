@@ -80,7 +80,7 @@ def assemble_panel(
     """
     for name, member in members.teachers_of(run.target).items():
         for layer in member.masked_layers:
-            if specialist_name(name, layer) not in masks:
+            if masked and specialist_name(name, layer) not in masks:
                 raise ValueError(
                     f"there is no mask for layer {layer!r} of member {name!r}, only for "
                     f"{list(masks)}: run the pipeline `masks` first"

@@ -29,7 +29,7 @@ from mst_distill.distillation.router import (
     DenseRouter,
     FeatureRouter,
 )
-from mst_distill.distillation.weighing import Heard, best, every, merit, right
+from mst_distill.distillation.weighing import Heard, merit, right, weigh
 from mst_distill.parameters import Masks, Members, Route
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import Fit, Stage, fit
@@ -152,9 +152,8 @@ class Routing(Task):
 
     def weigh(self, preference: Tensor) -> Heard:
         """Which specialists are heard, and how much, by the router's preference ``(B, E)``."""
-        if self._route.router == "hard":
-            return best(preference, self._route.chosen)
-        return every(preference if self._route.weights_learn else preference.detach())
+        learns = self._route.weights_learn
+        return weigh(preference if learns else preference.detach(), self._route.picked)
 
     def state(self) -> dict[str, Any]:
         """The weights of the terms, and who was given what."""
@@ -169,7 +168,7 @@ class Routing(Task):
         """Let the weights fall and note how much each specialist was heard."""
         self.weights.decay(epoch, self._route)
         if self._given is not None:
-            self.given.append(self._given.view(self._shape))
+            self.given.append(self._given.cpu().view(self._shape))
         self._given = None
 
     def _distil(self, logits: Tensor, specialists: Tensor, heard: Heard) -> Tensor:
@@ -241,6 +240,10 @@ def prepare_student(
     if samples.dense and (route.gated or route.rescaled):
         which = "gated" if route.gated else "rescaled"
         raise ValueError(f"route.{which} needs one label a sample; here labels are dense")
+    if route.rescaled and not len(table):
+        raise ValueError(
+            "route.rescaled needs the table of specialists' logits: runtime.frozen=cached"
+        )
     run.place(student)
     hears_features = route.router == "learned"
     task = Routing(
@@ -332,7 +335,7 @@ def _own_logits(run: Run, student: nn.Module, batch_size: int) -> Tensor:
 def _given_table(run: Run, panel: Panel, given: list[Tensor]) -> pd.DataFrame:
     classes = ("all",) if run.samples.dense else run.samples.classes
     table = pd.DataFrame(
-        torch.stack(given).flatten().cpu().numpy(),
+        torch.stack(given).flatten().numpy(),
         index=pd.MultiIndex.from_product(
             [range(len(given)), classes, panel.names], names=["epoch", "class", "specialist"]
         ),

@@ -79,7 +79,12 @@ class TeacherPool:
             return copy.deepcopy(known[0]), known[1]
         started = time.monotonic()
         made = make()
-        self._made[key] = copy.deepcopy(made), time.monotonic() - started
+        seconds = time.monotonic() - started
+        kept = copy.deepcopy(made)
+        if isinstance(kept, dict):
+            for net in kept.values():
+                net.cpu()  # trials are measured by what lies on the device
+        self._made[key] = kept, seconds
         return made, 0.0
 
     def _listen(self, teacher: str, hears: Hears) -> Batches:

@@ -15,7 +15,7 @@ class Heard:
 
     Attributes:
         chosen: ``(B, k)``, which.
-        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears none.
+        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears next to nobody.
     """
 
     chosen: Tensor
@@ -31,18 +31,18 @@ class Heard:
         return Heard(self.chosen, weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12))
 
 
-def best(preference: Tensor, k: int) -> Heard:
-    """The k specialists of largest preference ``(B, E)``, best first, all as much."""
-    chosen = preference.topk(k, dim=1).indices
-    return Heard(chosen, torch.full_like(preference[:, :k], 1 / k).detach())
+def weigh(preference: Tensor, picked: int | None) -> Heard:
+    """The `picked` specialists of largest preference, best first and all as much; or all.
 
-
-def every(preference: Tensor) -> Heard:
-    """All specialists, each as much as it is preferred, ``(B, E)`` with rows that sum to 1."""
-    return Heard(
-        torch.arange(preference.shape[1], device=preference.device).expand(preference.shape),
-        preference,
-    )
+    Args:
+        preference: ``(B, E)``, rows that sum to 1.
+        picked: k; without it all are heard, each as much as it is preferred.
+    """
+    if picked is None:
+        specialists = torch.arange(preference.shape[1], device=preference.device)
+        return Heard(specialists.expand(preference.shape), preference)
+    chosen = preference.topk(picked, dim=1).indices
+    return Heard(chosen, torch.full_like(preference[:, :picked], 1 / picked).detach())
 
 
 def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:

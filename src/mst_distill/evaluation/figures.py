@@ -83,14 +83,16 @@ def learning_curves(
     for row, (what, label) in enumerate((("accuracy", "accuracy"), ("ce", "cross-entropy, nats"))):
         first, third = grid[row, 0], grid[row, 2]
         _plot_columns(first, teachers, f"valid_{what}_")
-        _plot_against(first, control[control["phase"] == "teachers"], f"valid_{what}", "control")
+        if (control["phase"] == "teachers").any():
+            before = control[control["phase"] == "teachers"]
+            _plot_against(first, before, f"valid_{what}", "control")
         third.plot(route["epoch"], route[f"valid_{what}"], label="student")
         _plot_against(third, control[control["phase"] == "route"], f"valid_{what}", "control")
         for axes in (first, third):
             axes.set_ylabel(f"validation {label}")
     _plot_columns(grid[0, 1], masks, "valid_kd_")
     grid[0, 1].set(ylabel="validation KD to the student", yscale="log")
-    _plot_columns(grid[1, 1], route, "train_", ["train_ce", "train_kd", "train_balance"])
+    _plot_columns(grid[1, 1], route.drop(columns="train_loss"), "train_")
     grid[1, 1].set(ylabel="training terms, unweighted", yscale="log")
     titles = ("stage 1: members", "stage 2: masks", "stage 3: student", "", "stage 3: loss", "")
     for axes, title in zip(grid.ravel(), titles, strict=True):
@@ -168,13 +170,12 @@ def _plot_differences(axes: Axes, rows: pd.DataFrame) -> None:
 
 def _shares(routing: pd.DataFrame, by: str, specialists: Sequence[str]) -> pd.DataFrame:
     counts = routing.pivot_table("samples", by, "specialist", aggfunc="sum")[list(specialists)]
-    return counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    total = counts.sum(axis=1)
+    return counts.div(total.where(total > 0, 1), axis=0)
 
 
-def _plot_columns(
-    axes: Axes, history: pd.DataFrame, prefix: str, columns: Sequence[str] | None = None
-) -> None:
-    for column in columns or [name for name in map(str, history) if name.startswith(prefix)]:
+def _plot_columns(axes: Axes, history: pd.DataFrame, prefix: str) -> None:
+    for column in [name for name in map(str, history) if name.startswith(prefix)]:
         axes.plot(history["epoch"], history[column], label=column.removeprefix(prefix))
 
 

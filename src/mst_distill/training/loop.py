@@ -129,7 +129,7 @@ class _Training:
         self._task.trainable.train()
         for batch in train.start(self._step):
             with autocast(train.device, self._runtime):
-                terms = self._in_parts(batch, self._task.descend, self._optimiser.zero_grad)
+                terms = self._in_parts(batch, self._task.descend, self._undo())
             if strange := _not_finite({**terms, **_gradient_norms(self._task.trainable)}):
                 self._stop(f"{strange} in step {self._step} of", train.ids(batch))
             self._optimiser.step()
@@ -160,6 +160,16 @@ class _Training:
         self._task.end_epoch(epoch)
         self._step, self._means = 0, _Means()
 
+    def _undo(self) -> Callable[[], None]:
+        """What takes back a step that memory ran out in, but for running batch statistics."""
+        before = self._task.state()
+
+        def undo() -> None:
+            self._optimiser.zero_grad()
+            self._task.load_state(before)
+
+        return undo
+
     def _in_parts(
         self,
         batch: Batch,
@@ -179,6 +189,7 @@ class _Training:
 
     def finish(self) -> Fit:
         """Tell what came of it, and note that it is over."""
+        self._task.trainable.eval()
         if self._checkpoint and not self._over:
             self._over = True
             self._checkpoint.save(self._state(self._stage.train.order))

@@ -53,18 +53,18 @@ class Parts:
             try:
                 return [work(part) for part in torch.arange(count).tensor_split(number)]
             except torch.OutOfMemoryError as error:
-                self._halve(count, error)
+                self._halve(math.ceil(count / number), error)
             # Only here has the error let go of the tensors that it held.
             if undo:
                 undo()
             torch.cuda.empty_cache()
 
-    def _halve(self, count: int, error: torch.OutOfMemoryError) -> None:
-        tried = min(self.size or count, count)
+    def _halve(self, tried: int, error: torch.OutOfMemoryError) -> None:
         if tried <= SMALLEST:
             raise torch.OutOfMemoryError(
                 f"{self.title}: a part of {tried} samples is too much for the GPU's memory, and "
-                f"smaller ones have no batch statistics: choose smaller nets, or runtime.device=cpu"
+                f"smaller ones may have no batch statistics: choose smaller nets or "
+                f"runtime.device=cpu"
             ) from error
         self.size = max(SMALLEST, math.ceil(tried / 2))
         log.warning(

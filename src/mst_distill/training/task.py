@@ -40,7 +40,10 @@ class Task(ABC):
         """Scalar figures of a validation batch, means over its samples."""
 
     def state(self) -> dict[str, Any]:
-        """What steps and epochs change beside `trainable`, for `load_state`; nothing by default."""
+        """What steps and epochs change beside `trainable`, for `load_state`; nothing by default.
+
+        Steps replace what is in it and never write into it: so it stays what it was.
+        """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from torch import nn
+
 from mst_distill.distillation.adaptation import train_masks
 from mst_distill.distillation.collaboration import train_members
 from mst_distill.distillation.cross_fitting import out_of_fold_logits
@@ -50,9 +52,12 @@ class MST(Method):
         )
         student = start_of(run, members, second, third, nets)
         leads = nets.pop(run.target)
-        worn, of_masks = once(
-            "masks", [first, second], lambda: train_masks(run, nets, leads, members, second)[0]
-        )
+        worn: dict[str, nn.Module] = {}
+        of_masks = 0.0
+        if third.masked:
+            worn, of_masks = once(
+                "masks", [first, second], lambda: train_masks(run, nets, leads, members, second)[0]
+            )
         told, of_folds = once(
             "folds",
             [first, third.folds],

@@ -106,7 +106,7 @@ def predict_sources(
     """Ask sources, mixtures and students about the test split; the router, what it prefers."""
     from mst_distill.diagnosis.company import Company
     from mst_distill.diagnosis.path_effects import path_title
-    from mst_distill.diagnosis.preferences import chosen_by, preference_table
+    from mst_distill.diagnosis.preferences import preference_table
     from mst_distill.diagnosis.sources import sources_of
     from mst_distill.distillation.observation import Observer
     from mst_distill.evaluation.judging import judge
@@ -131,7 +131,7 @@ def predict_sources(
         },
         observer=observer,
         router=picks,
-        chosen=chosen_by(route),
+        picked=route.picked,
     )
     judged = judge(run, company, route.batch_size, evaluate.calibration_bins, route.temperature)
     preferred = preference_table(run, observer, picks, before.panel.names, route.batch_size)
@@ -199,7 +199,7 @@ def summarise_diagnosis(
 ) -> dict[str, Any]:
     """Say in sentences and figures what distillation did."""
     from mst_distill.diagnosis.outcomes import Outcomes
-    from mst_distill.diagnosis.preferences import chosen_by, held_out_weights
+    from mst_distill.diagnosis.preferences import held_out_weights
     from mst_distill.diagnosis.report import Bootstrap, Found, diagnose
 
     specialists = [str(name) for name in preferences if name != "id"]
@@ -212,7 +212,7 @@ def summarise_diagnosis(
             "specialists": specialists,
         },
         outcomes=Outcomes.of(predictions),
-        weights=held_out_weights(preferences, chosen_by(route)),
+        weights=held_out_weights(preferences, route.picked),
         disagreement=disagreement,
         paths=paths,
         drift=drift,
