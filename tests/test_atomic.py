@@ -16,6 +16,7 @@ from torch import nn
 
 from mst_distill.atomic import pending, replacing
 from mst_distill.bundle import ModelBundle, load_bundle, save_bundle
+from mst_distill.checkpoint import Checkpoints
 
 
 class Small(nn.Module):
@@ -174,6 +175,18 @@ def test_a_pickle_in_place_of_weights_is_never_run(tmp_path, write):
         else:
             torch.load(file, weights_only=False)
     assert trap.exists()
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch"])
+def test_a_pickle_in_place_of_a_checkpoint_is_never_run(tmp_path, write):
+    checkpoint, trap = Checkpoints(tmp_path, "terms").of("stage"), tmp_path / "trap"
+    checkpoint.save({})
+    (file,) = tmp_path.iterdir()
+    with file.open("wb") as opened:
+        write({"terms": "terms stage", "weight": Malicious(trap)}, opened)
+    with pytest.raises(ValueError, match=f"{file} is no whole checkpoint"):
+        checkpoint.load()
+    assert not trap.exists()
 
 
 def test_a_waiting_json_that_vouches_for_other_weights_is_not_taken(tmp_path):
