@@ -15,7 +15,7 @@ from mst_distill.diagnosis.attribution import attribute, gaze, share_on
 from mst_distill.diagnosis.similarity import cka_by_chance, intersection, linear_cka
 from mst_distill.diagnosis.sources import Source
 from mst_distill.distillation.members import modalities_of
-from mst_distill.distillation.observation import Observer
+from mst_distill.distillation.observation import Observer, pooled
 from mst_distill.evaluation.judging import teacher_title
 from mst_distill.progress import progress
 from mst_distill.samples import rows_of
@@ -240,6 +240,5 @@ def _only(inputs: Inputs, modalities: Iterable[str]) -> Inputs:
 
 def _flat(tensor: Tensor) -> np.ndarray:
     """``(B, D, ...)`` to ``(B, D)``, means over places."""
-    whole = tensor.float()
-    flat: np.ndarray = (whole.flatten(2).mean(dim=2) if whole.dim() > 2 else whole).cpu().numpy()
+    flat: np.ndarray = pooled(tensor.float()).cpu().numpy()
     return flat

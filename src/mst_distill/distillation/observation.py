@@ -105,6 +105,11 @@ class Observer:
             return self(_two(self.name, self.net, samples))
 
 
+def pooled(feature: Tensor) -> Tensor:
+    """A map's mean over its places, ``(B, F, ...)`` to ``(B, F)``."""
+    return feature.flatten(2).mean(dim=2) if feature.dim() > 2 else feature
+
+
 @contextmanager
 def _at_rest(net: nn.Module) -> Iterator[None]:
     """Eval mode and no gradient inside; the mode is as before afterwards."""

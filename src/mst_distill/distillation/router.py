@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 
 
 class ClassRouter(nn.Module):
@@ -68,8 +68,7 @@ class FeatureRouter(nn.Module):
 
     def forward(self, student: Observed) -> Tensor:
         """Embedding ``(B, D)``, or ``(B, D, H, W)`` averaged over places, to ``(B, E)``."""
-        feature = student.embedding.detach()
-        feature = feature.flatten(2).mean(dim=2) if feature.dim() > 2 else feature
+        feature = pooled(student.embedding.detach())
         return self.prefer(self.hidden(self.norm(feature)).relu())
 
 

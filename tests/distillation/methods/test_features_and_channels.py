@@ -12,9 +12,9 @@ from scipy.special import log_softmax
 from torch import nn
 
 from mst_distill.distillation.methods.fd_cmkd import FDCMKD, one_scale, split_frequencies
-from mst_distill.distillation.methods.fitnets import Hints, hint_loss, pooled
+from mst_distill.distillation.methods.fitnets import Hints, hint_loss
 from mst_distill.distillation.methods.mgdfr import Pair, hold, salience, silenced
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.training.batches import Batch
 
 NOTHING = torch.empty(0)

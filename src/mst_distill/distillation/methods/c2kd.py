@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from mst_distill.distillation.losses import distillation
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.methods.dkd import decoupled, per_place
-from mst_distill.distillation.methods.fitnets import pooled
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.distillation.setup import CROSSMODAL, Setup, Taught
 from mst_distill.training.batches import Batch
 

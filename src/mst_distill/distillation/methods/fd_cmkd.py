@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mst_distill.distillation.method import Distilling
-from mst_distill.distillation.methods.fitnets import pooled
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.distillation.setup import Setup
 from mst_distill.training.batches import Batch
 

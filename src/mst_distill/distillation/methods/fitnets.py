@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.methods.kd import KD
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.distillation.setup import Setup, Taught
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION
@@ -94,11 +94,6 @@ def _pairs(student: Observed, teacher: Observed) -> list[tuple[Tensor, Tensor]]:
         (own, other) if own.dim() == other.dim() else (pooled(own), pooled(other))
         for own, other in stages
     ]
-
-
-def pooled(feature: Tensor) -> Tensor:
-    """A map's mean over its places, ``(B, F, ...)`` to ``(B, F)``."""
-    return feature.flatten(2).mean(dim=2) if feature.dim() > 2 else feature
 
 
 def _regressor(student: Tensor, teacher: Tensor) -> nn.Module:

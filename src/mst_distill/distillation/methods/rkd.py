@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.distillation.method import Distilling
-from mst_distill.distillation.methods.fitnets import pooled
-from mst_distill.distillation.observation import Observed
+from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.training.batches import Batch
 
 ANGLE = 2.0
