@@ -277,6 +277,26 @@ class Compare(Block):
         return self.methods if self.list == "methods" else self.recipes
 
 
+class Decide(Block):
+    """Which recipes may become the default, and what they must show for it.
+
+    Attributes:
+        candidates: Names in the comparisons.
+        opponents: Whom a candidate must be above in the mean over all benchmarks and targets.
+        floor: The opponent that it must nowhere be below.
+    """
+
+    candidates: tuple[str, ...] = Field(min_length=1)
+    opponents: tuple[str, ...] = Field(min_length=1)
+    floor: str
+
+    @model_validator(mode="after")
+    def _refuse_a_floor_that_is_no_opponent(self) -> Decide:
+        if self.floor not in self.opponents:
+            raise ValueError(unknown("decide.floor", self.floor, self.opponents))
+        return self
+
+
 class Runtime(Block):
     """Where and how a run is computed: no part of its fingerprint, for it changes rounding alone.
 

@@ -82,3 +82,14 @@ def test_the_image_stands_first_in_the_concatenation() -> None:
     net(image, text)
     torch.testing.assert_close(seen[0][:, :512], net.image.features(image))
     torch.testing.assert_close(seen[0][:, 512:], net.text.features(text))
+
+
+def test_narrower_nets_halve_from_their_first_layer_on() -> None:
+    # 1280 x 128 + 128, 128 x 64 + 64, 64 x 3 + 3
+    image = FeatureMLP(3, 1280, hidden=128)
+    assert sum(weight.numel() for weight in image.parameters()) == 163_968 + 8_256 + 195
+    both = FusionMLP(3, 1280, 384, hidden=128)
+    # The image's and the text's first two layers, 128 x 64 + 64, 64 x 32 + 32, 32 x 3 + 3
+    sizes = 163_968 + 8_256 + 49_280 + 8_256 + 8_256 + 2_080 + 99
+    assert sum(weight.numel() for weight in both.parameters()) == sizes
+    assert both(torch.rand(2, 1280), torch.rand(2, 384)).shape == (2, 3)

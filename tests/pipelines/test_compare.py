@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -57,3 +58,29 @@ def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
     after = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
     assert {path: after[path] for path in before} == before
     assert {path.parent.name for path in after.keys() - before.keys()} == {"seed-2"}
+
+
+def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
+    made = project / "data/07_model_output"
+    other = made / FOLDER.replace("digits", "another")
+    shutil.copytree(made / FOLDER, other)
+    local = project / "conf/local/parameters.yml"
+    local.write_text(
+        "decide: {candidates: [mst], opponents: [none, dml, mst_reference], floor: none}"
+    )
+    done = kedro(project, "run", "--pipeline=decide", "--params=runtime.tracking=false")
+    local.unlink()
+    shutil.rmtree(other)
+    assert "In the mean over all cells `mst` is" in done.stdout
+    reports = project / "data/08_reporting/decision/main"
+    gains = pd.read_csv(reports / "decision_gains.csv")
+    assert gains["cell"].unique().tolist() == ["another, audio", "digits, audio", "all cells"]
+    assert gains["method"].nunique() == 15
+    assert (reports / "decision_page.md").read_text().startswith("# 2 cells, ")
+    assert (reports / "decision_figure.png").stat().st_size > 10_000
+
+
+def test_without_a_comparison_of_that_name_nothing_is_decided(project):
+    done = kedro(project, "run", "--pipeline=decide", "--params=run=mian", check=False)
+    assert done.returncode == 1
+    assert "unknown run 'mian'; there are: main; did you mean 'main'?" in done.stdout

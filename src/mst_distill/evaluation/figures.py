@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mst_distill.evaluation.decision import ALL
 from mst_distill.evaluation.metrics import calibration_error
 from mst_distill.evaluation.ranking import BEST
 
@@ -146,6 +148,34 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     for axes, target in zip(np.ravel(figure.subplots(1, len(targets))), targets, strict=True):
         _plot_differences(axes, alone[alone["target"] == target])
         axes.set(title=f"{target} student", xlabel="points of accuracy against the student alone")
+    return figure
+
+
+def gains_figure(gains: pd.DataFrame, selection: str, floor: str) -> Figure:
+    """Every method's accuracy minus the floor's: in each cell, and in the mean over all of them.
+
+    Args:
+        gains: From `gain_table`.
+        selection: The rule of selection that is shown.
+        floor: The opponent that is shown.
+    """
+    own = gains[(gains["rule"] == selection) & (gains["against"] == floor)]
+    points = 100 * own.pivot_table("difference", "method", "cell")
+    over = own[own["cell"] == ALL].set_index("method").sort_values("difference")
+    over = 100 * over[["difference", "low", "high"]]
+    places = np.arange(len(over))
+    figure = Figure(figsize=(9, 1.8 + 0.3 * len(over)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="grey", linewidth=1, linestyle=":")
+    cells = [cell for cell in dict.fromkeys(own["cell"]) if cell != ALL]
+    for cell, marker in zip(cells, cycle("osv^D<>pP*"), strict=False):
+        axes.plot(points.loc[over.index, cell], places, marker, alpha=0.6, markersize=5, label=cell)
+    axes.hlines(places, over["low"], over["high"], color="black", linewidth=2)
+    axes.plot(over["difference"], places, "|", color="black", markersize=12, label=ALL)
+    axes.set_yticks(places, list(over.index), size=8)
+    axes.set(xlabel=f"points of accuracy against {floor}, kept by {selection}")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

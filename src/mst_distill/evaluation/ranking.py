@@ -179,13 +179,13 @@ def _against(scores: pd.DataFrame, against: str, confidence: float) -> list[dict
             opponent = str(scores.mean().drop(index=title).idxmax())
         if opponent in scores and title != opponent:
             gain = (scores[title] - scores[opponent]).dropna().to_numpy()
-            rows.append({"title": title, "opponent": opponent, **_paired(gain, confidence)})
+            rows.append({"title": title, "opponent": opponent, **paired(gain, confidence)})
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p_corrected"] = p
     return rows
 
 
-def _paired(gain: np.ndarray, confidence: float) -> dict[str, float]:
+def paired(gain: np.ndarray, confidence: float) -> dict[str, float]:
     """Mean, spread, interval and test of the differences, ``(pairs,)``."""
     mean = gain.mean() if len(gain) else np.nan
     found = {"pairs": len(gain), "difference": mean}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from mst_distill.evaluation.markdown import interval, numbers, table_lines, with_spread
 from mst_distill.evaluation.ranking import BEST
 
 _FIGURES = {
@@ -31,14 +32,14 @@ def ranking_page(
     for target, sentences in report["verdicts"].items():
         lines += [f"## The {target} student", "", *[f"- {line}" for line in sentences], ""]
         of_target = ranking[ranking["target"] == target]
-        lines += _lines(_means(of_target, report["selection"]))
-        lines += ["### By the other rules", "", *_lines(_other_rules(of_target))]
+        lines += table_lines(_means(of_target, report["selection"]))
+        lines += ["### By the other rules", "", *table_lines(_other_rules(of_target))]
         for against, rows in differences.groupby("against", sort=False):
             rows = rows[rows["target"] == target]
             lines += [f"### Against {_quoted(str(against))}", ""]
-            lines += _lines(_gains(rows, report["confidence"]))
+            lines += table_lines(_gains(rows, report["confidence"]))
     if report["missing"]:
-        lines += ["## Missing", "", *_lines(pd.DataFrame(report["missing"]))]
+        lines += ["## Missing", "", *table_lines(pd.DataFrame(report["missing"]))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -54,11 +55,11 @@ def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:
     ]
     for figure, (name, scale, how) in _FIGURES.items():
         kept = f" (kept by {selection})" if figure == "accuracy" else ""
-        table[name + kept] = _with_spread(ranking, figure, scale, how)
-    table["student epochs"] = _numbers(ranking["student_epochs"], 1, ".0f")
-    table["seconds"] = _numbers(ranking["seconds"], 1, ".1f")
-    table["peak, MB"] = _numbers(ranking["peak_bytes"], 1e-6, ".0f")
-    table["extra weights"] = _numbers(ranking["extra_parameters"], 1, ",.0f")
+        table[name + kept] = with_spread(ranking, figure, scale, how)
+    table["student epochs"] = numbers(ranking["student_epochs"], 1, ".0f")
+    table["seconds"] = numbers(ranking["seconds"], 1, ".1f")
+    table["peak, MB"] = numbers(ranking["peak_bytes"], 1e-6, ".0f")
+    table["extra weights"] = numbers(ranking["extra_parameters"], 1, ",.0f")
     return table
 
 
@@ -67,34 +68,14 @@ def _other_rules(ranking: pd.DataFrame) -> pd.DataFrame:
     for figure, (name, scale, how) in _FIGURES.items():
         for column in [name for name in map(str, ranking) if name.startswith(f"{figure}_by_")]:
             rule = column.removeprefix(f"{figure}_by_")
-            table[f"{name} by {rule}"] = _numbers(ranking[column], scale, how)
+            table[f"{name} by {rule}"] = numbers(ranking[column], scale, how)
     return table
 
 
 def _gains(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    low, high = (_numbers(rows[side], 100, "+.2f") for side in ("low", "high"))
     table = rows[["title", "rule", "opponent"]].rename(columns={"title": "method"})
-    table["points"] = _numbers(rows["difference"], 100, "+.2f")
-    interval = [" to ".join(ends) for ends in zip(low, high, strict=True)]
-    table[f"{confidence:.0%} interval"] = interval
-    table["p"] = _numbers(rows["p"], 1, ".4f")
-    table["corrected"] = _numbers(rows["p_corrected"], 1, ".4f")
+    table["points"] = numbers(rows["difference"], 100, "+.2f")
+    table[f"{confidence:.0%} interval"] = interval(rows)
+    table["p"] = numbers(rows["p"], 1, ".4f")
+    table["corrected"] = numbers(rows["p_corrected"], 1, ".4f")
     return table.drop(columns=[] if (rows["against"] == BEST).all() else ["opponent"])
-
-
-def _with_spread(table: pd.DataFrame, figure: str, scale: float, how: str) -> list[str]:
-    means, spreads = (_numbers(table[name], scale, how) for name in (figure, f"{figure}_sd"))
-    return [
-        mean if spread == "–" else f"{mean} ± {spread}"
-        for mean, spread in zip(means, spreads, strict=True)
-    ]
-
-
-def _numbers(values: pd.Series, scale: float, how: str) -> list[str]:
-    return ["–" if pd.isna(value) else format(scale * value, how) for value in values]
-
-
-def _lines(table: pd.DataFrame) -> list[str]:
-    cells: list[list[str]] = table.astype(str).to_numpy().tolist()
-    rows = [list(map(str, table)), ["---"] * table.shape[1], *cells]
-    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows] + [""]

@@ -44,21 +44,24 @@ class ThreeLayerCNN(nn.Module):
 
     Args:
         classes: Width of the logits.
+        width: Maps of the first convolution; each further one has twice as many.
+        pooled: The spectrogram is averaged over squares of this side first.
     """
 
     channels_last = True
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: int = 32, pooled: int = 1) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
-        self.fc1 = nn.Linear(128 * 14 * 14, classes)
+        self.pooled = nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.fc1 = nn.Linear(4 * width * (112 // pooled // 8) ** 2, classes)
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, audio: Tensor) -> Tensor:
         """``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
-        maps = audio
+        maps = self.pooled(audio)
         for convolution in (self.conv1, self.conv2, self.conv3):
             maps = self.pool(convolution(maps)).relu()
         return self.fc1(maps.flatten(1))
@@ -69,17 +72,20 @@ class FusionCNN(nn.Module):
 
     Args:
         classes: Width of the logits.
+        width: Maps of the first convolution over the spectrogram; each further one has twice as
+            many.
+        pooled: The spectrogram is averaged over squares of this side first.
     """
 
     channels_last = True
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, width: int = 32, pooled: int = 1) -> None:
         super().__init__()
-        self.audio = _AudioBranch()
+        self.audio = _AudioBranch(width, pooled)
         self.image = LeNet5(classes)
         del self.image.fc2
         self.concatenation = nn.Identity()
-        self.fc1 = nn.Linear(84 + 512, 298)
+        self.fc1 = nn.Linear(84 + 16 * width, 298)
         self.fc2 = nn.Linear(298, classes)
 
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
@@ -89,20 +95,21 @@ class FusionCNN(nn.Module):
 
 
 class _AudioBranch(nn.Module):
-    """``(B, 1, 112, 112)`` to ``(B, 512)``."""
+    """``(B, 1, 112, 112)`` to ``(B, 16 width)``."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
-        self.conv4 = nn.Conv2d(128, 256, 3, padding=1)
-        self.conv5 = nn.Conv2d(256, 512, 3, padding=1)
+        self.pooled = nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.conv4 = nn.Conv2d(4 * width, 8 * width, 3, padding=1)
+        self.conv5 = nn.Conv2d(8 * width, 16 * width, 3, padding=1)
         self.pool = nn.MaxPool2d(2)
         self.average = nn.AdaptiveAvgPool2d(1)
 
     def forward(self, audio: Tensor) -> Tensor:
-        maps = audio
+        maps = self.pooled(audio)
         for convolution in (self.conv1, self.conv2, self.conv3, self.conv4):
             maps = self.pool(convolution(maps)).relu()
         return self.average(self.conv5(maps).relu()).flatten(1)

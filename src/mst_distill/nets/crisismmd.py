@@ -14,16 +14,17 @@ class FeatureMLP(nn.Module):
     Args:
         classes: Width of the logits.
         width: Of the features.
+        hidden: Width of the first layer; the next is half as wide.
     """
 
-    def __init__(self, classes: int, width: int) -> None:
+    def __init__(self, classes: int, width: int, hidden: int = 1024) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 1024)
-        self.fc2 = nn.Linear(1024, 512)
-        self.logits = nn.Linear(512, classes)
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, hidden // 2)
+        self.logits = nn.Linear(hidden // 2, classes)
 
     def features(self, values: Tensor) -> Tensor:
-        """``(B, width)`` to ``(B, 512)``."""
+        """``(B, width)`` to ``(B, hidden / 2)``."""
         return self.fc2(self.fc1(values).relu()).relu()
 
     def forward(self, values: Tensor) -> Tensor:
@@ -38,16 +39,17 @@ class FusionMLP(nn.Module):
         classes: Width of the logits.
         image: Width of the image features.
         text: Width of the text features.
+        hidden: Width of each modality's first layer; a quarter of it goes to the logits.
     """
 
-    def __init__(self, classes: int, image: int, text: int) -> None:
+    def __init__(self, classes: int, image: int, text: int, hidden: int = 1024) -> None:
         super().__init__()
-        self.image = FeatureMLP(classes, image)
-        self.text = FeatureMLP(classes, text)
+        self.image = FeatureMLP(classes, image, hidden)
+        self.text = FeatureMLP(classes, text, hidden)
         del self.image.logits, self.text.logits
-        self.fc1 = nn.Linear(1024, 512)
-        self.fc2 = nn.Linear(512, 256)
-        self.logits = nn.Linear(256, classes)
+        self.fc1 = nn.Linear(hidden, hidden // 2)
+        self.fc2 = nn.Linear(hidden // 2, hidden // 4)
+        self.logits = nn.Linear(hidden // 4, classes)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """``(B, image)`` and ``(B, text)`` to logits ``(B, classes)``."""

@@ -1,0 +1,32 @@
+"""Tables of figures as Markdown."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def table_lines(table: pd.DataFrame) -> list[str]:
+    """The lines of a table, and an empty one behind it."""
+    cells: list[list[str]] = table.astype(str).to_numpy().tolist()
+    rows = [list(map(str, table)), ["---"] * table.shape[1], *cells]
+    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows] + [""]
+
+
+def numbers(values: pd.Series, scale: float, how: str) -> list[str]:
+    """Each value times `scale` as the format `how` writes it; a dash where there is none."""
+    return ["–" if pd.isna(value) else format(scale * value, how) for value in values]
+
+
+def with_spread(table: pd.DataFrame, figure: str, scale: float, how: str) -> list[str]:
+    """Mean and standard deviation, from the columns ``FIGURE`` and ``FIGURE_sd``."""
+    means, spreads = (numbers(table[name], scale, how) for name in (figure, f"{figure}_sd"))
+    return [
+        mean if spread == "–" else f"{mean} ± {spread}"
+        for mean, spread in zip(means, spreads, strict=True)
+    ]
+
+
+def interval(table: pd.DataFrame) -> list[str]:
+    """``LOW to HIGH`` in points, from the columns ``low`` and ``high``."""
+    low, high = (numbers(table[side], 100, "+.2f") for side in ("low", "high"))
+    return [" to ".join(ends) for ends in zip(low, high, strict=True)]

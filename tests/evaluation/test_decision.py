@@ -1,0 +1,172 @@
+"""The decision on the default against figures by hand and by scipy's paired test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mst_distill.evaluation.decision import ALL, decide_on, gain_table, gather
+from mst_distill.evaluation.decision_page import decision_page
+from mst_distill.evaluation.figures import gains_figure
+from mst_distill.parameters import Decide
+
+SEEDS = 6
+NOISE = np.random.default_rng(0).normal(0, 0.004, (8, SEEDS))
+
+
+def make_comparison(gains, seeds=range(SEEDS), rules=("accuracy", "ce")):
+    """A benchmark with two targets; every method's accuracy is 0.5, its gain and some noise."""
+    rows = []
+    for target in ("audio", "image"):
+        for place, ((method, teacher), gain) in enumerate(gains.items()):
+            for seed in seeds:
+                accuracy = 0.5 + gain + NOISE[place + 4 * (target == "image"), seed % SEEDS]
+                for rule in rules:
+                    rows.append(
+                        {
+                            "target": target,
+                            "method": method,
+                            "title": f"{method} <- {teacher}" if teacher else method,
+                            "seed": seed,
+                            "rule": rule,
+                            "accuracy": accuracy - 0.01 * (rule == "ce"),
+                            "nll": 1 - accuracy,
+                            "calibration_error": 0.1,
+                            "error": "",
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+GAINS = {("none", ""): 0.0, ("dml", "a"): 0.01, ("dml", "b"): 0.02, ("mst", ""): 0.05}
+OPPONENTS = ("none", "dml")
+
+
+def make_gains(*tables, opponents=OPPONENTS):
+    names = [f"set{place}/heldout-all" for place in range(len(tables))]
+    return gain_table(gather(dict(zip(names, tables, strict=True)), "accuracy"), opponents, 0.95)
+
+
+def decide(candidates=("mst",)) -> Decide:
+    return Decide(candidates=candidates, opponents=OPPONENTS, floor="none")
+
+
+def test_a_method_stands_in_a_cell_with_its_best_teacher():
+    other = {**GAINS, ("dml", "a"): 0.03}
+    tables = {"x/heldout-all": make_comparison(GAINS), "y/random-50": make_comparison(other)}
+    trials = gather(tables, "accuracy")
+    own = trials[(trials["rule"] == "accuracy") & (trials["method"] == "dml")]
+    means = own.groupby("cell")["accuracy"].mean()
+    assert list(means.index) == ["x, audio", "x, image", "y, audio", "y, image"]
+    expected = [0.52 + NOISE[2].mean(), 0.52 + NOISE[6].mean()]
+    expected += [0.53 + NOISE[1].mean(), 0.53 + NOISE[5].mean()]
+    assert means.to_numpy() == pytest.approx(expected)
+
+
+def test_comparisons_of_one_benchmark_are_told_apart_by_their_terms():
+    tables = {name: make_comparison(GAINS) for name in ("x/heldout-all", "x/random-all")}
+    cells = gather(tables, "accuracy")["cell"].unique()
+    assert cells[0] == "x/heldout-all, audio"
+    assert len(cells) == 4
+
+
+def test_over_all_cells_a_seed_counts_with_its_mean():
+    gains = make_gains(make_comparison(GAINS), make_comparison({**GAINS, ("mst", ""): 0.01}))
+    rows = gains[(gains["method"] == "mst") & (gains["against"] == "none")]
+    row = rows[(rows["cell"] == ALL) & (rows["rule"] == "accuracy")].iloc[0]
+    by_target = [NOISE[3] - NOISE[0], NOISE[7] - NOISE[4]]
+    per_seed = 0.03 + np.mean(by_target, axis=0)  # (0.05 + 0.01) / 2, on the same noise
+    assert row["difference"] == pytest.approx(per_seed.mean())
+    assert row["p"] == pytest.approx(stats.ttest_1samp(per_seed, 0).pvalue)
+    assert row["pairs"] == SEEDS
+    assert row["nll"] == pytest.approx(-per_seed.mean())
+    assert row["calibration_error"] == pytest.approx(0)
+
+
+def test_seeds_that_a_cell_lacks_do_not_count_over_all():
+    gains = make_gains(make_comparison(GAINS), make_comparison(GAINS, seeds=range(2, 9)))
+    rows = gains[(gains["method"] == "mst") & (gains["rule"] == "ce")].set_index("cell")
+    assert rows.loc["set1, image", "pairs"].tolist() == [7, 7]
+    assert rows.loc[ALL, "pairs"].tolist() == [4, 4]
+
+
+def test_a_method_that_a_cell_lacks_is_not_told_over_all():
+    less = {key: gain for key, gain in GAINS.items() if key[0] != "mst"}
+    gains = make_gains(make_comparison(GAINS), make_comparison(less))
+    rows = gains[gains["method"] == "mst"]
+    assert set(rows["cell"]) == {"set0, audio", "set0, image"}
+    with pytest.raises(ValueError, match=r"unknown decide.candidates 'mst'.*every cell"):
+        decide_on(gains, decide(), "accuracy", 0.95)
+
+
+def test_an_unknown_opponent_is_named_beside_the_nearest():
+    with pytest.raises(ValueError, match=r"unknown decide.opponents 'dmm'.*did you mean 'dml'"):
+        make_gains(make_comparison(GAINS), opponents=("none", "dmm"))
+
+
+def test_above_all_opponents_and_below_the_floor_nowhere_is_adopted():
+    gains = make_gains(make_comparison(GAINS), make_comparison(GAINS))
+    found = decide_on(gains, decide(), "accuracy", 0.95)
+    assert found["adopted"] == "mst"
+    assert found["sentences"][-1] == "`mst` may become the default."
+    row = found["candidates"]["mst"]["against"]["dml"]
+    assert row["beaten"]
+    assert row["p_corrected"] == row["p"]  # there is one candidate
+
+
+def test_harm_in_one_cell_forbids_it():
+    harmed = {**GAINS, ("mst", ""): -0.02}
+    better = {**GAINS, ("mst", ""): 0.2}
+    gains = make_gains(make_comparison(better), make_comparison(harmed))
+    found = decide_on(gains, decide(), "accuracy", 0.95)
+    verdict = found["candidates"]["mst"]
+    assert all(row["beaten"] for row in verdict["against"].values())
+    assert verdict["harmed"] == ["set1, audio", "set1, image"]
+    assert found["adopted"] == ""
+    assert found["sentences"][-1] == "The default stays."
+
+
+def test_who_does_not_beat_every_opponent_is_not_adopted():
+    gains = make_gains(make_comparison({**GAINS, ("mst", ""): 0.018}))
+    found = decide_on(gains, decide(), "accuracy", 0.95)
+    against = found["candidates"]["mst"]["against"]
+    assert (against["none"]["beaten"], against["dml"]["beaten"]) == (True, False)
+    assert "above `none`, and not above `dml`" in found["sentences"][0]
+    assert found["adopted"] == ""
+
+
+def test_p_values_are_corrected_for_the_candidates():
+    several = {**GAINS, ("plain", ""): 0.04}
+    del several["dml", "a"]
+    gains = make_gains(make_comparison(several))
+    found = decide_on(gains, decide(("mst", "plain")), "accuracy", 0.95)
+    raw = [found["candidates"][name]["against"]["none"]["p"] for name in ("mst", "plain")]
+    corrected = [
+        found["candidates"][name]["against"]["none"]["p_corrected"] for name in ("mst", "plain")
+    ]
+    smaller, larger = sorted(raw)
+    assert sorted(corrected) == pytest.approx([2 * smaller, max(2 * smaller, larger)])
+    assert found["adopted"] == "mst"
+
+
+def test_a_floor_that_is_no_opponent_is_refused():
+    with pytest.raises(ValueError, match=r"unknown decide.floor 'non'.*did you mean 'none'"):
+        Decide(candidates=("mst",), opponents=OPPONENTS, floor="non")
+
+
+def test_the_page_has_every_table_and_the_figure_every_method():
+    comparisons = {"x/heldout-all": make_comparison(GAINS)}
+    trials = gather(comparisons, "accuracy")
+    gains = gain_table(trials, OPPONENTS, 0.95)
+    page = decision_page(decide_on(gains, decide(), "accuracy", 0.95), trials, gains)
+    lines = page.splitlines()
+    assert lines[0] == "# 2 cells, 6 seeds"
+    point = 100 * (0.05 + np.mean([NOISE[3] - NOISE[0], NOISE[7] - NOISE[4]]))
+    assert any(line.startswith(f"| mst | {point:+.2f} | ") for line in lines)
+    audio = 100 * (0.05 + np.mean(NOISE[3] - NOISE[0]))
+    assert any(line.startswith(f"| mst | **{audio:+.2f}** | ") for line in lines)
+    assert "## Calibration error, %" in lines
+    axes = gains_figure(gains, "accuracy", "none").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dml", "mst"]
