@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from mst_distill.diagnosis.headroom import LITTLE, headroom
+from mst_distill.evaluation.bootstrap import Bootstrap
 from toy_diagnoses import outcomes_of
 
 SOURCES = ["one", "other"]
 
 
 def told(outcomes, others=("student",), resamples=300):
-    rng = np.random.default_rng(0)
-    return headroom(outcomes, SOURCES, "mixed", list(others), resamples, 0.95, rng)
+    return headroom(outcomes, SOURCES, "mixed", list(others), Bootstrap(resamples, 0.95, 0))
 
 
 def test_of_class_labels_by_hand():

@@ -8,10 +8,12 @@ import pytest
 
 from mst_distill.datasets.rules import check_paths
 from mst_distill.diagnosis.path_effects import ALL, path_table, path_title
+from mst_distill.evaluation.bootstrap import Bootstrap
 from mst_distill.evaluation.comparison import paired_difference
 from toy_diagnoses import outcomes_of
 
 RNG = np.random.default_rng(0)
+BOOTSTRAP = Bootstrap(2000, 0.9, 1)
 LABELS = RNG.integers(3, size=200)
 RIGHT = {
     "control": (RNG.random(200) < 0.5).astype(int),
@@ -25,7 +27,7 @@ CLASSES = ["zero", "one", "two", "never"]
 @pytest.fixture(scope="module")
 def table():
     outcomes = outcomes_of(RIGHT, labels=LABELS)
-    return path_table(outcomes, "control", CLASSES, 2000, 0.9, np.random.default_rng(1))
+    return path_table(outcomes, "control", CLASSES, BOOTSTRAP)
 
 
 def test_a_row_a_source_and_class_all_first_in_the_order_of_the_sources(table):
@@ -55,15 +57,14 @@ def test_the_interval_is_that_of_the_paired_difference(table):
         )
         for model in ("control", path_title("b"))
     )
-    rng = np.random.default_rng(2)
-    expected = paired_difference(predictions, path_title("b"), "control", 4000, 0.9, rng)
+    expected = paired_difference(predictions, path_title("b"), "control", BOOTSTRAP)
     found = table.iloc[0]
-    assert found["low"] == pytest.approx(100 * expected["low"], abs=1.0)
-    assert found["high"] == pytest.approx(100 * expected["high"], abs=1.0)
+    assert found["low"] == pytest.approx(100 * expected["low"])
+    assert found["high"] == pytest.approx(100 * expected["high"])
 
 
 def test_of_dense_labels_there_is_all_and_no_class():
     outcomes = outcomes_of({"control": [5, 9], path_title("b"): [7, 30]}, [-1, -1], [10, 40])
-    table = path_table(outcomes, "control", (), 50, 0.95, np.random.default_rng(0))
+    table = path_table(outcomes, "control", (), BOOTSTRAP)
     assert table["class"].tolist() == [ALL]
     assert table["points"].tolist() == pytest.approx([100 * (37 - 14) / 50])

@@ -14,7 +14,8 @@ from mst_distill.diagnosis.drift import choose_rows, drift_table, look, similari
 from mst_distill.diagnosis.outcomes import Outcomes
 from mst_distill.diagnosis.path_effects import path_table, path_title
 from mst_distill.diagnosis.preferences import held_out_weights, preference_table
-from mst_distill.diagnosis.report import Bootstrap, Found, diagnose, entropy_by_epoch
+from mst_distill.diagnosis.report import Found, diagnose, entropy_by_epoch
+from mst_distill.evaluation.bootstrap import Bootstrap
 from mst_distill.evaluation.judging import judge
 from toy_diagnoses import Toy, finished, outcomes_of
 from toy_runs import KINDS
@@ -38,7 +39,7 @@ def look_into(toy: Toy) -> Found:
         outcomes=outcomes,
         weights=held_out_weights(preferences, 1),
         disagreement=judged.disagreement,
-        paths=path_table(outcomes, "control", classes, 50, 0.95, np.random.default_rng(0)),
+        paths=path_table(outcomes, "control", classes, Bootstrap(50, 0.95, 0)),
         drift=drift_table(toy.run, look(toy.run, toy.viewers, rows, 8)),
         similarity=similarity_table(toy.run, toy.viewers, rows, 8),
         routing=toy.done.given,
@@ -46,7 +47,7 @@ def look_into(toy: Toy) -> Found:
 
 
 def bootstrap() -> Bootstrap:
-    return Bootstrap(100, 0.95, np.random.default_rng(0))
+    return Bootstrap(100, 0.95, 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -15,6 +15,7 @@ from mst_distill.diagnosis.routing_merit import (
     mutual_information,
     shares,
 )
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 RNG = np.random.default_rng(0)
 
@@ -78,7 +79,7 @@ def gains(weights, correct, judged=None, resamples=200):
     correct = np.asarray(correct, dtype=float)
     judged = np.ones(len(correct)) if judged is None else np.asarray(judged, dtype=float)
     return against_fixed(
-        np.asarray(weights, dtype=float), correct, judged, resamples, 0.95, np.random.default_rng(0)
+        np.asarray(weights, dtype=float), correct, judged, Bootstrap(resamples, 0.95, 0)
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mst_distill.evaluation.bootstrap import Bootstrap
 from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
 
 
@@ -32,8 +33,9 @@ def table(
 def compare(
     predictions: pd.DataFrame, resamples: int = 4000, confidence: float = 0.95, seed: int = 0
 ) -> dict[str, float]:
-    rng = np.random.default_rng(seed)
-    return paired_difference(predictions, "student", "control", resamples, confidence, rng)
+    return paired_difference(
+        predictions, "student", "control", Bootstrap(resamples, confidence, seed)
+    )
 
 
 def bootstrap(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.diagnosis.outcomes import Outcomes
-from mst_distill.diagnosis.resampling import resampled_means, spread
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 LITTLE = 0.01
 """Below so much headroom in accuracy routing cannot matter: one point."""
@@ -19,9 +19,7 @@ def headroom(
     sources: Sequence[str],
     mixture: str,
     others: Sequence[str],
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     """Hold the oracle's choice by label against the best single source and the uniform mixture.
 
@@ -33,9 +31,7 @@ def headroom(
         sources: Among whom is chosen.
         mixture: The model that weighs their probabilities alike.
         others: Models to tell beside them.
-        resamples: Of the bootstrap.
-        confidence: Of its intervals.
-        rng: Its draws.
+        bootstrap: Of the intervals.
 
     Returns:
         ``best_single`` (the name of the source with the best accuracy), ``disputed`` (the share of
@@ -58,7 +54,7 @@ def headroom(
         "best_single": sources[int(among.accuracy().argmax())],
         "disputed": float(disputed.mean()),
         **{
-            name: _figures(mine, theirs, sign, others, outcomes.judged, resamples, confidence, rng)
+            name: _figures(mine, theirs, sign, others, outcomes.judged, bootstrap)
             for name, (mine, theirs, sign) in parts.items()
         },
     }
@@ -70,15 +66,13 @@ def _figures(
     sign: int,
     others: Sequence[str],
     judged: np.ndarray,
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
+    bootstrap: Bootstrap,
 ) -> dict[str, dict[str, float]]:
     """Figures by name; the `sign` is 1 where more is better and -1 where less is."""
     oracle = sign * (sign * among).max(axis=1, keepdims=True)
     columns = np.hstack([oracle, among, beside])
     whole = columns.sum(axis=0, keepdims=True) / judged.sum()
-    draws = resampled_means(columns, judged, resamples, rng)
+    draws = bootstrap.means(columns, judged)
 
     def tell(means: np.ndarray) -> dict[str, np.ndarray]:
         best = sign * (sign * means[:, 1 : 1 + among.shape[1]]).max(axis=1)
@@ -93,4 +87,4 @@ def _figures(
         }
 
     told, drawn = tell(whole), tell(draws)
-    return {name: spread(told[name][0], drawn[name], confidence) for name in told}
+    return {name: bootstrap.interval(told[name][0], drawn[name]) for name in told}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.diagnosis.outcomes import Outcomes
-from mst_distill.diagnosis.resampling import resampled_means, spread
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 ALL = "(all)"
 """What stands for all classes together."""
@@ -23,9 +23,7 @@ def path_table(
     outcomes: Outcomes,
     control: str,
     classes: Sequence[str],
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
+    bootstrap: Bootstrap,
 ) -> pd.DataFrame:
     """Hold the student of every source against the control.
 
@@ -33,9 +31,7 @@ def path_table(
         outcomes: Of them, see `path_title`, and the control.
         control: The control's name.
         classes: Class names in order; none where labels are dense.
-        resamples: Of the bootstrap.
-        confidence: Of its intervals.
-        rng: Its draws; of a class, from the class.
+        bootstrap: Of the intervals; for a class it draws from the class.
 
     Returns:
         A row a source and class, that for all of them first: ``source``, ``class``, ``samples``,
@@ -53,10 +49,11 @@ def path_table(
             continue
         judged, correct = both.judged[here], both.correct[here]
         gains = correct[:, 1:] - correct[:, :1]
-        draws = resampled_means(gains, judged, resamples, rng)
+        draws = bootstrap.means(gains, judged)
         share = correct.sum(axis=0) / judged.sum()
         for place, source in enumerate(paths):
-            points = spread(100 * (share[1 + place] - share[0]), 100 * draws[:, place], confidence)
+            gain = 100 * (share[1 + place] - share[0])
+            points = bootstrap.interval(gain, 100 * draws[:, place])
             parts.append(
                 {
                     "source": source,

@@ -13,9 +13,9 @@ from mst_distill.diagnosis.company import MIXTURES, PICKED
 from mst_distill.diagnosis.headroom import headroom
 from mst_distill.diagnosis.outcomes import Outcomes
 from mst_distill.diagnosis.path_effects import ALL
-from mst_distill.diagnosis.resampling import resampled_means, spread
 from mst_distill.diagnosis.routing_merit import against_fixed, entropy, information, shares
 from mst_distill.diagnosis.sentences import sentences
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 Figures = dict[str, Any]
 
@@ -47,26 +47,6 @@ class Found:
     drift: pd.DataFrame
     similarity: pd.DataFrame
     routing: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """How intervals are drawn.
-
-    Attributes:
-        resamples: How often.
-        confidence: In (0, 1).
-        rng: Draws.
-    """
-
-    resamples: int
-    confidence: float
-    rng: np.random.Generator
-
-    def of(self, values: np.ndarray, weight: np.ndarray) -> dict[str, float]:
-        """The mean of ``(n,)`` values, each a sum over its sample's `weight`, with its interval."""
-        draws = resampled_means(values[:, None], weight, self.resamples, self.rng)[:, 0]
-        return spread(values.sum() / weight.sum(), draws, self.confidence)
 
 
 def diagnose(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
@@ -101,7 +81,7 @@ def _paths(found: Found, bootstrap: Bootstrap) -> Figures:
     gain = 100 * (both.correct[:, 0] - both.correct[:, 1])
     return {
         "sources": whole[["points", "low", "high"]].to_dict(orient="index"),
-        "routed": bootstrap.of(gain, both.judged),
+        "routed": bootstrap.mean(gain, both.judged),
         "cells": len(cells),
         "measurable_cells": len(measurable),
         "classes_with_measurable_cells": int(measurable["class"].nunique()),
@@ -117,7 +97,7 @@ def _drift(found: Found, bootstrap: Bootstrap) -> Figures:
     overlaps = found.drift.pivot_table("overlap", "id", "source")
     for source in masked:
         change = (overlaps[source] - overlaps[first]).to_numpy()
-        figures[source]["change"] = bootstrap.of(change, np.ones(len(change)))
+        figures[source]["change"] = bootstrap.mean(change, np.ones(len(change)))
     return {"samples": int(found.drift["id"].nunique()), "sources": figures}
 
 
@@ -154,9 +134,7 @@ def _headroom(found: Found, bootstrap: Bootstrap) -> Figures:
             titles,
             MIXTURES[group],
             [*([PICKED] if group == "specialists" else []), *models],
-            bootstrap.resamples,
-            bootstrap.confidence,
-            bootstrap.rng,
+            bootstrap,
         )
         for group, titles in found.groups.items()
     }
@@ -166,14 +144,7 @@ def _routing(found: Found, bootstrap: Bootstrap) -> Figures:
     """The router's choice on held-out samples, and how evenly it dealt while it learned."""
     titles = found.groups["specialists"]
     outcomes = found.outcomes.take(titles)
-    fixed = against_fixed(
-        found.weights,
-        outcomes.correct,
-        outcomes.judged,
-        bootstrap.resamples,
-        bootstrap.confidence,
-        bootstrap.rng,
-    )
+    fixed = against_fixed(found.weights, outcomes.correct, outcomes.judged, bootstrap)
     figures: Figures = {
         "shares": _named(titles, found.weights.mean(axis=0)),
         "against_fixed": {**fixed, "best_fixed": titles[fixed["best_fixed"]]},
@@ -181,7 +152,8 @@ def _routing(found: Found, bootstrap: Bootstrap) -> Figures:
         "bits_by_epoch": entropy_by_epoch(found.routing),
     }
     if found.classes:
-        told = information(found.weights, outcomes.correct, bootstrap.rng)
+        rng = np.random.default_rng(bootstrap.seed)
+        told = information(found.weights, outcomes.correct, rng)
         figures["information"] = {**told, "bits_each": _named(titles, told["bits_each"])}
         by_class = shares(found.weights, outcomes.labels, len(found.classes))
         figures["shares_by_class"] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_distill.diagnosis.resampling import resampled_means, spread
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 PERMUTATIONS = 200
 """How often the choice is shuffled to see what mutual information chance gives."""
@@ -84,9 +84,7 @@ def against_fixed(
     weights: np.ndarray,
     correct: np.ndarray,
     judged: np.ndarray,
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
+    bootstrap: Bootstrap,
 ) -> dict[str, Any]:
     """Hold the choice against always taking the specialist that is right most often.
 
@@ -96,9 +94,7 @@ def against_fixed(
         weights: ``(n, E)``.
         correct: ``(n, E)``, right pixels of each sample; 0 or 1 for one label a sample.
         judged: ``(n,)``, its pixels with a target; 1 for one label a sample.
-        resamples: Of the bootstrap.
-        confidence: Of its interval.
-        rng: Its draws.
+        bootstrap: Of the interval.
 
     Returns:
         ``best_fixed`` (its place), ``better`` and ``worse`` (the shares of samples on which the
@@ -108,10 +104,9 @@ def against_fixed(
     best = int(correct.sum(axis=0).argmax())
     gain = (weights * correct).sum(axis=1) - correct[:, best]
     gain[np.abs(gain) < 1e-9] = 0.0
-    draws = resampled_means(gain[:, None], judged, resamples, rng)[:, 0]
     return {
         "best_fixed": best,
         "better": float((gain > 0).mean()),
         "worse": float((gain < 0).mean()),
-        "difference": spread(gain.sum() / judged.sum(), draws, confidence),
+        "difference": bootstrap.mean(gain, judged),
     }

@@ -4,30 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from mst_distill.evaluation.bootstrap import Bootstrap
 
 
 def paired_difference(
-    predictions: pd.DataFrame,
-    first: str,
-    second: str,
-    resamples: int,
-    confidence: float,
-    rng: np.random.Generator,
+    predictions: pd.DataFrame, first: str, second: str, bootstrap: Bootstrap
 ) -> dict[str, float]:
     """Accuracy of `first` minus that of `second` on the same samples.
-
-    The interval is the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13) over whole
-    samples, so that the pixels of an image are drawn together.
 
     Args:
         predictions: A row a sample and model: ``id``, ``model``, ``correct``, ``judged``.
         first: A model's name.
         second: Another's.
-        resamples: How often to draw.
-        confidence: Of the interval, in (0, 1).
-        rng: Draws.
+        bootstrap: Of the interval.
 
     Returns:
         ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points).
@@ -37,13 +28,8 @@ def paired_difference(
     )
     gain = (one["correct"] - other["correct"].reindex(one.index)).to_numpy(dtype=float)
     judged = one["judged"].to_numpy(dtype=float)
-    count = len(gain)
-    draws = (rng.integers(count, size=count) for _ in range(resamples))
-    differences = [gain[rows].sum() / judged[rows].sum() for rows in draws]
-    tail = (1 - confidence) / 2
-    # Of dense labels a draw may by chance hold no target at all.
-    low, high = np.nanquantile(differences, [tail, 1 - tail])
-    return {"difference": float(gain.sum() / judged.sum()), "low": float(low), "high": float(high)}
+    found = bootstrap.mean(gain, judged)
+    return {"difference": found.pop("value"), **found}
 
 
 def verdict(difference: dict[str, float], target: str, confidence: float) -> str:

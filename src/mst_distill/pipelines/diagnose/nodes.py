@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -172,14 +171,13 @@ def compare_paths(
     """Hold the student of every path against the control, class by class."""
     from mst_distill.diagnosis.outcomes import Outcomes
     from mst_distill.diagnosis.path_effects import path_table
+    from mst_distill.evaluation.bootstrap import Bootstrap
 
     return path_table(
         Outcomes.of(predictions),
         "control",
         () if samples.dense else samples.classes,
-        evaluate.resamples,
-        evaluate.confidence,
-        np.random.default_rng(seed),
+        Bootstrap(evaluate.resamples, evaluate.confidence, seed),
     )
 
 
@@ -200,7 +198,8 @@ def summarise_diagnosis(
     """Say in sentences and figures what distillation did."""
     from mst_distill.diagnosis.outcomes import Outcomes
     from mst_distill.diagnosis.preferences import held_out_weights
-    from mst_distill.diagnosis.report import Bootstrap, Found, diagnose
+    from mst_distill.diagnosis.report import Found, diagnose
+    from mst_distill.evaluation.bootstrap import Bootstrap
 
     specialists = [str(name) for name in preferences if name != "id"]
     sources = list(dict.fromkeys(paths["source"]))
@@ -219,8 +218,7 @@ def summarise_diagnosis(
         similarity=similarity,
         routing=routing,
     )
-    rng = np.random.default_rng(seed)
-    report = diagnose(found, Bootstrap(evaluate.resamples, evaluate.confidence, rng))
+    report = diagnose(found, Bootstrap(evaluate.resamples, evaluate.confidence, seed))
     for sentence in report["says"]:
         log.info("%s", sentence)
     return report

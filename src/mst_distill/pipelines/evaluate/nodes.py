@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any, TypeVar, get_args
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -107,21 +106,17 @@ def compare_models(
     evaluate: Evaluate,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Figures of merit of every model, and whether the student beats the control."""
+    from mst_distill.evaluation.bootstrap import Bootstrap
     from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
     from mst_distill.evaluation.metrics import measure
 
     models = {
         model: measure(tally, samples.classes, samples.dense) for model, tally in tallies.items()
     }
-    rng = np.random.default_rng(seed)
+    bootstrap = Bootstrap(evaluate.resamples, evaluate.confidence, seed)
     gains = {
         student: paired_difference(
-            predictions,
-            student,
-            student.replace("student", "control"),
-            evaluate.resamples,
-            evaluate.confidence,
-            rng,
+            predictions, student, student.replace("student", "control"), bootstrap
         )
         for student in _by_rule("student", dict.fromkeys(get_args(Selection)), route.selection)
     }
