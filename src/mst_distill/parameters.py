@@ -249,7 +249,8 @@ class Compare(Block):
     Attributes:
         methods: Name in the report to the method.
         recipes: The same for kinds of MST-Distill and their controls.
-        list: Which of the two is compared.
+        confirmation: Those of the recipes that were chosen, and what they are held against.
+        list: Which of the three is compared.
         seeds: How many runs, from the run's ``seed`` on.
         targets: The modality that is the student's, or ``all`` of them in turn.
         budget: ``equal``: every student has the epochs of stages 1 and 3 together; ``reference``:
@@ -259,7 +260,8 @@ class Compare(Block):
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
     recipes: dict[str, ComparedMethod] = Field(default_factory=dict)
-    list: Literal["methods", "recipes"] = "methods"
+    confirmation: dict[str, ComparedMethod] = Field(default_factory=dict)
+    list: Literal["methods", "recipes", "confirmation"] = "methods"
     seeds: PositiveInt = 5
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
@@ -274,7 +276,8 @@ class Compare(Block):
     @property
     def listed(self) -> dict[str, ComparedMethod]:
         """Those that are compared."""
-        return self.methods if self.list == "methods" else self.recipes
+        named: dict[str, ComparedMethod] = getattr(self, self.list)
+        return named
 
 
 class Decide(Block):
