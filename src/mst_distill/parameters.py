@@ -286,7 +286,7 @@ class Decide(Block):
     Attributes:
         candidates: Names in the comparisons.
         opponents: Whom a candidate must be above in the mean over all benchmarks and targets.
-        floor: The opponent that it must nowhere be below.
+        floor: The opponent that it must not be measurably below in any cell.
     """
 
     candidates: tuple[str, ...] = Field(min_length=1)
@@ -294,9 +294,12 @@ class Decide(Block):
     floor: str
 
     @model_validator(mode="after")
-    def _refuse_a_floor_that_is_no_opponent(self) -> Decide:
+    def _refuse_who_cannot_be_held_against_whom(self) -> Decide:
         if self.floor not in self.opponents:
             raise ValueError(unknown("decide.floor", self.floor, self.opponents))
+        for name in self.candidates:
+            if name in self.opponents:
+                raise ValueError(f"{name!r} is a candidate and an opponent; it can be only one")
         return self
 
 

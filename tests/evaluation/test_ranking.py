@@ -114,6 +114,9 @@ def test_equal_differences_need_no_test():
     table = difference_table(make_trials(scores), "none", "accuracy", 0.95)
     rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
     assert rows.loc["kd", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    # Student's t is not defined where all differences are the same.
+    assert rows.loc["rkd", "difference"] == pytest.approx(0.25)
+    assert np.isnan(rows.loc["rkd", "p"])
 
 
 def test_what_one_rule_alone_shows_is_no_gain():

@@ -63,3 +63,13 @@ def test_a_pooled_spectrogram_is_its_average_over_squares() -> None:
     coarse = audio.reshape(28, 4, 28, 4).mean(dim=(1, 3))
     spread = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1)
     assert torch.allclose(net(audio), net(spread[None, None]), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooled", "most"), [("FusionCNN", 8, 7), ("ThreeLayerCNN", 0, 14)]
+)
+def test_a_spectrogram_that_would_be_nothing_is_refused(kind: str, pooled: int, most: int) -> None:
+    net = getattr(import_module("mst_distill.nets.avmnist"), kind)
+    with pytest.raises(ValueError, match=rf"pooled is {pooled}; it must be from 1 to {most}"):
+        net(10, pooled=pooled)
+    assert net(10, pooled=most)(*inputs_of("multimodal" if kind == "FusionCNN" else "audio")).shape

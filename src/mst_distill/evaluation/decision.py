@@ -17,12 +17,15 @@ from mst_distill.parameters import Decide, unknown
 ALL = "all cells"
 """What stands in place of a cell where the mean over all of them is told."""
 
+KEPT = ["pairs", "difference", "low", "high", "p"]
+"""What the decision keeps of a candidate and an opponent."""
+
 
 def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFrame:
-    """The trials of all comparisons that came to their end, as one table.
+    """The trials of all comparisons, as one table, without those that no mean may be taken of.
 
     A method with several teachers stands in each cell with that of the largest mean accuracy on the
-    same held-out samples, which flatters it.
+    same held-out samples, which flatters it. One of whose trials some died in a cell is not in it.
 
     Args:
         comparisons: ``BENCHMARK/TERMS`` to the table of `run_trials`.
@@ -30,27 +33,36 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
 
     Returns:
         A row a ``cell``, ``method``, ``seed`` and ``rule``, with the `FIGURES`.
+
+    Raises:
+        ValueError: A benchmark is there twice, on different terms.
     """
-    benchmarks = [name.split("/")[0] for name in comparisons]
-    tables = []
-    for name, benchmark in zip(comparisons, benchmarks, strict=True):
-        label = benchmark if benchmarks.count(benchmark) == 1 else name
-        table = comparisons[name]
-        tables.append(table.assign(cell=label + ", " + table["target"]))
-    trials = pd.concat(tables, ignore_index=True)
+    tables: dict[str, pd.DataFrame] = {}
+    for name, table in comparisons.items():
+        benchmark = name.split("/")[0]
+        if benchmark in tables:
+            twice = [each for each in comparisons if each.split("/")[0] == benchmark]
+            raise ValueError(
+                f"{benchmark!r} would count twice, as {' and '.join(twice)}: run one of them under "
+                f"another name, --params=run=NAME"
+            )
+        tables[benchmark] = table.assign(cell=benchmark + ", " + table["target"])
+    trials = pd.concat(tables.values(), ignore_index=True)
     ways = ["cell", "method", "title"]
+    died = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", ways])
+    trials = trials[~pd.MultiIndex.from_frame(trials[ways]).isin(died)]
     means = trials[trials["rule"] == selection].groupby(ways, sort=False)["accuracy"].mean()
     best = means.groupby(level=ways[:2], sort=False).idxmax()
     kept = pd.MultiIndex.from_frame(trials[ways]).isin(list(best))
-    return trials.loc[kept & (trials["error"] == ""), ["cell", "method", "seed", "rule", *FIGURES]]
+    return trials.loc[kept, ["cell", "method", "seed", "rule", *FIGURES]].reset_index(drop=True)
 
 
 def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: float) -> pd.DataFrame:
     """Every method against every opponent, seed by seed: in each cell, and in the mean over cells.
 
     Interval and test are Student's for paired samples, over seeds. Over all cells a seed counts
-    with the mean of its differences, so they say what other seeds would give on these benchmarks,
-    not what other benchmarks would. A method that some cell lacks has no row for `ALL`.
+    with the mean of its differences. So they say what other seeds would give on these benchmarks
+    and held-out samples, not what other samples or benchmarks would.
 
     Args:
         trials: From `gather`.
@@ -58,18 +70,22 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
         confidence: Of the intervals, in (0, 1).
 
     Returns:
-        A row a ``cell`` (or `ALL`), ``rule``, ``against`` and ``method``: ``pairs``,
-        ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points), ``p``, and the mean
-        differences ``nll`` and ``calibration_error``.
+        A row a ``cell`` (or `ALL`, for those that are in every cell), ``rule``, ``against`` and
+        ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points),
+        ``p``, and the mean differences ``nll`` and ``calibration_error``.
 
     Raises:
-        ValueError: An opponent is no method of these trials.
+        ValueError: An opponent is no method of these trials, or no two seeds are in every cell.
     """
     methods = list(dict.fromkeys(trials["method"]))
     cells = list(dict.fromkeys(trials["cell"]))
     for opponent in opponents:
         if opponent not in methods:
             raise ValueError(unknown("decide.opponents", opponent, methods))
+    seeds = {cell: set(rows["seed"]) for cell, rows in trials.groupby("cell", sort=False)}
+    if len(set.intersection(*seeds.values())) < 2:
+        told = "; ".join(f"{cell}: {sorted(seeds[cell])}" for cell in cells)
+        raise ValueError(f"at least two seeds must be common to all cells; there are {told}")
     rows = []
     for rule, of_rule in trials.groupby("rule", sort=False):
         scores = of_rule.pivot_table(FIGURES, "seed", ["method", "cell"])
@@ -87,9 +103,11 @@ def decide_on(
 ) -> dict[str, Any]:
     """Whether a candidate may become the default.
 
-    It may if in the mean over the cells it is above every opponent beyond chance, the p-values
-    against one opponent corrected after Holm for the number of candidates, and if in no cell it is
-    below ``decide.floor`` beyond chance (uncorrected, which is the stricter way here).
+    It may if in the mean over the cells it is above every opponent beyond chance, and if in no cell
+    it is below ``decide.floor`` beyond chance. Of a candidate the largest p-value over its
+    opponents counts, 1 where it is not above one; these are corrected after Holm for the number of
+    candidates. The tests of single cells are not corrected, which is the stricter way here.
+    Candidates must have been chosen on other seeds than these.
 
     Args:
         gains: From `gain_table`.
@@ -100,46 +118,57 @@ def decide_on(
     Returns:
         JSON values: ``adopted`` (the candidate of the largest gain on the floor, or empty),
         ``sentences``, ``selection``, ``confidence``, ``floor``, and ``candidates``: name to
-        ``against`` (opponent to its row over all cells, with ``p_corrected`` and ``beaten``) and
-        ``harmed`` (cells).
+        ``p_corrected``, ``against`` (opponent to its row over all cells) and ``harmed`` (cells).
 
     Raises:
-        ValueError: A candidate was not compared in every cell.
+        ValueError: A candidate or an opponent of it is not in every cell.
     """
     own = gains[gains["rule"] == selection]
-    over = own[own["cell"] == ALL]
-    for candidate in decide.candidates:
-        if candidate not in set(over["method"]):
-            raise ValueError(
-                unknown("decide.candidates", candidate, dict.fromkeys(over["method"]))
-                + " (those that were compared in every cell)"
-            )
-    found: dict[str, dict[str, Any]]
-    found = {name: {"against": {}, "harmed": []} for name in decide.candidates}
-    for opponent, rows in over[over["method"].isin(decide.candidates)].groupby("against"):
-        corrected = holm(rows["p"].to_numpy())
-        for row, p in zip(rows.to_dict(orient="records"), corrected, strict=True):
-            kept = {key: row[key] for key in ("pairs", "difference", "low", "high", "p")}
-            beaten = bool(row["difference"] > 0 and p < 1 - confidence)
-            found[row["method"]]["against"][opponent] = {**kept, "p_corrected": p, "beaten": beaten}
-    below = own[(own["cell"] != ALL) & (own["against"] == decide.floor)]
-    below = below[(below["difference"] < 0) & (below["p"] < 1 - confidence)]
-    for name, verdict in found.items():
-        verdict["harmed"] = below.loc[below["method"] == name, "cell"].tolist()
+    whole = own[own["cell"] == ALL].set_index(["method", "against"])[KEPT]
+    over: dict[Any, dict[str, float]] = whole.T.to_dict()
+    found = {name: _verdict(own, over, name, decide, confidence) for name in decide.candidates}
+    worst = np.array([max(map(_doubt, verdict["against"].values())) for verdict in found.values()])
+    for verdict, p in zip(found.values(), holm(worst), strict=True):
+        verdict["p_corrected"] = float(p)
     fit = {
         name: verdict["against"][decide.floor]["difference"]
         for name, verdict in found.items()
-        if not verdict["harmed"] and all(row["beaten"] for row in verdict["against"].values())
+        if verdict["p_corrected"] < 1 - confidence and not verdict["harmed"]
     }
     adopted = max(fit, key=lambda name: fit[name], default="")
     return {
         "adopted": adopted,
-        "sentences": [*_sentences(found, decide.floor), _conclusion(adopted)],
+        "sentences": [*_sentences(found, decide.floor, confidence), _conclusion(adopted)],
         "selection": selection,
         "confidence": confidence,
         "floor": decide.floor,
         "candidates": found,
     }
+
+
+def _verdict(
+    own: pd.DataFrame,
+    over: Mapping[Any, dict[str, float]],
+    name: str,
+    decide: Decide,
+    confidence: float,
+) -> dict[str, Any]:
+    for opponent in decide.opponents:
+        if (name, opponent) not in over:
+            whole = dict.fromkeys(method for method, _ in over)
+            raise ValueError(
+                f"{name!r} cannot be held against {opponent!r} over all cells: one of them is not "
+                f"in every cell, or some of its trials died. In every cell are {', '.join(whole)}"
+            )
+    cells = own[(own["cell"] != ALL) & (own["method"] == name) & (own["against"] == decide.floor)]
+    harmed = cells[(cells["difference"] < 0) & (cells["p"] < 1 - confidence)]
+    against = {opponent: over[name, opponent] for opponent in decide.opponents}
+    return {"against": against, "harmed": harmed["cell"].tolist()}
+
+
+def _doubt(row: Mapping[str, float]) -> float:
+    """The p-value of being above; 1 where the mean is not, or where there is none."""
+    return row["p"] if row["difference"] > 0 and not np.isnan(row["p"]) else 1.0
 
 
 def _in_cells(
@@ -161,22 +190,26 @@ def _told(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float
     return {**paired(gains["accuracy"], confidence), **others}
 
 
-def _sentences(found: Mapping[str, Mapping[str, Any]], floor: str) -> Iterator[str]:
+def _sentences(
+    found: Mapping[str, Mapping[str, Any]], floor: str, confidence: float
+) -> Iterator[str]:
     for name, verdict in found.items():
-        beaten = [opponent for opponent, row in verdict["against"].items() if row["beaten"]]
-        unbeaten = [opponent for opponent in verdict["against"] if opponent not in beaten]
+        above = [
+            opponent for opponent, row in verdict["against"].items() if _doubt(row) < 1 - confidence
+        ]
+        others = [opponent for opponent in verdict["against"] if opponent not in above]
+        who = _listed(above) if others else f"every opponent ({_listed(above)})"
         yield (
-            f"In the mean over all cells `{name}` is beyond chance above {_listed(beaten)}, and "
-            f"not above {_listed(unbeaten)}; it is beyond chance below `{floor}` in "
-            f"{_listed(verdict['harmed'], 'no cell')}."
+            f"In the mean over all cells `{name}` is measurably above {who or 'no opponent'}; "
+            f"against all of them together its corrected p is {verdict['p_corrected']:.3f}."
         )
+        harmed = ", ".join(verdict["harmed"]) or "no cell"
+        yield f"`{name}` is measurably below `{floor}` in {harmed}."
 
 
-def _listed(names: list[str], none: str = "nobody") -> str:
-    return ", ".join(f"`{name}`" for name in names) or none
+def _listed(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _conclusion(adopted: str) -> str:
-    if adopted:
-        return f"`{adopted}` may become the default."
-    return "The default stays."
+    return f"`{adopted}` may become the default." if adopted else "The default stays."

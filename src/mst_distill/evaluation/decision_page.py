@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.evaluation.decision import ALL
-from mst_distill.evaluation.markdown import interval, numbers, table_lines, with_spread
+from mst_distill.evaluation.markdown import FIGURES, interval, numbers, table_lines, with_spread
 
-_FIGURES = {
-    "accuracy": ("Accuracy, %", 100, ".2f"),
-    "nll": ("NLL", 1, ".3f"),
-    "calibration_error": ("Calibration error, %", 100, ".1f"),
-}
-"""Figure to its heading, its scale and how it is written."""
+_TERMS = (
+    "Intervals and tests are over seeds: they say what other seeds would give on these benchmarks "
+    "and held-out samples, not what other benchmarks would. A method with several teachers stands "
+    "in each cell with the one that is best there."
+)
 
 
 def decision_page(report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.DataFrame) -> str:
@@ -27,7 +26,7 @@ def decision_page(report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.Dat
         gains: From `gain_table`.
     """
     cells = list(dict.fromkeys(trials["cell"]))
-    lines = [f"# {len(cells)} cells, {trials['seed'].nunique()} seeds", ""]
+    lines = [f"# {len(cells)} cells, {trials['seed'].nunique()} seeds", "", _TERMS, ""]
     lines += [f"- {sentence}" for sentence in report["sentences"]]
     lines += ["", "## Candidates against their opponents, over all cells", ""]
     lines += table_lines(_candidates(report))
@@ -40,10 +39,19 @@ def decision_page(report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.Dat
     lines += [f"## Points against `{report['floor']}`, cell by cell; bold: beyond chance", ""]
     lines += table_lines(points)
     kept = trials[trials["rule"] == report["selection"]].groupby(["method", "cell"])
-    for figure, (heading, scale, how) in _FIGURES.items():
+    for figure, (heading, scale, how) in FIGURES.items():
         table = pd.DataFrame({figure: kept[figure].mean(), f"{figure}_sd": kept[figure].std()})
         table = table.assign(said=with_spread(table, figure, scale, how)).reset_index()
-        lines += [f"## {heading}", "", *table_lines(_by_cell(table, order, cells))]
+        lines += [
+            f"## {heading[0].upper()}{heading[1:]}",
+            "",
+            *table_lines(_by_cell(table, order, cells)),
+        ]
+    there = set(kept.groups)
+    lacking = {name: [cell for cell in cells if (name, cell) not in there] for name in order}
+    for name, without in lacking.items():
+        if without:
+            lines.append(f"- `{name}` is not in {', '.join(without)}, or some of its trials died.")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -55,12 +63,11 @@ def _candidates(report: Mapping[str, Any]) -> pd.DataFrame:
             for opponent, row in verdict["against"].items()
         ]
     )
-    table = rows[["candidate", "against", "pairs"]].copy()
+    table = rows[["candidate", "against"]].copy()
+    table["seeds"] = numbers(rows["pairs"], 1, ".0f")
     table["points"] = numbers(rows["difference"], 100, "+.2f")
     table[f"{report['confidence']:.0%} interval"] = interval(rows)
     table["p"] = numbers(rows["p"], 1, ".4f")
-    table["corrected"] = numbers(rows["p_corrected"], 1, ".4f")
-    table["beaten"] = rows["beaten"].map({True: "yes", False: "no"})
     return table
 
 

@@ -168,7 +168,7 @@ def gains_figure(gains: pd.DataFrame, selection: str, floor: str) -> Figure:
     axes = figure.subplots()
     axes.axvline(0, color="grey", linewidth=1, linestyle=":")
     cells = [cell for cell in dict.fromkeys(own["cell"]) if cell != ALL]
-    for cell, marker in zip(cells, cycle("osv^D<>pP*"), strict=False):
+    for cell, marker in zip(cells, cycle("osv^D<>pP"), strict=False):
         axes.plot(points.loc[over.index, cell], places, marker, alpha=0.6, markersize=5, label=cell)
     axes.hlines(places, over["low"], over["high"], color="black", linewidth=2)
     axes.plot(over["difference"], places, "|", color="black", markersize=12, label=ALL)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+FIGURES = {
+    "accuracy": ("accuracy, %", 100, ".2f"),
+    "nll": ("NLL", 1, ".3f"),
+    "calibration_error": ("calibration error, %", 100, ".1f"),
+}
+"""Figure to its name on a page, its scale and how it is written."""
+
 
 def table_lines(table: pd.DataFrame) -> list[str]:
     """The lines of a table, and an empty one behind it."""

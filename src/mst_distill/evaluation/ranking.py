@@ -186,13 +186,16 @@ def _against(scores: pd.DataFrame, against: str, confidence: float) -> list[dict
 
 
 def paired(gain: np.ndarray, confidence: float) -> dict[str, float]:
-    """Mean, spread, interval and test of the differences, ``(pairs,)``."""
+    """Mean, spread, interval and test of the differences, ``(pairs,)``.
+
+    Where all are the same, Student's t is not defined: p is 1 if they are 0, and else NaN.
+    """
     mean = gain.mean() if len(gain) else np.nan
     found = {"pairs": len(gain), "difference": mean}
     if len(gain) < 2:
         return found | dict.fromkeys(("sd", "low", "high", "p"), np.nan)
-    if np.ptp(gain) == 0:  # the test divides by their spread
-        return found | {"sd": 0.0, "low": mean, "high": mean, "p": float(mean == 0)}
+    if np.ptp(gain) < 1e-12:  # the test divides by their spread
+        return found | {"sd": 0.0, "low": mean, "high": mean, "p": np.nan if mean else 1.0}
     test = stats.ttest_1samp(gain, 0.0)
     interval = test.confidence_interval(confidence)
     return found | {

@@ -7,15 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.evaluation.markdown import interval, numbers, table_lines, with_spread
+from mst_distill.evaluation.markdown import FIGURES, interval, numbers, table_lines, with_spread
 from mst_distill.evaluation.ranking import BEST
-
-_FIGURES = {
-    "accuracy": ("accuracy, %", 100, ".2f"),
-    "nll": ("NLL", 1, ".3f"),
-    "calibration_error": ("calibration error, %", 100, ".1f"),
-}
-"""Figure to its name on the page, its scale and how it is written."""
 
 
 def ranking_page(
@@ -53,7 +46,7 @@ def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:
         f"{runs} ({missing} missing)" if missing else f"{runs}"
         for runs, missing in zip(ranking["runs"], ranking["missing"], strict=True)
     ]
-    for figure, (name, scale, how) in _FIGURES.items():
+    for figure, (name, scale, how) in FIGURES.items():
         kept = f" (kept by {selection})" if figure == "accuracy" else ""
         table[name + kept] = with_spread(ranking, figure, scale, how)
     table["student epochs"] = numbers(ranking["student_epochs"], 1, ".0f")
@@ -65,7 +58,7 @@ def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:
 
 def _other_rules(ranking: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"method": ranking["title"]})
-    for figure, (name, scale, how) in _FIGURES.items():
+    for figure, (name, scale, how) in FIGURES.items():
         for column in [name for name in map(str, ranking) if name.startswith(f"{figure}_by_")]:
             rule = column.removeprefix(f"{figure}_by_")
             table[f"{name} by {rule}"] = numbers(ranking[column], scale, how)

@@ -45,14 +45,17 @@ class ThreeLayerCNN(nn.Module):
     Args:
         classes: Width of the logits.
         width: Maps of the first convolution; each further one has twice as many.
-        pooled: The spectrogram is averaged over squares of this side first.
+        pooled: The spectrogram is averaged over squares of this side first, 1 to 14.
+
+    Raises:
+        ValueError: `pooled` is outside its range.
     """
 
     channels_last = True
 
     def __init__(self, classes: int, width: int = 32, pooled: int = 1) -> None:
         super().__init__()
-        self.pooled = nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
+        self.pooled = _averages(pooled, halvings=3)
         self.conv1 = nn.Conv2d(1, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
@@ -74,7 +77,10 @@ class FusionCNN(nn.Module):
         classes: Width of the logits.
         width: Maps of the first convolution over the spectrogram; each further one has twice as
             many.
-        pooled: The spectrogram is averaged over squares of this side first.
+        pooled: The spectrogram is averaged over squares of this side first, 1 to 7.
+
+    Raises:
+        ValueError: `pooled` is outside its range.
     """
 
     channels_last = True
@@ -94,12 +100,21 @@ class FusionCNN(nn.Module):
         return self.fc2(self.fc1(self.concatenation(features)))
 
 
+def _averages(pooled: int, halvings: int) -> nn.Module:
+    """Averages over squares, of which the spectrogram's 112 must leave enough to be halved."""
+    most = 112 // 2**halvings
+    if not 1 <= pooled <= most:
+        nearest = min(max(pooled, 1), most)
+        raise ValueError(f"pooled is {pooled}; it must be from 1 to {most}, for example {nearest}")
+    return nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
+
+
 class _AudioBranch(nn.Module):
     """``(B, 1, 112, 112)`` to ``(B, 16 width)``."""
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.pooled = nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
+        self.pooled = _averages(pooled, halvings=4)
         self.conv1 = nn.Conv2d(1, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)

@@ -14,7 +14,7 @@ class FeatureMLP(nn.Module):
     Args:
         classes: Width of the logits.
         width: Of the features.
-        hidden: Width of the first layer; the next is half as wide.
+        hidden: Width of the first layer, at least 2; the next is half as wide.
     """
 
     def __init__(self, classes: int, width: int, hidden: int = 1024) -> None:
@@ -39,7 +39,8 @@ class FusionMLP(nn.Module):
         classes: Width of the logits.
         image: Width of the image features.
         text: Width of the text features.
-        hidden: Width of each modality's first layer; a quarter of it goes to the logits.
+        hidden: Width of each modality's first layer, at least 4; a quarter of it goes to the
+            logits.
     """
 
     def __init__(self, classes: int, image: int, text: int, hidden: int = 1024) -> None:
@@ -47,7 +48,7 @@ class FusionMLP(nn.Module):
         self.image = FeatureMLP(classes, image, hidden)
         self.text = FeatureMLP(classes, text, hidden)
         del self.image.logits, self.text.logits
-        self.fc1 = nn.Linear(hidden, hidden // 2)
+        self.fc1 = nn.Linear(2 * (hidden // 2), hidden // 2)
         self.fc2 = nn.Linear(hidden // 2, hidden // 4)
         self.logits = nn.Linear(hidden // 4, classes)
 

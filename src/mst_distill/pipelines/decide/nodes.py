@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def compare_cells(
     comparisons: Mapping[str, Callable[[], pd.DataFrame]],
-    run: str,
+    run: str | int,
     route: Route,
     evaluate: Evaluate,
     decide: Decide,
@@ -28,10 +28,10 @@ def compare_cells(
     """
     from mst_distill.evaluation.decision import decide_on, gain_table, gather
 
-    found = {tuple(name.split("/compare/")): load for name, load in sorted(comparisons.items())}
-    tables = {benchmark: load() for (benchmark, name), load in found.items() if name == run}
+    found = {tuple(key.split("/compare/", 1)): load for key, load in sorted(comparisons.items())}
+    tables = {benchmark: load() for (benchmark, name), load in found.items() if name == str(run)}
     if not tables:
-        raise ValueError(unknown("run", run, dict.fromkeys(name for _, name in found)))
+        raise ValueError(unknown("run", str(run), dict.fromkeys(name for _, name in found)))
     trials = gather(tables, route.selection)
     gains = gain_table(trials, decide.opponents, evaluate.confidence)
     decision = decide_on(gains, decide, route.selection, evaluate.confidence)
