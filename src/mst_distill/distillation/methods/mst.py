@@ -25,8 +25,8 @@ Changes = Mapping[str, Any] | None
 class MST(Method):
     """The three stages, with all teachers, which learn with the student; see their own files.
 
-    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget; of stage 3
-    alone, if it starts anew there.
+    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget; one that
+    starts anew in stage 3 is taught in one go, and has the budget's epochs there.
     """
 
     teachers = ()
@@ -47,6 +47,8 @@ class MST(Method):
         first = changed(setup.recipe.teachers, teachers)
         second = changed(setup.recipe.masks, masks)
         third = changed(setup.recipe.route, route)
+        if third.start == "anew":
+            third = changed(third, {"epochs": setup.epochs})
         nets, of_members = once(
             "members", [first], lambda: train_members(run, members, first, second)[0]
         )
