@@ -23,9 +23,11 @@ from mst_distill.distillation.routing import (
     TOLD,
     Routing,
     Weights,
+    refuse_dense,
     start_of,
     train_student,
 )
+from mst_distill.pipelines.teachers import nodes as stage_1
 from mst_distill.training.batches import Batch
 from toy_runs import MASKS, TEACHERS, make_run, route
 
@@ -265,16 +267,20 @@ def test_a_run_goes_through_with_every_router(changes):
     assert gated or np.allclose(heard, 24)
 
 
-@pytest.mark.parametrize("changes", [{"gated": True}, {"rescaled": True}])
-def test_dense_labels_refuse_what_needs_one_a_sample(changes):
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"gated": True}, "gated=true .* set it to false"),
+        ({"rescaled": True}, "rescaled=true .* set it to false"),
+        ({"router": "learned", "folds": 3}, "folds=3 .* set it to 1"),
+    ],
+)
+def test_dense_labels_refuse_what_needs_one_a_sample_before_stage_1(changes, told, tmp_path):
     run, members = make_run("dense labels")
-    nets, _ = train_members(run, members, TEACHERS, MASKS)
-    student = nets.pop(run.target)
-    masks, _ = train_masks(run, nets, student, members, MASKS)
-    panel = assemble_panel(run, nets, masks, members)
-    table = tabulate_logits(run, panel, 8)
-    with pytest.raises(ValueError, match=f"route.{next(iter(changes))} needs one label a sample"):
-        train_student(run, student, panel, table, route(**changes))
+    terms = run.target, run.seed, members, TEACHERS, MASKS, route(**changes), run.runtime
+    with pytest.raises(ValueError, match=told):
+        stage_1.train_members(run.samples, run.splits, Checkpoints(tmp_path), *terms)
+    refuse_dense(make_run()[0].samples, route(**changes))
 
 
 @pytest.mark.parametrize("router", ["learned", "constant", "uniform"])

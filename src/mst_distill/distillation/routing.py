@@ -31,6 +31,7 @@ from mst_distill.distillation.router import (
 )
 from mst_distill.distillation.weighing import Heard, merit, right, weigh
 from mst_distill.parameters import Masks, Members, Route
+from mst_distill.samples import Samples
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
@@ -196,6 +197,23 @@ class Routing(Task):
         self._given = given if self._given is None else self._given.to(given.device) + given
 
 
+def refuse_dense(samples: Samples, route: Route) -> None:
+    """Refuse what needs one label, and one row of logits, a sample where every pixel has its own.
+
+    Raises:
+        ValueError: It is asked for; the message names the switch.
+    """
+    if not samples.dense:
+        return
+    plain = {"gated": False, "rescaled": False, "folds": 1}
+    for switch, off in plain.items():
+        if (value := getattr(route, switch)) != off:
+            raise ValueError(
+                f"route.{switch}={str(value).lower()} needs one label a sample, and here every "
+                f"pixel has one: set it to {str(off).lower()}"
+            )
+
+
 @dataclass(frozen=True)
 class Distilled:
     """What stage 3 leaves behind.
@@ -233,13 +251,10 @@ def prepare_student(
         told: Teachers' logits by which it is told who is right, from `out_of_fold_logits`.
 
     Raises:
-        ValueError: The table is of other samples or specialists, or the labels are dense and
-            something is asked for that needs one a sample.
+        ValueError: The table is of other samples or specialists; or as `refuse_dense`.
     """
     experts, samples = len(panel.names), run.samples
-    if samples.dense and (route.gated or route.rescaled):
-        which = "gated" if route.gated else "rescaled"
-        raise ValueError(f"route.{which} needs one label a sample; here labels are dense")
+    refuse_dense(samples, route)
     if route.rescaled and not len(table):
         raise ValueError(
             "route.rescaled needs the table of specialists' logits: runtime.frozen=cached"

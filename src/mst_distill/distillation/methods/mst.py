@@ -12,7 +12,7 @@ from mst_distill.distillation.collaboration import train_members
 from mst_distill.distillation.cross_fitting import out_of_fold_logits
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.panel import assemble_panel, tabulate_logits
-from mst_distill.distillation.routing import start_of, train_student
+from mst_distill.distillation.routing import refuse_dense, start_of, train_student
 from mst_distill.distillation.setup import Setup, Taught, count_weights
 from mst_distill.parameters import PRESETS, Training
 
@@ -49,6 +49,7 @@ class MST(Method):
         third = changed(setup.recipe.route, route)
         if third.start == "anew":
             third = changed(third, {"epochs": setup.epochs})
+        refuse_dense(run.samples, third)
         nets, of_members = once(
             "members", [first], lambda: train_members(run, members, first, second)[0]
         )

@@ -6,7 +6,7 @@ import pandas as pd
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.parameters import Masks, Members, Runtime, Teachers
+from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
 from mst_distill.pipelines.bundles import bundle_nets, continuing, figures_of
 from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
@@ -21,14 +21,20 @@ def train_members(
     members: Members,
     teachers: Teachers,
     masks: Masks,
+    route: Route,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
-    """Train teachers and student together; all members by name, and the history."""
+    """Train teachers and student together; all members by name, and the history.
+
+    What stage 3 would refuse after hours is refused here.
+    """
     from mst_distill.distillation.collaboration import row_of
     from mst_distill.distillation.collaboration import train_members as train
     from mst_distill.distillation.members import arguments_of
+    from mst_distill.distillation.routing import refuse_dense
     from mst_distill.training.run import Run
 
+    refuse_dense(samples, route)
     origin = provenance(samples, splits, seed, target=target, members=members, teachers=teachers)
     run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
     nets, done = train(run, members, teachers, masks)

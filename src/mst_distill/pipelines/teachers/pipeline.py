@@ -22,6 +22,7 @@ def create_pipeline() -> Pipeline:
                     "params:members",
                     "params:teachers",
                     "params:masks",
+                    "params:route",
                     "params:runtime",
                 ],
                 ["members", "teachers_history"],
