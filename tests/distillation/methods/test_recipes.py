@@ -12,7 +12,8 @@ from mst_distill.distillation.setup import Setup
 from toy_comparisons import BASE, make_pool, make_recipe
 from toy_runs import make_run
 
-RECIPES = yaml.safe_load(BASE.read_text())["compare"]["recipes"]
+COMPARE = yaml.safe_load(BASE.read_text())["compare"]
+RECIPES = COMPARE["recipes"] | COMPARE["confirmation"]
 
 
 @pytest.fixture(scope="module")
