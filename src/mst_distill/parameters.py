@@ -159,7 +159,7 @@ class Route(Training):
             features; ``constant``: weighted alike for all samples, as is learned; ``uniform``.
         weights_learn: Let KD's gradient reach the router through its weights.
         merit_weight: Of CE(r, c), which tells a learned or constant router who does well.
-        gated: Nothing is learned from a specialist that is wrong.
+        gated: Nothing is learned from a specialist that is wrong, on a sample or on a pixel.
         folds: Above 1, who is right and does well is told by teachers that have not seen the
             sample, each trained on all but one of so many parts.
         masked: Specialists wear their masks.

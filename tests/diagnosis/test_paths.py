@@ -45,11 +45,13 @@ class Always(nn.Module):
         return self.bias.expand(len(student.logits), -1)
 
 
-@pytest.mark.parametrize("selection", ["accuracy", "last"])
+@pytest.mark.parametrize(("selection", "gated"), [("accuracy", False), ("last", True)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_stage_3_with_a_router_that_never_changes_its_mind(kind, selection, monkeypatch):
+def test_it_is_stage_3_with_a_router_that_never_changes_its_mind(
+    kind, selection, gated, monkeypatch
+):
     toy = finished(kind)
-    settings = route(selection=selection, balance_weight=0, early_decay=True, epochs=4)
+    settings = route(selection=selection, gated=gated, balance_weight=0, early_decay=True, epochs=4)
     place = 1
     monkeypatch.setattr(routing, "build_router", lambda *asked: Always(asked[-1], place))
     student = copy.deepcopy(toy.first)

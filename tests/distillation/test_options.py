@@ -270,7 +270,6 @@ def test_a_run_goes_through_with_every_router(changes):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"gated": True}, "gated=true .* set it to false"),
         ({"rescaled": True}, "rescaled=true .* set it to false"),
         ({"router": "learned", "folds": 3}, "folds=3 .* set it to 1"),
     ],
@@ -283,14 +282,48 @@ def test_dense_labels_refuse_what_needs_one_a_sample_before_stage_1(changes, tol
     refuse_dense(make_run()[0].samples, route(**changes))
 
 
-@pytest.mark.parametrize("router", ["learned", "constant", "uniform"])
-def test_dense_labels_can_be_weighed(router):
+@pytest.mark.parametrize("picked", [None, 2])
+def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
+    rng = np.random.default_rng(0)
+    student = torch.from_numpy(rng.normal(size=(2, 3, 2, 2)))
+    specialists = torch.from_numpy(3 * rng.normal(size=(2, 4, 3, 2, 2)))
+    label = torch.from_numpy(rng.integers(0, 3, (2, 2, 2)))
+    label[0, 0, 0] = 255
+    net = ConstantRouter(4, True)
+    with torch.no_grad():
+        net.preference.copy_(torch.tensor([0.3, -0.2, 0.9, 0.1]))
+    hard = {"router": "hard", "chosen": picked} if picked else {"router": "constant"}
+    settings = route(gated=True, **hard)
+    task = Routing(
+        torch.nn.Identity(), net, "depth", 4, 1, settings, 255, lambda _: Observed(student, None)
+    )
+    terms = task.losses(Batch({"depth": student}, label, {SPECIALISTS: (specialists,)}))
+    c = net(Observed(student, None))[0].softmax(dim=0).double().detach().numpy()
+    best = np.argsort(-c)[: picked or 4]
+    start = np.array([(1 / picked if picked else c[e]) if e in best else 0 for e in range(4)])
+    wanted, given = 0.0, np.zeros(4)
+    for i, y, x in np.ndindex(2, 2, 2):
+        v = start * [specialists[i, e, :, y, x].argmax() == label[i, y, x] for e in range(4)]
+        v = v / v.sum() if v.sum() else v
+        own = student[i, :, y, x][None]
+        wanted += sum(v[e] * kd(own, specialists[i, e, :, y, x][None]).item() for e in best) / 8
+        given += v / 4
+    assert 0 < given.sum() < 2
+    assert terms["kd"].item() == pytest.approx(wanted, rel=1e-5)
+    task.end_epoch(0)
+    np.testing.assert_allclose(task.given[0][0].numpy(), given, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"preset": "merit"}, {"router": "constant"}, {"router": "uniform"}]
+)
+def test_dense_labels_can_be_weighed(changes):
     run, members = make_run("dense labels")
     nets, _ = train_members(run, members, TEACHERS, MASKS)
     student = nets.pop(run.target)
     masks, _ = train_masks(run, nets, student, members, MASKS)
     panel = assemble_panel(run, nets, masks, members)
-    done = train_student(run, student, panel, tabulate_logits(run, panel, 8), route(router=router))
+    done = train_student(run, student, panel, tabulate_logits(run, panel, 8), route(**changes))
     assert np.isfinite(done.fit.history.to_numpy()).all()
 
 

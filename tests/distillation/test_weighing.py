@@ -65,3 +65,13 @@ def test_those_that_are_wrong_are_not_heard():
     )
     first = weigh(preference, 1).gated(well)
     assert first.weights.tolist() == [[0.0], [0.0], [1.0]]
+
+
+def test_of_dense_labels_every_pixel_hears_those_that_are_right_there():
+    well = torch.tensor([[[[1, 0, 0]], [[0, 0, 1]], [[1, 0, 1]]]], dtype=torch.bool)
+    preference = torch.tensor([[0.2, 0.5, 0.3]])
+    heard = weigh(preference, None).gated(well)
+    wanted = torch.tensor([[[[0.4, 0, 0]], [[0, 0, 0.625]], [[0.6, 0, 0.375]]]])
+    torch.testing.assert_close(heard.weights, wanted)
+    first = weigh(preference, 1).gated(well)
+    assert first.weights.tolist() == [[[[0.0, 0.0, 1.0]]]]

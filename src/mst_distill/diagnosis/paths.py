@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.diagnosis.sources import Source
-from mst_distill.distillation.losses import cross_entropy, distillation, validation_figures
+from mst_distill.distillation.losses import cross_entropy, distillation_by_place, validation_figures
 from mst_distill.distillation.panel import Panel, logits_of_split
 from mst_distill.distillation.routing import Weights
 from mst_distill.distillation.weighing import right
@@ -54,7 +54,7 @@ class FixedPath(Task):
         logits = self.trainable(batch.inputs[self._target])
         (said,) = batch.frozen[SOURCE]
         ce = cross_entropy(logits, batch.label, self._ignored)
-        each = distillation(logits, said, self._route.temperature)
+        each = distillation_by_place(logits, said, self._route.temperature)
         kd = (each * right(said[:, None], batch.label)[:, 0] if self._route.gated else each).mean()
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 

@@ -23,10 +23,15 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     Returns:
         ``(B,)``, at least 0; dense logits are averaged over their pixels.
     """
+    each = distillation_by_place(student, teacher, temperature)
+    return each.flatten(1).mean(dim=1) if each.dim() > 1 else each
+
+
+def distillation_by_place(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`distillation`, of dense logits one figure a pixel: ``(B,)`` or ``(B, H, W)``."""
     log_student = F.log_softmax(_precise(student) / temperature, dim=1)
     probability = F.softmax(_precise(teacher) / temperature, dim=1)
-    divergence = temperature**2 * F.kl_div(log_student, probability, reduction="none").sum(dim=1)
-    return divergence.flatten(1).mean(dim=1) if divergence.dim() > 1 else divergence
+    return temperature**2 * F.kl_div(log_student, probability, reduction="none").sum(dim=1)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:

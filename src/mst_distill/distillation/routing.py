@@ -16,7 +16,7 @@ from mst_distill.distillation.losses import (
     balance_cv,
     balance_kl,
     cross_entropy,
-    distillation,
+    distillation_by_place,
     validation_figures,
 )
 from mst_distill.distillation.members import build_members
@@ -29,7 +29,7 @@ from mst_distill.distillation.router import (
     DenseRouter,
     FeatureRouter,
 )
-from mst_distill.distillation.weighing import Heard, merit, right, weigh
+from mst_distill.distillation.weighing import Heard, merit, over_places, right, weigh
 from mst_distill.parameters import Masks, Members, Route
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Batch, Inputs
@@ -82,7 +82,8 @@ class Routing(Task):
 
     The routers ``learned`` and ``constant`` are told who does well: r = softmax(-CE_e), and v = c,
     held fast unless ``weights_learn``. ``uniform`` has v_e = 1 / E and no router to train. If
-    ``gated``, v_e = 0 for specialists that are wrong on the sample, and the others' v sums to 1.
+    ``gated``, v_e = 0 for specialists that are wrong on the sample, and the others' v sums to 1; of
+    dense labels each pixel has its own v.
 
     A batch carries the target's modality and, frozen, the specialists' logits and, if there are
     any, those from which it is told who is right and does well.
@@ -174,12 +175,13 @@ class Routing(Task):
 
     def _distil(self, logits: Tensor, specialists: Tensor, heard: Heard) -> Tensor:
         rows = torch.arange(len(logits), device=logits.device)
-        kd = [
-            (weight * distillation(logits, specialists[rows, pick], self._route.temperature)).mean()
-            for pick, weight in zip(
-                heard.chosen.unbind(dim=1), heard.weights.unbind(dim=1), strict=True
-            )
-        ]
+        kd = []
+        for pick, weight in zip(
+            heard.chosen.unbind(dim=1), heard.weights.unbind(dim=1), strict=True
+        ):
+            said = specialists[rows, pick]
+            each = distillation_by_place(logits, said, self._route.temperature)
+            kd.append((over_places(weight, each) * each).mean())
         return sum(kd[1:], kd[0])
 
     def _balance(self, preference: Tensor) -> Tensor:
@@ -191,9 +193,10 @@ class Routing(Task):
         """Add a batch to the epoch's table of class by specialist; dense labels are one class."""
         classes, specialists = self._shape
         cells = heard.chosen + (0 if label.dim() > 1 else label[:, None] * specialists)
-        given = torch.bincount(
-            cells.flatten(), heard.weights.detach().double().flatten(), classes * specialists
-        )
+        weights = heard.weights.detach().double()
+        if weights.dim() > 2:
+            weights = weights.flatten(2).mean(dim=2)
+        given = torch.bincount(cells.flatten(), weights.flatten(), classes * specialists)
         self._given = given if self._given is None else self._given.to(given.device) + given
 
 
@@ -205,7 +208,7 @@ def refuse_dense(samples: Samples, route: Route) -> None:
     """
     if not samples.dense:
         return
-    plain = {"gated": False, "rescaled": False, "folds": 1}
+    plain = {"rescaled": False, "folds": 1}
     for switch, off in plain.items():
         if (value := getattr(route, switch)) != off:
             raise ValueError(

@@ -15,7 +15,8 @@ class Heard:
 
     Attributes:
         chosen: ``(B, k)``, which.
-        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears next to nobody.
+        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears next to nobody. Of
+            dense labels every pixel hears for itself once they are `gated`: ``(B, k, H, W)``.
     """
 
     chosen: Tensor
@@ -25,9 +26,11 @@ class Heard:
         """The same without those that are wrong; what they had is shared by the others.
 
         Args:
-            right: ``(B, E)``, whether a specialist is.
+            right: ``(B, E)``, or ``(B, E, H, W)``, whether a specialist is.
         """
-        weights = self.weights * right.gather(1, self.chosen)
+        rows = torch.arange(len(right), device=right.device)[:, None]
+        well = right[rows, self.chosen]
+        weights = over_places(self.weights, well) * well
         return Heard(self.chosen, weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12))
 
 
@@ -71,5 +74,10 @@ def merit(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
 
 
 def right(specialists: Tensor, label: Tensor) -> Tensor:
-    """Whether each specialist's largest logit is the label's, ``(B, E)``."""
+    """Whether each specialist's largest logit is the label's, ``(B, E)`` or ``(B, E, H, W)``."""
     return specialists.argmax(dim=2) == label[:, None]
+
+
+def over_places(weights: Tensor, like: Tensor) -> Tensor:
+    """Weights with so many axes of length 1 behind them that they go with what has places."""
+    return weights.reshape(*weights.shape, *[1] * (like.dim() - weights.dim()))
