@@ -95,8 +95,8 @@ def stage_three(run):
 
 def control(run):
     _, members = make_run()
-    controls, _, history = train_control(run, members, TEACHERS, MASKS, route())
-    return controls, history
+    controls, done = train_control(run, members, TEACHERS, MASKS, route())
+    return controls, done.history
 
 
 STAGES = {"teachers": stage_one, "masks": stage_two, "route": stage_three, "control": control}

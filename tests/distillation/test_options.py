@@ -329,19 +329,19 @@ def test_dense_labels_can_be_weighed(changes):
 
 def test_the_control_of_a_student_that_starts_anew_does_so_too():
     run, members = make_run()
-    _, _, history = train_control(run, members, TEACHERS, MASKS, route(start="anew"))
-    assert set(history["phase"]) == {"route"}
-    assert len(history) == 3
+    _, done = train_control(run, members, TEACHERS, MASKS, route(start="anew"))
+    assert set(done.history["phase"]) == {"route"}
+    assert len(done.history) == 3
 
 
 def test_the_control_goes_on_from_the_epoch_that_members_go_on_from():
     run, members = make_run()
     settings = TEACHERS.model_copy(update={"epochs": 4, "keep": "ce", "learning_rate": 0.1})
-    _, _, kept = train_control(run, members, settings, MASKS, route())
+    kept = train_control(run, members, settings, MASKS, route())[1].history
     best = int(kept.query("phase == 'teachers'")["valid_ce"].idxmin())
     assert best < 3
     until = settings.model_copy(update={"epochs": best + 1, "keep": "last"})
-    _, _, short = train_control(run, members, until, MASKS, route())
+    short = train_control(run, members, until, MASKS, route())[1].history
     wanted = short.query("phase == 'route'").reset_index(drop=True)
     assert kept.query("phase == 'route'").reset_index(drop=True).equals(wanted)
 

@@ -346,7 +346,7 @@ def test_what_a_net_froze_itself_stays_frozen_in_every_stage():
 def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
     """A plain loop written anew: same weights, same batches, cross-entropy, two fresh Adams."""
     run, members = make_run()
-    controls, done, history = train_control(run, members, TEACHERS, MASKS, route())
+    controls, done = train_control(run, members, TEACHERS, MASKS, route())
     net = run.place(build_member("image", members.modalities["image"], 3, run.seed))
     rows = rows_of(run.splits, "train")
     for stage, settings in (("teachers", TEACHERS), ("route", route())):
@@ -359,15 +359,32 @@ def test_the_control_is_the_student_s_net_with_its_start_order_and_epochs():
                 F.cross_entropy(net(batch.inputs["image"]), batch.label).backward()
                 optimiser.step()
     assert same(controls["last"].state_dict(), net.state_dict())
-    assert done.kept["last"].row["epoch"] == 2
-    assert history["phase"].value_counts().to_dict() == {"teachers": 2, "route": 3}
+    assert done.kept["last"].row["epoch"] == 4
+    assert done.history["phase"].value_counts().to_dict() == {"teachers": 2, "route": 3}
     assert len(rows) == 24
+
+
+def test_the_control_is_kept_at_the_best_of_all_its_epochs():
+    """Stage 3 with a learning rate that spoils it."""
+    run, members = make_run()
+    settings = TEACHERS.model_copy(update={"epochs": 4, "learning_rate": 0.03})
+    controls, done = train_control(run, members, settings, MASKS, route(learning_rate=3.0))
+    ce = done.history["valid_ce"]
+    best = int(ce.idxmin())
+    assert best < 4
+    assert done.kept["ce"].row["epoch"] == best
+    batch = next(iter(run.batches("valid", ["image"], 8)))
+    with torch.no_grad():
+        found = F.cross_entropy(controls["ce"](batch.inputs["image"]), batch.label)
+    assert found.item() == pytest.approx(ce[best], rel=1e-5)
+    first = done.history["valid_accuracy"].round(9).max()
+    assert round(done.kept["accuracy"].row["valid_accuracy"], 9) == first
 
 
 def test_without_distillation_the_student_is_the_control_to_the_bit():
     """Stage 1 of a lone member, then stage 3 with no weight on KD and balance."""
     run, members = make_run()
-    controls, _, _ = train_control(run, members, TEACHERS, MASKS, route())
+    controls, alone = train_control(run, members, TEACHERS, MASKS, route())
     stages = Stages("two modalities", settings=route(kd_weight=0.0, balance_weight=0.0))
     net = build_member("image", members.modalities["image"], 3, run.seed)
     from mst_distill.training.loop import Stage, fit
@@ -378,4 +395,5 @@ def test_without_distillation_the_student_is_the_control_to_the_bit():
     fit(Stage("alone", task, train, valid, TEACHERS, {"last": SELECTION["last"]}), run.runtime)
     done = train_student(run, net, stages.panel, stages.table, stages.route)
     for rule, student in done.students.items():
+        assert alone.kept[rule].row["epoch"] >= TEACHERS.epochs
         assert same(student.state_dict(), controls[rule].state_dict())

@@ -90,8 +90,7 @@ def stage_three(run):
 
 
 def control(run):
-    _, _, history = train_control(run, MEMBERS, TEACHERS, MASKS, route())
-    return history
+    return train_control(run, MEMBERS, TEACHERS, MASKS, route())[1].history
 
 
 STAGES = {"teachers": stage_one, "masks": stage_two, "route": stage_three, "control": control}

@@ -47,7 +47,7 @@ def train_control(
         samples, splits, seed, target=target, members=members, teachers=teachers, route=route
     )
     run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
-    controls, done, history = train(run, members, teachers, masks, route)
+    controls, done = train(run, members, teachers, masks, route)
     arguments = arguments_of(members.modalities[target], len(samples.classes))
     bundles = bundle_nets(
         controls,
@@ -55,7 +55,7 @@ def train_control(
         lambda rule: figures_of(done.kept[rule].row, ("accuracy", "ce")),
         origin,
     )
-    return bundles, history
+    return bundles, done.history
 
 
 def predict_held_out(
