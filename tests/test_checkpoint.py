@@ -95,8 +95,10 @@ def stage_three(run):
 
 def control(run):
     _, members = make_run()
-    controls, done = train_control(run, members, TEACHERS, MASKS, route())
-    return controls, done.history
+    controls, done = train_control(run, members, TEACHERS, MASKS, route(learning_rate=3.0))
+    rows = {rule: kept.row for rule, kept in done.kept.items()}
+    assert rows["ce"]["epoch"] < TEACHERS.epochs
+    return controls, rows, done.history
 
 
 STAGES = {"teachers": stage_one, "masks": stage_two, "route": stage_three, "control": control}

@@ -279,6 +279,7 @@ def test_dense_labels_refuse_what_needs_one_a_sample_before_stage_1(changes, tol
     terms = run.target, run.seed, members, TEACHERS, MASKS, route(**changes), run.runtime
     with pytest.raises(ValueError, match=told):
         stage_1.train_members(run.samples, run.splits, Checkpoints(tmp_path), *terms)
+    assert not list(tmp_path.iterdir())
     refuse_dense(make_run()[0].samples, route(**changes))
 
 
@@ -288,14 +289,21 @@ def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
     student = torch.from_numpy(rng.normal(size=(2, 3, 2, 2)))
     specialists = torch.from_numpy(3 * rng.normal(size=(2, 4, 3, 2, 2)))
     label = torch.from_numpy(rng.integers(0, 3, (2, 2, 2)))
-    label[0, 0, 0] = 255
+    label[0, 0, 0] = ignored = specialists[0, 2, :, 0, 0].argmax().item()
     net = ConstantRouter(4, True)
     with torch.no_grad():
         net.preference.copy_(torch.tensor([0.3, -0.2, 0.9, 0.1]))
     hard = {"router": "hard", "chosen": picked} if picked else {"router": "constant"}
     settings = route(gated=True, **hard)
     task = Routing(
-        torch.nn.Identity(), net, "depth", 4, 1, settings, 255, lambda _: Observed(student, None)
+        torch.nn.Identity(),
+        net,
+        "depth",
+        4,
+        1,
+        settings,
+        ignored,
+        lambda _: Observed(student, None),
     )
     terms = task.losses(Batch({"depth": student}, label, {SPECIALISTS: (specialists,)}))
     c = net(Observed(student, None))[0].softmax(dim=0).double().detach().numpy()
@@ -303,7 +311,8 @@ def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
     start = np.array([(1 / picked if picked else c[e]) if e in best else 0 for e in range(4)])
     wanted, given = 0.0, np.zeros(4)
     for i, y, x in np.ndindex(2, 2, 2):
-        v = start * [specialists[i, e, :, y, x].argmax() == label[i, y, x] for e in range(4)]
+        of_pixel = specialists[i, :, :, y, x].argmax(dim=1).numpy()
+        v = start * (of_pixel == label[i, y, x].item()) * (label[i, y, x].item() != ignored)
         v = v / v.sum() if v.sum() else v
         own = student[i, :, y, x][None]
         wanted += sum(v[e] * kd(own, specialists[i, e, :, y, x][None]).item() for e in best) / 8

@@ -43,9 +43,13 @@ def test_of_dense_labels_cross_entropy_is_over_judged_pixels():
 
 
 def test_right_is_whether_the_label_has_the_largest_logit():
-    found = right(torch.from_numpy(LOGITS), torch.from_numpy(LABEL)).numpy()
-    wanted = [[of.argmax() == y for of in each] for each, y in zip(LOGITS, LABEL, strict=True)]
-    np.testing.assert_array_equal(found, wanted)
+    given = torch.from_numpy(LOGITS), torch.from_numpy(LABEL)
+    wanted = np.array(
+        [[of.argmax() == y for of in each] for each, y in zip(LOGITS, LABEL, strict=True)]
+    )
+    np.testing.assert_array_equal(right(*given, None).numpy(), wanted)
+    assert wanted[LABEL == 1].any()
+    np.testing.assert_array_equal(right(*given, 1).numpy(), wanted & (LABEL != 1)[:, None])
 
 
 def test_the_best_are_heard_alike_and_best_first():

@@ -55,7 +55,9 @@ class FixedPath(Task):
         (said,) = batch.frozen[SOURCE]
         ce = cross_entropy(logits, batch.label, self._ignored)
         each = distillation_by_place(logits, said, self._route.temperature)
-        kd = (each * right(said[:, None], batch.label)[:, 0] if self._route.gated else each).mean()
+        if self._route.gated:
+            each = each * right(said[:, None], batch.label, self._ignored)[:, 0]
+        kd = each.mean()
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:

@@ -131,7 +131,7 @@ class Routing(Task):
         preference = raw.softmax(dim=1)
         heard = self.weigh(preference)
         if self._route.gated:
-            heard = heard.gated(right(told, batch.label))
+            heard = heard.gated(right(told, batch.label, self._ignored))
         self._note(heard, batch.label)
         terms = {
             "ce": cross_entropy(student.logits, batch.label, self._ignored),

@@ -73,9 +73,13 @@ def merit(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     return (-cross_entropies(specialists, label, ignored)).softmax(dim=1)
 
 
-def right(specialists: Tensor, label: Tensor) -> Tensor:
-    """Whether each specialist's largest logit is the label's, ``(B, E)`` or ``(B, E, H, W)``."""
-    return specialists.argmax(dim=2) == label[:, None]
+def right(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """Whether each specialist's largest logit is the label's, ``(B, E)`` or ``(B, E, H, W)``.
+
+    Where the label is the one that is ignored nobody is.
+    """
+    well = specialists.argmax(dim=2) == label[:, None]
+    return well if ignored is None else well & (label != ignored)[:, None]
 
 
 def over_places(weights: Tensor, like: Tensor) -> Tensor:

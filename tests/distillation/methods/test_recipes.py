@@ -12,8 +12,10 @@ from mst_distill.distillation.setup import Setup
 from toy_comparisons import BASE, make_pool, make_recipe
 from toy_runs import make_run
 
-COMPARE = yaml.safe_load(BASE.read_text())["compare"]
-RECIPES = COMPARE["recipes"] | COMPARE["confirmation"]
+PARAMETERS = yaml.safe_load(BASE.read_text())
+CHOSEN_FROM = PARAMETERS["compare"]["recipes"]
+CONFIRMED = PARAMETERS["compare"]["confirmation"]
+RECIPES = CHOSEN_FROM | CONFIRMED
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,20 @@ def test_a_recipe_goes_through_on_equal_terms(name, ground):
     assert set(taught.students) == {"accuracy", "ce", "last"}
     assert np.isfinite(taught.history.to_numpy()).all()
     assert taught.student_epochs == 5
+    assert len(taught.history) == (5 if name == "merit_anew" else 3)
+
+
+def test_what_is_decided_on_is_confirmed_as_it_was_chosen():
+    decide = PARAMETERS["decide"]
+    assert {*decide["candidates"], *decide["opponents"], decide["floor"]} <= set(CONFIRMED)
+    assert set(decide["candidates"]) <= set(CHOSEN_FROM)
+    for name in set(CONFIRMED) & set(CHOSEN_FROM):
+        assert CONFIRMED[name] == CHOSEN_FROM[name]
+
+
+def test_a_recipe_s_own_epochs_stay_its_own(ground):
+    own = teach(ground, {"route": {"start": "anew", "epochs": 2}})
+    assert own.student_epochs == len(own.history) == 2
 
 
 def test_shared_stages_run_once_and_end_the_same(ground, monkeypatch):

@@ -26,7 +26,8 @@ class MST(Method):
     """The three stages, with all teachers, which learn with the student; see their own files.
 
     Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget; one that
-    starts anew in stage 3 is taught in one go, and has the budget's epochs there.
+    starts anew in stage 3 is taught in one go, and has the budget's epochs there unless the recipe
+    says how many.
     """
 
     teachers = ()
@@ -47,7 +48,7 @@ class MST(Method):
         first = changed(setup.recipe.teachers, teachers)
         second = changed(setup.recipe.masks, masks)
         third = changed(setup.recipe.route, route)
-        if third.start == "anew":
+        if third.start == "anew" and "epochs" not in (route or {}):
             third = changed(third, {"epochs": setup.epochs})
         refuse_dense(run.samples, third)
         nets, of_members = once(
