@@ -38,7 +38,10 @@ def train_control(
     route: Route,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
-    """Train the student's net without teachers; one net a rule of selection, and the history."""
+    """Train the student's net without teachers; one net a rule of selection, and the history.
+
+    The ``epoch`` of a net is counted through both phases: it is the history's row.
+    """
     from mst_distill.distillation.control import train_control as train
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
