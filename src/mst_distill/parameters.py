@@ -156,7 +156,8 @@ class Route(Training):
     Attributes:
         router: ``hard``, as published: the `chosen` specialists of largest preference, from the
             student's logits; ``learned``: all, weighted by the preference, from its detached
-            features; ``constant``: weighted alike for all samples, as is learned; ``uniform``.
+            features; ``constant``: weighted alike for all samples, as is learned; ``uniform``; or
+            ``oracle``: weighted by who does well, which the label tells and no router can know.
         weights_learn: Let KD's gradient reach the router through its weights.
         merit_weight: Of CE(r, c), which tells a learned or constant router who does well.
         gated: Nothing is learned from a specialist that is wrong, on a sample or on a pixel.
@@ -170,7 +171,7 @@ class Route(Training):
     """
 
     preset: Literal["default", "paper", "reference", "merit"] = "default"
-    router: Literal["hard", "learned", "constant", "uniform"] = "hard"
+    router: Literal["hard", "learned", "constant", "uniform", "oracle"] = "hard"
     weights_learn: bool = False
     merit_weight: float = Field(1.0, ge=0)
     gated: bool = False
@@ -190,17 +191,22 @@ class Route(Training):
     early_decay: bool = False
 
     @property
+    def trains_router(self) -> bool:
+        """Whether there is a router that learns."""
+        return self.router not in ("uniform", "oracle")
+
+    @property
     def picked(self) -> int | None:
         """How many specialists a sample hears; None: all, each as much as it is preferred."""
         return self.chosen if self.router == "hard" else None
 
     @model_validator(mode="after")
     def _refuse_what_would_do_nothing(self) -> Route:
-        told = self.gated or self.router in ("learned", "constant")
+        told = self.gated or self.router in ("learned", "constant", "oracle")
         if self.folds > 1 and not told:
             raise ValueError(
                 f"route.folds={self.folds} tells nobody anything: it needs gated=true, or the "
-                f"router 'learned' or 'constant'"
+                f"router 'learned', 'constant' or 'oracle'"
             )
         if self.rescaled and self.start == "anew":
             raise ValueError(

@@ -173,7 +173,7 @@ def routing(router, told=None, **changes):
     return task, Batch(batch.inputs, batch.label, frozen), specialists, embed
 
 
-@pytest.mark.parametrize("router", ["learned", "constant", "uniform"])
+@pytest.mark.parametrize("router", ["learned", "constant", "uniform", "oracle"])
 @pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("honest", [False, True])
 def test_the_loss_of_stage_3_is_the_equation_s(router, gated, honest):
@@ -191,7 +191,7 @@ def test_the_loss_of_stage_3_is_the_equation_s(router, gated, honest):
         ce = [F.cross_entropy(judges[i, e], batch.label[i]).item() for e in range(4)]
         r = np.exp(-np.array(ce)) / np.exp(-np.array(ce)).sum()
         merit_wanted -= (r * np.log(c[i])).sum() / 6
-        v = c[i].copy()
+        v = r.copy() if router == "oracle" else c[i].copy()
         if gated:
             v *= [judges[i, e].argmax() == batch.label[i] for e in range(4)]
             v = v / v.sum() if v.sum() else v
@@ -199,12 +199,12 @@ def test_the_loss_of_stage_3_is_the_equation_s(router, gated, honest):
         kd_wanted += sum(v[e] * kd(own, specialists[i, e : e + 1]).item() for e in range(4)) / 6
     assert terms["kd"].item() == pytest.approx(kd_wanted, rel=1e-4)
     total = terms["ce"].item() + 0.9 * kd_wanted
-    if router != "uniform":
+    if router in ("learned", "constant"):
         assert terms["merit"].item() == pytest.approx(merit_wanted, rel=1e-5)
         balance = -np.log(4) - np.log(c.mean(axis=0)).mean()
         total += 0.7 * merit_wanted + 0.1 * balance
     assert terms["loss"].item() == pytest.approx(total, rel=1e-4)
-    assert (len(terms) == 3) == (router == "uniform")
+    assert (len(terms) == 3) == (router in ("uniform", "oracle"))
 
 
 def test_what_a_learned_router_learns_does_not_bend_the_student():
@@ -251,6 +251,7 @@ def test_a_student_may_start_anew():
         {"preset": "merit"},
         {"router": "constant", "gated": True},
         {"router": "uniform"},
+        {"router": "oracle"},
         {"router": "hard", "gated": True, "chosen": 2},
         {"router": "learned", "weights_learn": True, "rescaled": True},
     ],

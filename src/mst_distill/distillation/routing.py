@@ -81,9 +81,10 @@ class Routing(Task):
     no gradient: it learns from LB alone, whose gradient reaches the student too.
 
     The routers ``learned`` and ``constant`` are told who does well: r = softmax(-CE_e), and v = c,
-    held fast unless ``weights_learn``. ``uniform`` has v_e = 1 / E and no router to train. If
-    ``gated``, v_e = 0 for specialists that are wrong on the sample, and the others' v sums to 1; of
-    dense labels each pixel has its own v.
+    held fast unless ``weights_learn``. ``uniform`` has v_e = 1 / E, and ``oracle`` v = r, as if a
+    router knew at once what those are told: they have none to train. If ``gated``, v_e = 0 for
+    specialists that are wrong on the sample, and the others' v sums to 1; of dense labels each
+    pixel has its own v.
 
     A batch carries the target's modality and, frozen, the specialists' logits and, if there are
     any, those from which it is told who is right and does well.
@@ -130,6 +131,8 @@ class Routing(Task):
         raw = self.router(student).float()
         preference = raw.softmax(dim=1)
         heard = self.weigh(preference)
+        if self._route.router == "oracle":
+            heard = self.weigh(merit(told, batch.label, self._ignored))
         if self._route.gated:
             heard = heard.gated(right(told, batch.label, self._ignored))
         self._note(heard, batch.label)
@@ -138,7 +141,7 @@ class Routing(Task):
             "kd": self._distil(student.logits, of_specialists, heard),
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
-        if self._route.router != "uniform":
+        if self._route.trains_router:
             terms["balance"] = self._balance(preference)
             weighted.append(self.weights.balance * terms["balance"])
         if self._route.router in ("learned", "constant"):
