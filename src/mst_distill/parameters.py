@@ -286,27 +286,43 @@ class Compare(Block):
         return named
 
 
-class Decide(Block):
-    """Which recipes may become the default, and what they must show for it.
+class Contrasts(Block):
+    """Who is held against whom, and which recipes may become the default.
 
     Attributes:
-        candidates: Names in the comparisons.
-        opponents: Whom a candidate must be above in the mean over all benchmarks and targets.
-        floor: The opponent that it must not be measurably below in any cell.
+        opponents: Those that all are held against.
+        floor: The opponent that figures and tables count from.
+        candidates: For the default: in the mean over all benchmarks and targets they must be above
+            every opponent, and measurably below the floor in none.
+        pairs: A question to the pairs that answer it: two methods that differ in one thing.
     """
 
-    candidates: tuple[str, ...] = Field(min_length=1)
     opponents: tuple[str, ...] = Field(min_length=1)
     floor: str
+    candidates: tuple[str, ...] = ()
+    pairs: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _refuse_who_cannot_be_held_against_whom(self) -> Decide:
+    def _refuse_who_cannot_be_held_against_whom(self) -> Contrasts:
         if self.floor not in self.opponents:
             raise ValueError(unknown("decide.floor", self.floor, self.opponents))
         for name in self.candidates:
             if name in self.opponents:
                 raise ValueError(f"{name!r} is a candidate and an opponent; it can be only one")
         return self
+
+
+class Decide(Block):
+    """The contrasts of each of the lists of `Compare`."""
+
+    methods: Contrasts
+    recipes: Contrasts
+    confirmation: Contrasts
+
+    def of(self, compare: Compare) -> Contrasts:
+        """Those of the list that is compared."""
+        contrasts: Contrasts = getattr(self, compare.list)
+        return contrasts
 
 
 class Runtime(Block):

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mst_distill.evaluation.decision import ALL, decide_on, gain_table, gather
+from mst_distill.evaluation.decision import ALL, decide_on, gain_table, gather, pair_table
 from mst_distill.evaluation.decision_page import decision_page
 from mst_distill.evaluation.figures import gains_figure
-from mst_distill.parameters import Decide
+from mst_distill.evaluation.markdown import numbers
+from mst_distill.parameters import Contrasts
 
 SEEDS = 6
 NOISE = np.random.default_rng(0).normal(0, 0.004, (8, SEEDS))
@@ -49,8 +50,8 @@ def make_gains(*tables, opponents=OPPONENTS):
     return gain_table(gather(dict(zip(names, tables, strict=True)), "accuracy"), opponents, 0.95)
 
 
-def decide(candidates=("mst",)) -> Decide:
-    return Decide(candidates=candidates, opponents=OPPONENTS, floor="none")
+def decide(candidates=("mst",)) -> Contrasts:
+    return Contrasts(candidates=candidates, opponents=OPPONENTS, floor="none")
 
 
 def test_a_method_stands_in_a_cell_with_its_best_teacher():
@@ -181,16 +182,17 @@ def test_p_values_are_corrected_for_the_candidates():
 
 def test_a_floor_that_is_no_opponent_is_refused():
     with pytest.raises(ValueError, match=r"unknown decide.floor 'non'.*did you mean 'none'"):
-        Decide(candidates=("mst",), opponents=OPPONENTS, floor="non")
+        Contrasts(candidates=("mst",), opponents=OPPONENTS, floor="non")
     with pytest.raises(ValueError, match=r"'dml' is a candidate and an opponent"):
-        Decide(candidates=("mst", "dml"), opponents=OPPONENTS, floor="none")
+        Contrasts(candidates=("mst", "dml"), opponents=OPPONENTS, floor="none")
 
 
 def test_the_page_has_every_table_and_the_figure_every_method():
     comparisons = {"x/heldout-all": make_comparison(GAINS)}
     trials = gather(comparisons, "accuracy")
     gains = gain_table(trials, OPPONENTS, 0.95)
-    page = decision_page(decide_on(gains, decide(), "accuracy", 0.95), trials, gains)
+    pairs = pair_table(trials, {"all or one": [("mst", "dml")]}, 0.95)
+    page = decision_page(decide_on(gains, decide(), "accuracy", 0.95), trials, gains, pairs)
     lines = page.splitlines()
     assert lines[0] == "# 2 cells, 6 seeds"
     point = 100 * (0.05 + np.mean([NOISE[3] - NOISE[0], NOISE[7] - NOISE[4]]))
@@ -198,5 +200,40 @@ def test_the_page_has_every_table_and_the_figure_every_method():
     audio = 100 * (0.05 + np.mean(NOISE[3] - NOISE[0]))
     assert any(line.startswith(f"| mst | **{audio:+.2f}** | ") for line in lines)
     assert "## Calibration error, %" in lines
+    row = next(line for line in lines if line.startswith("| all or one | `mst` − `dml` |"))
+    over = gains[(gains["cell"] == ALL) & (gains["against"] == "dml") & (gains["method"] == "mst")]
+    points = numbers(over["difference"], 100, "+.2f")
+    assert row.split(" | ")[2] == points[0]
+    assert row.split(" | ")[6] == points[1]  # by cross-entropy
     axes = gains_figure(gains, "accuracy", "none").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dml", "mst"]
+
+
+def test_pairs_are_held_against_each_other_over_all_cells():
+    tables = {"x/heldout-all": make_comparison(GAINS), "y/heldout-all": make_comparison(GAINS)}
+    trials = gather(tables, "accuracy")
+    pairs = {"taught": [("mst", "none"), ("dml", "none")], "who": [("mst", "dml")]}
+    table = pair_table(trials, pairs, 0.95)
+    assert table["question"].tolist() == ["taught"] * 4 + ["who"] * 2
+    own = table[table["rule"] == "accuracy"]
+    per_seed = 0.05 + np.mean([NOISE[3] - NOISE[0], NOISE[7] - NOISE[4]], axis=0)
+    test = stats.ttest_1samp(per_seed, 0)
+    first = own.iloc[0]
+    assert first["difference"] == pytest.approx(per_seed.mean())
+    assert first["p"] == pytest.approx(test.pvalue)
+    assert first["nll"] == pytest.approx(-per_seed.mean())
+    assert first["nll_p"] == pytest.approx(test.pvalue)
+    assert own["p_corrected"].min() == pytest.approx(3 * own["p"].min())
+    with pytest.raises(ValueError, match=r"unknown method in decide.pairs 'mts'.*mean 'mst'"):
+        pair_table(trials, {"typo": [("mts", "none")]}, 0.95)
+
+
+def test_without_candidates_and_pairs_there_is_nothing_to_decide():
+    trials = gather({"x/heldout-all": make_comparison(GAINS)}, "accuracy")
+    gains = gain_table(trials, OPPONENTS, 0.95)
+    found = decide_on(gains, decide(()), "accuracy", 0.95)
+    assert found["adopted"] == ""
+    assert found["sentences"] == []
+    page = decision_page(found, trials, gains, pair_table(trials, {}, 0.95))
+    assert "Candidates" not in page
+    assert "single changes" not in page

@@ -66,7 +66,9 @@ def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
     shutil.copytree(made / FOLDER, other)
     local = project / "conf/local/parameters.yml"
     local.write_text(
-        "decide: {candidates: [mst], opponents: [none, dml, mst_reference], floor: none}"
+        "decide: {methods: {candidates: [mst], opponents: [none, dml, mst_reference], floor: none, "
+        "pairs: {released: [[mst_reference, mst]]}}, recipes: &unused {opponents: [none], "
+        "floor: none}, confirmation: *unused}"
     )
     done = kedro(project, "run", "--pipeline=decide", "--params=runtime.tracking=false")
     local.unlink()
@@ -76,6 +78,8 @@ def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
     gains = pd.read_csv(reports / "decision_gains.csv")
     assert gains["cell"].unique().tolist() == ["another, audio", "digits, audio", "all cells"]
     assert gains["method"].nunique() == 15
+    pairs = pd.read_csv(reports / "decision_pairs.csv")
+    assert pairs["rule"].tolist() == ["accuracy", "ce", "last"]
     assert (reports / "decision_page.md").read_text().startswith("# 2 cells, ")
     assert (reports / "decision_figure.png").stat().st_size > 10_000
 

@@ -5,14 +5,14 @@ A cell is a benchmark and a target.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.evaluation.ranking import FIGURES, holm, paired
-from mst_distill.parameters import Decide, unknown
+from mst_distill.parameters import Contrasts, unknown
 
 ALL = "all cells"
 """What stands in place of a cell where the mean over all of them is told."""
@@ -72,7 +72,7 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
     Returns:
         A row a ``cell`` (or `ALL`, for those that are in every cell), ``rule``, ``against`` and
         ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points),
-        ``p``, and the mean differences ``nll`` and ``calibration_error``.
+        ``p``, and the mean differences ``nll`` and ``calibration_error`` with their ``_p``.
 
     Raises:
         ValueError: An opponent is no method of these trials, or no two seeds are in every cell.
@@ -98,8 +98,46 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
     return pd.DataFrame(rows)
 
 
+def pair_table(
+    trials: pd.DataFrame, pairs: Mapping[str, Sequence[tuple[str, str]]], confidence: float
+) -> pd.DataFrame:
+    """Methods that differ in one thing, the one held against the other over all cells.
+
+    Args:
+        trials: From `gather`.
+        pairs: A question to pairs of methods.
+        confidence: Of the intervals, in (0, 1).
+
+    Returns:
+        No rows without pairs; else one a pair and rule: ``question``, and as `gain_table`, with
+        ``p_corrected`` after Holm for the number of pairs.
+
+    Raises:
+        ValueError: A method is not in these trials, or not in every cell.
+    """
+    methods = list(dict.fromkeys(trials["method"]))
+    parts = []
+    for question, several in pairs.items():
+        for pair in several:
+            for name in pair:
+                if name not in methods:
+                    raise ValueError(unknown("method in decide.pairs", name, methods))
+            own = gain_table(trials[trials["method"].isin(pair)], pair[1:], confidence)
+            own = own[own["cell"] == ALL]
+            if own.empty:
+                raise ValueError(
+                    f"{' and '.join(pair)}, of decide.pairs, share no full set of cells"
+                )
+            parts.append(own.assign(question=question))
+    if not parts:
+        return pd.DataFrame(columns=["question"])
+    table = pd.concat(parts, ignore_index=True)
+    table["p_corrected"] = table.groupby("rule")["p"].transform(lambda p: holm(p.to_numpy()))
+    return table
+
+
 def decide_on(
-    gains: pd.DataFrame, decide: Decide, selection: str, confidence: float
+    gains: pd.DataFrame, decide: Contrasts, selection: str, confidence: float
 ) -> dict[str, Any]:
     """Whether a candidate may become the default.
 
@@ -111,14 +149,15 @@ def decide_on(
 
     Args:
         gains: From `gain_table`.
-        decide: Candidates, opponents and floor.
+        decide: Candidates, of whom there may be none, opponents and floor.
         selection: The rule of selection that counts.
         confidence: One minus the level of the tests.
 
     Returns:
         JSON values: ``adopted`` (the candidate of the largest gain on the floor, or empty),
-        ``sentences``, ``selection``, ``confidence``, ``floor``, and ``candidates``: name to
-        ``p_corrected``, ``against`` (opponent to its row over all cells) and ``harmed`` (cells).
+        ``sentences`` (none without candidates), ``selection``, ``confidence``, ``floor``, and
+        ``candidates``: name to ``p_corrected``, ``against`` (opponent to its row over all cells)
+        and ``harmed`` (cells).
 
     Raises:
         ValueError: A candidate or an opponent of it is not in every cell.
@@ -138,7 +177,7 @@ def decide_on(
     adopted = max(fit, key=lambda name: fit[name], default="")
     return {
         "adopted": adopted,
-        "sentences": [*_sentences(found, decide.floor, confidence), _conclusion(adopted)],
+        "sentences": _sentences(found, decide.floor, confidence, adopted),
         "selection": selection,
         "confidence": confidence,
         "floor": decide.floor,
@@ -150,7 +189,7 @@ def _verdict(
     own: pd.DataFrame,
     over: Mapping[Any, dict[str, float]],
     name: str,
-    decide: Decide,
+    decide: Contrasts,
     confidence: float,
 ) -> dict[str, Any]:
     for opponent in decide.opponents:
@@ -186,30 +225,33 @@ def _in_cells(
 
 
 def _told(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
-    others = {figure: gains[figure].mean() for figure in FIGURES if figure != "accuracy"}
-    return {**paired(gains["accuracy"], confidence), **others}
+    told = paired(gains["accuracy"], confidence)
+    for figure in FIGURES[1:]:
+        other = paired(gains[figure], confidence)
+        told |= {figure: other["difference"], f"{figure}_p": other["p"]}
+    return told
 
 
 def _sentences(
-    found: Mapping[str, Mapping[str, Any]], floor: str, confidence: float
-) -> Iterator[str]:
+    found: Mapping[str, Mapping[str, Any]], floor: str, confidence: float, adopted: str
+) -> list[str]:
+    said = []
     for name, verdict in found.items():
         above = [
             opponent for opponent, row in verdict["against"].items() if _doubt(row) < 1 - confidence
         ]
         others = [opponent for opponent in verdict["against"] if opponent not in above]
         who = _listed(above) if others else f"every opponent ({_listed(above)})"
-        yield (
+        said.append(
             f"In the mean over all cells `{name}` is measurably above {who or 'no opponent'}; "
             f"against all of them together its corrected p is {verdict['p_corrected']:.3f}."
         )
         harmed = ", ".join(verdict["harmed"]) or "no cell"
-        yield f"`{name}` is measurably below `{floor}` in {harmed}."
+        said.append(f"`{name}` is measurably below `{floor}` in {harmed}.")
+    if found:
+        said.append(f"`{adopted}` may become the default." if adopted else "The default stays.")
+    return said
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _conclusion(adopted: str) -> str:
-    return f"`{adopted}` may become the default." if adopted else "The default stays."

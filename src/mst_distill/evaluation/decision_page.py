@@ -16,20 +16,26 @@ _TERMS = (
     "in each cell with the one that is best there."
 )
 
+_CORRECTED = "The corrected p is Holm's for the number of pairs; that of NLL is not corrected."
 
-def decision_page(report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.DataFrame) -> str:
+
+def decision_page(
+    report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.DataFrame, pairs: pd.DataFrame
+) -> str:
     """Write what is decided, all methods over all cells, and every cell.
 
     Args:
         report: From `decide_on`.
         trials: From `gather`.
         gains: From `gain_table`.
+        pairs: From `pair_table`.
     """
     cells = list(dict.fromkeys(trials["cell"]))
     lines = [f"# {len(cells)} cells, {trials['seed'].nunique()} seeds", "", _TERMS, ""]
-    lines += [f"- {sentence}" for sentence in report["sentences"]]
-    lines += ["", "## Candidates against their opponents, over all cells", ""]
-    lines += table_lines(_candidates(report))
+    if report["candidates"]:
+        lines += [f"- {sentence}" for sentence in report["sentences"]]
+        lines += ["", "## Candidates against their opponents, over all cells", ""]
+        lines += table_lines(_candidates(report))
     over = _over_all(gains[gains["cell"] == ALL], report)
     lines += [f"## All methods over all cells, kept by {report['selection']}", ""]
     lines += table_lines(over)
@@ -38,6 +44,9 @@ def decision_page(report: Mapping[str, Any], trials: pd.DataFrame, gains: pd.Dat
     points = _by_cell(own.assign(said=_points(own, report["confidence"])), order, cells)
     lines += [f"## Points against `{report['floor']}`, cell by cell; bold: beyond chance", ""]
     lines += table_lines(points)
+    if len(pairs):
+        lines += ["## What single changes do, over all cells", "", _CORRECTED, ""]
+        lines += table_lines(_pairs(pairs, report))
     kept = trials[trials["rule"] == report["selection"]].groupby(["method", "cell"])
     for figure, (heading, scale, how) in FIGURES.items():
         table = pd.DataFrame({figure: kept[figure].mean(), f"{figure}_sd": kept[figure].std()})
@@ -88,6 +97,23 @@ def _over_all(over: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
         if against != report["floor"]:
             other = rows.set_index("method")["difference"].reindex(floor.index)
             table[f"against {against}"] = numbers(other, 100, "+.2f")
+    return table
+
+
+def _pairs(pairs: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
+    own = pairs[pairs["rule"] == report["selection"]].reset_index(drop=True)
+    table = own[["question"]].copy()
+    table["held against each other"] = "`" + own["method"] + "` − `" + own["against"] + "`"
+    table["points"] = numbers(own["difference"], 100, "+.2f")
+    table[f"{report['confidence']:.0%} interval"] = interval(own)
+    table["p"] = numbers(own["p"], 1, ".3f")
+    table["corrected"] = numbers(own["p_corrected"], 1, ".3f")
+    for rule, rows in pairs.groupby("rule", sort=False):
+        if rule != report["selection"]:
+            table[f"by {rule}"] = numbers(rows["difference"], 100, "+.2f")
+    table["NLL"] = numbers(own["nll"], 1, "+.3f")
+    table["its p"] = numbers(own["nll_p"], 1, ".3f")
+    table["calibration error, points"] = numbers(own["calibration_error"], 100, "+.1f")
     return table
 
 

@@ -9,6 +9,7 @@ import yaml
 from mst_distill.distillation.methods import mst
 from mst_distill.distillation.methods.mst import MST
 from mst_distill.distillation.setup import Setup
+from mst_distill.parameters import Contrasts
 from toy_comparisons import BASE, make_pool, make_recipe
 from toy_runs import make_run
 
@@ -39,10 +40,16 @@ def test_a_recipe_goes_through_on_equal_terms(name, ground):
     assert len(taught.history) == (5 if name == "merit_anew" else 3)
 
 
-def test_what_is_decided_on_is_confirmed_as_it_was_chosen():
-    decide = PARAMETERS["decide"]
-    assert {*decide["candidates"], *decide["opponents"], decide["floor"]} <= set(CONFIRMED)
-    assert set(decide["candidates"]) <= set(CHOSEN_FROM)
+@pytest.mark.parametrize("of", ["methods", "recipes", "confirmation"])
+def test_who_is_held_against_whom_is_compared(of):
+    contrasts = Contrasts.model_validate(PARAMETERS["decide"][of])
+    paired = {name for pairs in contrasts.pairs.values() for pair in pairs for name in pair}
+    there = set(PARAMETERS["compare"][of])
+    assert {*contrasts.candidates, *contrasts.opponents, *paired} <= there
+
+
+def test_what_is_confirmed_is_what_was_chosen():
+    assert set(PARAMETERS["decide"]["confirmation"]["candidates"]) <= set(CHOSEN_FROM)
     for name in set(CONFIRMED) & set(CHOSEN_FROM):
         assert CONFIRMED[name] == CHOSEN_FROM[name]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.parameters import Decide, Evaluate, Route, unknown
+from mst_distill.parameters import Compare, Decide, Evaluate, Route, unknown
 
 log = logging.getLogger(__name__)
 
@@ -19,25 +19,28 @@ def compare_cells(
     run: str | int,
     route: Route,
     evaluate: Evaluate,
+    compare: Compare,
     decide: Decide,
-) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Hold all methods against the opponents: the decision, the trials, the differences.
+) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Hold all methods against the opponents: the decision, the trials, the differences, the pairs.
 
     Raises:
         ValueError: No benchmark has a comparison of the run's name.
     """
-    from mst_distill.evaluation.decision import decide_on, gain_table, gather
+    from mst_distill.evaluation.decision import decide_on, gain_table, gather, pair_table
 
     found = {tuple(key.split("/compare/", 1)): load for key, load in sorted(comparisons.items())}
     tables = {benchmark: load() for (benchmark, name), load in found.items() if name == str(run)}
     if not tables:
         raise ValueError(unknown("run", str(run), dict.fromkeys(name for _, name in found)))
     trials = gather(tables, route.selection)
-    gains = gain_table(trials, decide.opponents, evaluate.confidence)
-    decision = decide_on(gains, decide, route.selection, evaluate.confidence)
+    contrasts = decide.of(compare)
+    gains = gain_table(trials, contrasts.opponents, evaluate.confidence)
+    decision = decide_on(gains, contrasts, route.selection, evaluate.confidence)
+    pairs = pair_table(trials, contrasts.pairs, evaluate.confidence)
     for sentence in decision["sentences"]:
         log.info("%s", sentence)
-    return decision, trials, gains
+    return decision, trials, gains, pairs
 
 
 def draw_gains(decision: dict[str, Any], gains: pd.DataFrame) -> Figure:
@@ -47,8 +50,10 @@ def draw_gains(decision: dict[str, Any], gains: pd.DataFrame) -> Figure:
     return gains_figure(gains, decision["selection"], decision["floor"])
 
 
-def summarise_decision(decision: dict[str, Any], trials: pd.DataFrame, gains: pd.DataFrame) -> str:
+def summarise_decision(
+    decision: dict[str, Any], trials: pd.DataFrame, gains: pd.DataFrame, pairs: pd.DataFrame
+) -> str:
     """The decision as a page of Markdown."""
     from mst_distill.evaluation.decision_page import decision_page
 
-    return decision_page(decision, trials, gains)
+    return decision_page(decision, trials, gains, pairs)

@@ -15,9 +15,12 @@ def create_pipeline() -> Pipeline:
                 nodes.compare_cells,
                 [
                     "comparisons",
-                    *(f"params:{name}" for name in ("run", "route", "evaluate", "decide")),
+                    *(
+                        f"params:{name}"
+                        for name in ("run", "route", "evaluate", "compare", "decide")
+                    ),
                 ],
-                ["decision", "decision_trials", "decision_gains"],
+                ["decision", "decision_trials", "decision_gains", "decision_pairs"],
                 name="compare_cells",
             ),
             node(
@@ -28,7 +31,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 nodes.summarise_decision,
-                ["decision", "decision_trials", "decision_gains"],
+                ["decision", "decision_trials", "decision_gains", "decision_pairs"],
                 "decision_page",
                 name="summarise_decision",
             ),
