@@ -59,6 +59,9 @@ def test_a_method_stands_in_a_cell_with_its_best_teacher():
     tables = {"x/heldout-all": make_comparison(GAINS), "y/random-50": make_comparison(other)}
     trials = gather(tables, "accuracy")
     own = trials[(trials["rule"] == "accuracy") & (trials["method"] == "dml")]
+    assert (
+        own.groupby("cell")["title"].unique().str[0].tolist() == ["dml <- b"] * 2 + ["dml <- a"] * 2
+    )
     means = own.groupby("cell")["accuracy"].mean()
     assert list(means.index) == ["x, audio", "x, image", "y, audio", "y, image"]
     expected = [0.52 + NOISE[2].mean(), 0.52 + NOISE[6].mean()]

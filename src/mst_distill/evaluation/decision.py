@@ -32,7 +32,8 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
         selection: The rule by which these teachers are chosen.
 
     Returns:
-        A row a ``cell``, ``method``, ``seed`` and ``rule``, with the `FIGURES`.
+        A row a ``cell``, ``method``, ``seed`` and ``rule``: ``title``, which names the teacher, and
+        the `FIGURES`.
 
     Raises:
         ValueError: A benchmark is there twice, on different terms.
@@ -54,7 +55,9 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
     means = trials[trials["rule"] == selection].groupby(ways, sort=False)["accuracy"].mean()
     best = means.groupby(level=ways[:2], sort=False).idxmax()
     kept = pd.MultiIndex.from_frame(trials[ways]).isin(list(best))
-    return trials.loc[kept, ["cell", "method", "seed", "rule", *FIGURES]].reset_index(drop=True)
+    return trials.loc[kept, ["cell", "method", "title", "seed", "rule", *FIGURES]].reset_index(
+        drop=True
+    )
 
 
 def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: float) -> pd.DataFrame:
