@@ -200,6 +200,10 @@ def test_the_page_has_every_table_and_the_figure_every_method():
     assert lines[0] == "# 2 cells, 6 seeds"
     point = 100 * (0.05 + np.mean([NOISE[3] - NOISE[0], NOISE[7] - NOISE[4]]))
     assert any(line.startswith(f"| mst | {point:+.2f} | ") for line in lines)
+    against = next(line for line in lines if line.startswith("| mst | none | 6 |"))
+    # The losses of these trials are one minus their accuracies, so they are as sure as the points.
+    assert against.split(" | ")[3] == f"{point:+.2f}"
+    assert against.endswith(f"| <.001 | {-point / 100:+.3f} | <.001 | +0.0 |")
     audio = 100 * (0.05 + np.mean(NOISE[3] - NOISE[0]))
     assert any(line.startswith(f"| mst | **{audio:+.2f}** | ") for line in lines)
     assert "## Calibration error, %" in lines

@@ -17,7 +17,7 @@ from mst_distill.parameters import Contrasts, unknown
 ALL = "all cells"
 """What stands in place of a cell where the mean over all of them is told."""
 
-KEPT = ["pairs", "difference", "low", "high", "p"]
+KEPT = ["pairs", "difference", "low", "high", "p", "nll", "nll_p", "calibration_error"]
 """What the decision keeps of a candidate and an opponent."""
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.evaluation.decision import ALL
-from mst_distill.evaluation.markdown import FIGURES, interval, numbers, table_lines, with_spread
+from mst_distill.evaluation.markdown import (
+    FIGURES,
+    chances,
+    interval,
+    numbers,
+    table_lines,
+    with_spread,
+)
 
 _TERMS = (
     "Intervals and tests are over seeds: they say what other seeds would give on these benchmarks "
@@ -76,8 +83,8 @@ def _candidates(report: Mapping[str, Any]) -> pd.DataFrame:
     table["seeds"] = numbers(rows["pairs"], 1, ".0f")
     table["points"] = numbers(rows["difference"], 100, "+.2f")
     table[f"{report['confidence']:.0%} interval"] = interval(rows)
-    table["p"] = numbers(rows["p"], 1, ".4f")
-    return table
+    table["p"] = chances(rows["p"])
+    return table.join(_probabilities(rows))
 
 
 def _over_all(over: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
@@ -106,15 +113,23 @@ def _pairs(pairs: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
     table["held against each other"] = "`" + own["method"] + "` − `" + own["against"] + "`"
     table["points"] = numbers(own["difference"], 100, "+.2f")
     table[f"{report['confidence']:.0%} interval"] = interval(own)
-    table["p"] = numbers(own["p"], 1, ".3f")
-    table["corrected"] = numbers(own["p_corrected"], 1, ".3f")
+    table["p"] = chances(own["p"])
+    table["corrected"] = chances(own["p_corrected"])
     for rule, rows in pairs.groupby("rule", sort=False):
         if rule != report["selection"]:
             table[f"by {rule}"] = numbers(rows["difference"], 100, "+.2f")
-    table["NLL"] = numbers(own["nll"], 1, "+.3f")
-    table["its p"] = numbers(own["nll_p"], 1, ".3f")
-    table["calibration error, points"] = numbers(own["calibration_error"], 100, "+.1f")
-    return table
+    return table.join(_probabilities(own))
+
+
+def _probabilities(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the students' probabilities differ by."""
+    return pd.DataFrame(
+        {
+            "NLL": numbers(rows["nll"], 1, "+.3f"),
+            "its p": chances(rows["nll_p"]),
+            "calibration error, points": numbers(rows["calibration_error"], 100, "+.1f"),
+        }
+    )
 
 
 def _points(rows: pd.DataFrame, confidence: float) -> list[str]:

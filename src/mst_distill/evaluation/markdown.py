@@ -24,6 +24,12 @@ def numbers(values: pd.Series, scale: float, how: str) -> list[str]:
     return ["–" if pd.isna(value) else format(scale * value, how) for value in values]
 
 
+def chances(p: pd.Series) -> list[str]:
+    """p-values to a thousandth, smaller ones as ``<.001``; a dash where there is none."""
+    said = numbers(p, 1, ".3f")
+    return ["<.001" if value < 0.0005 else text for value, text in zip(p, said, strict=True)]
+
+
 def with_spread(table: pd.DataFrame, figure: str, scale: float, how: str) -> list[str]:
     """Mean and standard deviation, from the columns ``FIGURE`` and ``FIGURE_sd``."""
     means, spreads = (numbers(table[name], scale, how) for name in (figure, f"{figure}_sd"))

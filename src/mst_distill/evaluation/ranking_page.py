@@ -7,7 +7,14 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.evaluation.markdown import FIGURES, interval, numbers, table_lines, with_spread
+from mst_distill.evaluation.markdown import (
+    FIGURES,
+    chances,
+    interval,
+    numbers,
+    table_lines,
+    with_spread,
+)
 from mst_distill.evaluation.ranking import BEST
 
 
@@ -69,6 +76,6 @@ def _gains(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     table = rows[["title", "rule", "opponent"]].rename(columns={"title": "method"})
     table["points"] = numbers(rows["difference"], 100, "+.2f")
     table[f"{confidence:.0%} interval"] = interval(rows)
-    table["p"] = numbers(rows["p"], 1, ".4f")
-    table["corrected"] = numbers(rows["p_corrected"], 1, ".4f")
+    table["p"] = chances(rows["p"])
+    table["corrected"] = chances(rows["p_corrected"])
     return table.drop(columns=[] if (rows["against"] == BEST).all() else ["opponent"])
