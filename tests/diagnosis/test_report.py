@@ -88,6 +88,8 @@ def test_figures_are_those_of_the_tables():
     routed = report["headroom"]["specialists"]["accuracy"][PICKED]["value"]
     choice = found.weights.argmax(axis=1)
     assert routed == pytest.approx(right[names].to_numpy()[range(len(choice)), choice].mean())
+    gain = report["routing"]["against_fixed"]["difference"]["value"]
+    assert gain == pytest.approx(routed - right[names].mean().max())
     shares = report["routing"]["shares"]
     assert [shares[name] for name in names] == pytest.approx(
         np.bincount(choice, minlength=len(names)) / len(choice)

@@ -144,7 +144,8 @@ def _routing(found: Found, bootstrap: Bootstrap) -> Figures:
     """The router's choice on held-out samples, and how evenly it dealt while it learned."""
     titles = found.groups["specialists"]
     outcomes = found.outcomes.take(titles)
-    fixed = against_fixed(found.weights, outcomes.correct, outcomes.judged, bootstrap)
+    routed = found.outcomes.take([PICKED]).correct[:, 0]
+    fixed = against_fixed(routed, outcomes.correct, outcomes.judged, bootstrap)
     figures: Figures = {
         "shares": _named(titles, found.weights.mean(axis=0)),
         "against_fixed": {**fixed, "best_fixed": titles[fixed["best_fixed"]]},

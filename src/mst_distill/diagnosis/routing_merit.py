@@ -81,29 +81,29 @@ def information(
 
 
 def against_fixed(
-    weights: np.ndarray,
+    routed: np.ndarray,
     correct: np.ndarray,
     judged: np.ndarray,
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """Hold the choice against always taking the specialist that is right most often.
+    """Hold the specialists as routed against always taking the one that is right most often.
 
     That one is found on the same samples, which flatters it a little.
 
     Args:
-        weights: ``(n, E)``.
-        correct: ``(n, E)``, right pixels of each sample; 0 or 1 for one label a sample.
-        judged: ``(n,)``, its pixels with a target; 1 for one label a sample.
+        routed: ``(n,)``, right pixels of each sample, of the specialists' probabilities in the
+            router's weights; 0 or 1 for one label a sample. A hard choice has those of the chosen.
+        correct: ``(n, E)``, the same of every specialist alone.
+        judged: ``(n,)``, pixels with a target; 1 for one label a sample.
         bootstrap: Of the interval.
 
     Returns:
         ``best_fixed`` (its place), ``better`` and ``worse`` (the shares of samples on which the
-        choice has more or less right than it; soft weights have right what their specialists have,
-        so weighed), and ``difference`` (in accuracy, with ``low`` and ``high``).
+        specialists as routed have more or less right than it), and ``difference`` (in accuracy,
+        with ``low`` and ``high``).
     """
     best = int(correct.sum(axis=0).argmax())
-    gain = (weights * correct).sum(axis=1) - correct[:, best]
-    gain[np.abs(gain) < 1e-9] = 0.0
+    gain = routed - correct[:, best]
     return {
         "best_fixed": best,
         "better": float((gain > 0).mean()),

@@ -112,8 +112,8 @@ def _of_routing(routing: Figures, confidence: float) -> Iterator[str]:
         )
     fixed = routing["against_fixed"]
     yield (
-        f"Its choice is better than always {fixed['best_fixed']} on {fixed['better']:.1%} of the "
-        f"samples and worse on {fixed['worse']:.1%}: "
+        f"The specialists as routed do better than always {fixed['best_fixed']} on "
+        f"{fixed['better']:.1%} of the samples and worse on {fixed['worse']:.1%}: "
         f"{100 * fixed['difference']['value']:+.2f} points "
         f"({_interval(fixed['difference'], confidence)})."
     )
