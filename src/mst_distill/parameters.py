@@ -294,7 +294,7 @@ class Contrasts(Block):
         floor: The opponent that figures and tables count from.
         candidates: For the default: in the mean over all benchmarks and targets they must be above
             every opponent, and measurably below the floor in none.
-        pairs: A question to the pairs that answer it: two methods that differ in one thing.
+        pairs: A question to the pairs of methods that answer it.
     """
 
     opponents: tuple[str, ...] = Field(min_length=1)

@@ -90,8 +90,8 @@ def _of_headroom(headroom: Figures, confidence: float) -> Iterator[str]:
         room = figures["accuracy"]["headroom"]
         sentence = (
             f"A perfect choice among the {group} would gain {100 * room['value']:.2f} points "
-            f"({_interval(room, confidence)}) over the better of their uniform mixture and the "
-            f"best of them, {figures['best_single']}"
+            f"({_interval(room, confidence)}) over the better of two: their uniform mixture and "
+            f"the best of them ({figures['best_single']})"
         )
         if group == "specialists" and room["value"] < LITTLE:
             sentence += ": routing cannot matter here"

@@ -104,7 +104,7 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
 def pair_table(
     trials: pd.DataFrame, pairs: Mapping[str, Sequence[tuple[str, str]]], confidence: float
 ) -> pd.DataFrame:
-    """Methods that differ in one thing, the one held against the other over all cells.
+    """The one method of a pair against the other, over all cells.
 
     Args:
         trials: From `gather`.
