@@ -14,6 +14,7 @@ from mst_distill.evaluation.markdown import (
     interval,
     numbers,
     table_lines,
+    tested,
     with_spread,
 )
 
@@ -81,10 +82,7 @@ def _candidates(report: Mapping[str, Any]) -> pd.DataFrame:
     )
     table = rows[["candidate", "against"]].copy()
     table["seeds"] = numbers(rows["pairs"], 1, ".0f")
-    table["points"] = numbers(rows["difference"], 100, "+.2f")
-    table[f"{report['confidence']:.0%} interval"] = interval(rows)
-    table["p"] = chances(rows["p"])
-    return table.join(_probabilities(rows))
+    return table.join([tested(rows, report["confidence"]), _probabilities(rows)])
 
 
 def _over_all(over: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
@@ -111,10 +109,7 @@ def _pairs(pairs: pd.DataFrame, report: Mapping[str, Any]) -> pd.DataFrame:
     own = pairs[pairs["rule"] == report["selection"]].reset_index(drop=True)
     table = own[["question"]].copy()
     table["held against each other"] = "`" + own["method"] + "` − `" + own["against"] + "`"
-    table["points"] = numbers(own["difference"], 100, "+.2f")
-    table[f"{report['confidence']:.0%} interval"] = interval(own)
-    table["p"] = chances(own["p"])
-    table["corrected"] = chances(own["p_corrected"])
+    table = table.join(tested(own, report["confidence"]))
     for rule, rows in pairs.groupby("rule", sort=False):
         if rule != report["selection"]:
             table[f"by {rule}"] = numbers(rows["difference"], 100, "+.2f")

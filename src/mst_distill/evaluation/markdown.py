@@ -43,3 +43,21 @@ def interval(table: pd.DataFrame) -> list[str]:
     """``LOW to HIGH`` in points, from the columns ``low`` and ``high``."""
     low, high = (numbers(table[side], 100, "+.2f") for side in ("low", "high"))
     return [" to ".join(ends) for ends in zip(low, high, strict=True)]
+
+
+def tested(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """What paired tests of accuracy found: points, interval, p, and if there is one the corrected.
+
+    Args:
+        rows: ``difference``, ``low``, ``high``, ``p`` and, where corrected, ``p_corrected``.
+        confidence: Of the intervals, in (0, 1).
+    """
+    table = pd.DataFrame(
+        {
+            "points": numbers(rows["difference"], 100, "+.2f"),
+            f"{confidence:.0%} interval": interval(rows),
+            "p": chances(rows["p"]),
+        },
+        index=rows.index,
+    )
+    return table.assign(corrected=chances(rows["p_corrected"])) if "p_corrected" in rows else table

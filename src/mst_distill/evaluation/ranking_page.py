@@ -7,14 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.evaluation.markdown import (
-    FIGURES,
-    chances,
-    interval,
-    numbers,
-    table_lines,
-    with_spread,
-)
+from mst_distill.evaluation.markdown import FIGURES, numbers, table_lines, tested, with_spread
 from mst_distill.evaluation.ranking import BEST
 
 
@@ -74,8 +67,5 @@ def _other_rules(ranking: pd.DataFrame) -> pd.DataFrame:
 
 def _gains(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     table = rows[["title", "rule", "opponent"]].rename(columns={"title": "method"})
-    table["points"] = numbers(rows["difference"], 100, "+.2f")
-    table[f"{confidence:.0%} interval"] = interval(rows)
-    table["p"] = chances(rows["p"])
-    table["corrected"] = chances(rows["p_corrected"])
+    table = table.join(tested(rows, confidence))
     return table.drop(columns=[] if (rows["against"] == BEST).all() else ["opponent"])
