@@ -235,6 +235,14 @@ def test_pairs_are_held_against_each_other_over_all_cells():
         pair_table(trials, {"typo": [("mts", "none")]}, 0.95)
 
 
+@pytest.mark.parametrize("lacked", [{"mst"}, {"mst", "dml"}])
+def test_a_pair_that_a_cell_lacks_is_refused(lacked):
+    less = {key: gain for key, gain in GAINS.items() if key[0] not in lacked}
+    tables = {"x/heldout-all": make_comparison(GAINS), "y/heldout-all": make_comparison(less)}
+    with pytest.raises(ValueError, match=r"mst and dml, of decide.pairs, share no full set of"):
+        pair_table(gather(tables, "accuracy"), {"who": [("mst", "dml")]}, 0.95)
+
+
 def test_without_candidates_and_pairs_there_is_nothing_to_decide():
     trials = gather({"x/heldout-all": make_comparison(GAINS)}, "accuracy")
     gains = gain_table(trials, OPPONENTS, 0.95)

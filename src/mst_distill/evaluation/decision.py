@@ -126,12 +126,11 @@ def pair_table(
                 if name not in methods:
                     raise ValueError(unknown("method in decide.pairs", name, methods))
             own = gain_table(trials[trials["method"].isin(pair)], pair[1:], confidence)
-            own = own[own["cell"] == ALL]
-            if own.empty:
+            if own["cell"].nunique() <= trials["cell"].nunique():  # less than all of them and `ALL`
                 raise ValueError(
                     f"{' and '.join(pair)}, of decide.pairs, share no full set of cells"
                 )
-            parts.append(own.assign(question=question))
+            parts.append(own[own["cell"] == ALL].assign(question=question))
     if not parts:
         return pd.DataFrame(columns=["question"])
     table = pd.concat(parts, ignore_index=True)
