@@ -176,6 +176,22 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         checkpoint.load()
 
 
+def test_any_flipped_bit_of_a_checkpoint_is_seen(tmp_path):
+    checkpoint = Checkpoints(tmp_path, "these terms").of("stage 1")
+    state = {"a": torch.arange(3.0)}
+    checkpoint.save(state)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 5):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match="is no whole checkpoint, or is damaged"):
+            checkpoint.load()
+    file.write_bytes(whole)
+    assert same(checkpoint.load(), state)
+
+
 def test_checkpoints_take_a_twentieth_of_the_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import shutil
 import time
 from pathlib import Path
@@ -15,12 +17,14 @@ SHARE = 20
 FIRST = 0.05
 """Seconds that the first one is taken to cost."""
 
+DIGEST_BYTES = hashlib.sha256().digest_size
+
 State = dict[str, Any]
 """Tensors, numbers, texts, and lists and dicts of them: what is loaded without running code."""
 
 
 class Checkpoint:
-    """One file, replaced whole at every save.
+    """One file, replaced whole at every save: what torch writes, and its SHA-256 behind it.
 
     Args:
         file: Where.
@@ -49,23 +53,26 @@ class Checkpoint:
 
         if not self._file.is_file():
             return None
-        try:
-            found: State = torch.load(self._file, map_location="cpu", weights_only=True)
-            fits = found.pop("terms") == self._terms
-        except Exception as error:  # whatever torch meets in a file that is none of its own
+        written = self._file.read_bytes()
+        content, digest = written[:-DIGEST_BYTES], written[-DIGEST_BYTES:]
+        if hashlib.sha256(content).digest() != digest:
             raise ValueError(
-                f"{self._file} is no whole checkpoint ({type(error).__name__}): remove it, and the "
-                f"stage begins anew"
-            ) from error
-        return found if fits else None
+                f"{self._file} is no whole checkpoint, or is damaged (its SHA-256 differs): remove "
+                f"it, and the stage begins anew"
+            )
+        found: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return found if found.pop("terms") == self._terms else None
 
     def save(self, state: State) -> None:
         """Replace the last state."""
         import torch
 
         started = time.monotonic()
-        with replacing(self._file) as file:
-            torch.save({**state, "terms": self._terms}, file)
+        content = io.BytesIO()
+        torch.save({**state, "terms": self._terms}, content)
+        with replacing(self._file) as path, path.open("wb") as file:
+            file.write(content.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
         self._last = time.monotonic()
         self._cost = self._last - started
 
