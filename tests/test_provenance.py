@@ -1,114 +1,213 @@
-"""Fingerprints change with whatever a result depends on; the git revision is the tree's."""
+"""Artefacts say what they were made from, and are verified; the git revision is the tree's."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import os
+import random
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from mst_distill.parameters import Member, Members, Route, Teachers
-from mst_distill.provenance import changes, fingerprint, git_revision, provenance
-from mst_distill.samples import Samples
-from toys import make_samples
+from mst_distill.parameters import Route, Runtime, Teachers
+from mst_distill.provenance import (
+    LARGE,
+    Origin,
+    counted_parameters,
+    depends_on,
+    git_revision,
+    read_sidecar,
+    sha256_of,
+    sidecar_path,
+    verify,
+    write_sidecar,
+)
 
-NET = Member(type="a.Net", arguments={"width": 3}, masked_layers=("one", "two"))
-PARAMETERS = {
-    "target": "image",
-    "seed": 0,
-    "members": Members(multimodal=NET, modalities={"image": NET, "audio": NET}),
-    "teachers": Teachers(epochs=3, batch_size=4, learning_rate=0.1),
-    "route": Route(epochs=3, batch_size=4, learning_rate=0.1),
-}
+ORIGIN = Origin(
+    "train_student",
+    {"seed": 0, "route": {"epochs": 3, "halvings": []}},
+    {"samples": "aa", "members": "bb"},
+    {"mst_distill.losses": "11", "mine": "22", "torch": "2.11.0"},
+)
+ROUTE = Route(epochs=3, batch_size=4, learning_rate=0.1)
+
+
+def write(folder: Path, name: str = "table.csv", content: bytes = b"id,label\na,0\n") -> Path:
+    file = folder / name
+    file.write_bytes(content)
+    write_sidecar(file, [file], ORIGIN)
+    return file
+
+
+def test_a_file_has_its_sha256_and_its_origin_beside_it(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    record = json.loads((tmp_path / "table.csv.origin.json").read_text())
+    digest = hashlib.sha256(b"id,label\na,0\n").hexdigest()
+    assert record["files"] == {"table.csv": digest}
+    assert record["origin"] == dataclasses.asdict(ORIGIN)
+    assert set(record["versions"]) == {"mst-distill", "torch", "numpy"}
+    assert record["git"]
+    assert verify(file).origin == ORIGIN
+    assert verify(file).identity == read_sidecar(file).identity
+
+
+def test_equal_content_has_an_equal_identity_wherever_it_is(tmp_path: Path) -> None:
+    identities = []
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        identities.append(verify(write(tmp_path / name, content=content)).identity)
+    assert identities[0] == identities[1] != identities[2]
+
+
+def test_any_flipped_bit_is_seen(tmp_path: Path) -> None:
+    content = random.Random(0).randbytes(500)
+    file = write(tmp_path, "weights.safetensors", content)
+    for bit in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"weights\.safetensors is damaged: its SHA-256"):
+            verify(file)
+    file.write_bytes(content)
+    verify(file)
+
+
+def test_a_cut_or_missing_file_is_seen(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"table\.csv is damaged"):
+        verify(file)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"table\.csv is missing"):
+        verify(file)
+
+
+def test_without_a_whole_sidecar_nothing_is_whole(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    sidecar = sidecar_path(file)
+    whole = sidecar.read_text()
+    for cut in range(0, len(whole) - 1, 7):
+        sidecar.write_text(whole[:cut])
+        with pytest.raises(ValueError, match=r"table\.csv\.origin\.json is damaged"):
+            verify(file)
+    sidecar.unlink()
+    with pytest.raises(ValueError, match=r"table\.csv is not whole, or from before artefacts said"):
+        verify(file)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"table\.csv does not exist"):
+        verify(file)
 
 
 @pytest.fixture
-def data() -> tuple[Samples, pd.DataFrame]:
-    return make_samples(20)
+def folder(tmp_path: Path) -> Path:
+    """An artefact of three files, one of them deeper."""
+    folder = tmp_path / "masks"
+    (folder / "audio").mkdir(parents=True)
+    for name in ("one.json", "one.safetensors", "audio/two.json"):
+        (folder / name).write_text(name)
+    (folder / ".lock").touch()
+    write_sidecar(folder, [file for file in folder.rglob("[!.]*") if file.is_file()], ORIGIN)
+    return folder
 
 
-def with_member(**changes: Any) -> Members:
-    other = NET.model_copy(update=changes)
-    return Members(multimodal=NET, modalities={"image": NET, "audio": other})
+def test_a_folder_is_its_files_and_no_others(folder: Path) -> None:
+    verify(folder)
+    (folder / "audio/three.json").write_text("a stranger")
+    with pytest.raises(ValueError, match=r"three\.json was not written together with masks"):
+        verify(folder)
+    (folder / "audio/three.json").unlink()
+    (folder / "audio/two.json").rename(folder / "audio/renamed.json")
+    with pytest.raises(ValueError, match=r"two\.json is missing"):
+        verify(folder)
 
 
-CHANGES: list[dict[str, Any]] = [
-    {"target": "audio"},
-    {"seed": 1},
-    {"teachers": Teachers(epochs=3, batch_size=4, learning_rate=0.2)},
-    {"teachers": Teachers(epochs=3, batch_size=4, learning_rate=0.1, temperature=2)},
-    {"route": Route(epochs=3, batch_size=4, learning_rate=0.1, kd_weight=0.5)},
-    {"route": Route(epochs=3, batch_size=4, learning_rate=0.1, preset="paper")},
-    {"members": with_member(type="an.OtherNet")},
-    {"members": with_member(arguments={"width": 4})},
-    {"members": with_member(masked_layers=("two", "one"))},
-    {"something": None},
-]
+def test_swapped_files_are_seen(folder: Path) -> None:
+    one, two = folder / "one.json", folder / "audio/two.json"
+    texts = one.read_text(), two.read_text()
+    one.write_text(texts[1])
+    two.write_text(texts[0])
+    with pytest.raises(ValueError, match="is damaged"):
+        verify(folder)
 
 
-@pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_any_parameter_changes_the_fingerprint(
-    data: tuple[Samples, pd.DataFrame], change: dict[str, Any]
+def test_a_large_file_is_read_once_and_again_when_it_looks_different(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = fingerprint(*data, **PARAMETERS)
-    assert fingerprint(*data, **(PARAMETERS | change)) != before
+    file = write(tmp_path, "large.npy", bytes(LARGE))
+    before = sha256_of(file)
+    monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("it was read again"))
+    assert sha256_of(file) == before
+    monkeypatch.undo()
+    stat = file.stat()
+    file.write_bytes(bytes(LARGE - 1) + b"\1")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert sha256_of(file) != before
 
 
-def test_data_and_splits_change_the_fingerprint(data: tuple[Samples, pd.DataFrame]) -> None:
-    samples, splits = data
-    before = fingerprint(samples, splits, seed=0)
-    other = dataclasses.replace(samples, digest="another")
-    moved, renamed = splits.copy(), splits.copy()
-    first = splits["split"].iloc[0]
-    moved.loc[0, "split"] = "valid" if first == "train" else "train"
-    renamed.loc[0, "id"] = "another"
-    found = [
-        fingerprint(other, splits, seed=0),
-        fingerprint(samples, moved, seed=0),
-        fingerprint(samples, renamed, seed=0),
-        fingerprint(samples, splits.iloc[:-1], seed=0),
-    ]
-    assert len({before, *found}) == 5
+@pytest.mark.parametrize(
+    ("change", "clause"),
+    [
+        (
+            {"parameters": {"seed": 1, "route": {"epochs": 3, "halvings": []}}},
+            "seed was 0 and is 1",
+        ),
+        (
+            {"parameters": {"seed": 0, "route": {"epochs": 9, "halvings": []}}},
+            "route.epochs was 3 and is 9",
+        ),
+        (
+            {"parameters": {"seed": 0, "route": {"epochs": 3, "halvings": [0.5]}}},
+            "route.halvings was [] and is [0.5]",
+        ),
+        ({"parameters": {"seed": 0, "route": {"halvings": []}}}, "route.epochs was 3 and is None"),
+        (
+            {"inputs": {"samples": "aa", "members": "cc"}},
+            "its input 'members' has changed",
+        ),
+        ({"inputs": {"samples": "aa"}}, "its input 'members' has changed"),
+        (
+            {"code": {**ORIGIN.code, "mine": "23"}},
+            "the code has changed (mine)",
+        ),
+        (
+            {"code": {"mine": "22", "torch": "2.12.0", "more": "1"}},
+            "the code has changed (torch, more, mst_distill.losses)",
+        ),
+    ],
+)
+def test_whatever_differs_is_named(change: dict[str, Any], clause: str) -> None:
+    other = dataclasses.replace(ORIGIN, **change)
+    assert ORIGIN.differences(other) == [clause]
+    assert other.digest != ORIGIN.digest
+    assert ORIGIN.differences(dataclasses.replace(ORIGIN)) == []
 
 
-def test_equal_parameters_have_an_equal_fingerprint_however_they_are_written(
-    data: tuple[Samples, pd.DataFrame],
-) -> None:
-    before = fingerprint(*data, **PARAMETERS)
-    turned = dict(reversed(PARAMETERS.items()))
-    turned["route"] = Route(
-        learning_rate=0.1, selection="accuracy", kd_weight=1, batch_size=4, epochs=3
-    )
-    assert fingerprint(*make_samples(20), **turned) == before
+def test_a_node_s_parameters_count_as_far_as_it_depends_on_them() -> None:
+    @depends_on(route=("masked",), masks=())
+    def node() -> None:
+        """It."""
 
-
-def test_the_fingerprint_is_stable() -> None:
-    samples, _ = make_samples(20)
-    splits = pd.DataFrame({"id": ["a", "b"], "split": ["train", "test"], "label": [0, 1]})
-    # printf '["toy-20-0", {"seed": 1, "target": "image"}]a\ttrain\nb\ttest' | sha256sum
-    assert fingerprint(samples, splits, target="image", seed=1) == (
-        "456efef99f96af9e892488d5327e1f56bdbbd24929a9a2dbb83a0a2d3c91d3bb"
-    )
-
-
-def test_provenance_says_where_a_result_is_from(data: tuple[Samples, pd.DataFrame]) -> None:
-    samples, splits = data
-    teachers = PARAMETERS["teachers"]
-    found = provenance(samples, splits, 3, teachers=teachers)
-    assert found == {
-        "seed": 3,
-        "parameters": {"teachers": teachers.model_dump(mode="json")},
-        "data": "toy-20-0",
-        "made_from": {},
-        "fingerprint": fingerprint(samples, splits, seed=3, teachers=teachers),
-        "versions": {name: version(name) for name in ("mst-distill", "torch", "numpy")},
-        "git": git_revision(),
+    teachers = Teachers(epochs=3, batch_size=4, learning_rate=0.1)
+    blocks = {
+        "seed": 0,
+        "teachers": teachers,
+        "route": ROUTE,
+        "masks": {"epochs": 1},
+        "runtime": Runtime(device="cpu", precision="tf32"),
     }
-    assert found["fingerprint"] != provenance(samples, splits, 4, teachers=teachers)["fingerprint"]
+    assert counted_parameters(node, blocks) == {
+        "seed": 0,
+        "teachers": teachers.model_dump(mode="json"),
+        "route": {"masked": True},
+        "runtime": {"precision": "tf32"},
+    }
+    whole = counted_parameters(lambda: None, blocks)
+    assert whole["route"]["selection"] == "accuracy"
+    assert whole["masks"] == {"epochs": 1}
 
 
 def git(folder: Path, *words: str) -> str:
@@ -149,25 +248,3 @@ def test_outside_git_the_revision_is_unknown(
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     monkeypatch.setattr("mst_distill.provenance.__file__", str(tmp_path / "provenance.py"))
     assert git_revision() == "unknown"
-
-
-def test_changes_are_named_one_by_one(data: tuple[Samples, pd.DataFrame]) -> None:
-    samples, splits = data
-    made = provenance(samples, splits, made_from={"masks/a": "1"}, **PARAMETERS)
-    assert changes(made, made) == []
-    route = Route(epochs=9, batch_size=4, learning_rate=0.1)
-    wanted = PARAMETERS | {"route": route, "seed": 2}
-    assert changes(made, provenance(samples, splits, made_from={"masks/a": "1"}, **wanted)) == [
-        "seed was 0 and is 2",
-        "route.epochs was 3 and is 9",
-    ]
-    anew = provenance(samples, splits, made_from={"masks/a": "2"}, **PARAMETERS)
-    assert changes(made, anew) == ["masks/a was made anew"]
-    others = dataclasses.replace(samples, digest="others")
-    assert changes(anew, provenance(others, splits, made_from={"masks/a": "2"}, **PARAMETERS)) == [
-        "the samples are others"
-    ]
-    dealt = splits.assign(split=splits["split"].to_numpy()[::-1])
-    assert changes(anew, provenance(samples, dealt, made_from={"masks/a": "2"}, **PARAMETERS)) == [
-        "the splits are others"
-    ]

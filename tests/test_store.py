@@ -75,7 +75,9 @@ def digest(source: Arrays, folder: Path) -> str:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+    if not folder.parent.is_dir():
+        return []
+    return sorted({path.name for path in folder.parent.iterdir()} - {".samples.lock"})
 
 
 def test_what_is_written_is_read_back(raw: Path, folder: Path) -> None:
@@ -597,6 +599,25 @@ def write_behind_the_rows(partial: Path) -> None:
             file.write(b"a slice of which no line tells" * 9)
 
 
+def flip(path: Path, byte: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1
+    path.write_bytes(content)
+
+
+def flip_the_last_row(partial: Path) -> None:
+    flip(partial / "store" / "audio.npy", -1)
+
+
+def flip_the_first_row(partial: Path) -> None:
+    flip(partial / "store" / "image.npy", 128)  # behind numpy's header
+
+
+def flip_a_line(partial: Path) -> None:
+    journal = partial / "slices.jsonl"
+    flip(journal, len(journal.read_bytes().splitlines()[0]) + 30)
+
+
 def leave_a_table(partial: Path) -> None:
     (partial / "store" / "index.parquet").write_bytes(b"half a table")
     (partial / "store" / "store.json").write_text('{"digest": "ha')
@@ -610,6 +631,9 @@ def leave_a_table(partial: Path) -> None:
         (tear_the_last_line, 1),
         (write_behind_the_rows, 3),
         (leave_a_table, 3),
+        (flip_the_last_row, 1),
+        (flip_the_first_row, 0),
+        (flip_a_line, 1),
     ],
 )
 def test_what_was_being_written_at_the_stop_does_not_matter(
@@ -666,6 +690,59 @@ def test_a_full_disk_is_no_fault_of_the_data(raw: Path, folder: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_store(make(raw, kind=Full), folder)
     assert left(folder) == [".samples.partial"]
+
+
+@pytest.mark.parametrize("name", ["image.npy", "audio.npy", "index.parquet"])
+def test_any_change_of_a_store_s_file_is_seen(raw: Path, folder: Path, name: str) -> None:
+    write_store(make(raw), folder)
+    file = folder / name
+    whole = file.read_bytes()
+    for bit in range(0, 8 * len(whole), 61):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{name} is missing or damaged \(its SHA-256"):
+            open_store(folder)
+    file.write_bytes(whole)
+    open_store(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("classes", ["a", "c", "b"]), ("arrays", ["audio", "image"])]
+)
+def test_a_card_of_other_classes_or_arrays_is_refused(
+    raw: Path, folder: Path, key: str, value: list[str]
+) -> None:
+    write_store(make(raw), folder)
+    card = json.loads((folder / "store.json").read_text())
+    (folder / "store.json").write_text(json.dumps({**card, key: value}))
+    with pytest.raises(ValueError, match=r"store\.json is damaged"):
+        open_store(folder)
+
+
+def test_a_store_that_was_built_without_sums_is_refused(raw: Path, folder: Path) -> None:
+    write_store(make(raw), folder)
+    card = json.loads((folder / "store.json").read_text())
+    del card["files"]
+    (folder / "store.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="was built before stores had a SHA-256 of each file"):
+        open_store(folder)
+
+
+def test_what_is_damaged_is_not_kept_but_built_anew(
+    raw: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_store(make(raw), folder)
+    before = contents(folder)
+    with (folder / "image.npy").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\1")
+    source = make(raw)
+    write_store(source, folder)
+    assert sum(source.reads) == 7
+    assert contents(folder) == before
+    assert "image.npy is missing or damaged" in caplog.text
+    assert "built anew" in caplog.text
 
 
 class Fitted(Stopped):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mst_distill.atomic import pending, replacing, sync
 from mst_distill.imports import resolve
+from mst_distill.provenance import sha256_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,7 +25,7 @@ class ModelBundle:
         type: Import path of its class.
         arguments: What the class was called with; JSON values.
         metrics: Validation figures of the epoch that was kept.
-        provenance: Seed, fingerprint of data and parameters, versions, git revision.
+        provenance: What it was made from: parameters, inputs, versions, git revision.
         sha256: Of the weights' file that it was loaded from; empty before it was saved.
     """
 
@@ -78,7 +78,7 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
             save_file(state, new_weights)
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error), str(new_weights)) from error
-        card["weights"] = {"file": weights.name, "sha256": _sha256(new_weights)}
+        card["weights"] = {"file": weights.name, "sha256": sha256_of(new_weights)}
         new_card.write_text(json.dumps(card, indent=2) + "\n")
         sync(new_card)
 
@@ -97,12 +97,14 @@ def load_bundle(path: Path) -> ModelBundle:
     from safetensors.torch import load_file
     from torch import nn
 
-    card = _read_card(path)
+    card = read_card(path)
     weights = path.with_suffix(".safetensors")
-    found = _sha256(weights)
+    if not weights.is_file():
+        raise ValueError(f"{weights} is missing; run again the node that writes it")
+    found = sha256_of(weights)
     if found != card["weights"]["sha256"] and pending(path).is_file():
         # A save was killed when its weights were in their place and its JSON was not.
-        new_card = _read_card(pending(path))
+        new_card = read_card(pending(path))
         if found == new_card["weights"]["sha256"]:
             pending(path).replace(path)
             card = new_card
@@ -118,18 +120,15 @@ def load_bundle(path: Path) -> ModelBundle:
     )
 
 
-def _read_card(path: Path) -> dict[str, Any]:
+def read_card(path: Path) -> dict[str, Any]:
+    """What a bundle's JSON says.
+
+    Raises:
+        ValueError: It is none; the message names the file.
+    """
     try:
         card: dict[str, Any] = json.loads(path.read_text())
         card["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: no whole JSON of a bundle ({error})") from error
     return card
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing; run again the node that writes it") from error

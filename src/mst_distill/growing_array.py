@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -36,9 +37,8 @@ class GrowingArray:
     def reopen(cls, path: Path, rows: int) -> GrowingArray:
         """Go on with a file that was left unfinished, after its first `rows` rows."""
         with path.open("rb") as file:
-            npy.read_magic(file)
-            shape, _, dtype = npy.read_array_header_1_0(file)
-        return cls(path, dtype, shape[1:], rows)
+            shape, dtype = _read_header(file)
+        return cls(path, dtype, shape, rows)
 
     def append(self, rows: np.ndarray) -> None:
         """Write ``(n, *shape)`` behind what is there; on disk, not just under way, on return."""
@@ -65,3 +65,33 @@ class GrowingArray:
                 "shape": (rows, *self.shape),
             },
         )
+
+
+def digest_of(rows: np.ndarray) -> str:
+    """SHA-256 of rows, as `GrowingArray.append` writes them."""
+    return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
+
+
+def digest_of_rows(path: Path, start: int, count: int) -> str:
+    """SHA-256 of some rows of a file that may be unfinished; empty if its header is damaged.
+
+    Args:
+        path: The .npy file.
+        start: The first row.
+        count: How many.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, dtype = _read_header(file)
+            row_bytes = dtype.itemsize * int(np.prod(shape))
+            file.seek(start * row_bytes, os.SEEK_CUR)
+            return hashlib.sha256(file.read(count * row_bytes)).hexdigest()
+    except (OSError, ValueError):
+        return ""
+
+
+def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of a row and the type of its numbers; the file stands behind the header."""
+    npy.read_magic(file)
+    shape, _, dtype = npy.read_array_header_1_0(file)
+    return shape[1:], dtype

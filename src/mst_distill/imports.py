@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -52,16 +50,6 @@ def resolve_function(path: str) -> Callable[..., object]:
         have = [key for key, _ in functions if not key.startswith("_")]
         raise ValueError(unknown(f"function in {module.__name__}", name, have))
     return found
-
-
-def files_of(kind: type) -> list[Path]:
-    """The files of a class and of its bases, but for the standard library's; each once."""
-    bases = (base for base in kind.__mro__ if not _is_standard(base))
-    return list(dict.fromkeys(Path(inspect.getfile(base)) for base in bases))
-
-
-def _is_standard(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in sys.stdlib_module_names
 
 
 def _module_of(path: str) -> tuple[ModuleType, str]:

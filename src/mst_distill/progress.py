@@ -27,13 +27,18 @@ class _Bar(tqdm):  # type: ignore[type-arg] # it has one for type checkers alone
 
 
 def progress(
-    steps: Iterable[T], title: str, unit: str, total: int | None = None, done: int = 0
+    steps: Iterable[T],
+    title: str,
+    unit: str,
+    total: int | None = None,
+    done: int = 0,
+    hidden: bool = False,
 ) -> tqdm[T]:
     """A bar over `steps`, or over `total` to be moved by hand where there are none.
 
     Of the total, `done` was done before; the time left is reckoned without it.
 
-    A terminal sees it move; a log file gets a line now and then.
+    A terminal sees it move; a log file gets a line now and then; nobody sees one that is `hidden`.
     """
     live = sys.stderr.isatty()
     return _Bar(
@@ -44,6 +49,7 @@ def progress(
         initial=done,
         mininterval=0.1 if live else 15.0,
         dynamic_ncols=live,
+        disable=hidden,
         leave=True,
         bar_format="{l_bar}{bar:20}{r_bar}",
     )

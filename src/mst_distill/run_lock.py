@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 FILE = ".lock"
 
 
-class RunLock:
-    """Holds a folder until it is released or its process ends, however it ends.
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a folder inside the block; a process that ends lets go of it, however it ends.
 
     Args:
-        folder: Made if it is not there.
+        folder: Made if it does not exist.
 
     Raises:
         BlockingIOError: Another process holds it; the message names the process.
     """
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Opened without emptying it: who holds it has written there who it is.
-        self._handle = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.read(self._handle, 32).decode() or "unknown"
-            os.close(self._handle)
-            raise BlockingIOError(
-                error.errno,
-                f"process {holder} is making this run: wait for it, or keep this one apart with "
-                f"--params=run=NAME",
-                str(folder),
-            ) from error
-        os.ftruncate(self._handle, 0)
-        os.write(self._handle, str(os.getpid()).encode())
-
-    def release(self) -> None:
-        """Let the next one in."""
-        os.ftruncate(self._handle, 0)
-        os.close(self._handle)
+    folder.mkdir(parents=True, exist_ok=True)
+    holder = folder / f"{FILE}.pid"  # not in the lock itself, which Windows lets nobody else read
+    try:
+        with FileLock(folder / FILE, timeout=0):
+            holder.write_text(str(os.getpid()), encoding="utf-8")
+            try:
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
+    except Timeout as error:
+        process = holder.read_text(encoding="utf-8") if holder.is_file() else "unknown"
+        raise BlockingIOError(
+            errno.EWOULDBLOCK,
+            f"process {process} is making this run: wait for it, or keep this one apart with "
+            f"--params=run=NAME",
+            str(folder),
+        ) from error

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from filelock import BaseFileLock, FileLock, Timeout
 
+from mst_distill import signed_json
 from mst_distill.benchmarks.source import (
     DamagedSampleError,
     SampleSource,
@@ -25,8 +27,10 @@ from mst_distill.benchmarks.source import (
     refuse_too_many,
     told,
 )
-from mst_distill.growing_array import GrowingArray
+from mst_distill.growing_array import GrowingArray, digest_of, digest_of_rows
+from mst_distill.interruption import asked, check
 from mst_distill.progress import progress
+from mst_distill.provenance import sha256_of
 from mst_distill.samples import Samples
 
 SLICE_BYTES = 64 * 2**20
@@ -61,8 +65,8 @@ def write_store(source: SampleSource, folder: Path) -> None:
     fingerprint = source.fingerprint()
     partial = folder.with_name(f".{folder.name}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent):
-        if _fingerprint_of(folder / "store.json") == fingerprint:
+    with _locked(folder):
+        if _fingerprint_of(folder / "store.json") == fingerprint and _is_undamaged(folder):
             log.info("The samples in %s are those asked for: kept", folder)
         else:
             if _fingerprint_of(partial / "source.json") != fingerprint:
@@ -91,11 +95,19 @@ def open_store(folder: Path) -> Samples:
     if not card_path.is_file():
         raise FileNotFoundError(f"{folder} holds no samples: run the pipeline `ingest` first")
     card = _whole(card_path, lambda path: json.loads(path.read_text()))
+    if "files" not in card:
+        raise ValueError(
+            f"{folder} was built before stores had a SHA-256 of each file: run `ingest` again"
+        )
+    for name, digest in card["files"].items():
+        _whole(folder / name, partial(_check, digest))
     index = _whole(folder / "index.parquet", pd.read_parquet)
     arrays = {
         name: _whole(folder / f"{name}.npy", partial(np.load, mmap_mode="r"))
         for name in card["arrays"]
     }
+    if card["digest"] != _digest(card, index):
+        raise ValueError(f"{card_path} is damaged: delete {folder} and run `ingest` again")
     return Samples(
         index=index,
         labels=arrays.pop("label", index["label"].to_numpy()),
@@ -106,6 +118,21 @@ def open_store(folder: Path) -> Samples:
         notes=tuple(card["notes"]),
         omitted=card["omitted"],
     )
+
+
+def _check(digest: str, path: Path) -> None:
+    if sha256_of(path) != digest:
+        raise ValueError(f"its SHA-256 is not the one that {path.parent / 'store.json'} names")
+
+
+def _is_undamaged(folder: Path) -> bool:
+    """Whether a store can be opened; if not, that is said."""
+    try:
+        open_store(folder)
+    except ValueError as error:
+        log.warning("%s. The samples are built anew", error)
+        return False
+    return True
 
 
 def _whole(path: Path, read: Callable[[Path], T]) -> T:
@@ -119,7 +146,10 @@ def _whole(path: Path, read: Callable[[Path], T]) -> T:
 
 @dataclass
 class _Journal:
-    """What of a source is written so far, a line a slice: a stop costs the slice in flight."""
+    """What of a source is written so far, a line a slice: a stop costs the slice in flight.
+
+    A line carries the SHA-256 of its slice of every array; what is damaged since is written anew.
+    """
 
     path: Path
     arrays: list[str] = field(default_factory=list)
@@ -128,13 +158,12 @@ class _Journal:
     notes: list[pd.DataFrame] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: Path) -> _Journal:
+    def open(cls, path: Path, store: Path) -> _Journal:
         journal = cls(path)
         if path.is_file():
-            whole, _, _torn = path.read_text().rpartition("\n")
-            path.write_text(f"{whole}\n" if whole else "")
-            for line in whole.splitlines():
-                journal._take(**json.loads(line))
+            lines = path.read_text().splitlines()
+            whole = list(takewhile(partial(journal._take_if_whole, store), lines))
+            path.write_text("".join(f"{line}\n" for line in whole))
             log.info("%d samples are there: going on behind them", journal.rows)
         return journal
 
@@ -143,20 +172,48 @@ class _Journal:
         return self.rows - len(self.omitted)
 
     def add(
-        self, arrays: list[str], rows: int, omitted: dict[str, str], notes: dict[str, list[float]]
+        self,
+        arrays: dict[str, str],
+        rows: int,
+        omitted: dict[str, str],
+        notes: dict[str, list[float]],
     ) -> None:
-        """Note that the next `rows` rows of the index are on disk, but for the `omitted` ones."""
+        """Note that the next `rows` rows of the index are on disk, but for the `omitted` ones.
+
+        Args:
+            arrays: Name to the SHA-256 of the slice.
+            rows: How many of the index.
+            omitted: Those that are not written, id to reason.
+            notes: Name to a number for each that is written.
+        """
+        slice_ = {"arrays": arrays, "rows": rows, "omitted": omitted, "notes": notes}
         with self.path.open("a") as file:
-            json.dump({"arrays": arrays, "rows": rows, "omitted": omitted, "notes": notes}, file)
-            file.write("\n")
+            file.write(f"{signed_json.dump(slice_)}\n")
             file.flush()
             os.fsync(file.fileno())
         self._take(arrays, rows, omitted, notes)
 
+    def _take_if_whole(self, store: Path, line: str) -> bool:
+        try:
+            slice_ = signed_json.load(line)
+        except ValueError:
+            return False
+        count = slice_["rows"] - len(slice_["omitted"])
+        for name, digest in slice_["arrays"].items():
+            if digest_of_rows(store / f"{name}.npy", self.kept, count) != digest:
+                log.warning("%s.npy is damaged behind %d samples", store / name, self.kept)
+                return False
+        self._take(**slice_)
+        return True
+
     def _take(
-        self, arrays: list[str], rows: int, omitted: dict[str, str], notes: dict[str, list[float]]
+        self,
+        arrays: dict[str, str],
+        rows: int,
+        omitted: dict[str, str],
+        notes: dict[str, list[float]],
     ) -> None:
-        self.arrays = arrays or self.arrays
+        self.arrays = list(arrays) or self.arrays
         self.rows += rows
         self.omitted |= omitted
         self.notes.append(pd.DataFrame(notes))
@@ -164,17 +221,23 @@ class _Journal:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build in `folder`; the system unlocks it when a process dies."""
-    handle = os.open(folder, os.O_RDONLY)
+    """Let one process at a time build a store; the system unlocks it when a process dies."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("Another process builds samples in %s: waiting for it", folder)
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        held: AbstractContextManager[object] = lock.acquire(timeout=0)
+    except Timeout:
+        log.info("Another process builds %s: waiting for it", folder)
+        held = _wait_for(lock)
+    with held:
         yield
-    finally:
-        os.close(handle)
+
+
+def _wait_for(lock: BaseFileLock) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(cancel_check=asked)
+    except Timeout:  # a signal asked the run to end
+        check()
+        raise
 
 
 def _fingerprint_of(card: Path) -> str | None:
@@ -188,7 +251,7 @@ def _build(source: SampleSource, partial: Path) -> None:
     """Fill ``partial/store``, or what of it is not there yet."""
     store = partial / "store"
     source.fit(partial / "fit")
-    journal = _write_slices(source, store, _Journal.open(partial / "slices.jsonl"))
+    journal = _write_slices(source, store, _Journal.open(partial / "slices.jsonl", store))
     index = source.index[~source.index["id"].isin(list(journal.omitted))].reset_index(drop=True)
     if len(index) != journal.kept:
         raise ValueError(
@@ -203,25 +266,27 @@ def _build(source: SampleSource, partial: Path) -> None:
     notes = pd.concat(journal.notes, ignore_index=True)
     index = pd.concat([index, notes], axis=1)
     index.to_parquet(store / "index.parquet")
-    card = {
+    names = ["index.parquet", *(f"{name}.npy" for name in journal.arrays)]
+    card: dict[str, Any] = {
         "source": source.fingerprint(),
-        "digest": _digest(source, index, journal.arrays, store),
         "arrays": journal.arrays,
         "classes": list(source.classes),
         "ignored_label": source.ignored_label,
         "notes": list(notes),
         "omitted": {**source.omitted, **journal.omitted},
+        "files": {name: sha256_of(store / name) for name in names},
     }
+    card["digest"] = _digest(card, index)
     (store / "store.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
-def _digest(source: SampleSource, index: pd.DataFrame, arrays: list[str], store: Path) -> str:
+def _digest(card: Mapping[str, Any], index: pd.DataFrame) -> str:
     """SHA-256 over who is there with which label, the classes and the arrays."""
     sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
-    sha.update(json.dumps([list(source.classes), source.ignored_label, arrays]).encode())
+    arrays = card["arrays"]
+    sha.update(json.dumps([card["classes"], card["ignored_label"], arrays]).encode())
     for name in arrays:
-        with (store / f"{name}.npy").open("rb") as file:
-            sha.update(hashlib.file_digest(file, "sha256").digest())
+        sha.update(bytes.fromhex(card["files"][f"{name}.npy"]))
     return sha.hexdigest()
 
 
@@ -248,7 +313,8 @@ def _write_slices(source: SampleSource, store: Path, journal: _Journal) -> _Jour
                 }
             if len(part):
                 _append(arrays, read, part, source)
-            journal.add(list(read), len(asked), omitted, notes)
+            written = {name: digest_of(array) for name, array in read.items()}
+            journal.add(written, len(asked), omitted, notes)
             bar.update(len(asked))
     for array in arrays.values():
         array.close()

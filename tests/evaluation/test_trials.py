@@ -11,6 +11,7 @@ import torch
 from mst_distill.evaluation import trials as module
 from mst_distill.evaluation.trials import Comparison, run_trials
 from mst_distill.parameters import Evaluate, Runtime
+from mst_distill.provenance import Origin, read_sidecar
 from mst_distill.samples import rows_of
 from mst_distill.trial_log import Outcome, Trial, TrialLog
 from toy_comparisons import METHODS, make_recipe
@@ -90,7 +91,7 @@ def test_what_is_finished_on_the_same_terms_is_not_trained_again(tmp_path, refus
     assert set(fewer["title"]) == {"kd <- multimodal", "kd <- audio", "kd <- image"}
 
 
-@pytest.mark.parametrize("change", ["temperature", "weight", "limit", "code"])
+@pytest.mark.parametrize("change", ["temperature", "weight", "limit", "precision", "code"])
 def test_on_other_terms_it_is(tmp_path, change, monkeypatch):
     run_trials(make_comparison(tmp_path, {"kd": METHODS["kd"]}, targets="image"))
     comparison = make_comparison(tmp_path, {"kd": METHODS["kd"]}, targets="image")
@@ -101,10 +102,18 @@ def test_on_other_terms_it_is(tmp_path, change, monkeypatch):
         object.__setattr__(recipe, "compare", recipe.compare.model_copy(update={"weight": 0.9}))
     elif change == "limit":
         object.__setattr__(comparison.samples, "digest", "others")
+    elif change == "precision":
+        changed = comparison.runtime.model_copy(update={"precision": "bfloat16"})
+        object.__setattr__(comparison, "runtime", changed)
     else:
-        file = tmp_path / "kd.py"
-        file.write_text("# the method was edited")
-        monkeypatch.setattr(module, "files_of", lambda _kind: [file])
+        code_of, method = module.code_of, "mst_distill.distillation.methods.kd"
+
+        def edited(*entries):
+            return {
+                name: of + "1" if name == method else of for name, of in code_of(*entries).items()
+            }
+
+        monkeypatch.setattr(module, "code_of", edited)
     taught, teach = [], module.teach
     monkeypatch.setattr(module, "teach", lambda *args: taught.append(args[4]) or teach(*args))
     run_trials(comparison)
@@ -130,8 +139,8 @@ def test_a_trial_that_dies_is_told_and_tried_again(tmp_path, caplog):
     note = json.loads((tmp_path / "image/seed-0/dying-audio.outcome.json").read_text())
     assert note["error"]
     assert not note["figures"]
-    log = TrialLog(tmp_path)
-    assert log.find(Trial("dying", "audio", "image", 0), note["fingerprint"]) is None
+    origin = read_sidecar(tmp_path / "image/seed-0/dying-audio.outcome.json").origin
+    assert TrialLog(tmp_path).find(Trial("dying", "audio", "image", 0), origin) is None
 
 
 def test_without_a_teacher_its_students_are_missing_and_the_others_are_not(tmp_path, monkeypatch):
@@ -160,16 +169,54 @@ def test_a_method_for_one_label_a_sample_says_so_where_pixels_have_labels(tmp_pa
     assert "mean_iou" in table
 
 
+def made_from(what: str) -> Origin:
+    return Origin("trial", {"epochs": what}, {}, {})
+
+
 def test_an_outcome_without_its_net_is_never_there(tmp_path, monkeypatch):
     log, trial = TrialLog(tmp_path), Trial("kd", "audio", "image", 0)
-    log.note(Outcome(trial, "old", {"last": {"accuracy": 1.0}}))
-    assert log.find(trial, "old")
+    log.note(Outcome(trial, {"last": {"accuracy": 1.0}}), made_from("old"))
+    assert log.find(trial, made_from("old"))
+    assert log.find(trial, made_from("new")) is None
 
     def fail(*_arguments):
         raise OSError("no space left")
 
     monkeypatch.setattr("mst_distill.trial_log.save_bundle", fail)
     with pytest.raises(OSError, match="no space left"):
-        log.note(Outcome(trial, "new", {"last": {"accuracy": 0.5}}), bundle=object())
-    assert log.find(trial, "old") is None
-    assert log.find(trial, "new") is None
+        log.note(Outcome(trial, {"last": {"accuracy": 0.5}}), made_from("new"), bundle=object())
+    assert log.find(trial, made_from("old")) is None
+    assert log.find(trial, made_from("new")) is None
+
+
+@pytest.mark.parametrize("suffix", ["outcome.json", "json", "safetensors"])
+def test_a_damaged_trial_is_run_again(tmp_path, suffix, caplog):
+    comparison = make_comparison(tmp_path, {"none": METHODS["none"]}, targets="image")
+    first = run_trials(comparison)
+    file = tmp_path / f"image/seed-0/none.{suffix}"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    again = run_trials(comparison)
+    assert f"none.{suffix} is damaged" in caplog.text
+    figures = ["title", "rule", "accuracy", "nll"]
+    assert again[figures].equals(first[figures])
+    caplog.clear()
+    assert run_trials(comparison).equals(again)
+    assert not caplog.text
+
+
+def test_a_student_of_another_teacher_is_another_trial(tmp_path):
+    """The teacher's weights are part of what a trial is made from, not its parameters alone."""
+    comparison = make_comparison(tmp_path, {"kd": METHODS["kd"]}, targets="image")
+    run_trials(comparison)
+    teacher = Trial("teacher", "audio", "teachers", 0)
+    bundle = comparison.log.bundle(teacher)
+    sidecar = read_sidecar(tmp_path / "teachers/seed-0/teacher-audio.outcome.json")
+    with torch.no_grad():
+        next(bundle.net.parameters()).add_(1)
+    student = read_sidecar(tmp_path / "image/seed-0/kd-audio.outcome.json").origin
+    comparison.log.note(Outcome(teacher, {"ce": {}}), sidecar.origin, bundle)
+    run_trials(comparison)
+    now = read_sidecar(tmp_path / "image/seed-0/kd-audio.outcome.json").origin
+    assert student.differences(now) == ["its input 'audio teacher' has changed"]

@@ -48,9 +48,10 @@ def test_the_student_s_bundle_says_where_it_comes_from(project):
     assert card["type"] == "mst_distill.nets.digits.DigitImageNet"
     assert card["arguments"] == {"classes": 10}
     origin = card["provenance"]
-    assert set(origin) == {
-        *("seed", "parameters", "data", "made_from", "fingerprint", "versions", "git")
-    }
+    assert set(origin) == {"made_by", "parameters", "made_from", "origin", "versions", "git"}
+    assert origin["made_by"] == "train_student"
+    assert origin["parameters"]["seed"] == 0
+    assert {"samples", "splits", "members", "masks"} <= set(origin["made_from"])
     assert {"mst-distill", "torch", "numpy"} == set(origin["versions"])
     assert set(card["metrics"]) == {"epoch", "accuracy", "ce"}
     student = load_bundle(project / f"data/06_models/{RUN}/student.json").net

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from mst_distill import __version__
-from mst_distill.benchmarks.source_code import source_code
+from mst_distill.code_digest import code_of
+from mst_distill.provenance import texts_in
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
@@ -60,7 +60,7 @@ class SampleSource(ABC):
         tolerated_share: How much of all samples may be left out, in [0, 1), because they are
             incomplete or `read` finds them damaged.
         opened_with: Class, protocol and arguments, noted by whoever opened the source; with the
-            files, the index and the code (see `source_code`) they tell one store from another.
+            files, the index and the code (see `code_of`) they tell one store from another.
     """
 
     classes: Sequence[str]
@@ -104,10 +104,9 @@ class SampleSource(ABC):
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
-        how = [__version__, dict(self.opened_with), list(self.classes), self.ignored_label, files]
+        code = code_of(type(self), *texts_in(self.opened_with))
+        how = [dict(self.opened_with), list(self.classes), self.ignored_label, files, code]
         sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
-        for file in source_code(type(self), self.opened_with):
-            sha.update(file.read_bytes())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()

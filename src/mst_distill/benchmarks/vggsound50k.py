@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from mst_distill import signed_json
+from mst_distill.atomic import replacing
 from mst_distill.benchmarks.raw_files import leads_out, read_text
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.parameters import unknown
@@ -237,15 +239,15 @@ def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarra
     """Smallest (first row) and largest value of each modality, going on where the journal ends."""
     done, low, high = 0, np.full(2, np.inf), np.full(2, -np.inf)
     if journal.is_file():
-        done, low, high = json.loads(journal.read_text())
+        with suppress(ValueError):  # damaged: from the first clip on
+            done, low, high = signed_json.load(journal.read_text())
     with progress(range(0), "ranges", "clip", total=len(clips), done=done) as bar:
         while done < len(clips):
             found = np.array([range_of(clip) for clip in clips[done : done + RANGES_AT_A_TIME]])
             low = np.fmin(low, np.fmin.reduce(found[:, 0]))
             high = np.fmax(high, np.fmax.reduce(found[:, 1]))
             done += len(found)
-            partial = journal.with_suffix(".partial")
-            partial.write_text(json.dumps([done, low.tolist(), high.tolist()]))
-            partial.replace(journal)
+            with replacing(journal) as file:
+                file.write_text(signed_json.dump([done, low.tolist(), high.tolist()]))
             bar.update(len(found))
     return np.array([low, high], np.float32)

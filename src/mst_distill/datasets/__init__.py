@@ -1,8 +1,16 @@
 """Kedro datasets of the project's own: what no dataset of kedro-datasets can hold."""
 
 from mst_distill.datasets.checkpoints import CheckpointsDataset
-from mst_distill.datasets.model_bundle import ModelBundleDataset
+from mst_distill.datasets.comparisons import ComparisonsDataset
+from mst_distill.datasets.model_bundle import ModelBundleDataset, ModelBundlesDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.datasets.trial_log import TrialLogDataset
 
-__all__ = ["CheckpointsDataset", "ModelBundleDataset", "SampleStoreDataset", "TrialLogDataset"]
+__all__ = [
+    "CheckpointsDataset",
+    "ComparisonsDataset",
+    "ModelBundleDataset",
+    "ModelBundlesDataset",
+    "SampleStoreDataset",
+    "TrialLogDataset",
+]

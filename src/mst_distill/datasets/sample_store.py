@@ -9,6 +9,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from mst_distill.benchmarks.source import SampleSource
+from mst_distill.provenance import files_below
 from mst_distill.samples import Samples
 from mst_distill.store import open_store, write_store
 
@@ -32,6 +33,14 @@ class SampleStoreDataset(AbstractDataset[SampleSource, Samples]):
     def save(self, data: SampleSource) -> None:
         """Build the store, unless it is there."""
         write_store(data, self._folder)
+
+    def files(self) -> list[Path]:
+        """All files of the store."""
+        return files_below(self._folder)
+
+    def identity(self) -> str:
+        """The digest of the samples: equal for equal data, wherever it was read."""
+        return open_store(self._folder).digest
 
     def preview(self, nrows: int = 5) -> TablePreview:
         """The first rows of the index, for kedro-viz."""

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from mst_distill.benchmarks.source import Protocol
 from mst_distill.benchmarks.splits import assign_splits
 from mst_distill.bundle import ModelBundle
+from mst_distill.code_digest import code_of
 from mst_distill.distillation.members import arguments_of
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.setup import Recipe, Taught
@@ -23,11 +24,10 @@ from mst_distill.distillation.teacher_pool import TeacherPool
 from mst_distill.distillation.teaching import resolve_methods, teach, teachers_for, train_teacher
 from mst_distill.evaluation.judging import tally_nets
 from mst_distill.evaluation.metrics import measure
-from mst_distill.imports import files_of
 from mst_distill.interruption import Interrupted
 from mst_distill.parameters import Evaluate, Member, Runtime, unknown
 from mst_distill.progress import progress
-from mst_distill.provenance import fingerprint, provenance
+from mst_distill.provenance import Origin, plain_parameters, texts_in
 from mst_distill.samples import Samples
 from mst_distill.training.memory import Peak
 from mst_distill.training.run import Run
@@ -129,51 +129,77 @@ class _Cell:
         method = comparison.methods[trial.method]
         arguments = recipe.compare.listed[trial.method].arguments
         member = recipe.members.modalities[trial.target]
+        if self._run.samples.dense and not method.dense:
+            return Outcome(trial, error="not for labels at every pixel")
 
         def prepare(run: Run) -> Callable[[], Taught]:
             return partial(teach, run, recipe, self._pool, method, trial.teacher, arguments)
 
-        if self._run.samples.dense and not method.dense:
-            return Outcome(trial, "", error="not for labels at every pixel")
-        return self._finished(trial, self._terms(trial), member, prepare)
+        teachers, _ = self._teachers
+        return self._finished(trial, self._origin(self._terms(trial), teachers), member, prepare)
+
+    @cached_property
+    def _teachers(self) -> tuple[dict[str, str], str]:
+        """Every teacher of the target to the SHA-256 of its weights, or none and why not.
+
+        They are in the log, or are trained now: once a seed, whoever their students are.
+        """
+        recipe, notes = self._comparison.recipe, self._comparison.log
+        found = {}
+        for name, member in recipe.members.teachers_of(self._run.target).items():
+            terms = {"seed": self._run.seed, "member": member, "teachers": recipe.teachers}
+            trial = self._teacher(name)
+
+            def prepare(run: Run, name: str = name) -> Callable[[], Taught]:
+                return partial(train_teacher, run, recipe, name)
+
+            outcome = self._finished(trial, self._origin(terms), member, prepare, name)
+            if outcome.error:
+                return {}, f"there is no {name} teacher: {outcome.error}"
+            found[name] = notes.identity(trial)
+        return found, ""
+
+    def _teacher(self, name: str) -> Trial:
+        return Trial("teacher", name, "teachers", self._run.seed)
 
     @cached_property
     def _pool(self) -> TeacherPool:
-        recipe = self._comparison.recipe
-        teachers = recipe.members.teachers_of(self._run.target)
-        nets = {name: self._ready_teacher(name, member) for name, member in teachers.items()}
-        return TeacherPool(self._run, nets, recipe.members, recipe.route.batch_size)
-
-    def _ready_teacher(self, name: str, member: Member) -> nn.Module:
-        """A teacher that is in the log, or is trained now: once a seed, whoever its students are.
+        """The teachers.
 
         Raises:
-            RuntimeError: Its training died.
+            RuntimeError: The training of one died.
         """
         recipe = self._comparison.recipe
-        trial = Trial("teacher", name, "teachers", self._run.seed)
-        terms = {"seed": self._run.seed, "member": member, "teachers": recipe.teachers}
-        outcome = self._finished(
-            trial, terms, member, lambda run: partial(train_teacher, run, recipe, name), name
-        )
-        if outcome.error:
-            raise RuntimeError(f"there is no {name} teacher: {outcome.error}")
-        return self._comparison.log.bundle(trial).net
+        teachers, error = self._teachers
+        if error:
+            raise RuntimeError(error)
+        nets = {name: self._comparison.log.bundle(self._teacher(name)).net for name in teachers}
+        return TeacherPool(self._run, nets, recipe.members, recipe.route.batch_size)
+
+    def _origin(
+        self, terms: Mapping[str, Any], teachers: Mapping[str, str] = MappingProxyType({})
+    ) -> Origin:
+        """What a trial's result depends on."""
+        runtime = {"precision": self._comparison.runtime.precision}
+        parameters = plain_parameters({**terms, "runtime": runtime})
+        splits = hashlib.sha256(self._run.splits.to_csv(index=False).encode()).hexdigest()
+        inputs = {"samples": self._run.samples.digest, "splits": splits}
+        inputs |= {f"{name} teacher": weights for name, weights in teachers.items()}
+        return Origin("trial", parameters, inputs, code_of(run_trials, *texts_in(parameters)))
 
     def _finished(
         self,
         trial: Trial,
-        terms: Mapping[str, Any],
+        origin: Origin,
         member: Member,
         prepare: Callable[[Run], Callable[[], Taught]],
         sees: str | None = None,
     ) -> Outcome:
-        """What the log has of a trial on these terms, or what comes of it now."""
-        run, notes = self._run, self._comparison.log
-        terms_print = fingerprint(run.samples, run.splits, **terms)
-        if found := notes.find(trial, terms_print):
+        """What the log has of a trial of this origin, or what comes of it now."""
+        notes = self._comparison.log
+        if found := notes.find(trial, origin):
             return found
-        run = replace(run, checkpoints=notes.checkpoints(trial, terms_print))
+        run = replace(self._run, checkpoints=notes.checkpoints(trial, origin))
         try:
             taught, cost = _measured(run, prepare(run))
             figures = self._figures(taught, sees or run.target)
@@ -181,11 +207,11 @@ class _Cell:
             raise
         except Exception as error:  # whatever a method dies of, the others shall run
             log.exception("%s (%s, seed %d) died", trial.title, trial.target, trial.seed)
-            outcome = Outcome(trial, terms_print, error=f"{type(error).__name__}: {error}")
-            notes.note(outcome)
+            outcome = Outcome(trial, error=f"{type(error).__name__}: {error}")
+            notes.note(outcome, origin)
             return outcome
-        outcome = Outcome(trial, terms_print, figures, cost)
-        notes.note(outcome, self._bundle(taught, member, terms))
+        outcome = Outcome(trial, figures, cost)
+        notes.note(outcome, origin, self._bundle(taught, member, origin))
         return outcome
 
     def _figures(self, taught: Taught, sees: str) -> dict[str, dict[str, float]]:
@@ -201,7 +227,7 @@ class _Cell:
             )
         }
 
-    def _bundle(self, taught: Taught, member: Member, terms: Mapping[str, Any]) -> ModelBundle:
+    def _bundle(self, taught: Taught, member: Member, origin: Origin) -> ModelBundle:
         """The net that the run's own rule prefers, or the only one there is."""
         rule: str = self._comparison.recipe.route.selection
         rule = rule if rule in taught.students else next(iter(taught.students))
@@ -209,18 +235,16 @@ class _Cell:
             taught.students[rule],
             arguments_of(member, len(self._run.samples.classes)),
             metrics={name: taught.rows[rule][f"valid_{name}"] for name in ("accuracy", "ce")},
-            provenance=provenance(self._run.samples, self._run.splits, **terms),
+            provenance=origin.record(),
         )
 
     def _terms(self, trial: Trial) -> dict[str, Any]:
         recipe = self._comparison.recipe
-        code = b"".join(f.read_bytes() for f in files_of(self._comparison.methods[trial.method]))
         return {
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,
             "method": recipe.compare.listed[trial.method],
-            "code": hashlib.sha256(code).hexdigest(),
             "compare": recipe.compare.model_dump(include={"weight", "budget"}),
             "members": recipe.members,
             "teachers": recipe.teachers,

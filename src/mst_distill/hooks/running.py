@@ -1,4 +1,4 @@
-"""A run as a process: it has its folder alone, and signals end it at its next step."""
+"""A run as a process: it alone writes to its folders, and signals end it at its next step."""
 
 from __future__ import annotations
 
@@ -9,36 +9,56 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
 
+from mst_distill.datasets.catalog import ArtifactCatalog
 from mst_distill.interruption import Interrupted, listening
-from mst_distill.run_lock import RunLock
+from mst_distill.run_lock import holding
+
+CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
+"""What nodes write as they go, and get as an input."""
+
+SHARED = "model_input"
+"""The layer of what several runs have in common: samples have a lock of their own, splits are the
+same for all."""
 
 
 class RunHooks:
-    """Holds the folders of the models that a run makes, and listens for signals meanwhile."""
+    """Holds the folders that a run writes to, verifies what it begins with, hears signals."""
 
     def __init__(self) -> None:
         self._held = ExitStack()
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Take the folders.
+        """Take the folders and verify the inputs.
 
         Raises:
-            BlockingIOError: Another process makes this run; the message names it.
+            BlockingIOError: Another process writes there; the message names it.
+            ValueError: What the run begins with is missing or stale.
         """
-        models = filter(_is_model, (catalog[name] for name in pipeline.all_outputs()))
-        places = [entry._describe() for entry in models]
-        folders = {Path(place.get("filepath") or place["path"]).parent for place in places}
-        for folder in sorted(folders):
-            self._held.callback(RunLock(folder).release)
-        self._held.enter_context(listening())
+        with ExitStack() as held:
+            for folder in sorted(_folders(pipeline, catalog)):
+                held.enter_context(holding(folder))
+            if isinstance(catalog, ArtifactCatalog):
+                catalog.begin_run(pipeline.inputs(), pipeline.all_outputs())
+            held.enter_context(listening())
+            self._held = held.pop_all()
+
+    @hook_impl
+    def before_node_run(
+        self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Tie the state of a node's stages to what its results will be made from."""
+        if CHECKPOINTS in inputs and isinstance(catalog, ArtifactCatalog):
+            return {CHECKPOINTS: inputs[CHECKPOINTS].on(catalog.origin_of(node).digest)}
+        return {}
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
         """Let go, and forget from where stages would have gone on."""
-        if "checkpoints" in pipeline.inputs():
-            catalog["checkpoints"].load().clear()
+        if CHECKPOINTS in pipeline.inputs():
+            catalog[CHECKPOINTS].load().clear()
         self._held.close()
 
     @hook_impl(trylast=True)
@@ -53,6 +73,16 @@ class RunHooks:
             raise SystemExit(128 + error.signum) from error
 
 
-def _is_model(entry: Any) -> bool:
-    metadata = getattr(entry, "metadata", None) or {}
-    return metadata.get("kedro-viz", {}).get("layer") == "models"
+def _folders(pipeline: Pipeline, catalog: DataCatalog) -> set[Path]:
+    """The folders of a run's outputs and of what its nodes write as they go."""
+    written = {name for name in pipeline.all_outputs() if _layer(catalog, name) != SHARED}
+    written |= {CHECKPOINTS, TRIALS} & pipeline.inputs()
+    places = [catalog[name]._describe() for name in written]
+    paths = (place.get("filepath") or place.get("path") for place in places)
+    return {Path(str(path)).parent for path in paths if path}
+
+
+def _layer(catalog: DataCatalog, name: str) -> str | None:
+    metadata = getattr(catalog[name], "metadata", None) or {}
+    layer: str | None = metadata.get("kedro-viz", {}).get("layer")
+    return layer

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,9 @@ class Run:
         seed: Everything random derives from it.
         runtime: How it is computed.
         checkpoints: Where its stages keep their state, if they do.
+
+    Raises:
+        ValueError: The splits are not a table of these samples.
     """
 
     samples: Samples
@@ -37,6 +41,17 @@ class Run:
     seed: int
     runtime: Runtime
     checkpoints: Checkpoints | None = None
+
+    def __post_init__(self) -> None:
+        index = self.samples.index
+        for column in ("id", "label"):
+            own, known = self.splits[column].to_numpy(), index[column].to_numpy()
+            if not np.array_equal(own, known):
+                count = sum(own != known) if len(own) == len(known) else "its number"
+                raise ValueError(
+                    f"the splits are not of these samples: {column!r} differs in {count} of "
+                    f"{len(known)} rows. Run again --from-nodes=assign_splits"
+                )
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """Where a stage keeps its state."""

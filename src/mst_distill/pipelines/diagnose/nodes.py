@@ -17,7 +17,6 @@ from mst_distill.parameters import (
     Members,
     Route,
     Runtime,
-    Teachers,
 )
 from mst_distill.pipelines.bundles import (
     Finished,
@@ -27,7 +26,6 @@ from mst_distill.pipelines.bundles import (
     figures_of,
     load_finished,
     load_nets,
-    refuse_other_logits,
 )
 from mst_distill.samples import Samples
 
@@ -53,11 +51,10 @@ def train_paths(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
     specialist_logits: pd.DataFrame,
+    adaptation: Masks,
     state: Checkpoints,
 ) -> dict[str, ModelBundle]:
     """Distil every teacher and specialist by itself into the student that stage 3 begins with."""
@@ -68,10 +65,9 @@ def train_paths(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    done = load_finished(run, members, masks, students, controls, nets, route)
     before = done.stages
-    refuse_other_logits(specialist_logits, before, route)
-    run = continuing(run, state, done.origin, nets)
+    run = continuing(run, state)
     sources = sources_of(run, _teachers(done, nets, target), before.panel)
     student = start_of(run, nets, adaptation, route, before.members)
     paths = train(run, student, sources, before.panel, specialist_logits, route)
@@ -80,7 +76,6 @@ def train_paths(
         {source: path.student for source, path in paths.items()},
         lambda _: arguments,
         lambda source: figures_of(paths[source].row, ("accuracy", "ce")),
-        done.origin,
     )
 
 
@@ -94,8 +89,6 @@ def predict_sources(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
     router: ModelBundle,
@@ -112,11 +105,10 @@ def predict_sources(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    done = load_finished(run, members, masks, students, controls, nets, route)
     before, student = done.stages, done.students[route.selection]
-    picks = load_nets({"router": lambda: router}, "route", done.origin).nets["router"]
     observer = Observer(target, run.place(student), (), samples)
-    paths = load_nets(path_students, "diagnose", done.origin).nets
+    paths = load_nets(path_students)
     taught = _teachers(done, nets, target)
     sources = sources_of(run, taught, before.panel)
     company = Company(
@@ -129,11 +121,11 @@ def predict_sources(
             **{path_title(source.title): paths[source.title] for source in sources},
         },
         observer=observer,
-        router=picks,
+        router=router.net,
         picked=route.picked,
     )
     judged = judge(run, company, route.batch_size, evaluate.calibration_bins, route.temperature)
-    preferred = preference_table(run, observer, picks, before.panel.names, route.batch_size)
+    preferred = preference_table(run, observer, router.net, before.panel.names, route.batch_size)
     return judged.predictions, judged.disagreement, preferred
 
 
@@ -147,8 +139,6 @@ def compute_drift(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
     diagnose: Diagnose,
@@ -158,7 +148,7 @@ def compute_drift(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    done = load_finished(run, members, masks, students, controls, nets, route)
     viewers = _viewers(run, done, nets, route)
     rows = choose_rows(run, diagnose.samples)
     views = look(run, viewers, rows, route.batch_size)
@@ -241,8 +231,6 @@ def draw_drift(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
     drift: pd.DataFrame,
@@ -253,7 +241,7 @@ def draw_drift(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    done = load_finished(run, members, masks, students, controls, nets, route)
     viewers = _viewers(run, done, nets, route)
     views = look(run, viewers, most_drifted(run, drift, SHOWN), route.batch_size)
     return drift_figure(drift_views(run, views), target)

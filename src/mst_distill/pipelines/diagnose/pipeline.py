@@ -11,14 +11,13 @@ def create_pipeline() -> Pipeline:
     """All that a run left -> paths, drift, headroom, routing -> report."""
     finished = [
         *("samples", "splits", "members", "masks", "students", "controls"),
-        *("params:target", "params:seed", "params:members", "params:teachers"),
-        *("params:masks", "params:route", "params:runtime"),
+        *("params:target", "params:seed", "params:members", "params:route", "params:runtime"),
     ]
     return Pipeline(
         [
             node(
                 nodes.train_paths,
-                [*finished, "specialist_logits", "checkpoints"],
+                [*finished, "specialist_logits", "params:masks", "checkpoints"],
                 "path_students",
                 name="train_paths",
             ),

@@ -18,7 +18,7 @@ from mst_distill.pipelines.bundles import (
     figures_of,
     load_finished,
 )
-from mst_distill.provenance import provenance
+from mst_distill.provenance import depends_on
 from mst_distill.samples import Samples
 
 T = TypeVar("T")
@@ -26,6 +26,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+@depends_on(masks=())
 def train_control(
     samples: Samples,
     splits: pd.DataFrame,
@@ -46,17 +47,13 @@ def train_control(
     from mst_distill.distillation.members import arguments_of
     from mst_distill.training.run import Run
 
-    origin = provenance(
-        samples, splits, seed, target=target, members=members, teachers=teachers, route=route
-    )
-    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
+    run = continuing(Run(samples, splits, target, seed, runtime), state)
     controls, done = train(run, members, teachers, masks, route)
     arguments = arguments_of(members.modalities[target], len(samples.classes))
     bundles = bundle_nets(
         controls,
         lambda _: arguments,
         lambda rule: figures_of(done.kept[rule].row, ("accuracy", "ce")),
-        origin,
     )
     return bundles, done.history
 
@@ -71,8 +68,6 @@ def predict_held_out(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     evaluate: Evaluate,
     runtime: Runtime,
@@ -82,7 +77,7 @@ def predict_held_out(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    done = load_finished(run, members, masks, students, controls, nets, route)
     before = done.stages
     cast = Cast(
         teachers={name: before.members[name] for name in nets.teachers_of(target)},

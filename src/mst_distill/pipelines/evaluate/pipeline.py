@@ -40,8 +40,6 @@ def create_pipeline() -> Pipeline:
                     "params:target",
                     "params:seed",
                     "params:members",
-                    "params:teachers",
-                    "params:masks",
                     "params:route",
                     "params:evaluate",
                     "params:runtime",

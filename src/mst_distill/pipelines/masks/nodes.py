@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.parameters import Masks, Members, Runtime, Teachers
+from mst_distill.parameters import Masks, Members, Runtime
 from mst_distill.pipelines.bundles import Partitions, bundle_nets, continuing, figures_of, load_nets
-from mst_distill.provenance import provenance
 from mst_distill.samples import Samples
 
 
@@ -22,7 +19,6 @@ def train_masks(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
     masks: Masks,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
@@ -31,16 +27,13 @@ def train_masks(
     from mst_distill.distillation.members import mask_arguments
     from mst_distill.training.run import Run
 
-    terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
-    loaded = load_nets(members, "teachers", provenance(samples, splits, seed, **terms))
-    student = loaded.nets.pop(target)
-    origin = provenance(samples, splits, seed, loaded.digests, **terms, masks=masks)
-    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, nets)
-    trained, done = train(run, loaded.nets, student, nets, masks)
+    loaded = load_nets(members)
+    student = loaded.pop(target)
+    run = continuing(Run(samples, splits, target, seed, runtime), state)
+    trained, done = train(run, loaded, student, nets, masks)
     bundles = bundle_nets(
         trained,
         lambda name: mask_arguments(trained[name], masks),
         lambda name: figures_of(done.kept["joint"].row, ("kd",), f"_{name}"),
-        origin,
     )
     return bundles, done.history

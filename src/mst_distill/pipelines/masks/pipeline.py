@@ -21,7 +21,6 @@ def create_pipeline() -> Pipeline:
                     "params:target",
                     "params:seed",
                     "params:members",
-                    "params:teachers",
                     "params:masks",
                     "params:runtime",
                 ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from mst_distill.bundle import ModelBundle
@@ -15,13 +13,12 @@ from mst_distill.pipelines.bundles import (
     continuing,
     figures_of,
     load_stages,
-    logits_origin,
-    refuse_other_logits,
 )
-from mst_distill.provenance import fingerprint, provenance
+from mst_distill.provenance import depends_on
 from mst_distill.samples import Samples
 
 
+@depends_on(route=("stacked_masks", "masked"))
 def compute_specialist_logits(
     samples: Samples,
     splits: pd.DataFrame,
@@ -30,8 +27,6 @@ def compute_specialist_logits(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
 ) -> pd.DataFrame:
@@ -40,12 +35,11 @@ def compute_specialist_logits(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
-    table = tabulate_logits(run, before.panel, route.batch_size)
-    table.attrs = logits_origin(before, route)
-    return table
+    before = load_stages(run, members, masks, nets, route)
+    return tabulate_logits(run, before.panel, route.batch_size)
 
 
+@depends_on(route=("folds",), masks=())
 def compute_out_of_fold_logits(
     samples: Samples,
     splits: pd.DataFrame,
@@ -62,13 +56,8 @@ def compute_out_of_fold_logits(
     from mst_distill.distillation.cross_fitting import out_of_fold_logits
     from mst_distill.training.run import Run
 
-    origin = provenance(
-        samples, splits, seed, target=target, members=members, teachers=teachers, folds=route.folds
-    )
-    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
-    table = out_of_fold_logits(run, members, teachers, masks, route.folds)
-    table.attrs = {"fingerprint": origin["fingerprint"]}
-    return table
+    run = continuing(Run(samples, splits, target, seed, runtime), state)
+    return out_of_fold_logits(run, members, teachers, masks, route.folds)
 
 
 def train_student(
@@ -82,7 +71,6 @@ def train_student(
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
     adaptation: Masks,
     route: Route,
     runtime: Runtime,
@@ -98,21 +86,9 @@ def train_student(
     from mst_distill.distillation.routing import train_student as train
     from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, teachers, adaptation, route)
-    terms: dict[str, Any] = {"target": target, "members": nets, "teachers": teachers}
-    refuse_other_logits(specialist_logits, before, route)
-    wanted = fingerprint(samples, splits, seed=seed, **terms, folds=route.folds)
-    if out_of_fold_logits.attrs != {"fingerprint": wanted}:
-        raise ValueError(
-            "out_of_fold_logits are of other teachers than those that are asked for: run again "
-            "from the node compute_out_of_fold_logits"
-        )
+    run = continuing(Run(samples, splits, target, seed, runtime), state)
+    before = load_stages(run, members, masks, nets, route)
     panel = before.panel
-    origin = provenance(
-        samples, splits, seed, before.made_from, **terms, masks=adaptation, route=route
-    )
-    run = continuing(run, state, origin, nets)
     student = start_of(run, nets, adaptation, route, before.members)
     _, of_router = router_class(run, route, student)
     done = train(run, student, panel, specialist_logits, route, out_of_fold_logits)
@@ -121,12 +97,11 @@ def train_student(
         done.students,
         lambda _: arguments_of(nets.modalities[target], classes),
         lambda rule: figures_of(done.fit.kept[rule].row, ("accuracy", "ce")),
-        origin,
     )
-    router = bundle_nets(
-        {"router": done.router},
-        lambda _: {**of_router, "specialists": len(panel.names)},
-        lambda _: figures_of(done.fit.kept[route.selection].row, ("accuracy", "ce")),
-        origin | {"specialists": list(panel.names)},
-    )["router"]
+    router = ModelBundle.of(
+        done.router,
+        {**of_router, "specialists": len(panel.names)},
+        metrics=figures_of(done.fit.kept[route.selection].row, ("accuracy", "ce")),
+        provenance={"specialists": list(panel.names)},
+    )
     return students[route.selection], students, router, done.fit.history, done.given

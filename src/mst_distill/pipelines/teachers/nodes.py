@@ -8,10 +8,11 @@ from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
 from mst_distill.pipelines.bundles import bundle_nets, continuing, figures_of
-from mst_distill.provenance import provenance
+from mst_distill.provenance import depends_on
 from mst_distill.samples import Samples
 
 
+@depends_on(masks=(), route=())
 def train_members(
     samples: Samples,
     splits: pd.DataFrame,
@@ -35,14 +36,12 @@ def train_members(
     from mst_distill.training.run import Run
 
     refuse_dense(samples, route)
-    origin = provenance(samples, splits, seed, target=target, members=members, teachers=teachers)
-    run = continuing(Run(samples, splits, target, seed, runtime), state, origin, members)
+    run = continuing(Run(samples, splits, target, seed, runtime), state)
     nets, done = train(run, members, teachers, masks)
     specs = members.all_of(target)
     bundles = bundle_nets(
         nets,
         lambda name: arguments_of(specs[name], len(samples.classes)),
         lambda name: figures_of(row_of(done, name), ("accuracy", "ce"), f"_{name}"),
-        origin,
     )
     return bundles, done.history
