@@ -383,6 +383,21 @@ def test_a_clip_is_padded_at_its_end_or_cut_to_its_middle(
     np.testing.assert_allclose(wave[200 : kept - 200], wanted[200:-200], atol=1e-3)
 
 
+@pytest.mark.parametrize("rate", [RATE, 44_100, 48_000])
+@pytest.mark.parametrize("value", [0.0, 0.25])
+def test_speech_that_is_silent_where_it_is_kept_is_refused(
+    tmp_path: Path, rate: int, value: float
+) -> None:
+    wave = np.full(6 * rate, value)
+    wave[:rate] = wave[-rate:] = np.sin(np.arange(rate)) / 10
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    with pytest.raises(ValueError, match=r"a\.wav: the middle 3.6 s is silent throughout"):
+        read_speech(tmp_path / "a.wav")
+    wave[3 * rate : 3 * rate + 100] += np.sin(np.arange(100)) / 10
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    assert np.ptp(read_speech(tmp_path / "a.wav")[0]) > 0.1
+
+
 def test_an_untouched_wav_sounds_as_its_ogg_does(shared_data: Path) -> None:
     wavs = sorted((shared_data / "ravdess" / "original_wav").rglob("*.wav"))
     if not wavs:
