@@ -18,6 +18,19 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_faults() -> Path:
+    """The folder of small files that once were read wrongly; tests that need it are skipped.
+
+    Each of these faults is made anew in a test of its own as well.
+    """
+    default = Path(__file__).parents[2] / "shared" / "faults"
+    folder = Path(os.environ.get("MST_DISTILL_SHARED_FAULTS", default))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent; MST_DISTILL_SHARED_FAULTS can point to the files")
+    return folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole runs first: with several workers none is left alone with one at the end."""
     items.sort(key=lambda item: "pipelines" not in item.path.parts)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import av
 import h5py
@@ -96,14 +99,28 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
     rate: Fraction | int = 30,
+    turn: Mapping[str, Any] = MappingProxyType({}),
     **options: str,
 ) -> Path:
-    """H.264 in mp4, with frames of both directions between the key frames."""
+    """H.264 in mp4, with frames of both directions between the key frames.
+
+    Args:
+        path: Where to.
+        frames: RGB ``(H, W, 3)`` of bytes, all of one shape with even sides.
+        rate: Frames a second.
+        turn: How players are to turn them: ``degrees`` counter-clockwise, ``hflip`` and ``vflip``.
+        options: Of the container.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    shown = iter(frames)
+    first = next(shown)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = BITS * BAR, 32, "yuv420p"
-        for frame in frames:
+        stream.height, stream.width, _ = first.shape
+        stream.pix_fmt = "yuv420p"
+        if turn:
+            stream.set_display_rotation(**turn)
+        for frame in chain([first], shown):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mst_distill.benchmarks.avmnist import AVMNIST, MultiBenchAVMNIST
+from mst_distill.benchmarks.avmnist import AVMNIST, LENGTH, MultiBenchAVMNIST
+from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
+from mst_distill.media.sound import read_sound
 from raw_sets import write_avmnist, write_idx, write_mnist, write_multibench, write_tone
 
 TONE = 8000 / 222
@@ -136,11 +138,59 @@ def test_hidden_files_that_an_archive_left_are_passed_by(raw: Path) -> None:
     assert open_raw(raw).index.equals(before)
 
 
-def test_a_silent_recording_is_no_division_by_zero(raw: Path) -> None:
-    for path in (raw / "speech").iterdir():
-        soundfile.write(path, np.zeros(100), 8000)
-    source = open_raw(raw)
-    assert (source.read(source.index)["audio"] == 0).all()
+def write_gaps(raw: Path, start: int, end: int) -> None:
+    """Clips of 2 s of noise with digital silence from `start` to `end`."""
+    for clip in range(3):
+        wave = np.random.default_rng(clip).uniform(0.1, 0.3, 16_000)
+        wave[start:end] = 0
+        soundfile.write(raw / "noise" / f"{clip}.wav", wave, 8000)
+
+
+def test_noise_starts_nowhere_that_it_would_be_silent(raw: Path) -> None:
+    """And where it was heard before, it starts where it did."""
+    gap = (2000, 15_000)
+    write_gaps(raw, 0, 0)
+    whole = open_raw(raw).index
+    write_gaps(raw, *gap)
+    index = open_raw(raw).index
+    silent = (whole["offset"] >= gap[0]) & (whole["offset"] + LENGTH <= gap[1])
+    assert 0 < silent.sum() < len(whole)
+    assert index[~silent].equals(whole[~silent])
+    offset = index["offset"]
+    assert not ((offset >= gap[0]) & (offset + LENGTH <= gap[1])).any()
+    assert offset.between(0, 16_000 - LENGTH).all()
+    assert index.drop(columns="offset").equals(whole.drop(columns="offset"))
+    assert open_raw(raw).index.equals(index)
+
+
+def test_no_noise_of_a_real_sample_is_silent(real: AVMNIST) -> None:
+    files = [file for file in real.files if "esc50_noise" in file.parts]
+    used = real.index["noise"].unique()
+    clips = {place: np.trim_zeros(read_sound(files[place], 8000)[0]) for place in used}
+    for place, offset in real.index[["noise", "offset"]].itertuples(index=False):
+        heard = np.resize(clips[place], max(len(clips[place]), LENGTH))[offset : offset + LENGTH]
+        assert heard.any(), (files[place], offset)
+
+
+def silence(seconds: float, then: int = 0) -> Callable[[Path], None]:
+    """So much digital silence, and a tone of some samples behind it."""
+    wave = np.r_[np.zeros(int(8000 * seconds)), np.sin(np.arange(then)) / 10]
+    return lambda path: soundfile.write(path, wave, 8000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "rule"),
+    [
+        (silence(0.5), "the file is silent throughout, all 4000 audio samples are 0"),
+        (silence(1, then=400), r"what is used of it, 0.999 s, is silent throughout"),
+    ],
+)
+def test_a_silent_recording_is_refused(
+    raw: Path, damage: Callable[[Path], None], rule: str
+) -> None:
+    damage(raw / "speech" / "7_ann_0.wav")
+    with pytest.raises(ValueError, match=rf"7_ann_0\.wav: {rule}"):
+        open_raw(raw)
 
 
 def cut(path: Path) -> None:
@@ -247,6 +297,19 @@ def test_multibench_reads_the_rows_asked_for(multibench: Path) -> None:
             written = np.load(multibench / name / f"{part}_data.npy")[row]
             scaled = (written - written.min()) / (written.max() - written.min())
             np.testing.assert_allclose(value.ravel(), scaled.ravel(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "of"), [("image", "test"), ("audio", "train")])
+def test_a_constant_sample_of_multibench_is_damaged(multibench: Path, name: str, of: str) -> None:
+    file = multibench / name / f"{of}_data.npy"
+    values = np.load(file)
+    values[4] = -80.0
+    np.save(file, values)
+    source = MultiBenchAVMNIST("heldout", str(multibench))
+    with pytest.raises(DamagedSampleError, match="row 4 holds one number throughout") as error:
+        source.read(source.index)
+    assert error.value.sample == f"{of}-00004"
+    assert str(file) in error.value.reason
 
 
 @pytest.mark.parametrize(

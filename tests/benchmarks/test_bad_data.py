@@ -23,6 +23,7 @@ import torch
 from kedro.io import DatasetError
 from PIL import Image
 
+from mst_distill.benchmarks.ravdess_units import UNITS
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.parameters import Benchmark
@@ -60,6 +61,7 @@ from raw_sets import (
     write_units,
     write_units_table,
     write_vggsound,
+    write_video,
 )
 
 Spoil = Callable[[Path], object]
@@ -264,7 +266,7 @@ def digits(**changes: Callable[[np.ndarray], np.ndarray | None]) -> Spoil:
     return spoil
 
 
-def units(column: str, value: object, row: int = 3) -> Spoil:
+def units(column: str | list[str], value: object, row: int = 3) -> Spoil:
     def spoil(path: Path) -> None:
         table = make_units().astype(object)
         table.loc[row, column] = value
@@ -338,6 +340,12 @@ def wav_header(path: Path, rate: int) -> None:
     path.write_bytes(content)
 
 
+def opposite(path: Path) -> None:
+    """Two channels of which one is the other with its sign turned."""
+    tone = np.sin(np.arange(9000)) / 3
+    soundfile.write(path, np.stack([tone, -tone], axis=1), 8000)
+
+
 def long_flac(path: Path) -> None:
     """A header that says 2^36 - 1 samples."""
     path.unlink()
@@ -357,6 +365,13 @@ def huge_video(path: Path) -> None:
         black = np.zeros((4352 * 3 // 2, 8192), np.uint8)
         container.mux(stream.encode(av.VideoFrame.from_ndarray(black, format="yuv420p")))
         container.mux(stream.encode(None))
+
+
+def one_empty() -> np.ndarray:
+    """Thirty images, and in the fifth nothing."""
+    images = np.arange(30 * 28 * 28).reshape(30, 28, 28) % 251
+    images[4] = 7
+    return images
 
 
 def idx_header(path: Path, *shape: int) -> None:
@@ -448,6 +463,9 @@ CASES: Mapping[str, Case] = MappingProxyType(
             digits(y=lambda y: np.where(y == 3, 4, y)),
             ["no recording of digit 3"],
         ),
+        "digits: a recording of silence": Case(
+            "digits", "digits.npz", digits(X=put(slice(3, 6), 1.5)), ["recording 2", "all its 3 fr"]
+        ),
         # AV-MNIST, raw
         "avmnist: empty labels": Case("avmnist", LABELS, text(""), ["0 bytes are less"]),
         "avmnist: truncated images": Case("avmnist", PIXELS, cut, ["no whole gzip file"]),
@@ -523,6 +541,21 @@ CASES: Mapping[str, Case] = MappingProxyType(
             lambda path: soundfile.write(path, np.zeros(9), 8000),
             ["silent throughout"],
         ),
+        "avmnist: silent recording": Case(
+            "avmnist",
+            "speech/7_ann_0.wav",
+            lambda path: soundfile.write(path, np.full(900, 0.25), 8000),
+            ["silent throughout", "0.25"],
+        ),
+        "avmnist: channels that cancel each other out": Case(
+            "avmnist", "noise/2.wav", opposite, ["2 channels cancel", "keep one of them"]
+        ),
+        "avmnist: an empty image": Case(
+            "avmnist",
+            PIXELS,
+            lambda path: write_idx(path, one_empty()),
+            ["image 4 is empty", "7"],
+        ),
         "avmnist: dangling link": Case(
             "avmnist", "noise/2.wav", dangling, ["link that leads nowhere"]
         ),
@@ -581,11 +614,20 @@ CASES: Mapping[str, Case] = MappingProxyType(
             "multibench",
             "audio/train_data.npy",
             lambda path: [
-                np.save(path.parent / f"{part}_data.npy", np.ones((count, 112, 112)))
+                np.save(
+                    path.parent / f"{part}_data.npy",
+                    np.tile(np.arange(112.0), (count, 112, 1)),
+                )
                 for part, count in (("train", 50), ("test", 10))
             ],
             ["modality 'audio'", "alike in all 60 samples"],
             named="train_data.npy",
+        ),
+        "multibench: silence": Case(
+            "multibench",
+            "audio/test_data.npy",
+            array(put(4, -80)),
+            ["test-00004", "row 4", "one number throughout"],
         ),
         # RAVDESS
         "ravdess: empty wav": Case("ravdess", WAV, text(""), ["no audio that"], ACTED),
@@ -601,6 +643,23 @@ CASES: Mapping[str, Case] = MappingProxyType(
         ),
         "ravdess: video of huge frames": Case(
             "ravdess", MP4, huge_video, ["8192 x 4352 pixels", "at most"], ACTED
+        ),
+        "ravdess: silence": Case(
+            "ravdess",
+            WAV,
+            lambda path: soundfile.write(path, np.zeros(9000), 8000),
+            ["silent throughout"],
+            ACTED,
+        ),
+        "ravdess: channels that cancel each other out": Case(
+            "ravdess", WAV, opposite, ["2 channels cancel"], ACTED
+        ),
+        "ravdess: video of one colour": Case(
+            "ravdess",
+            MP4,
+            lambda path: write_video(path, [np.full((32, 64, 3), 99, np.uint8)] * 12),
+            ["every frame has one colour"],
+            ACTED,
         ),
         "ravdess: missing pair": Case(
             "ravdess", WAV, Path.unlink, ["holds no audio of this clip"], ACTED, named="raw"
@@ -645,6 +704,20 @@ CASES: Mapping[str, Case] = MappingProxyType(
             ["line 5", "AU45_c", "'1.5'", "0 to 1"],
             RAVDESS_CLIPS[3],
         ),
+        "ravdess_units: no face": Case(
+            "ravdess_units",
+            UNITS_TABLE,
+            units(list(UNITS), 0),
+            ["line 5", "all units of .* are 0"],
+            RAVDESS_CLIPS[3],
+        ),
+        "ravdess_units: silence": Case(
+            "ravdess_units",
+            SPOKEN,
+            lambda path: soundfile.write(path, np.zeros(9000), 8000),
+            ["silent throughout"],
+            RAVDESS_CLIPS[4],
+        ),
         "ravdess_units: one clip twice": Case(
             "ravdess_units",
             UNITS_TABLE,
@@ -678,6 +751,12 @@ CASES: Mapping[str, Case] = MappingProxyType(
         ),
         "vggsound50k: NaN": Case(
             "vggsound50k", VIDEO, array(put(3, np.nan)), ["NaN or infinity"], CLIP
+        ),
+        "vggsound50k: nothing heard": Case(
+            "vggsound50k", AUDIO, array(np.zeros_like), ["holds 0 throughout"], CLIP
+        ),
+        "vggsound50k: nothing seen": Case(
+            "vggsound50k", VIDEO, array(np.zeros_like), ["holds 0 throughout"], CLIP
         ),
         "vggsound50k: dangling link": Case("vggsound50k", VIDEO, dangling, ["is missing"], CLIP),
         "vggsound50k: link out of the folder": Case(
@@ -763,6 +842,13 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "crisismmd: image bomb": Case(
             "crisismmd", PHOTO, png_bomb, ["100000000 pixels", "limit"], tweet_id(5)
         ),
+        "crisismmd: another format": Case(
+            "crisismmd",
+            PHOTO,
+            lambda path: Image.new("RGB", (64, 48)).save(path, "BMP"),
+            ["is BMP", "JPEG, PNG, GIF and WebP are read"],
+            tweet_id(5),
+        ),
         "crisismmd: half an image": Case(
             "crisismmd", PHOTO, cut, ["no image that can be read"], tweet_id(5)
         ),
@@ -791,8 +877,15 @@ CASES: Mapping[str, Case] = MappingProxyType(
         "crisismmd_features: constant": Case(
             "crisismmd_features",
             "features.pth",
-            features(lambda i, t, y: (i * 0, t, y)),
+            features(lambda i, t, y: (i * 0 + np.arange(6), t, y)),
             ["modality 'image'", "alike in all 40 samples"],
+        ),
+        "crisismmd_features: no photograph": Case(
+            "crisismmd_features",
+            "features.pth",
+            features(lambda i, t, y: (np.where(np.arange(40)[:, None] == 9, 0, i), t, y)),
+            ["image of row 9 is 0 throughout"],
+            "row-00009",
         ),
         "crisismmd_features: too few rows": Case(
             "crisismmd_features",
@@ -848,6 +941,13 @@ CASES: Mapping[str, Case] = MappingProxyType(
             "labeled.mat",
             mat(depths=changed("depths", (9, 1, 1), np.nan)),
             ["image 10", "depth", "NaN or infinity"],
+            "0010",
+        ),
+        "nyudepthv2_mat: no depth": Case(
+            "nyudepthv2_mat",
+            "labeled.mat",
+            mat(depths=changed("depths", 9, 0)),
+            ["image 10", "depth is 0.0 in all pixels"],
             "0010",
         ),
         "nyudepthv2_mat: rooms that are no references": Case(
@@ -921,6 +1021,34 @@ CASES: Mapping[str, Case] = MappingProxyType(
             "depths/0003.png",
             image(np.zeros((W, H), np.uint16)),
             ["6 x 8", "8 x 6"],
+            "0003",
+        ),
+        "nyudepthv2_folders: labels as JPEG": Case(
+            "nyudepthv2_folders",
+            "labels/0003.png",
+            lambda path: Image.new("L", (W, H), 3).save(path, "JPEG"),
+            ["is JPEG", "lossless: PNG"],
+            "0003",
+        ),
+        "nyudepthv2_folders: no depth": Case(
+            "nyudepthv2_folders",
+            "depths/0003.png",
+            image(np.full((H, W), 65_535, np.uint16)),
+            ["depth is 65535.0 in all pixels"],
+            "0003",
+        ),
+        "nyudepthv2_folders: colour of one colour": Case(
+            "nyudepthv2_folders",
+            "images/0003.jpg",
+            image(np.full((H, W, 3), 16, np.uint8)),
+            [r"colour is \[16, 16, 16\] in all pixels"],
+            "0003",
+        ),
+        "nyudepthv2_folders: depth in colours": Case(
+            "nyudepthv2_folders",
+            "depths/0003.png",
+            lambda path: Image.new("P", (W, H)).save(path),
+            ["has a palette", "8 or 16 bits of grey"],
             "0003",
         ),
         "nyudepthv2_folders: image bomb": Case(

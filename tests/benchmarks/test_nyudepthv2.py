@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mst_distill.benchmarks.nyudepthv2 import CLASSES, NYUDepthV2Folders, NYUDepthV2Mat
 from mst_distill.benchmarks.nyudepthv2_mat import read_mapping
@@ -257,12 +257,21 @@ def test_the_protocol_changes_nothing_that_is_read(mat: Path) -> None:
     np.testing.assert_array_equal(one.read(one.index)["depth"], two.read(two.index)["depth"])
 
 
-def test_an_image_without_depth_differences_is_no_division_by_zero(mat: Path) -> None:
+@pytest.mark.parametrize(
+    ("array", "value", "rule"),
+    [("depths", 2.5, "depth is 2.5"), ("images", 7, r"colour is \[7, 7, 7\]")],
+)
+def test_an_image_in_which_nothing_differs_is_damaged(
+    mat: Path, array: str, value: float, rule: str
+) -> None:
     arrays = raw_arrays()
-    arrays["depths"][:] = 2.5
+    arrays[array][4] = value
     write_mat(mat / "labeled.mat", arrays)
     source = open_mat(mat)
-    assert (source.read(source.index)["depth"] == 0).all()
+    with pytest.raises(DamagedSampleError, match=f"mat, image 5: {rule} in all pixels") as error:
+        source.read(source.index)
+    assert error.value.sample == "0005"
+    assert len(source.read(source.index.query("id != '0005'"))["depth"]) == COUNT - 1
 
 
 PEAK = """
@@ -285,7 +294,7 @@ print(read, peak() - before)
 
 
 def write_large_mat(path: Path, count: int) -> int:
-    """Zeros of the published size, packed; returns the bytes that they unpack to."""
+    """Zeros and ones of the published size, packed; returns the bytes that they unpack to."""
     shapes = {
         "images": ((count, 3, 640, 480), np.uint8),
         "depths": ((count, 640, 480), np.float32),
@@ -296,7 +305,7 @@ def write_large_mat(path: Path, count: int) -> int:
         for name, (shape, dtype) in shapes.items():
             chunks = (1, *shape[1:])
             of = file.create_dataset(name, shape, dtype, chunks=chunks, compression="gzip")
-            of[0] = 0
+            of[0] = np.arange(480) % 2
             _, packed = of.id.read_direct_chunk((0,) * of.ndim)
             for row in range(1, count):
                 of.id.write_direct_chunk((row, *(0,) * (of.ndim - 1)), packed)
@@ -540,6 +549,105 @@ def test_a_damaged_image_is_named_and_the_others_are_read(
     assert error.value.sample == "0003"
     assert file in error.value.reason
     assert len(source.read(source.index.query("id != '0003'"))["label"]) == 11
+
+
+def save(file: Path, values: np.ndarray, orientation: int = 1, name: str | None = None) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(np.ascontiguousarray(values)).save(file, name, exif=exif, quality=95)
+
+
+def test_labels_as_jpeg_are_refused_before_anything_is_read(folders: Path) -> None:
+    """Whatever their names are."""
+    for number in NUMBERS:
+        file = folders / "labels" / f"{number:04d}.png"
+        with Image.open(file) as label:
+            pixels = np.asarray(label)
+        save(file, pixels, name="JPEG")
+    rule = r"12 of 12 .* '0001': \S+0001.png: is JPEG; labels must be lossless: PNG"
+    with pytest.raises(ValueError, match=rule):
+        open_folders(folders, tolerated_share=0.9)
+
+
+def test_one_label_map_as_jpeg_is_left_out_if_that_is_tolerated(folders: Path) -> None:
+    (folders / "labels" / "0004.png").unlink()
+    save(folders / "labels" / "0004.jpg", np.arange(H * W, dtype=np.uint8).reshape(H, W) % 41)
+    with pytest.raises(ValueError, match=r"1 of 12 .*'0004': \S+0004.jpg: is JPEG"):
+        open_folders(folders)
+    source = open_folders(folders, tolerated_share=0.1)
+    assert source.index["number"].tolist() == [n for n in NUMBERS if n != 4]
+    assert "lossless" in source.omitted["0004"]
+
+
+def test_depth_as_jpeg_is_read_with_a_warning(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    smooth = np.add.outer(np.arange(H), np.arange(W)).astype(np.uint8) * 20
+    for number in (3, 7):
+        save(folders / "depths" / f"{number:04d}.png", smooth, name="JPEG")
+    source = open_folders(folders)
+    assert "0003.png and 1 more depth maps are no PNG" in caplog.text
+    depth = source.read(source.index.query("number == 3"))["depth"][0, 0]
+    np.testing.assert_allclose(depth, smooth / smooth.max(), atol=0.05)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_labels_as_palette_indices_are_classes(folders: Path, bits: int) -> None:
+    labels = np.arange(H * W, dtype=np.uint8).reshape(H, W) % min(2**bits, 41)
+    image = Image.fromarray(labels).convert("P")
+    image.putpalette([200, 100, 50] * 41)
+    image.save(folders / "labels" / "0001.png", bits=bits)
+    source = open_folders(folders)
+    np.testing.assert_array_equal(source.read(source.index[:1])["label"][0], labels)
+
+
+def upright_scene(folders: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Grey, depth and labels ``(W, H)``: a portrait, in a set of 6 x 8."""
+    rng = np.random.default_rng(0)
+    (folders / "images" / "0001.jpg").unlink()
+    grey, depth = rng.integers(0, 256, (W, H), np.uint8), rng.integers(0, 60_000, (W, H))
+    return grey, depth.astype(np.uint16), rng.integers(0, 41, (W, H), np.uint8)
+
+
+@pytest.mark.parametrize("of_maps", [6, 1])
+def test_colour_depth_and_labels_are_turned_alike(folders: Path, of_maps: int) -> None:
+    """Of a phone's photograph the maps may be stored as it is, or upright without a tag."""
+    grey, depth, label = upright_scene(folders)
+    # Orientation 6: what is upright lies a quarter counter-clockwise in the file.
+    save(folders / "images" / "0001.png", np.rot90(grey), 6)
+    back = 1 if of_maps == 6 else 0
+    save(folders / "depths" / "0001.png", np.rot90(depth, back), of_maps)
+    save(folders / "labels" / "0001.png", np.rot90(label, back), of_maps)
+    source = open_folders(folders, size=(W, H))
+    read = source.read(source.index[:1])
+    np.testing.assert_array_equal(np.rint(read["image"][0, 0] * 255), grey)
+    np.testing.assert_array_equal(read["label"][0], label)
+    scaled = (depth - depth.min()) / np.float32(depth.max() - depth.min())
+    np.testing.assert_allclose(read["depth"][0, 0], scaled, atol=1e-6)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+@pytest.mark.parametrize("alone", ["images", "depths", "labels"])
+def test_one_that_is_turned_alone_is_refused_where_the_sides_do_not_tell(
+    folders: Path, alone: str, orientation: int
+) -> None:
+    """All three are stored alike, and which of their pixels belong together nobody knows."""
+    arrays = dict(zip(FOLDERS, upright_scene(folders), strict=True))
+    for name, pixels in arrays.items():
+        save(folders / name / "0001.png", pixels, orientation if name == alone else 1)
+    source = open_folders(folders)
+    with pytest.raises(DamagedSampleError, match="has the EXIF orientation") as error:
+        source.read(source.index[:1])
+    assert f"{alone if alone == 'labels' else 'depths'}/0001.png" in error.value.reason
+
+
+def test_a_photograph_of_sixteen_bits_keeps_its_levels(folders: Path) -> None:
+    (folders / "images" / "0001.jpg").unlink()
+    grey = np.linspace(0, 65_535, H * W).astype(np.uint16).reshape(H, W)
+    save(folders / "images" / "0001.png", grey)
+    source = open_folders(folders)
+    image = source.read(source.index[:1])["image"][0]
+    np.testing.assert_allclose(image, np.stack([grey / 65_535] * 3), atol=0.5 / 255 + 1e-6)
 
 
 def test_a_grey_photograph_is_shown_in_three_equal_channels(folders: Path) -> None:

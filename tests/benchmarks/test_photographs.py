@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.source import DamagedSampleError
@@ -30,7 +30,8 @@ def write_bomb(file: Path) -> None:
         (lambda file: file.write_bytes(b""), "cannot identify"),
         (lambda file: file.write_bytes(b"<html>not found</html>"), "cannot identify"),
         (lambda file: file.write_bytes(file.read_bytes()[:-900]), "truncated"),
-        (lambda file: Image.new("RGB", (9, 9)).save(file, "PPM"), "cannot identify"),
+        (lambda file: Image.new("RGB", (9, 9)).save(file, "PPM"), "cannot identify .* PNG, GIF"),
+        (lambda file: Image.new("RGB", (9, 9)).save(file, "BMP"), "is BMP, .* PNG, GIF and WebP"),
         (write_bomb, "decompression bomb"),
         (Path.unlink, "No such file"),
     ],
@@ -44,3 +45,30 @@ def test_a_damaged_image_is_one_damaged_sample(tmp_path: Path, damage: object, r
         open_image(file, "tweet-1")
     assert error.value.sample == "tweet-1"
     assert str(file) in error.value.reason
+
+
+def test_a_photograph_on_its_side_is_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    stored = np.zeros((48, 64, 3), np.uint8)
+    stored[:, :32] = (255, 0, 0)  # the stored left is the upper half
+    Image.fromarray(stored).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    image = open_image(tmp_path / "a.jpg", "s")
+    assert image.size == (48, 64)
+    np.testing.assert_allclose(image.getpixel((10, 10)), (255, 0, 0), atol=3)
+    np.testing.assert_allclose(image.getpixel((10, 50)), (0, 0, 0), atol=3)
+
+
+def test_a_photograph_of_one_colour_is_kept_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = Image.new("RGB", (64, 48), "black")
+    image.save(tmp_path / "black.jpg")
+    assert open_image(tmp_path / "black.jpg", "tweet-1").size == (64, 48)
+    assert "sample 'tweet-1'" in caplog.text
+    assert "black.jpg has one colour in all its pixels" in caplog.text
+    caplog.clear()
+    image.putpixel((3, 4), (255, 255, 255))
+    image.save(tmp_path / "dot.png")
+    open_image(tmp_path / "dot.png", "tweet-2")
+    assert not caplog.text

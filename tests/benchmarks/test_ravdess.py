@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import scipy.fft
@@ -27,6 +28,7 @@ from raw_sets import (
     write_ravdess,
     write_sound_alone,
     write_tone,
+    write_video,
 )
 from raw_sets import RAVDESS_CLIPS as CLIPS
 
@@ -155,6 +157,43 @@ def test_the_frames_nearest_to_the_instants_are_taken(
             assert abs(number / rate - start - instant) <= 0.5 / rate + 1e-9
 
 
+def quarters() -> np.ndarray:
+    """RGB ``(48, 64, 3)``: red, green, blue and black, each in a quarter."""
+    frame = np.zeros((48, 64, 3), np.uint8)
+    frame[:24, :32, 0] = frame[:24, 32:, 1] = frame[24:, :32, 2] = 255
+    return frame
+
+
+@pytest.mark.parametrize("flip", ["", "hflip", "vflip"])
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_a_video_is_turned_as_it_is_to_be_shown(tmp_path: Path, degrees: int, flip: str) -> None:
+    turn = {"degrees": degrees, **({flip: True} if flip else {})}
+    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, turn=turn)
+    expected = np.rot90(quarters(), degrees // 90)  # counter-clockwise
+    if flip:
+        expected = np.flip(expected, axis={"vflip": 0, "hflip": 1}[flip])
+    frame = read_frames(clip)[0]
+    assert frame.shape == expected.shape
+    assert frame.flags.c_contiguous
+    assert np.abs(frame.astype(int) - expected).mean() < 12  # H.264 blurs where quarters meet
+
+
+def test_a_video_that_is_to_be_shown_aslant_is_refused(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, turn={"degrees": 37})
+    with pytest.raises(ValueError, match=r"a\.mp4: is to be shown turned by 3[67] degrees"):
+        read_frames(clip)
+
+
+def test_a_video_in_which_nothing_is_seen_is_refused(tmp_path: Path) -> None:
+    """Frames of one colour, were it a different one in each."""
+    plain = [np.full((48, 64, 3), 10 * number, np.uint8) for number in range(12)]
+    clip = write_video(tmp_path / "a.mp4", plain)
+    with pytest.raises(ValueError, match=r"a\.mp4: nothing is to be seen, every frame has one"):
+        read_frames(clip)
+    plain[3] = quarters()
+    assert len(read_frames(write_video(tmp_path / "b.mp4", plain))) == 15
+
+
 class Shown(FaceFinder):
     """Finds a face at the left end of every frame whose number is in `numbers`."""
 
@@ -239,6 +278,21 @@ def test_real_faces_are_found_in_nearly_every_frame(faces: list[Path]) -> None:
         red, green, blue = cropped[:, :-2, 80:176, 80:144].mean(axis=(1, 2, 3))
         assert red > green + 0.05
         assert green > blue
+
+
+def test_a_face_that_a_phone_stored_on_its_side_is_found(faces: list[Path], tmp_path: Path) -> None:
+    with av.open(str(faces[0])) as container:
+        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    lying = [np.rot90(frame) for frame in shown]
+    clip = write_video(tmp_path / "a.mp4", map(np.ascontiguousarray, lying), 25)
+    assert crop_faces(read_frames(clip), HaarFaces())[1] == 13
+    clip = write_video(
+        tmp_path / "b.mp4", map(np.ascontiguousarray, lying), 25, turn={"degrees": -90}
+    )
+    cropped, without_face, missing = crop_faces(read_frames(clip), HaarFaces())
+    assert (without_face, missing) == (0, 2)
+    upright, _, _ = crop_faces(read_frames(faces[0]), HaarFaces())
+    assert np.abs(cropped - upright).mean() < 0.05
 
 
 @pytest.mark.parametrize("scale", [3, 4])
@@ -327,6 +381,21 @@ def test_a_clip_is_padded_at_its_end_or_cut_to_its_middle(
     start = max(0.0, (seconds - 3.6) / 2)
     wanted = (start + np.arange(kept) / RATE) / seconds / 2
     np.testing.assert_allclose(wave[200 : kept - 200], wanted[200:-200], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [RATE, 44_100, 48_000])
+@pytest.mark.parametrize("value", [0.0, 0.25])
+def test_speech_that_is_silent_where_it_is_kept_is_refused(
+    tmp_path: Path, rate: int, value: float
+) -> None:
+    wave = np.full(6 * rate, value)
+    wave[:rate] = wave[-rate:] = np.sin(np.arange(rate)) / 10
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    with pytest.raises(ValueError, match=r"a\.wav: the middle 3.6 s is silent throughout"):
+        read_speech(tmp_path / "a.wav")
+    wave[3 * rate : 3 * rate + 100] += np.sin(np.arange(100)) / 10
+    soundfile.write(tmp_path / "a.wav", wave, rate)
+    assert np.ptp(read_speech(tmp_path / "a.wav")[0]) > 0.1
 
 
 def test_an_untouched_wav_sounds_as_its_ogg_does(shared_data: Path) -> None:

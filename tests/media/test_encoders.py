@@ -11,7 +11,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
 
 from mst_distill.imports import resolve
@@ -106,6 +106,20 @@ def test_an_image_s_vector_hangs_on_no_other_image(
     alone = np.concatenate([images.encode([image]) for image in photographs])
     np.testing.assert_allclose(together[:4], alone, atol=1e-4)
     np.testing.assert_allclose(together[4:], alone[:1].repeat(BATCH, axis=0), atol=1e-4)
+
+
+def test_an_image_in_any_mode_is_encoded_as_it_looks(
+    images: EfficientNetLite0, photographs: list[Image.Image]
+) -> None:
+    whole = photographs[0].resize((256, 256))
+    grey = whole.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    palette = whole.quantize(256)
+    on_its_side = whole.transpose(Image.Transpose.ROTATE_90)
+    on_its_side.getexif()[ExifTags.Base.Orientation] = 6
+    shown = images.encode([grey.convert("RGB"), palette.convert("RGB"), whole])
+    given = images.encode([deep, palette, on_its_side])
+    np.testing.assert_allclose(given, shown, atol=1e-4)
 
 
 def test_images_are_drawn_a_batch_at_a_time(images: EfficientNetLite0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,58 @@ def test_a_wav_from_a_pipe_is_read_whole(tmp_path: Path) -> None:
     wave, seconds = read_sound(file, RATE)
     assert len(wave) == 4 * RATE
     assert seconds == 4
+
+
+@pytest.mark.parametrize("rate", [RATE, 22_050])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[(f"a.{suffix}", 0.0) for suffix in ("wav", "flac", "ogg", "mp3")],
+        ("a.wav", 0.25),
+        ("a.flac", -0.5),
+    ],
+)
+def test_digital_silence_is_refused(
+    tmp_path: Path, name: str, value: float, channels: int, rate: int
+) -> None:
+    """Zeros, or a constant without any sound in it."""
+    file = tmp_path / name
+    soundfile.write(file, np.full((RATE, channels), value), 16_000)
+    with pytest.raises(ValueError, match="the file is silent throughout") as error:
+        read_sound(file, rate)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3"])
+def test_channels_that_cancel_each_other_out_are_refused(tmp_path: Path, name: str) -> None:
+    """Their mean is silence, or what rounding left of it."""
+    tone = np.sin(np.arange(2 * RATE)) / 3
+    file = tmp_path / name
+    soundfile.write(file, np.stack([tone, -tone], axis=1), RATE)
+    with pytest.raises(ValueError, match=r"its 2 channels cancel .* keep one of them") as error:
+        read_sound(file, RATE)
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "channels",
+    [
+        lambda tone: [tone, 0 * tone],
+        lambda tone: [tone, -0.9 * tone],
+        lambda tone: [0.001 * tone],
+        lambda tone: [np.where(np.arange(len(tone)) < 100, tone, 0)],
+        lambda tone: [0.5 + 0.001 * tone],
+    ],
+    ids=["one channel", "nearly opposite", "faint", "a click", "on a constant"],
+)
+def test_what_is_heard_at_all_is_read(
+    tmp_path: Path, channels: Callable[[np.ndarray], list[np.ndarray]]
+) -> None:
+    wave = np.stack(channels(np.sin(np.arange(2 * RATE)) / 3), axis=1)
+    soundfile.write(tmp_path / "a.wav", wave, RATE)
+    read, _ = read_sound(tmp_path / "a.wav", RATE)
+    np.testing.assert_allclose(read, wave.mean(axis=1), atol=2**-15)
 
 
 def test_every_real_recording_is_whole(shared_data: Path) -> None:

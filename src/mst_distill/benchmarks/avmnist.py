@@ -16,6 +16,7 @@ from mst_distill.benchmarks.avmnist_files import (
 )
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
+from mst_distill.media.sound import refuse_silence
 from mst_distill.media.unit_scale import scale_to_unit
 from mst_distill.media.weakening import weaken
 from mst_distill.samples import SPLITS
@@ -43,7 +44,8 @@ class AVMNIST(SampleSource):
     images for validation; speakers and noise clips are dealt 60 / 20 / 20, at least one to each
     split, and drawn with replacement within the split. `index` says who with whom: ``group``
     and ``source`` are the speaker; ``image``, ``recording`` and ``noise`` are rows, images and
-    files in order, and ``offset`` is the sample at which the noise starts.
+    files in order, and ``offset`` is the sample at which the noise starts. It starts nowhere that
+    a clip then has nothing but digital silence: that would be no noise.
 
     Args:
         protocol: ``heldout`` fits the projection on train alone, ``random`` on all.
@@ -78,9 +80,13 @@ class AVMNIST(SampleSource):
         self.files = [*written.files, *spoken.files, *clip_files]
         self._snr_db = snr_db
         self._recordings = [wave[:LENGTH] for wave in spoken.waves]
+        for file, wave in zip(spoken.files, self._recordings, strict=True):
+            refuse_silence(file, wave, f"what is used of it, {len(wave) / RATE:g} s,")
         self._clips = [np.resize(clip, max(len(clip), LENGTH)) for clip in clips]
         offsets = np.array([len(clip) - LENGTH + 1 for clip in self._clips])
-        self.index = _pair(written, spoken, offsets, np.random.default_rng(pair_seed))
+        rng = np.random.default_rng(pair_seed)
+        self.index = _pair(written, spoken, offsets, rng)
+        self._leave_silence(rng)
         fit = self.index if protocol == "random" else self.index.query("split == 'train'")
         self._images = weaken(written.images, written.images[fit["image"]], kept_energy)
 
@@ -90,6 +96,17 @@ class AVMNIST(SampleSource):
             "image": self._images[part["image"]].reshape(-1, 1, 28, 28),
             "audio": scale_to_unit(_log_power(self._mix(part))),
         }
+
+    def _leave_silence(self, rng: np.random.Generator) -> None:
+        """Draw `offset` again where all of the noise would be silent; the others stay."""
+        offset = self.index["offset"].to_numpy().copy()
+        noise = self.index["noise"].to_numpy()
+        for place, clip in enumerate(self._clips):
+            heard = _heard_starts(clip)
+            silent = np.flatnonzero(noise == place)
+            silent = silent[~np.isin(offset[silent], heard)]
+            offset[silent] = rng.choice(heard, len(silent))
+        self.index["offset"] = offset
 
     def _mix(self, part: pd.DataFrame) -> np.ndarray:
         """Recordings plus noise, ``(n, LENGTH)`` float32."""
@@ -102,7 +119,7 @@ class AVMNIST(SampleSource):
             speech[row, : len(spoken)] = spoken
             noise[row] = self._clips[clip][offset : offset + LENGTH]
             # Over the recording alone: its padding would make a short word a faint one.
-            gain[row] = np.sqrt(np.mean(spoken**2) / (np.mean(noise[row] ** 2) or 1))
+            gain[row] = np.sqrt(np.mean(spoken**2) / np.mean(noise[row] ** 2))
         return speech + noise * gain * np.float32(10 ** (-self._snr_db / 20))
 
 
@@ -118,6 +135,7 @@ class MultiBenchAVMNIST(SampleSource):
         folder: Holds ``image/train_data.npy`` (60000, 784), ``audio/train_data.npy`` (60000, 112,
             112), ``train_labels.npy`` and the same for test.
         split_seed: Decides which training samples validate; fixed, so that seeds of a run share it.
+        tolerated_share: As in `SampleSource`.
 
     Raises:
         FileNotFoundError: The folder or a file is missing; says what to put where.
@@ -126,7 +144,14 @@ class MultiBenchAVMNIST(SampleSource):
 
     classes = tuple(str(digit) for digit in range(10))
 
-    def __init__(self, protocol: Protocol, folder: str, split_seed: int = 0) -> None:
+    def __init__(
+        self,
+        protocol: Protocol,
+        folder: str,
+        split_seed: int = 0,
+        tolerated_share: float = 0.0,
+    ) -> None:
+        self.tolerated_share = tolerated_share
         self._train = open_multibench(folder, "train")
         self._test = open_multibench(folder, "test")
         self.files = [*self._train.files, *self._test.files]
@@ -149,27 +174,28 @@ class MultiBenchAVMNIST(SampleSource):
         """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``.
 
         Raises:
-            DamagedSampleError: One of them holds NaN or infinity.
+            DamagedSampleError: One of them holds NaN or infinity, or is constant: digital silence,
+                or an empty image.
         """
         rows = part["row"].to_numpy()
         image = _gather(self._train.image, self._test.image, rows)
         audio = _gather(self._train.audio, self._test.audio, rows)
-        self._check_finite(part, image, place=0)
-        self._check_finite(part, audio, place=1)
+        for place, values in enumerate((image, audio)):
+            flat = values.reshape(len(part), -1)
+            self._refuse_rows(~np.isfinite(flat).all(axis=1), part, place, "NaN or infinity")
+            self._refuse_rows(np.ptp(flat, axis=1) == 0, part, place, "one number throughout")
         return {
             "image": scale_to_unit(image).reshape(-1, 1, 28, 28),
             "audio": scale_to_unit(audio)[:, None],
         }
 
-    def _check_finite(self, part: pd.DataFrame, values: np.ndarray, place: int) -> None:
-        """Refuse NaN and infinity, of the file at a `place` among a part's."""
-        finite = np.isfinite(values.reshape(len(part), -1)).all(axis=1)
-        if not finite.all():
-            first = part.iloc[int(np.argmin(finite))]
+    def _refuse_rows(self, wrong: np.ndarray, part: pd.DataFrame, place: int, what: str) -> None:
+        """Refuse the first sample that is `wrong`, of the file at a `place` among a part's."""
+        if wrong.any():
+            first = part.iloc[int(np.argmax(wrong))]
             row, count = first["row"], len(self._train.labels)
             of, row = (self._train, row) if row < count else (self._test, row - count)
-            reason = f"{of.files[place]}: row {row} holds NaN or infinity"
-            raise DamagedSampleError(first["id"], reason)
+            raise DamagedSampleError(first["id"], f"{of.files[place]}: row {row} holds {what}")
 
 
 def _pair(
@@ -219,6 +245,13 @@ def _pair(
             "offset": rng.integers(0, offsets[noise]),
         }
     )
+
+
+def _heard_starts(clip: np.ndarray) -> np.ndarray:
+    """Where a noise of `LENGTH` samples can start that are not all alike, ascending."""
+    changes = np.concatenate([[0], np.cumsum(np.diff(clip) != 0)])
+    heard: np.ndarray = np.flatnonzero(changes[LENGTH - 1 :] > changes[: len(clip) - LENGTH + 1])
+    return heard
 
 
 def _hold_out_valid(labels: np.ndarray, train_count: int, rng: np.random.Generator) -> np.ndarray:

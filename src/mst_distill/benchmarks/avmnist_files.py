@@ -97,7 +97,8 @@ def read_mnist(path: str | Path) -> Mnist:
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
         ValueError: A file is no whole idx file of its kind, images are not 28 x 28 or all alike,
-            there are none, or images and labels differ in number; the message names the file.
+            one is empty, there are none, or images and labels differ in number; the message names
+            the file.
     """
     folder = _open_folder(path, _MNIST)
     files, images, labels = [], [], []
@@ -113,6 +114,9 @@ def read_mnist(path: str | Path) -> Mnist:
             count = len(images[-1])
             why = f"all {count} images are alike" if count else "0 images, expected at least 1"
             raise ValueError(f"{image_file}: {why}")
+        if len(empty := np.flatnonzero(np.ptp(images[-1], axis=(1, 2)) == 0)):
+            value = images[-1][empty[0], 0, 0]
+            raise ValueError(f"{image_file}: image {empty[0]} is empty, all its pixels are {value}")
         _check_labels(label_file, labels[-1], len(images[-1]))
     pixels = np.concatenate(images).reshape(-1, 784) / np.float32(255)
     return Mnist(files, pixels, np.concatenate(labels).astype(np.int64), len(labels[0]))
@@ -124,7 +128,7 @@ def read_recordings(path: str | Path) -> Recordings:
     Raises:
         FileNotFoundError: The folder is missing or holds no wav.
         ValueError: A wav's name does not fit ``{digit}_{speaker}_{take}.wav``, or it cannot be
-            read or holds no samples; the message names the file.
+            read or is silent throughout; the message names the file.
     """
     files = _find(path, {".wav"}, _SPEECH)
     names = [_RECORDING.fullmatch(file.stem) for file in files]
@@ -148,15 +152,11 @@ def read_clips(path: str | Path) -> tuple[list[Path], list[np.ndarray]]:
 
     Raises:
         FileNotFoundError: The folder is missing or holds no clip.
-        ValueError: A clip cannot be read, holds no samples or only silence; the message names it.
+        ValueError: A clip cannot be read or is silent throughout; the message names it.
     """
     files = _find(path, {".wav", ".flac", ".ogg", ".mp3"}, _NOISE)
     # ESC-50 fills shorter sounds up to 5 s with zeros, which would be no noise to be mixed in.
-    clips = [np.trim_zeros(read_sound(file, RATE)[0]) for file in files]
-    for file, clip in zip(files, clips, strict=True):
-        if not len(clip):
-            raise ValueError(f"{file}: the clip is silent throughout; remove it")
-    return files, clips
+    return files, [np.trim_zeros(read_sound(file, RATE)[0]) for file in files]
 
 
 def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBenchPart:

@@ -11,7 +11,7 @@ import pandas as pd
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_features, read_tweets
 from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.raw_files import leads_out
-from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
 from mst_distill.imports import resolve
 from mst_distill.media.encoders import ImageEncoder, TextEncoder
@@ -125,6 +125,7 @@ class CrisisMMDFeatures(SampleSource):
         file: What ``torch.save`` made of (image, text, label) or of a dict with these keys, as
             numpy arrays or tensors: ``(N, width)``, ``(N, width)`` and ``(N,)``.
         split_seed: Decides the split; fixed, so that seeds of a run share it.
+        tolerated_share: As in `SampleSource`.
 
     Raises:
         FileNotFoundError: `file` is missing.
@@ -133,7 +134,10 @@ class CrisisMMDFeatures(SampleSource):
 
     classes = HUMANITARIAN
 
-    def __init__(self, protocol: Protocol, file: str, split_seed: int = 0) -> None:
+    def __init__(
+        self, protocol: Protocol, file: str, split_seed: int = 0, tolerated_share: float = 0.0
+    ) -> None:
+        self.tolerated_share = tolerated_share
         self.files = [Path(file)]
         self._features = read_features(self.files[0])
         labels = self._features.label
@@ -149,9 +153,23 @@ class CrisisMMDFeatures(SampleSource):
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image and text ``(n, width)``, as wide as they are in the file."""
+        """Image and text ``(n, width)``, as wide as they are in the file.
+
+        Raises:
+            DamagedSampleError: One of them is the same number throughout, as where there was
+                nothing to make features of.
+        """
         rows = part["row"].to_numpy()
-        return {
+        features = {
             "image": self._features.image[rows].astype(np.float32),
             "text": self._features.text[rows].astype(np.float32),
         }
+        for name, values in features.items():
+            constant = np.ptp(values, axis=1) == 0
+            if values.shape[1] > 1 and constant.any():
+                row = int(np.argmax(constant))
+                raise DamagedSampleError(
+                    part["id"].iloc[row],
+                    f"{self.files[0]}: {name} of row {rows[row]} is {values[row, 0]:g} throughout",
+                )
+        return features

@@ -37,8 +37,8 @@ class Digits(SampleSource):
     Raises:
         FileNotFoundError: `recordings` is missing.
         ValueError: `recordings` cannot be read, lacks an array, holds NaN, a coefficient that never
-            changes, a recording without frames, a label that is no digit or not every digit, or its
-            arrays do not fit together.
+            changes, a recording without frames or that never changes, a label that is no digit or
+            not every digit, or its arrays do not fit together.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -127,6 +127,11 @@ def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for row, recording in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
         if not np.isfinite(recording).all():
             raise ValueError(f"{path}: recording {row} in X holds NaN or infinity")
+        if len(recording) > 1 and (recording == recording[0]).all():
+            raise ValueError(
+                f"{path}: recording {row} in X is the same in all its {len(recording)} frames, as "
+                f"silence is"
+            )
         kept = recording[:FRAMES]
         padded[row, :, : len(kept)] = kept.T
     return padded, np.arange(FRAMES) < lengths[:, None], labels

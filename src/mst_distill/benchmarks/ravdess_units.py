@@ -161,4 +161,9 @@ def _find_damage(path: Path, table: pd.DataFrame, numbers: pd.DataFrame) -> dict
                 f"{path}, line {row['line']}: {unit} of {row['name']} is {written}, expected a "
                 f"number from 0 to {most}",
             )
+    for clip, row in table[numbers[list(UNITS)].eq(0).all(axis=1)].iterrows():
+        damage[str(clip)] = (
+            f"{path}, line {row['line']}: all units of {row['name']} are 0, as where no face was "
+            f"found"
+        )
     return damage

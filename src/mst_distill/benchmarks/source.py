@@ -26,7 +26,7 @@ NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
 
 
 class DamagedSampleError(ValueError):
-    """One sample cannot be read; the others can.
+    """One sample cannot be read, or one of its modalities tells nothing; the others are fine.
 
     Args:
         sample: Its id.

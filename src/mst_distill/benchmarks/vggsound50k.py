@@ -232,6 +232,11 @@ def _load_features(folder: Path, clip: str) -> np.ndarray:
         ) from error
     if not np.isfinite(features).all():
         raise DamagedSampleError(clip, f"{file}: holds NaN or infinity")
+    if features.size and np.ptp(features) == 0:
+        raise DamagedSampleError(
+            clip,
+            f"{file}: holds {features.flat[0]:g} throughout, as where there is nothing to be found",
+        )
     return features
 
 

@@ -39,7 +39,10 @@ class ImageEncoder(ABC):
 
     @abstractmethod
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N RGB images to ``(n, width)`` float32; they are drawn and held a batch at a time."""
+        """N images to ``(n, width)`` float32; they are drawn and held a batch at a time.
+
+        Those of this module take images in any mode, as `media.images.to_rgb` brings them to RGB.
+        """
 
 
 class MiniLM(TextEncoder):
@@ -125,7 +128,7 @@ class EfficientNetLite0(ImageEncoder):
         )
 
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N RGB images to ``(n, 1280)`` float32."""
+        """N images to ``(n, 1280)`` float32."""
         return _encode_images(self._maps_mean, self._prepare, images, self.width)
 
     def _maps_mean(self, images: torch.Tensor) -> torch.Tensor:
@@ -157,7 +160,7 @@ class ResNet50(ImageEncoder):
         self._prepare = weights.transforms()
 
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N RGB images to ``(n, 2048)`` float32."""
+        """N images to ``(n, 2048)`` float32."""
         return _encode_images(self._net, self._prepare, images, self.width)
 
 
@@ -174,9 +177,11 @@ def _encode_images(
 ) -> np.ndarray:
     import torch
 
+    from mst_distill.media.images import to_rgb
+
     device = _device()
     vectors = [np.empty((0, width), np.float32)]
-    prepared = map(prepare, images)
+    prepared = map(prepare, map(to_rgb, images))
     with torch.inference_mode():
         while batch := list(islice(prepared, BATCH)):
             # Channels last is about twice as fast on a CPU.

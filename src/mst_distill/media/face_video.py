@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mst_distill.media.faces import CentreCrop, FaceFinder, Square
+from mst_distill.media.images import is_plain
 
 if TYPE_CHECKING:
-    from av import Packet, VideoStream
+    from av import Packet, VideoFrame, VideoStream
 
 FRAMES = 15
 SIDE = 224
@@ -33,13 +34,17 @@ def read_frames(path: Path) -> list[np.ndarray | None]:
     The window of 3.6 s stands in the middle of a clip that is longer, as that of its audio does,
     and at the start of a shorter one.
 
+    Frames are turned as the file says that they are to be shown: a phone that is held upright
+    stores them on their sides.
+
     Returns:
         `FRAMES` RGB frames ``(H, W, 3)`` of bytes; None for instants behind the clip's end.
 
     Raises:
-        ValueError: There is no video stream, its frames are larger than 8K, the file is cut short,
-            the clip ends before the first instant, or a frame cannot be decoded; the message names
-            the file.
+        ValueError: There is no video stream, its frames are larger than 8K or to be shown turned by
+            other than quarters, the file is cut short, the clip ends before the first instant, a
+            frame cannot be decoded, or each has one colour in all its pixels; the message names the
+            file.
     """
     import av
 
@@ -65,13 +70,15 @@ def read_frames(path: Path) -> list[np.ndarray | None]:
             for packet in packets:
                 for frame in stream.decode(packet):
                     if frame.pts in wanted and not frame.is_corrupt:
-                        frames[frame.pts] = frame.to_ndarray(format="rgb24")
+                        frames[frame.pts] = _upright(path, frame)
                 if len(frames) == len(wanted):
                     break
     except av.FFmpegError as error:
         raise ValueError(f"{path}: no video that can be decoded ({error.strerror})") from error
     if lost := wanted - set(frames):
         raise ValueError(f"{path}: {len(lost)} of the {FRAMES} frames wanted cannot be decoded")
+    if all(map(is_plain, frames.values())):
+        raise ValueError(f"{path}: nothing is to be seen, every frame has one colour throughout")
     return [None if stamp is None else frames[stamp] for stamp in stamps]
 
 
@@ -109,6 +116,28 @@ def crop_faces(
     without_face = sum(where is None for where in found.values())
     channels_first = np.ascontiguousarray(cropped.transpose(3, 0, 1, 2))
     return channels_first, without_face, len(frames) - len(present)
+
+
+def _upright(path: Path, frame: VideoFrame) -> np.ndarray:
+    """A frame's pixels in RGB, turned as its display matrix says.
+
+    The matrix ((a, b, u), (c, d, v), (x, y, w)) of the MP4 format takes a point that is p to the
+    right and q down to a p + c q to the right and b p + d q down.
+    """
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    (a, b), (c, d) = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].tolist()
+    if (b, c) == (0, 0):
+        right, down = a, d
+    elif (a, d) == (0, 0):
+        pixels, right, down = pixels.swapaxes(0, 1), c, b
+    else:
+        raise ValueError(
+            f"{path}: is to be shown turned by {frame.rotation} degrees; only quarters are followed"
+        )
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1])
 
 
 def _nearest(path: Path, packets: Sequence[Packet[VideoStream]]) -> list[int | None]:

@@ -18,6 +18,14 @@ _LARGEST_KERNEL = 10**7
 """Numbers, about, of a filter from one rate to another; it is 1.5 million from 47,952 to 8,000 Hz,
 and gigabytes from a rate that only a damaged header says."""
 
+_LEAST_SWING = 1e-4
+"""Of a sound's peak: what it moves less than that is a constant, of which the change of rate may
+have made a ripple. No sound is so small beside its own constant part: in 16 bits it would be 0."""
+
+_LEAST_IN_MONO = 1e-6
+"""Of the channels' power, 60 dB: what mixing leaves less of has cancelled itself out, but for what
+rounding and coding left."""
+
 _LONGEST_OGG_PAGE = 27 + 255 + 255 * 255
 """Bytes of header, lengths and data."""
 
@@ -36,8 +44,9 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
         ``(n,)`` float32, and how long the file is in seconds.
 
     Raises:
-        ValueError: The file cannot be read, is cut short, has no samples, or has some that are no
-            number, or its header says a length or a rate that no sound has; the message names it.
+        ValueError: The file cannot be read, is cut short, has no samples, has some that are no
+            number, is silent throughout (see `refuse_silence`) or once its channels are mixed, or
+            its header says a length or a rate that no sound has; the message names it.
     """
     try:
         _refuse_cut(path)
@@ -50,8 +59,33 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
         raise ValueError(f"{path}: holds 0 audio samples; remove it or fetch it again")
     if not np.isfinite(wave).all():
         raise ValueError(f"{path}: holds audio samples that are NaN or infinite")
+    refuse_silence(path, wave, "the file")
     mono = wave.mean(axis=1)
+    if wave.shape[1] > 1 and mono.var() <= _LEAST_IN_MONO * wave.var(axis=0).mean():
+        raise ValueError(
+            f"{path}: its {wave.shape[1]} channels cancel each other out when they are mixed, one "
+            f"being the other with its sign turned: keep one of them alone"
+        )
     return mono if found_rate == rate else _resample(mono, found_rate, rate), len(wave) / found_rate
+
+
+def refuse_silence(path: Path, wave: np.ndarray, what: str) -> None:
+    """Refuse audio samples that are all alike: digital silence, or a constant without any sound.
+
+    Args:
+        path: Where they are from, for the error.
+        wave: ``(n,)`` or ``(n, channels)``.
+        what: Which part of the file they are, for the error.
+
+    Raises:
+        ValueError: They are alike, in every channel; the message names the file.
+    """
+    low, high = wave.min(axis=0), wave.max(axis=0)
+    if np.all(high - low <= _LEAST_SWING * np.maximum(high, -low)):
+        raise ValueError(
+            f"{path}: {what} is silent throughout, all {len(wave)} audio samples are "
+            f"{wave.flat[0]:g}; fetch it again or remove it"
+        )
 
 
 def _refuse_header(path: Path, file: soundfile.SoundFile, rate: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mst_distill.media.sound import read_sound
+from mst_distill.media.sound import read_sound, refuse_silence
 from mst_distill.media.unit_scale import scale_to_unit
 
 RATE = 22_050
@@ -25,11 +25,13 @@ def read_speech(path: Path) -> tuple[np.ndarray, float]:
         ``(LENGTH,)`` float32 at `RATE`, and how long the file is in seconds.
 
     Raises:
-        ValueError: The file is damaged (see `read_sound`); the message names it.
+        ValueError: The file is damaged (see `read_sound`), or what is kept of it is silent
+            throughout; the message names it.
     """
     wave, seconds = read_sound(path, RATE)
     start = max(0, (len(wave) - LENGTH) // 2)
     kept = wave[start : start + LENGTH]
+    refuse_silence(path, kept, f"the middle {LENGTH / RATE:g} s")
     return np.pad(kept, (0, LENGTH - len(kept))), seconds
 
 
