@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -79,7 +80,8 @@ def test_figures_are_those_of_the_held_out_split(tmp_path):
     assert row["nll"] == pytest.approx(-np.log(chance).mean(), rel=1e-12)
     assert row["student_epochs"] == 5
     assert row["seconds"] > 0
-    assert row["peak_bytes"] > 1e6
+    if sys.platform == "linux":  # others do not tell the peak of one trial
+        assert row["peak_bytes"] > 1e6
     assert set(table.index.get_level_values("rule")) == {"accuracy", "ce", "last"}
 
 
