@@ -1,24 +1,31 @@
 # Everything a fresh machine needs: `make distill` runs the main job, `make test` the tests.
-# The one thing asked for is Python 3.11 or 3.12; uv is fetched into .uv/, all else into .venv/.
+# The one thing asked for is some Python 3 with venv: it fetches uv into .uv/, and uv all else into
+# .venv/, on the first Python found that the locked versions are made for. Where none fits, uv fetches
+# one; `make PYTHON=3.13` or `make PYTHON=/path/to/python` asks for a certain one.
 
-PYTHON ?= python3
-UV := .uv/bin/uv
+PYTHON ?= >=3.11,<3.15
+BOOTSTRAP ?= python3
+UV ?= .uv/bin/uv
 RUN := .venv/bin
 export DO_NOT_TRACK := true
-export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: install distill test test-long lint lock clean
+# The tests of what the project computes; the others are of files, commands and messages.
+NUMERIC := $(addprefix tests/,parity distillation training evaluation diagnosis nets bench media)
+
+.PHONY: install distill test test-portable test-long lint lock clean
 
 install: .venv/installed
 
 .venv/installed: requirements.lock pyproject.toml $(UV)
-	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
+	$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
 	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --require-hashes --compile-bytecode requirements.lock
 	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(UV):
-	$(PYTHON) -m venv .uv
+.uv/bin/uv:
+	@$(BOOTSTRAP) -c "import ensurepip, venv" || { echo "make needs a Python 3.8 or later with venv \
+	to fetch uv (on Debian and Ubuntu: apt install python3-venv), or uv itself: make UV=/path/to/uv"; exit 1; }
+	$(BOOTSTRAP) -m venv .uv
 	.uv/bin/python -m pip install --quiet "uv>=0.13,<0.14"
 
 distill: install
@@ -26,6 +33,12 @@ distill: install
 
 test: install
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+# Once more as on a processor without AVX, and with two threads: what only one kind of processor or
+# one number of threads computes so fails here or in `make test`.
+test-portable: install
+	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 \
+		$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(NUMERIC)
 
 test-long: install
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long -n auto --maxprocesses 4

@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import psutil
 import torch
 
 from mst_distill.training.loop import Row
+from mst_distill.training.memory import most_held
 
 
 class Turns:
@@ -51,9 +51,7 @@ class Turns:
         """Bytes held at most beyond those at the beginning: of the GPU, else of the process."""
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             return torch.cuda.max_memory_allocated()
-        status = Path("/proc/self/status").read_text().splitlines()
-        largest = next(line for line in status if line.startswith("VmHWM"))
-        return int(largest.split()[1]) * 1024 - self._resident
+        return most_held() - self._resident
 
     def _hand_over(self, epochs: int) -> None:
         self._connection.send((time.perf_counter() - self._began) / epochs)

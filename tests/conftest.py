@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,20 @@ def shared_faults() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent; MST_DISTILL_SHARED_FAULTS can point to the files")
     return folder
+
+
+@pytest.fixture(scope="module")
+def float64() -> Iterator[None]:
+    """The module's tests compute in float64: toy samples, nets, and whatever is laid out for them.
+
+    What two ways of computing agree in hangs on the processor and the number of threads in float32,
+    all the more after steps of Adam, which follow the sign of a gradient however small it is. In
+    float64 they agree to many digits everywhere, and a wrong formula does not.
+    """
+    from toys import in_precision
+
+    with in_precision("float64"):
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -80,6 +81,43 @@ def test_an_exception_inside_a_save_leaves_the_bundle_as_it_was(tmp_path, monkey
         save_bundle(bundle(2.0), path)
     assert value_of(path) == 1.0
     assert {each.name for each in tmp_path.iterdir()} == {"net.json", "net.safetensors"}
+
+
+def test_where_folders_cannot_be_opened_files_are_replaced_all_the_same(tmp_path, monkeypatch):
+    """As on Windows, where moreover nothing is synced that was opened to be read alone."""
+    flags, synced, opened = {}, [], os.open
+
+    def open_as_windows(path, flag, *mode):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        handle = opened(path, flag, *mode)
+        flags[handle] = flag
+        return handle
+
+    def fsync_as_windows(handle):
+        if not flags[handle] & os.O_RDWR:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        synced.append(handle)
+
+    monkeypatch.setattr(os, "open", open_as_windows)
+    monkeypatch.setattr(os, "fsync", fsync_as_windows)
+    path = tmp_path / "a.txt"
+    for content in ("first", "second"):
+        with replacing(path) as file:
+            file.write_text(content)
+        assert path.read_text() == content
+    assert len(synced) == 2
+
+
+def test_a_file_that_may_not_be_synced_is_an_error(tmp_path, monkeypatch):
+    def closed(path, *_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.raises(OSError, match=r"a\.txt"), replacing(tmp_path / "a.txt") as file:
+        file.write_text("first")
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_is_named_and_the_bundle_is_as_it_was(tmp_path):

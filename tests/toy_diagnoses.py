@@ -22,6 +22,7 @@ from mst_distill.distillation.routing import Distilled, train_student
 from mst_distill.parameters import Members
 from mst_distill.training.run import Run
 from toy_runs import MASKS, TEACHERS, make_run, route
+from toys import precision_now
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,13 @@ class Toy:
         )
 
 
-@cache
 def finished(kind: str, **runtime: str) -> Toy:
     """Train all stages of one of the `KINDS`; the nets must be left as they are."""
+    return _finished(kind, precision_now(), **runtime)
+
+
+@cache
+def _finished(kind: str, _precision: str, **runtime: str) -> Toy:
     run, members = make_run(kind, **runtime)
     nets, _ = train_members(run, members, TEACHERS, MASKS)
     teachers = {name: net for name, net in nets.items() if name != run.target}

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mst_distill.samples import Samples
 
 SHAPES = {"image": (1, 8, 8), "audio": (13, 32)}
 """The shapes of the benchmark `digits`, for which there are small nets."""
+
+
+@contextmanager
+def in_precision(name: str) -> Iterator[None]:
+    """Inside, toy samples, nets and what is laid out for them are ``float32`` or ``float64``."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def precision_now() -> str:
+    """The precision that new tensors have."""
+    return str(torch.get_default_dtype()).removeprefix("torch.")
 
 
 def make_samples(
@@ -24,7 +42,8 @@ def make_samples(
     """Samples whose label shifts every modality, and their table of splits, 60 / 20 / 20.
 
     Splits are dealt at random, so that a split's rows are not contiguous. Labels go round the
-    classes; dense ones, ``(n, H, W)``, are random and the index says -1.
+    classes; dense ones, ``(n, H, W)``, are random and the index says -1. Modalities are float32, or
+    float64 `in_precision` of that name.
     """
     rng = np.random.default_rng(seed)
     index = pd.DataFrame({"id": [f"s{row:03d}" for row in range(n)]})
@@ -35,7 +54,9 @@ def make_samples(
     index["label"] = -1 if dense is not None else labels
     shift = np.arange(n) % classes if dense is None else labels.mean(axis=(1, 2))
     arrays = {
-        name: (rng.normal(size=(n, *shape)) + shift.reshape(n, *[1] * len(shape))).astype("f4")
+        name: (rng.normal(size=(n, *shape)) + shift.reshape(n, *[1] * len(shape))).astype(
+            precision_now()
+        )
         for name, shape in modalities.items()
     }
     names = tuple(f"class {label}" for label in range(classes))

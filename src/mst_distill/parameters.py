@@ -330,8 +330,8 @@ class Runtime(Block):
 
     Attributes:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: ``float32`` keeps the parity figures; ``tf32`` rounds the factors of products
-            to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast.
+        precision: ``float32``, as in the method's released implementation; ``tf32`` rounds the
+            factors of products to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast.
         frozen: Whether what is frozen is computed once and kept (``cached``), at every step
             (``online``), or as memory allows (``auto``).
         tracking: Whether MLflow is told.

@@ -9,6 +9,8 @@ from torch import nn
 
 from mst_distill.diagnosis.attribution import GRID, attribute, gaze, share_on
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 torch.manual_seed(0)
 
 
@@ -18,7 +20,7 @@ def test_of_a_linear_net_it_is_weight_times_input_of_the_largest_logit():
     found = attribute(lambda inputs: net(inputs["text"]), {"text": x})["text"]
     weight, bias = net.weight.detach().numpy(), net.bias.detach().numpy()
     largest = (x.numpy() @ weight.T + bias).argmax(axis=1)
-    np.testing.assert_allclose(found, abs(weight[largest] * x.numpy()), rtol=1e-5)
+    np.testing.assert_allclose(found, abs(weight[largest] * x.numpy()), rtol=1e-12)
 
 
 def test_channels_of_maps_and_videos_are_summed_and_matrices_stay():
@@ -37,21 +39,21 @@ def test_channels_of_maps_and_videos_are_summed_and_matrices_stay():
     torch.testing.assert_close(found["audio"], parts["audio"])
     whole = sum(part.flatten(1).sum(1) for part in parts.values())
     share = parts["audio"].flatten(1).sum(1) / whole
-    np.testing.assert_allclose(share_on("audio", found), share, rtol=1e-5)
+    np.testing.assert_allclose(share_on("audio", found), share, rtol=1e-12)
 
 
 def test_the_gradient_is_that_of_small_differences():
-    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
     x = torch.randn(1, 1, 3, 4)
-    found = attribute(lambda inputs: net(inputs["image"].double()), {"image": x})["image"]
-    step, moved = 1e-4, torch.zeros(3, 4)
-    largest = net(x.double()).argmax()
+    found = attribute(lambda inputs: net(inputs["image"]), {"image": x})["image"]
+    step, moved = 1e-5, torch.zeros(3, 4)
+    largest = net(x).argmax()
     for place in np.ndindex(3, 4):
-        there = torch.zeros(1, 1, 3, 4, dtype=torch.float64)
+        there = torch.zeros(1, 1, 3, 4)
         there[(0, 0, *place)] = step
-        both = [net(x.double() + sign * there)[0, largest] for sign in (1, -1)]
+        both = [net(x + sign * there)[0, largest] for sign in (1, -1)]
         moved[place] = (both[0] - both[1]).item() / (2 * step)
-    torch.testing.assert_close(found[0], (moved * x[0, 0]).abs(), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found[0], (moved * x[0, 0]).abs(), rtol=1e-6, atol=1e-9)
 
 
 def test_of_dense_logits_only_judged_pixels_decide():
@@ -89,7 +91,7 @@ def test_a_gaze_sums_to_1_on_no_more_than_a_grid(shape):
     assert max(found.shape[-2:]) <= GRID
     assert np.ptp(found[1]) == 0  # it looks nowhere more than elsewhere
     if max(shape) <= GRID:
-        np.testing.assert_allclose(found[0], maps[0] / maps[0].sum(), rtol=1e-5)
+        np.testing.assert_allclose(found[0], maps[0] / maps[0].sum(), rtol=1e-12)
 
 
 def test_cells_of_a_fine_map_are_sums_of_its_pixels():

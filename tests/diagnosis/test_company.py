@@ -12,6 +12,8 @@ from mst_distill.evaluation.judging import judge
 from toy_diagnoses import finished
 from toy_runs import KINDS
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def softmax(logits, axis):
     powers = np.exp(logits - logits.max(axis=axis, keepdims=True))
@@ -25,8 +27,8 @@ def test_a_mixture_is_the_weighted_mean_of_the_probabilities(places):
     weights[0] = [0, 1, 0]
     found = mixture(list(torch.from_numpy(logits).unbind(1)), torch.from_numpy(weights)).numpy()
     expected = np.einsum("be,bec...->bc...", weights, softmax(logits, 2))
-    np.testing.assert_allclose(softmax(found, 1), expected, rtol=1e-5)
-    np.testing.assert_allclose(softmax(found, 1)[0], softmax(logits[0, 1], 0), rtol=1e-5)
+    np.testing.assert_allclose(softmax(found, 1), expected, rtol=1e-10)
+    np.testing.assert_allclose(softmax(found, 1)[0], softmax(logits[0, 1], 0), rtol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,7 +52,7 @@ def test_what_is_routed_is_the_specialist_that_is_preferred():
     for sample, specialist in choice.items():
         for column in ("prediction", "nll", "confidence"):
             routed, alone = of.loc[(sample, PICKED)], of.loc[(sample, specialist)]
-            assert routed[column] == pytest.approx(alone[column], rel=1e-6)
+            assert routed[column] == pytest.approx(alone[column], rel=1e-10)
 
 
 def test_two_chosen_are_mixed_alike():
@@ -64,4 +66,4 @@ def test_two_chosen_are_mixed_alike():
     panel = softmax(np.stack([said[name] for name in toy.panel.names], axis=1), 2)
     best = np.argsort(-c, axis=1)[:, :2]
     expected = np.stack([panel[row, pair].mean(axis=0) for row, pair in enumerate(best)])
-    np.testing.assert_allclose(softmax(said[PICKED], 1), expected, rtol=1e-5)
+    np.testing.assert_allclose(softmax(said[PICKED], 1), expected, rtol=1e-10)

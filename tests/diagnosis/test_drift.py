@@ -20,6 +20,8 @@ from mst_distill.samples import rows_of
 from toy_diagnoses import Toy, finished
 from toy_runs import KINDS
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.fixture(params=KINDS)
 def toy(request) -> Toy:
@@ -72,9 +74,9 @@ def test_overlap_and_share_are_those_of_the_nets_one_by_one(toy):
         seen = theirs[target]
         found = table.loc[(samples.index["id"][row], "multimodal teacher")]
         overlap = torch.minimum(own / own.sum(), seen / seen.sum()).sum()
-        assert found["overlap"] == pytest.approx(overlap.item(), abs=1e-4)
+        assert found["overlap"] == pytest.approx(overlap.item(), rel=1e-9)
         share = seen.sum() / sum(of.sum() for of in theirs.values())
-        assert found["on_target"] == pytest.approx(share.item(), abs=1e-4)
+        assert found["on_target"] == pytest.approx(share.item(), rel=1e-9)
 
 
 def test_chance_is_the_overlap_with_the_student_s_gaze_on_another_sample(toy):
@@ -109,7 +111,7 @@ def test_the_most_drifted_come_first_with_what_is_seen_of_them(toy):
         assert np.array_equal(view.value, toy.run.samples.modalities[toy.run.target][row])
         assert list(view.gazes) == ["student", *seeing(toy)]
         overlap = before.set_index("id")["overlap"][sample]
-        assert view.overlaps["multimodal teacher"] == pytest.approx(overlap, abs=1e-5)
+        assert view.overlaps["multimodal teacher"] == pytest.approx(overlap, rel=1e-9)
 
 
 def test_features_of_teachers_and_logits_of_all_are_held_against_the_student_s(toy):
@@ -134,8 +136,8 @@ def test_features_of_teachers_and_logits_of_all_are_held_against_the_student_s(t
     theirs = hear(toy.nets["multimodal"], **inputs)
     for of, one, other in zip(("logits", "features"), own, theirs, strict=True):
         expected = linear_cka(one, other)
-        assert found["multimodal teacher", of] == pytest.approx(expected, abs=1e-5)
+        assert found["multimodal teacher", of] == pytest.approx(expected, rel=1e-9)
     specialist = toy.panel.logits(inputs)[:, 0].detach()
     flat = specialist.flatten(2).mean(2) if specialist.dim() > 2 else specialist
     expected = linear_cka(own[0], flat.numpy())
-    assert found[toy.panel.names[0], "logits"] == pytest.approx(expected, abs=1e-5)
+    assert found[toy.panel.names[0], "logits"] == pytest.approx(expected, rel=1e-9)

@@ -17,6 +17,8 @@ from mst_distill.training.batches import Batch
 from toy_diagnoses import finished
 from toy_runs import KINDS, route
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def trained(toy, settings, sources=None, table=None, run=None):
     return train_paths(
@@ -39,7 +41,7 @@ class Always(nn.Module):
 
     def __init__(self, specialists: int, place: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(10 * F.one_hot(torch.tensor(place), specialists).float())
+        self.bias = nn.Parameter(10.0 * F.one_hot(torch.tensor(place), specialists))
 
     def forward(self, student: Observed) -> torch.Tensor:
         return self.bias.expand(len(student.logits), -1)

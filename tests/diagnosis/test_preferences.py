@@ -11,6 +11,8 @@ from mst_distill.samples import rows_of
 from toy_diagnoses import finished
 from toy_runs import KINDS
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def test_the_k_largest_weigh_the_same():
     preference = torch.tensor([[0.1, 0.5, 0.4], [0.6, 0.3, 0.1]])
@@ -29,7 +31,7 @@ def test_a_row_a_held_out_sample(kind):
     x = torch.from_numpy(toy.run.samples.modalities[toy.run.target][rows])
     with torch.no_grad():
         c = toy.done.router(toy.observer({toy.run.target: x})).double().softmax(dim=1).numpy()
-    np.testing.assert_allclose(table[list(toy.panel.names)], c, rtol=1e-4)
+    np.testing.assert_allclose(table[list(toy.panel.names)], c, rtol=1e-10)
     chosen = held_out_weights(table, 1)
     assert chosen.argmax(axis=1).tolist() == c.argmax(axis=1).tolist()
     assert chosen.sum() == len(rows)

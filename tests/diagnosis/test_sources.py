@@ -9,6 +9,8 @@ from mst_distill.distillation.members import forward
 from toy_diagnoses import finished
 from toy_runs import KINDS
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sources_say_what_teachers_and_the_panel_say(kind):

@@ -17,6 +17,8 @@ from mst_distill.distillation.panel import assemble_panel
 from mst_distill.samples import rows_of
 from toy_runs import MASKS, TEACHERS, make_run
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def grouped():
     run, members = make_run()
@@ -59,7 +61,7 @@ def test_a_fold_s_logits_are_those_of_members_trained_without_it():
         wanted = nets["audio"].eval()(audio).numpy()
     ids = run.splits["id"].to_numpy()[rows[first]]
     found = table[table["teacher"] == "audio"].set_index("id").loc[ids]
-    np.testing.assert_allclose(found.drop(columns="teacher").to_numpy(), wanted, rtol=1e-5)
+    np.testing.assert_allclose(found.drop(columns="teacher").to_numpy(), wanted, rtol=1e-10)
 
 
 def test_specialists_say_what_their_teachers_said():

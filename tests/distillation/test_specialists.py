@@ -23,6 +23,8 @@ from toy_nets import (
 )
 from toys import make_samples
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 WIDTHS = {"image": 64, "audio": 13 * 32}
 CASES = {
     "vector": ("image", lambda: Skip(3), ["first", "second"]),

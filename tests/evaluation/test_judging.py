@@ -19,6 +19,8 @@ from mst_distill.samples import Samples, rows_of
 from mst_distill.training.run import Run
 from toys import make_samples
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 SPECIALISTS = ("multimodal/fusion", "multimodal/hidden", "audio/hidden")
 NETS = ["multimodal teacher", "audio teacher", *SPECIALISTS, "student", "control"]
 TAU = 3.0
@@ -79,7 +81,7 @@ def make_cast(samples: Samples) -> Cast:
 
 
 @pytest.fixture(scope="module")
-def run() -> Run:
+def run(float64: None) -> Run:
     samples, splits = make_samples(35, seed=4)
     return Run(samples, splits, "image", 0, Runtime(device="cpu"))
 
@@ -157,11 +159,11 @@ def test_a_row_is_what_the_model_says_of_the_sample(
     guess = probability.argmax(axis=1)
     assert rows["prediction"].tolist() == guess.tolist()
     assert rows["correct"].tolist() == (guess == label).astype(int).tolist()
-    assert rows["confidence"].to_numpy() == pytest.approx(probability.max(axis=1), rel=1e-4)
+    assert rows["confidence"].to_numpy() == pytest.approx(probability.max(axis=1), rel=1e-10)
     nll = -np.log(probability[np.arange(7), label])
-    assert rows["nll"].to_numpy() == pytest.approx(nll, rel=1e-4)
+    assert rows["nll"].to_numpy() == pytest.approx(nll, rel=1e-10)
     tally = judged.tallies[model]
-    assert tally["nll"] == pytest.approx(nll.mean(), rel=1e-4)
+    assert tally["nll"] == pytest.approx(nll.mean(), rel=1e-10)
     assert np.trace(tally["confusion"]) == (guess == label).sum()
     assert sum(tally["calibration"]["count"]) == 7
     assert len(tally["calibration"]["count"]) == 5
@@ -195,7 +197,7 @@ def test_disagreement_is_the_mean_distillation_of_the_one_from_the_other(
     assert len(found) == 8
     for (model, source), value in found.items():
         expected = mean_kd(logits[model], logits[source])
-        assert value == pytest.approx(expected, rel=1e-3), (model, source)
+        assert value == pytest.approx(expected, rel=1e-10), (model, source)
     one, other = "multimodal teacher", "audio teacher"
     assert found[one, other] != pytest.approx(found[other, one], rel=1e-3)
 
@@ -205,8 +207,8 @@ def test_the_batch_size_changes_no_figure(run: Run, cast: Cast, judged: Judgemen
     order = ["model", "id"]
     one, other = (of.predictions.sort_values(order) for of in (whole, judged))
     assert one["prediction"].tolist() == other["prediction"].tolist()
-    np.testing.assert_allclose(one["nll"], other["nll"], rtol=1e-4)
-    np.testing.assert_allclose(whole.disagreement["kl"], judged.disagreement["kl"], rtol=1e-3)
+    np.testing.assert_allclose(one["nll"], other["nll"], rtol=1e-10)
+    np.testing.assert_allclose(whole.disagreement["kl"], judged.disagreement["kl"], rtol=1e-10)
 
 
 def test_dense_models_are_judged_by_their_pixels() -> None:
@@ -248,4 +250,4 @@ def test_dense_models_are_judged_by_their_pixels() -> None:
     }
     found = judged.disagreement.set_index(["model", "from"])["kl"]
     expected = mean_kd(pixels["depth"], pixels["both"])
-    assert found["depth teacher", "multimodal teacher"] == pytest.approx(expected, rel=1e-3)
+    assert found["depth teacher", "multimodal teacher"] == pytest.approx(expected, rel=1e-10)

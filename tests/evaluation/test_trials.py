@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mst_distill.samples import rows_of
 from mst_distill.trial_log import Outcome, Trial, TrialLog
 from toy_comparisons import METHODS, make_recipe
 from toy_runs import make_run, route
+from toys import in_precision
 
 FEW = {name: METHODS[name] for name in ("none", "kd", "c2kd")}
 DYING = {"none": METHODS["none"], "dying": {"type": "toy_comparisons.Dying"}}
@@ -63,6 +65,7 @@ def test_an_unknown_target_or_method_is_refused_with_the_nearest(tmp_path):
         make_comparison(tmp_path, wrong).plan()
 
 
+@in_precision("float64")
 def test_figures_are_those_of_the_held_out_split(tmp_path):
     comparison = make_comparison(tmp_path, targets="image")
     table = run_trials(comparison).set_index(["title", "rule"])
@@ -75,10 +78,11 @@ def test_figures_are_those_of_the_held_out_split(tmp_path):
     row = table.loc[("kd <- audio", "accuracy")]
     assert row["accuracy"] == pytest.approx(right.mean())
     chance = logits.double().softmax(1).numpy()[np.arange(len(rows)), run.samples.labels[rows]]
-    assert row["nll"] == pytest.approx(-np.log(chance).mean(), rel=1e-6)
+    assert row["nll"] == pytest.approx(-np.log(chance).mean(), rel=1e-12)
     assert row["student_epochs"] == 5
     assert row["seconds"] > 0
-    assert row["peak_bytes"] > 1e6
+    if sys.platform == "linux":  # others do not tell the peak of one trial
+        assert row["peak_bytes"] > 1e6
     assert set(table.index.get_level_values("rule")) == {"accuracy", "ce", "last"}
 
 

@@ -59,10 +59,11 @@ def test_a_pooled_spectrogram_is_its_average_over_squares() -> None:
     from mst_distill.nets.avmnist import ThreeLayerCNN
 
     torch.manual_seed(0)
-    net, audio = ThreeLayerCNN(10, width=4, pooled=4), torch.rand(1, 1, 112, 112)
+    net = ThreeLayerCNN(10, width=4, pooled=4).double()
+    audio = torch.rand(1, 1, 112, 112, dtype=torch.float64)
     coarse = audio.reshape(28, 4, 28, 4).mean(dim=(1, 3))
     spread = coarse.repeat_interleave(4, 0).repeat_interleave(4, 1)
-    assert torch.allclose(net(audio), net(spread[None, None]), atol=1e-6)
+    torch.testing.assert_close(net(audio), net(spread[None, None]), rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(

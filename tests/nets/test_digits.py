@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from mst_distill.nets.digits import DigitAudioNet, DigitFusionNet, DigitImageNet
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 PARAMETERS = Path(__file__).parents[2] / "conf" / "base" / "parameters.yml"
 NETS = {"multimodal": DigitFusionNet, "image": DigitImageNet, "audio": DigitAudioNet}
 
@@ -52,7 +54,7 @@ def test_a_sample_s_logits_do_not_hang_on_the_batch(name: str) -> None:
     net, inputs = NETS[name](10), inputs_of(name)
     whole = net(**inputs)
     alone = torch.cat([net(**{k: v[i : i + 1] for k, v in inputs.items()}) for i in range(5)])
-    torch.testing.assert_close(whole, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole, alone, rtol=1e-10, atol=1e-12)
 
 
 def test_every_weight_and_every_modality_reaches_the_logits(name: str) -> None:

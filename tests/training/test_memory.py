@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import resource
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from mst_distill.training.memory import Peak, fits, keep_freed_memory
+from mst_distill.training.memory import Peak, fits, keep_freed_memory, most_held
 
 CPU = torch.device("cpu")
 LARGE = 40 * 2**20
@@ -91,6 +92,8 @@ def test_without_a_container_the_machine_alone_counts(container: Path, there: li
 
 def fresh_pages(times: int) -> int:
     """Pages that the kernel has to fill for as many large tensors, one after another."""
+    import resource
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(times):
         torch.ones(LARGE // 4)
@@ -98,11 +101,27 @@ def fresh_pages(times: int) -> int:
 
 
 def test_freed_memory_is_kept_for_the_tensors_to_come() -> None:
-    if not hasattr(ctypes.CDLL(None), "mallopt"):
+    if sys.platform == "win32" or not hasattr(ctypes.CDLL(None), "mallopt"):
         pytest.skip("this C library cannot be told to keep memory")
+    import resource
+
     keep_freed_memory()
     fresh_pages(12)
     assert fresh_pages(8) < 4 * LARGE // resource.getpagesize()
+
+
+def test_where_the_c_library_wants_a_name_memory_is_left_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python does on Windows."""
+
+    def unnamed(name: str | None) -> None:
+        raise TypeError("argument of type 'NoneType' is not iterable")
+
+    monkeypatch.setattr(ctypes, "CDLL", unnamed)
+    keep_freed_memory()
+    with Peak(CPU):
+        pass
 
 
 def test_memory_can_be_kept_more_than_once() -> None:
@@ -115,6 +134,36 @@ def test_memory_can_be_kept_more_than_once() -> None:
         assert (tensors[1] == 3).all()
 
 
+def test_where_a_peak_is_never_forgotten_none_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on macOS; that of the whole process would be an earlier trial's."""
+    monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
+    with Peak(CPU) as peak:
+        np.ones(1)
+    assert peak.bytes is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another way, see below")
+def test_what_was_held_at_most_is_told_without_linux_s_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
+    now = psutil.Process().memory_info().rss
+    assert 0.9 * now < most_held() < psutil.virtual_memory().total
+
+
+def test_what_was_held_at_most_is_told_as_windows_tells_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
+    monkeypatch.setitem(sys.modules, "resource", None)
+    told = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1, peak_wset=12345))
+    monkeypatch.setattr("psutil.Process", lambda: told)
+    assert most_held() == 12345
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can forget a peak")
 def test_the_peak_is_that_of_what_was_done_inside():
     def held(count):
         with Peak(torch.device("cpu")) as peak:

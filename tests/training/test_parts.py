@@ -20,6 +20,8 @@ from mst_distill.training.parts import Parts
 from toy_runs import MASKS, TEACHERS, fusion, make_run, route
 from toys import make_samples
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 NET = {"type": "toy_nets.Audio", "masked_layers": ["first", "second"]}
 MEMBERS = Members.model_validate(
     {
@@ -103,7 +105,7 @@ def test_in_parts_a_stage_ends_as_with_whole_batches(stage, room, caplog):
     taken = room(3)
     with caplog.at_level(logging.WARNING, "mst_distill"):
         found = STAGES[stage](run)
-    pd.testing.assert_frame_equal(found, wanted, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(found, wanted, rtol=1e-9)
     assert max(taken) == 3
     if stage == "route":
         assert GIVEN[-1] == GIVEN[-2]  # what the failed attempts noted is taken back
@@ -117,7 +119,7 @@ def test_frozen_nets_are_asked_in_parts_too(room):
     run = run_without_statistics(frozen="online")
     wanted = stage_two(run)
     room(4, without_gradient=True)
-    pd.testing.assert_frame_equal(stage_two(run), wanted, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(stage_two(run), wanted, rtol=1e-9)
 
 
 def test_the_size_that_was_found_is_kept_and_goes_on_after_a_stop(room, caplog, tmp_path):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.diagnosis.sources import Say
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.training.batches import Inputs
 
 GRID = 32
@@ -34,11 +35,11 @@ def attribute(say: Say, inputs: Inputs, judged: Tensor | None = None) -> dict[st
         one an element; of maps ``(B, C, H, W)`` and videos ``(B, C, T, H, W)`` summed over the
         channels.
     """
-    leaves = {name: of.detach().float().requires_grad_() for name, of in inputs.items()}
+    leaves = {name: at_least_float32(of.detach()).requires_grad_() for name, of in inputs.items()}
     with torch.enable_grad():
         # Clones, for a net may work in place on what it is given.
         logits = say({name: leaf.clone() for name, leaf in leaves.items()})
-        largest = logits.float().max(dim=1).values
+        largest = at_least_float32(logits).max(dim=1).values
         decisive = largest if judged is None else largest * judged
         gradients = torch.autograd.grad(
             decisive.sum(), list(leaves.values()), materialize_grads=True

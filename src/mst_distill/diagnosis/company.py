@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.diagnosis.preferences import preference, weights_of
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.observation import Observer
 from mst_distill.evaluation.judging import Cast, teacher_title
 from mst_distill.training.batches import Inputs
@@ -72,7 +73,8 @@ def mixture(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
         ``(B, C, ...)``, logits whose softmax is that mean.
     """
     shape = (-1, *[1] * (logits[0].dim() - 1))
-    mixed = torch.full_like(logits[0], -torch.inf, dtype=torch.float32)
-    for of, weight in zip(logits, weights.float().unbind(dim=1), strict=True):
-        mixed = torch.logaddexp(mixed, of.float().log_softmax(dim=1) + weight.log().view(shape))
+    mixed = torch.full_like(at_least_float32(logits[0]), -torch.inf)
+    for of, weight in zip(logits, at_least_float32(weights).unbind(dim=1), strict=True):
+        said = at_least_float32(of).log_softmax(dim=1)
+        mixed = torch.logaddexp(mixed, said + weight.log().view(shape))
     return mixed

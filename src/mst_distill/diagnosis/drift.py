@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mst_distill.diagnosis.attribution import attribute, gaze, share_on
 from mst_distill.diagnosis.similarity import cka_by_chance, intersection, linear_cka
 from mst_distill.diagnosis.sources import Source
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.members import modalities_of
 from mst_distill.distillation.observation import Observer, pooled
 from mst_distill.evaluation.judging import teacher_title
@@ -240,5 +241,5 @@ def _only(inputs: Inputs, modalities: Iterable[str]) -> Inputs:
 
 def _flat(tensor: Tensor) -> np.ndarray:
     """``(B, D, ...)`` to ``(B, D)``, means over places."""
-    flat: np.ndarray = pooled(tensor.float()).cpu().numpy()
+    flat: np.ndarray = pooled(at_least_float32(tensor)).cpu().numpy()
     return flat

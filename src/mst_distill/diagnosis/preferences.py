@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.observation import Observed, Observer
 from mst_distill.distillation.weighing import weigh
 from mst_distill.samples import rows_of
@@ -16,7 +17,7 @@ from mst_distill.training.run import Run
 
 def preference(router: nn.Module, student: Observed) -> Tensor:
     """The router's c, ``(B, E)``, of what the student makes of samples."""
-    c: Tensor = router(student.precise()).float().softmax(dim=1)
+    c: Tensor = at_least_float32(router(student.precise())).softmax(dim=1)
     return c
 
 

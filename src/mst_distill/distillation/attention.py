@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from mst_distill.distillation.losses import at_least_float32
+
 SCORES = 2**24
 """Bytes of attention scores that are held at once."""
 
@@ -25,7 +27,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         ``(B, F, H)``, at least float32 whatever the query's and key's precision is.
     """
-    return _Attend.apply(query, key, value.to(torch.promote_types(value.dtype, torch.float32)))
+    return _Attend.apply(query, key, at_least_float32(value))
 
 
 class _Attend(torch.autograd.Function):

@@ -12,6 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from mst_distill.distillation.collaboration import train_members
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.members import forward, freeze
 from mst_distill.distillation.panel import Panel
 from mst_distill.parameters import Masks, Members, Teachers
@@ -32,8 +33,8 @@ def out_of_fold_logits(
     spread over them.
 
     Returns:
-        A row a training sample and teacher, samples in the split's order: `KEYS` and a float32
-        column a class; no rows if `folds` is 1.
+        A row a training sample and teacher, samples in the split's order: `KEYS` and a column a
+        class, float32 where the nets compute in no more; no rows if `folds` is 1.
 
     Raises:
         ValueError: Labels are dense, or there are fewer groups than folds.
@@ -45,9 +46,12 @@ def out_of_fold_logits(
     if samples.dense:
         raise ValueError("route.folds above 1 needs one label a sample; here labels are dense")
     rows = rows_of(run.splits, "train")
-    logits = np.empty((len(rows), len(names), len(classes)), dtype=np.float32)
-    for fold, part in enumerate(_parts(run, rows, folds)):
-        logits[part] = _logits_of_part(run, rows[part], members, teachers, masks, fold)
+    parts = list(_parts(run, rows, folds))
+    said = [
+        _logits_of_part(run, rows[part], members, teachers, masks, fold)
+        for fold, part in enumerate(parts)
+    ]
+    logits = np.concatenate(said)[np.argsort(np.concatenate(parts))]
     table = pd.DataFrame(logits.reshape(-1, len(classes)), columns=classes)
     table.insert(0, "id", np.repeat(run.splits["id"].to_numpy()[rows], len(names)))
     table.insert(1, "teacher", np.tile(np.array(names, dtype=object), len(rows)))
@@ -79,7 +83,7 @@ def _logits_of_part(
         torch.stack([forward(net, name, batch.inputs) for name, net in nets.items()], dim=1)
         for batch in others.batches("left out", run.modalities, teachers.batch_size)
     ]
-    return torch.cat(said).float().cpu().numpy()
+    return at_least_float32(torch.cat(said)).cpu().numpy()
 
 
 def of_specialists(run: Run, panel: Panel, table: pd.DataFrame) -> Tensor:
@@ -97,8 +101,6 @@ def of_specialists(run: Run, panel: Panel, table: pd.DataFrame) -> Tensor:
                 "out_of_fold_logits are of other samples or teachers than this run's: run again "
                 "from the node compute_out_of_fold_logits"
             )
-    logits = (
-        table.drop(columns=KEYS).to_numpy(dtype=np.float32).reshape(len(ids), len(teachers), -1)
-    )
+    logits = table.drop(columns=KEYS).to_numpy().reshape(len(ids), len(teachers), -1)
     of_teacher = [teachers.index(name.split("/")[0]) for name in panel.names]
     return torch.from_numpy(logits[:, of_teacher])

@@ -29,8 +29,8 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 def distillation_by_place(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """`distillation`, of dense logits one figure a pixel: ``(B,)`` or ``(B, H, W)``."""
-    log_student = F.log_softmax(_precise(student) / temperature, dim=1)
-    probability = F.softmax(_precise(teacher) / temperature, dim=1)
+    log_student = F.log_softmax(at_least_float32(student) / temperature, dim=1)
+    probability = F.softmax(at_least_float32(teacher) / temperature, dim=1)
     return temperature**2 * F.kl_div(log_student, probability, reduction="none").sum(dim=1)
 
 
@@ -43,8 +43,8 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
         ignored: The label that is no target, or None. Where nothing is a target the loss is 0.
     """
     if ignored is None:
-        return F.cross_entropy(_precise(logits), label)
-    total = F.cross_entropy(_precise(logits), label, ignore_index=ignored, reduction="sum")
+        return F.cross_entropy(at_least_float32(logits), label)
+    total = F.cross_entropy(at_least_float32(logits), label, ignore_index=ignored, reduction="sum")
     return total / (label != ignored).sum().clamp(min=1)
 
 
@@ -87,6 +87,9 @@ def balance_cv(weights: Tensor) -> Tensor:
     return load.std() / load.mean()
 
 
-def _precise(logits: Tensor) -> Tensor:
-    """At least float32: differences of logarithms do not survive bfloat16."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same in float32 if it is less precise: differences of logarithms do not survive bfloat16.
+
+    What is float64 stays float64, in which the method can be checked against exact figures.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))

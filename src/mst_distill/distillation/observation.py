@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.members import forward, modalities_of, two_samples
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Inputs
@@ -35,10 +36,8 @@ class Observed:
         return cls(logits, rest[0], tuple(rest[1:])) if rest else cls(logits)
 
     def precise(self) -> Observed:
-        """The same in float32 where it was less: differences do not survive bfloat16."""
-        return Observed.of(
-            [tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in self.tensors]
-        )
+        """The same with every tensor `at_least_float32`."""
+        return Observed.of([at_least_float32(tensor) for tensor in self.tensors])
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

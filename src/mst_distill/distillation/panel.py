@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from mst_distill.distillation.losses import at_least_float32
 from mst_distill.distillation.specialists import SpecialisedTeacher, specialise
 from mst_distill.parameters import Members
 from mst_distill.samples import SPLITS, rows_of
@@ -107,7 +108,8 @@ def tabulate_logits(run: Run, panel: Panel, batch_size: int) -> pd.DataFrame:
     """What every specialist says of every sample, computed once.
 
     Returns:
-        A row a sample and specialist, samples in store order: `KEYS` and a float32 column a class.
+        A row a sample and specialist, samples in store order: `KEYS` and a column a class, float32
+        where the nets compute in no more.
         It has no rows where logits are dense, where they do not fit in memory, or where
         ``runtime.frozen`` is ``online``: then stage 3 asks the panel at every step.
     """
@@ -117,11 +119,13 @@ def tabulate_logits(run: Run, panel: Panel, batch_size: int) -> pd.DataFrame:
     wanted = run.runtime.frozen != "online" and not samples.dense
     if not wanted or not fits(4 * int(np.prod(shape)), torch.device("cpu")):
         return pd.DataFrame(columns=[*KEYS, *columns])
-    logits = np.empty(shape, dtype=np.float32)
-    for split in SPLITS:
-        batches = run.batches(split, (), batch_size, frozen={"specialists": panel.frozen()})
-        parts = [batch.frozen["specialists"][0].float().cpu() for batch in batches]
-        logits[rows_of(run.splits, split)] = torch.cat(parts).numpy()
+    said = [
+        at_least_float32(batch.frozen["specialists"][0]).cpu()
+        for split in SPLITS
+        for batch in run.batches(split, (), batch_size, frozen={"specialists": panel.frozen()})
+    ]
+    rows = np.concatenate([rows_of(run.splits, split) for split in SPLITS])
+    logits = torch.cat(said).numpy()[np.argsort(rows)]
     table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
     ids, specialists = _keys(run, panel)
     table.insert(0, "id", ids)
@@ -144,7 +148,7 @@ def logits_of_split(run: Run, panel: Panel, table: pd.DataFrame, split: str) -> 
                 "from the node compute_specialist_logits"
             )
     classes = table.columns.drop(KEYS)
-    logits = table[classes].to_numpy(dtype=np.float32).reshape(len(run.samples), -1, len(classes))
+    logits = table[classes].to_numpy().reshape(len(run.samples), -1, len(classes))
     return torch.from_numpy(logits[rows_of(run.splits, split)])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.cross_fitting import of_specialists
 from mst_distill.distillation.losses import (
+    at_least_float32,
     balance_cv,
     balance_kl,
     cross_entropy,
@@ -128,7 +129,7 @@ class Routing(Task):
         student = self._observe(batch.inputs)
         (of_specialists,) = batch.frozen[SPECIALISTS]
         (told,) = batch.frozen.get(TOLD, (of_specialists,))
-        raw = self.router(student).float()
+        raw = at_least_float32(self.router(student))
         preference = raw.softmax(dim=1)
         heard = self.weigh(preference)
         if self._route.router == "oracle":
@@ -350,7 +351,8 @@ def _own_logits(run: Run, student: nn.Module, batch_size: int) -> Tensor:
     student.eval()
     with torch.no_grad():
         batches = run.batches("train", [run.target], batch_size)
-        return torch.cat([student(batch.inputs[run.target]).float().cpu() for batch in batches])
+        said = [at_least_float32(student(batch.inputs[run.target])).cpu() for batch in batches]
+    return torch.cat(said)
 
 
 def _given_table(run: Run, panel: Panel, given: list[Tensor]) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from mst_distill.parameters import Route
 from toy_comparisons import METHODS, Mimic, make_pool, make_recipe, ways
 from toy_runs import make_run, route
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 EVERY = [(kind, *way) for kind in ("two modalities", "three modalities") for way in ways(kind)]
 DENSE = [way for way in ways("dense labels") if way[1].dense]
 _POOLS: dict[str, tuple] = {}
@@ -122,7 +124,7 @@ def test_terms_weigh_half_after_30_60_and_90_epochs():
         method.end_epoch(epoch)
     expected = {0: 0.5, 29: 0.5, 30: 0.25, 59: 0.25, 60: 0.125, 89: 0.125, 90: 0.0625, 99: 0.0625}
     assert HALVED_AFTER == (30, 60, 90)
-    assert {epoch: shares[epoch] for epoch in expected} == pytest.approx(expected, rel=1e-4)
+    assert {epoch: shares[epoch] for epoch in expected} == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_frozen_teacher_is_heard_once_for_all_methods():

@@ -17,6 +17,8 @@ from mst_distill.distillation.methods.rkd import RKD, angles, distances
 from mst_distill.distillation.observation import Observed
 from mst_distill.training.batches import Batch
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 
 def points(seed: int = 0, shape: tuple[int, ...] = (5, 3)) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape)
@@ -179,9 +181,9 @@ def test_contrast_pulls_the_anchor_with_z_held_fast():
 
 
 def test_contrast_stays_a_number_in_float32_where_the_memory_is_all_alike_or_opposite():
-    memory = torch.zeros(50, 4)
+    memory = torch.zeros(50, 4, dtype=torch.float32)
     memory[:25, 0], memory[25:, 0] = 1, -1
-    anchor = torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0]], requires_grad=True)
+    anchor = torch.tensor([[1.0, 0, 0, 0], [-1, 0, 0, 0]], dtype=torch.float32).requires_grad_()
     place, negatives = torch.tensor([40, 41]), torch.arange(50).expand(2, 50)
     found = contrast(anchor, place, negatives, memory)
     found.backward()
@@ -254,12 +256,12 @@ def test_crd_holds_each_projection_against_what_the_memory_has_of_the_other_and_
     place = torch.tensor([3, 0, 8])
     batch = Batch({}, UNEVEN[place], place=place)
     student, teacher = points(12, (3, 3, 2, 2)), points(13, (3, 5))
-    own, other = (Observed(torch.empty(0), torch.from_numpy(x).float()) for x in (student, teacher))
-    memories = [m.double().numpy() for m in (method._student_memory, method._teacher_memory)]
+    own, other = (Observed(torch.empty(0), torch.from_numpy(x)) for x in (student, teacher))
+    memories = [m.numpy().copy() for m in (method._student_memory, method._teacher_memory)]
     projected = []
     for name, flat in (("of_student", student.mean(axis=(2, 3))), ("of_teacher", teacher)):
         linear = method.trainable[name]
-        weight, bias = (one.detach().double().numpy() for one in (linear.weight, linear.bias))
+        weight, bias = (one.detach().numpy() for one in (linear.weight, linear.bias))
         projected.append(unit(flat @ weight.T + bias))
     torch.manual_seed(1)
     terms = method.distil(own, other, batch)
@@ -270,11 +272,11 @@ def test_crd_holds_each_projection_against_what_the_memory_has_of_the_other_and_
         "teacher": contrast_by_hand(projected[1], place.tolist(), picked, memories[0]),
     }
     found = {name: term.item() for name, term in terms.items()}
-    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found == pytest.approx(wanted, rel=1e-10)
     after = [m.numpy() for m in (method._student_memory, method._teacher_memory)]
     for memory, now, new in zip(memories, after, projected, strict=True):
         memory[place.numpy()] = unit(memory[place.numpy()] + new)
-        np.testing.assert_allclose(now, memory, atol=1e-5)
+        np.testing.assert_allclose(now, memory, rtol=1e-10)
     sum(terms.values()).backward()
     assert method.trainable["of_student"].weight.grad.abs().sum() > 0
     assert method.trainable["of_teacher"].weight.grad.abs().sum() > 0

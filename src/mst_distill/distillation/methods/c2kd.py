@@ -97,7 +97,8 @@ class C2KD(Method):
         )
         towards_teacher = decoupled(own, other.detach(), label, heat)[1]
         towards_student = decoupled(other, own.detach(), label, heat)[1]
-        return (towards_teacher + towards_student).mean() * agree.float().mean()
+        both = towards_teacher + towards_student
+        return both.mean() * agree.to(both.dtype).mean()
 
 
 def kendall(first: Tensor, second: Tensor) -> Tensor:

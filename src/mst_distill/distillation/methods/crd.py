@@ -53,8 +53,8 @@ class CRD(Distilling):
 
     def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
         """``student`` with the teacher's memory, ``teacher`` with the student's."""
-        own = F.normalize(self._of_student(pooled(student.embedding).float()), dim=1)
-        other = F.normalize(self._of_teacher(pooled(teacher.embedding).float()), dim=1)
+        own = F.normalize(self._of_student(pooled(student.embedding)), dim=1)
+        other = F.normalize(self._of_teacher(pooled(teacher.embedding)), dim=1)
         picked = self._negatives.draw(batch.label, NEGATIVES)
         terms = {
             "student": contrast(own, batch.place, picked, self._teacher_memory),

@@ -25,7 +25,7 @@ class DIST(Distilling):
         """``inter`` and ``intra``, with their weights."""
         own, other, _ = per_place(student.logits, teacher.logits, batch.label, self.setup.ignored)
         heat = self.setup.temperature
-        own, other = ((logits.float() / heat).softmax(dim=1) for logits in (own, other))
+        own, other = ((logits / heat).softmax(dim=1) for logits in (own, other))
         return {
             "inter": INTER * heat**2 * uncorrelated(own, other),
             "intra": INTRA * heat**2 * uncorrelated(own.T, other.T),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.distillation.losses import distillation
+from mst_distill.distillation.losses import at_least_float32, distillation
 from mst_distill.distillation.method import Distilling
 from mst_distill.distillation.observation import Observed
 from mst_distill.training.batches import Batch
@@ -37,7 +37,9 @@ def decoupled(
     student: Tensor, teacher: Tensor, label: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
     """TCKD and NCKD of every sample, ``(B, C)``, ``(B, C)`` and ``(B,)`` to ``(B,)`` each."""
-    own, other = (_split(logits.float() / temperature, label) for logits in (student, teacher))
+    own, other = (
+        _split(at_least_float32(logits) / temperature, label) for logits in (student, teacher)
+    )
     target = F.kl_div(own[0], other[0], reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * target, temperature**2 * distillation(own[1], other[1], 1.0)
 

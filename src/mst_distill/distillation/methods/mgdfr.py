@@ -94,7 +94,7 @@ def salience(said: Tensor, teacher: Observer, inputs: Inputs, embedding: Tensor)
         inputs: Of the batch.
         embedding: The teacher's, ``(B, D)`` or ``(B, D, H, W)``.
     """
-    moved = torch.zeros(embedding.shape[1], device=said.device)
+    moved = said.new_zeros(embedding.shape[1])
     for _ in range(PERMUTATIONS):
         order = torch.randperm(len(embedding)).to(embedding.device)
         for channel in range(embedding.shape[1]):
