@@ -21,8 +21,8 @@ def loop(logits=LOGITS, label=LABEL):
 
 def test_cross_entropy_and_merit_of_every_specialist():
     given = torch.from_numpy(LOGITS), torch.from_numpy(LABEL), None
-    np.testing.assert_allclose(cross_entropies(*given).numpy(), loop(), rtol=1e-5)
-    np.testing.assert_allclose(merit(*given).numpy(), softmax(-loop(), axis=1), rtol=1e-5)
+    np.testing.assert_allclose(cross_entropies(*given).numpy(), loop(), rtol=1e-10)
+    np.testing.assert_allclose(merit(*given).numpy(), softmax(-loop(), axis=1), rtol=1e-10)
 
 
 def test_of_dense_labels_cross_entropy_is_over_judged_pixels():
@@ -38,7 +38,7 @@ def test_of_dense_labels_cross_entropy_is_over_judged_pixels():
             for y, x in np.ndindex(2, 3)
             if label[0, y, x] != 255
         ]
-        assert found[0, specialist] == pytest.approx(np.mean(terms), rel=1e-5)
+        assert found[0, specialist] == pytest.approx(np.mean(terms), rel=1e-10)
     assert (found[1] == 0).all()
 
 

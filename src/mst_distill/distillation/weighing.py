@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mst_distill.distillation.losses import precise
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -59,7 +61,7 @@ def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> 
     targets = label[:, None].expand(-1, specialists.shape[1], *label.shape[1:])
     judged = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
     each = F.cross_entropy(
-        specialists.flatten(0, 1).float(),
+        precise(specialists.flatten(0, 1)),
         targets.where(judged, 0).flatten(0, 1),
         reduction="none",
     ).view(targets.shape)

@@ -25,7 +25,7 @@ class MLLD(Distilling):
 
     def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
         """``instance``, ``batch`` and ``class``."""
-        own, other = student.logits.float(), teacher.logits.float()
+        own, other = student.logits, teacher.logits
         levels = [levels_at(own, other, temperature) for temperature in TEMPERATURES]
         return dict(
             zip(("instance", "batch", "class"), torch.stack(levels).mean(dim=0), strict=True)

@@ -53,5 +53,5 @@ def enhanced(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
         label: ``(B,)``.
     """
     target = F.one_hot(label, student.shape[1])
-    weight = (teacher.float().softmax(dim=1) + target) ** EPSILON - target
-    return -(weight * student.float().log_softmax(dim=1)).sum(dim=1).mean()
+    weight = (teacher.softmax(dim=1) + target) ** EPSILON - target
+    return -(weight * student.log_softmax(dim=1)).sum(dim=1).mean()
