@@ -284,8 +284,7 @@ def _masked(mask: nn.Module, feature: Tensor) -> Tensor:
         weights = _mask_weights(mask.channels, mask.pool(feature))
         return weights[:, :, None, None] * feature
     assert isinstance(mask, VectorMask)
-    feature = feature.flatten(1)
-    return _mask_weights(mask, feature) * feature
+    return _mask_weights(mask, feature.flatten(1)).view(feature.shape) * feature
 
 
 def _mask_weights(mask: VectorMask, feature: Tensor) -> Tensor:

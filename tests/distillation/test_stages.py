@@ -21,7 +21,7 @@ from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import assemble_panel, logits_of_split, tabulate_logits
 from mst_distill.distillation.router import ClassRouter
 from mst_distill.distillation.routing import SPECIALISTS, Routing, Weights, train_student
-from mst_distill.parameters import Members
+from mst_distill.parameters import Member, Members
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run
@@ -286,6 +286,16 @@ def test_a_mask_that_cannot_learn_is_told_by_its_name():
     paths = [name for name, _ in task.trainable.named_parameters()]
     assert task.learner(paths[0]) == "mask 'multimodal/fusion'"
     assert task.learner(paths[-1]) == "mask 'audio/second'"
+
+
+def test_a_teacher_with_a_map_of_one_pixel_goes_through_stage_2():
+    run, members = make_run(target="audio")
+    pixel = {"image": Member(type="toy_nets.OnePixel", masked_layers=("conv",))}
+    members = members.model_copy(update={"modalities": {**members.modalities, **pixel}})
+    nets, _ = train_members(run, members, TEACHERS, MASKS)
+    student = nets.pop("audio")
+    _, done = train_masks(run, nets, student, members, MASKS)
+    assert np.isfinite(done.history["train_kd_image/conv"]).all()
 
 
 def routing(chosen: int = 1, **changes) -> tuple[Routing, Batch, torch.Tensor]:
