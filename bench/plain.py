@@ -176,12 +176,13 @@ def train_student(case: Case) -> Iterator[Row]:
                 [_specialist(nets, name, mask, inputs) for name, mask in masks.items()], dim=1
             ).detach()
             logits = student(inputs[target])
-            weights = router(Observed(logits)).softmax(dim=1)
-            chosen = specialists[range(len(label)), weights.argmax(dim=1)]
+            log_weights = router(Observed(logits)).log_softmax(dim=1)
+            chosen = specialists[range(len(label)), log_weights.argmax(dim=1)]
+            log_mean = log_weights.logsumexp(dim=0) - np.log(len(label))
             terms = {
                 "ce": _cross_entropy(case, logits, label),
                 "kd": _kd(logits, chosen, route.temperature),
-                "balance": -weights.mean(dim=0).log().mean() - np.log(len(masks)),
+                "balance": -log_mean.mean() - np.log(len(masks)),
             }
             loss = torch.stack(list(terms.values())).sum()
             for name, term in {"loss": loss, **terms}.items():
@@ -283,8 +284,7 @@ def _masked(mask: nn.Module, feature: Tensor) -> Tensor:
         weights = _mask_weights(mask.channels, mask.pool(feature))
         return weights[:, :, None, None] * feature
     assert isinstance(mask, VectorMask)
-    feature = feature.flatten(1)
-    return _mask_weights(mask, feature) * feature
+    return _mask_weights(mask, feature.flatten(1)).view(feature.shape) * feature
 
 
 def _mask_weights(mask: VectorMask, feature: Tensor) -> Tensor:
@@ -294,9 +294,8 @@ def _mask_weights(mask: VectorMask, feature: Tensor) -> Tensor:
 
 
 def _kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    log_student = F.log_softmax(student / temperature, dim=1)
-    probability = F.softmax(teacher / temperature, dim=1)
-    divergence = F.kl_div(log_student, probability, reduction="none").sum(dim=1)
+    own, other = (F.log_softmax(of / temperature, dim=1) for of in (student, teacher))
+    divergence = F.kl_div(own, other, reduction="none", log_target=True).sum(dim=1)
     return temperature**2 * divergence.mean()
 
 

@@ -186,6 +186,52 @@ class InPlaceMethod(Skip):
         return self.last(self.second(hidden).relu_())
 
 
+class OnePixel(nn.Module):
+    """A map of one pixel (B, 8, 1, 1), as after a global average, with a residual behind it."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 8)
+        self.mix = nn.Conv2d(8, 8, 1)
+        self.last = nn.Linear(8, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixel = self.conv(image)
+        return self.last((pixel + self.mix(pixel.relu())).flatten(1))
+
+
+class OnePixelAside(OnePixel):
+    """The pixel is added to a map that no mask changes: other shapes would broadcast unseen."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        pixel = self.conv(image)
+        aside = self.mix(image[:, :, :1, :1].expand(-1, 8, -1, -1))
+        return self.last((aside + pixel).mean(dim=(2, 3)))
+
+
+class Picky(Skip):
+    """Takes no other values of a layer than the layer gives.
+
+    Args:
+        classes: Width of the logits.
+        how: What it does with others: ``raise``, ``nan``, or ``shape``, fewer logits.
+    """
+
+    def __init__(self, classes: int, how: str) -> None:
+        super().__init__(classes)
+        self.ones = nn.Identity()
+        self.how = how
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = super().forward(image)
+        ones = self.ones(torch.ones_like(logits))
+        if (ones == 1).all():
+            return logits
+        if self.how == "raise":
+            raise RuntimeError("only ones are taken here")
+        return (ones - 1).log() if self.how == "nan" else logits[:, 1:]
+
+
 class HalfFrozen(Image):
     """A net whose first layer was trained elsewhere and is to stay as it is."""
 

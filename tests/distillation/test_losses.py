@@ -89,10 +89,12 @@ WEIGHTS = [[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]]
 def test_balance_is_kl_from_uniform_to_the_mean_weights():
     mean = np.mean(WEIGHTS, axis=0)
     expected = kl(np.full(4, 0.25), mean)
-    weights = torch.tensor(WEIGHTS, dtype=torch.float64)
-    assert losses.balance_kl(weights, scaled=False).item() == pytest.approx(expected, rel=1e-12)
-    assert losses.balance_kl(weights, scaled=True).item() == pytest.approx(expected / 4, rel=1e-12)
-    even = torch.full((3, 4), 0.25, dtype=torch.float64)
+    log_weights = torch.tensor(WEIGHTS, dtype=torch.float64).log()
+    assert losses.balance_kl(log_weights, scaled=False).item() == pytest.approx(expected, rel=1e-12)
+    assert losses.balance_kl(log_weights, scaled=True).item() == pytest.approx(
+        expected / 4, rel=1e-12
+    )
+    even = torch.full((3, 4), 0.25, dtype=torch.float64).log()
     assert losses.balance_kl(even, scaled=False).item() == pytest.approx(0, abs=1e-12)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mst_distill.distillation.masks import MapMask, VectorMask, mask_class
+from mst_distill.distillation.masks import FixedMask, MapMask, VectorMask, mask_class
 from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.router import ClassRouter, DenseRouter
 
@@ -105,9 +105,20 @@ def test_a_map_mask_pools_the_map_and_scales_whole_channels():
     np.testing.assert_allclose(mask(z).detach().numpy(), masked, rtol=1e-9)
 
 
-def test_a_map_of_one_pixel_flows_on_as_a_vector():
+@pytest.mark.parametrize("shape", [(2, 30), (2, 30, 1, 1), (2, 30, 3, 2)])
+def test_what_is_masked_keeps_its_shape_and_every_channel_its_weight(shape):
+    torch.manual_seed(0)
+    z = torch.randn(shape, dtype=torch.float64)
     assert mask_class((2, 30, 1, 1)) is VectorMask
-    assert VectorMask(30, 2, 3)(torch.randn(2, 30, 1, 1)).shape == (2, 30)
+    for mask in (mask_class(shape)(30, 2, 3), FixedMask(30)):
+        masked = mask.double().eval()(z)
+        assert masked.shape == shape
+        weights = (masked / z).flatten(2) if len(shape) > 2 else (masked / z)[..., None]
+        assert 0 < weights.min() <= weights.max() < 1
+        torch.testing.assert_close(weights, weights[..., :1].expand_as(weights))
+        if isinstance(mask, VectorMask):
+            expected = mask.weights(z.flatten(1))
+            torch.testing.assert_close(weights[..., 0], expected)
 
 
 def test_the_masks_of_av_mnist_have_the_published_number_of_weights():

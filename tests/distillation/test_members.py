@@ -151,6 +151,40 @@ def test_what_a_user_s_forward_does_wrong_is_told_by_member(kind, message):
     refused(f"member 'image'.*{message}", kind=kind)
 
 
+@pytest.mark.parametrize("kind", ["OnePixel", "OnePixelAside"])
+def test_a_map_of_one_pixel_can_be_masked(kind):
+    samples, _ = make_samples()
+    known = member(kind, masked_layers=["conv", "mix"])
+    net = build_member("image", known, 3, 0)
+    before = net.state_dict()
+    check_members({"image": net}, {"image": known}, MASKS, samples)
+    assert all(torch.equal(before[key], of) for key, of in net.state_dict().items())
+    assert not any(module._forward_hooks for module in net.modules())
+    assert all(weight.requires_grad for weight in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raise", r"mask on its layer 'ones', member 'image' cannot.*only ones are taken here"),
+        ("nan", r"'ones', member 'image' .*shape \(2, 3\), not all finite.*and of shape \(2, 3\)"),
+        ("shape", r"'ones', member 'image' gives logits of shape \(2, 2\) .*\(2, 3\) without"),
+    ],
+)
+def test_a_net_that_takes_no_mask_is_told_before_anything_is_trained(how, message):
+    masks = MASKS.model_copy(update={"kind": "fixed"})
+    refused(message, kind="Picky", arguments={"how": how}, masked_layers=["ones"], masks=masks)
+
+
+def test_logits_that_are_not_finite_are_told_before_anything_is_trained():
+    samples, _ = make_samples()
+    known = member("Image")
+    net = build_member("image", known, 3, 0)
+    torch.nn.init.constant_(net.last.bias, float("inf"))
+    with pytest.raises(ValueError, match="member 'image' gives logits that are not finite"):
+        check_members({"image": net}, {"image": known}, MASKS, samples)
+
+
 XAVIER = "mst_distill.nets.nyudepthv2.small_xavier"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.masks import mask_class
+from mst_distill.distillation.masks import FixedMask, mask_class
 from mst_distill.distillation.members import feature_shapes, forward
 from mst_distill.distillation.specialists import specialise
 from toy_nets import (
@@ -16,6 +18,8 @@ from toy_nets import (
     Image,
     InPlace,
     InPlaceMethod,
+    OnePixel,
+    OnePixelAside,
     OptionalInput,
     SizeAhead,
     Skip,
@@ -35,6 +39,8 @@ CASES = {
     "untraceable": ("image", lambda: Untraceable(3), ["first", "second"]),
     "optional input": ("image", lambda: OptionalInput(3), ["first", "second"]),
     "in place by a method": ("image", lambda: InPlaceMethod(3), ["first", "second"]),
+    "a map of one pixel": ("image", lambda: OnePixel(3), ["conv", "mix"]),
+    "a map of one pixel beside another": ("image", lambda: OnePixelAside(3), ["conv", "mix"]),
     "in place": ("image", lambda: InPlace(3), ["first", "second"]),
     "the net's own input layer": ("audio", lambda: Audio(3), ["first"]),
 }
@@ -122,6 +128,28 @@ def test_only_masks_learn():
     assert all(weight.grad is None for weight in net.parameters())
     for mask in masks.values():
         assert all(weight.grad is not None for weight in mask.parameters())
+
+
+@pytest.mark.parametrize("net", [OnePixel(3), OnePixelAside(3)])
+@pytest.mark.parametrize("layer", ["conv", "mix"])
+def test_a_mask_of_one_pixel_scales_its_channels_and_nothing_else(net, layer):
+    """Against a net whose convolution has its weights multiplied: for one fixed mask the same."""
+    torch.manual_seed(2)
+    mask = FixedMask(8)
+    nn.init.normal_(mask.preference)
+    image = torch.randn(5, 1, 8, 8)
+    scaled = copy.deepcopy(net)
+    with torch.no_grad():
+        weights = mask.preference.sigmoid()
+        scaled.get_submodule(layer).weight.mul_(weights[:, None, None, None])
+        scaled.get_submodule(layer).bias.mul_(weights)
+    expected = scaled(image)
+    cut = specialise("image", net, {layer: mask}, make_samples()[0])
+    found = cut.tails[layer](*cut.trunk.compute({"image": image}))
+    torch.testing.assert_close(found, expected)
+    for row in range(5):  # and no sample sees another
+        (alone,) = cut.tails[layer](*cut.trunk.compute({"image": image[row : row + 1]}))
+        torch.testing.assert_close(found[row], alone)
 
 
 WHOLE = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,8 +21,10 @@ from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import assemble_panel, logits_of_split, tabulate_logits
 from mst_distill.distillation.router import ClassRouter
 from mst_distill.distillation.routing import SPECIALISTS, Routing, Weights, train_student
+from mst_distill.parameters import Member, Members
 from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batch
+from mst_distill.training.run import Run
 from toy_runs import KINDS, MASKS, TEACHERS, make_run, route
 from toys import in_precision
 
@@ -240,6 +244,63 @@ def test_one_adam_over_all_masks_steps_each_as_an_adam_of_its_own():
     together = step([torch.optim.Adam(task.trainable.parameters(), lr=1e-2)])
     apart = step([torch.optim.Adam(mask.parameters(), lr=1e-2) for mask in stages.masks.values()])
     assert same(together, apart)
+
+
+def scaled(**factors: float) -> tuple[Run, Members]:
+    """A run some of whose modalities are that many times as large, as raw files may be."""
+    run, members = make_run()
+    arrays = {
+        name: array * np.float32(factors.get(name, 1))
+        for name, array in run.samples.modalities.items()
+    }
+    return replace(run, samples=replace(run.samples, modalities=arrays)), members
+
+
+def test_raw_unscaled_data_go_through_stage_1():
+    """Their logits are thousands apart, so that most probabilities underflow to 0."""
+    run, members = scaled(audio=3.2e4)
+    nets, done = train_members(run, members, TEACHERS, MASKS)
+    assert np.isfinite(done.history.to_numpy()).all()
+    with torch.no_grad():
+        logits = nets["audio"](torch.from_numpy(run.samples.modalities["audio"]))
+    assert logits.std() > 1000
+
+
+@pytest.mark.parametrize(
+    ("factor", "kd", "expected"),
+    [
+        (6e37, "mutual", "^kd is inf"),
+        (1e25, "none", "^the gradient of member 'multimodal', member 'audio' is inf"),
+    ],
+)
+def test_data_that_no_float32_holds_are_told_by_term_member_and_modality(factor, kd, expected):
+    run, members = scaled(audio=factor)
+    with pytest.raises(FloatingPointError, match=expected) as error:
+        train_members(run, members, TEACHERS.model_copy(update={"kd": kd}), MASKS)
+    message = str(error.value)
+    assert re.search(r"in step 0 of epoch 0 of stage 'teachers', on the samples s\d+, ", message)
+    found = re.search(r"from (\S+) to (\S+) in 'audio', from \S+ to (\S+) in 'image'", message)
+    assert float(found[1]) < -factor
+    assert float(found[2]) > factor
+    assert float(found[3]) < 10
+
+
+def test_a_mask_that_cannot_learn_is_told_by_its_name():
+    stages = Stages("two modalities")
+    task = Adaptation(stages.panel.teachers, stages.masks, 4.0)
+    paths = [name for name, _ in task.trainable.named_parameters()]
+    assert task.learner(paths[0]) == "mask 'multimodal/fusion'"
+    assert task.learner(paths[-1]) == "mask 'audio/second'"
+
+
+def test_a_teacher_with_a_map_of_one_pixel_goes_through_stage_2():
+    run, members = make_run(target="audio")
+    pixel = {"image": Member(type="toy_nets.OnePixel", masked_layers=("conv",))}
+    members = members.model_copy(update={"modalities": {**members.modalities, **pixel}})
+    nets, _ = train_members(run, members, TEACHERS, MASKS)
+    student = nets.pop("audio")
+    _, done = train_masks(run, nets, student, members, MASKS)
+    assert np.isfinite(done.history["train_kd_image/conv"]).all()
 
 
 def routing(chosen: int = 1, **changes) -> tuple[Routing, Batch, torch.Tensor]:

@@ -251,6 +251,38 @@ def test_a_gradient_that_is_no_number_stops_training_before_a_weight_is_changed(
     assert all(w.equal(task.before[n]) for n, w in task.trainable.state_dict().items())
 
 
+def test_an_error_names_the_term_first_then_the_learner_and_the_range_of_the_inputs() -> None:
+    class Named(Scripted):
+        """Two learners; the second's gradient is no number, and a term as well if it is asked."""
+
+        def __init__(self, broken: str) -> None:
+            super().__init__([0.5], [1.0])
+            self.broken = broken
+
+        def losses(self, batch: Batch) -> dict[str, Tensor]:
+            terms = super().losses(batch)
+            steep = (self.trainable[1].weight * 0).sum().sqrt()
+            terms["loss"] = terms["loss"] + steep
+            terms["kd"] = torch.tensor(float("inf") if "kd" in self.broken else 0.0)
+            if "loss" in self.broken:
+                terms["loss"] = terms["loss"] + torch.tensor(float("nan"))
+            return terms
+
+        def learner(self, weight: str) -> str:
+            return "the norm" if weight.startswith("0.") else "the linear layer"
+
+    message = {
+        "gradient": "^the gradient of the linear layer is nan in step 0 of epoch 0",
+        "loss": "^loss is nan in step 0 of epoch 0",
+        "kd and loss": "^kd is inf in step 0 of epoch 0",
+    }
+    for broken, expected in message.items():
+        stage = Stage("a", Named(broken), count_up(7), count_up(4), settings(1), SELECTION)
+        with pytest.raises(FloatingPointError, match=expected) as error:
+            fit(stage, RUNTIME)
+        assert "range from 0 to 2 in 'x': bring a modality that is far" in str(error.value)
+
+
 def train_labels(seed: int, precision: str = "float32") -> Fit:
     samples, splits = make_samples(60)
     runtime = Runtime(device="cpu", precision=precision)

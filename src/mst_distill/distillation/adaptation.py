@@ -51,6 +51,7 @@ class Adaptation(Task):
         self._label_weight = label_weight
         self._ignored = ignored
         self.trainable = nn.ModuleList(masks.values())
+        self._masks = tuple(masks)
         self._teachers = teachers
         self._temperature = temperature
 
@@ -70,6 +71,11 @@ class Adaptation(Task):
             losses.append(loss.detach())
             terms |= {name: term.detach() for name, term in part.items()}
         return {"loss": torch.stack(losses).sum(), **terms}
+
+    def learner(self, weight: str) -> str:
+        """The mask."""
+        place, *_ = weight.split(".")
+        return f"mask {self._masks[int(place)]!r}"
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``kd_TEACHER/LAYER`` a mask, and ``ce_TEACHER/LAYER`` if it counts."""

@@ -90,6 +90,11 @@ class Collaboration(Task):
             weighted.append(self._kd_weight * terms["kd"])
         return {"loss": torch.stack(weighted).sum(), **terms}
 
+    def learner(self, weight: str) -> str:
+        """The member."""
+        place, *_ = weight.split(".")
+        return f"member {list(self._members)[int(place)]!r}"
+
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy_NAME`` and ``ce_NAME`` a member."""
         logits = self._logits(batch)

@@ -28,10 +28,24 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def distillation_by_place(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`distillation`, of dense logits one figure a pixel: ``(B,)`` or ``(B, H, W)``."""
-    log_student = F.log_softmax(at_least_float32(student) / temperature, dim=1)
-    probability = F.softmax(at_least_float32(teacher) / temperature, dim=1)
-    return temperature**2 * F.kl_div(log_student, probability, reduction="none").sum(dim=1)
+    """`distillation`, of dense logits one figure a pixel: ``(B,)`` or ``(B, H, W)``.
+
+    Both sides enter as logarithms: the teacher receives a gradient in stage 1, and that of a
+    probability's logarithm is not finite once the probability underflows to 0.
+
+    Raises:
+        ValueError: The logits have different shapes, which would be broadcast.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"logits of shape {tuple(student.shape)} cannot be distilled from logits of shape "
+            f"{tuple(teacher.shape)}: both need the same shape"
+        )
+    own, other = (
+        F.log_softmax(at_least_float32(of) / temperature, dim=1) for of in (student, teacher)
+    )
+    each = F.kl_div(own, other, reduction="none", log_target=True)
+    return temperature**2 * each.sum(dim=1)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
@@ -63,20 +77,24 @@ def validation_figures(logits: Tensor, label: Tensor, ignored: int | None) -> di
     }
 
 
-def balance_kl(weights: Tensor, scaled: bool) -> Tensor:
+def balance_kl(log_weights: Tensor, scaled: bool) -> Tensor:
     """KL(U || mean over the batch of c): 0 when the specialists share the batch evenly.
 
     Args:
-        weights: c, the router's ``(B, E)`` softmax.
+        log_weights: log c, the router's ``(B, E)`` log-softmax, so that the loss stays finite when
+            a specialist's weight underflows to 0 for all samples.
         scaled: Divide by E, as the reference does and the paper's equation does not.
     """
-    specialists = weights.shape[1]
-    divergence = -math.log(specialists) - weights.mean(dim=0).log().mean()
+    samples, specialists = log_weights.shape
+    log_mean = log_weights.logsumexp(dim=0) - math.log(samples)
+    divergence = -math.log(specialists) - log_mean.mean()
     return divergence / specialists if scaled else divergence
 
 
 def balance_cv(weights: Tensor) -> Tensor:
     """Coefficient of variation of the summed c: its standard deviation over its mean.
+
+    It is 0 for a single specialist.
 
     Shazeer et al., "Outrageously Large Neural Networks", ICLR 2017, eq. 6 (there squared).
 
@@ -84,7 +102,7 @@ def balance_cv(weights: Tensor) -> Tensor:
         weights: c, the router's ``(B, E)`` softmax.
     """
     load = weights.sum(dim=0)
-    return load.std() / load.mean()
+    return load.std(correction=min(1, len(load) - 1)) / load.mean()
 
 
 def at_least_float32(values: Tensor) -> Tensor:

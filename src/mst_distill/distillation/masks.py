@@ -62,8 +62,8 @@ class VectorMask(nn.Module):
         return (seen.sum(dim=2) + offset).sigmoid()
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Mask times feature, ``(B, F)``; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
-        return self.weights(feature) * feature.flatten(1)
+        """Mask times feature, in the feature's own shape: ``(B, F)`` or ``(B, F, 1, 1)``."""
+        return self.weights(feature).view(feature.shape) * feature
 
 
 class MapMask(nn.Module):
@@ -120,9 +120,7 @@ class FixedMask(nn.Module):
         self.preference = nn.Parameter(torch.zeros(width))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Weights times feature; a ``(B, F, 1, 1)`` map flows on as ``(B, F)``."""
-        if feature.shape[2:] == (1, 1):
-            feature = feature.flatten(1)
+        """Weights times feature, in the feature's own shape."""
         return self.preference.sigmoid().view(-1, *[1] * (feature.dim() - 2)) * feature
 
 

@@ -112,8 +112,9 @@ def feature_shapes(
         Layer to shape, in the order in which the net calls them.
 
     Raises:
-        ValueError: A layer does not exist (the message names those that do), gives no tensor, is
-            called never or more than once, or the layers are not in the order of their calls.
+        ValueError: A layer does not exist (the message names those that do), gives no tensor of
+            floating-point numbers, is called never or more than once, or the layers are not in the
+            order of their calls.
     """
     known = [path for path, _ in net.named_modules() if path]
     if strange := [layer for layer in layers if layer not in known]:
@@ -142,9 +143,16 @@ def feature_shapes(
             f"masked_layers of member {name!r} are {list(layers)}; list them in the order in which "
             f"the net calls them: {called}"
         )
-    shapes = {layer: tuple(out.shape) for layer, out in outputs if isinstance(out, Tensor)}
+    shapes = {
+        layer: tuple(out.shape)
+        for layer, out in outputs
+        if isinstance(out, Tensor) and out.is_floating_point()
+    }
     if lacking := [layer for layer in layers if layer not in shapes]:
-        raise ValueError(f"layer {lacking[0]!r} of member {name!r} gives no single tensor")
+        raise ValueError(
+            f"layer {lacking[0]!r} of member {name!r} gives no single tensor of floating-point "
+            f"numbers"
+        )
     return shapes
 
 
@@ -157,25 +165,58 @@ def check_members(
     """Refuse members that cannot be trained or masked on these samples, before any is trained.
 
     Raises:
-        ValueError: A member's modality is missing, its logits do not fit the labels, or one of its
-            masked layers does not exist, is not called once, or cannot be masked; the message names
-            member and layer, and what there is.
+        ValueError: A member's modality is missing, its logits do not fit the labels or are not
+            finite, or one of its masked layers does not exist, is not called once, or cannot be
+            masked; the message names member and layer, and what there is.
     """
     for name, net in nets.items():
         if name != MULTIMODAL and name not in samples.modalities:
             raise ValueError(unknown("modality", name, samples.modalities))
-        logits = tuple(_dry_forward(name, net, samples).shape)
+        logits = _dry_forward(name, net, samples)
         expected = (2, len(samples.classes), *samples.labels.shape[1:])
-        if logits != expected:
+        if logits.shape != expected:
             raise ValueError(
-                f"member {name!r} gives logits of shape {logits} for two samples; {expected} would "
-                f"fit the {len(samples.classes)} classes and labels of shape "
+                f"member {name!r} gives logits of shape {tuple(logits.shape)} for two samples; "
+                f"{expected} would fit the {len(samples.classes)} classes and labels of shape "
                 f"{samples.labels.shape[1:]}"
+            )
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"member {name!r} gives logits that are not finite for the first two samples, "
+                f"before any training: its start weights or the values that it reads are too large"
             )
         shapes = feature_shapes(name, net, members[name].masked_layers, samples)
         with torch.device("meta"):  # to see that there can be such masks costs no memory
             for layer, shape in shapes.items():
                 build_mask(name, layer, shape, masks)
+        for layer, shape in shapes.items():
+            _try_mask(name, net, layer, shape, samples)
+
+
+def _try_mask(
+    name: str, net: nn.Module, layer: str, shape: tuple[int, ...], samples: Samples
+) -> None:
+    """Send two samples through a net with a mask on one of its layers.
+
+    Any mask gives a feature of the same shape, so that the cheapest one stands for all.
+    """
+    device = next((weight.device for weight in net.parameters()), None)
+    mask = FixedMask(shape[1]).to(device)
+    hook = net.get_submodule(layer).register_forward_hook(lambda _m, _i, feature: mask(feature))
+    try:
+        masked = _dry_forward(name, net, samples)
+    except ValueError as error:
+        raise ValueError(f"with a mask on its layer {layer!r}, {error}") from error
+    finally:
+        hook.remove()
+    expected = (2, len(samples.classes), *samples.labels.shape[1:])
+    if masked.shape != expected or not masked.isfinite().all():
+        finite = "" if masked.isfinite().all() else ", not all finite"
+        raise ValueError(
+            f"with a mask on its layer {layer!r}, member {name!r} gives logits of shape "
+            f"{tuple(masked.shape)}{finite} for two samples, and of shape {expected} without: the "
+            f"net must take any values of the layer's own shape {shape} there"
+        )
 
 
 def build_mask(name: str, layer: str, shape: tuple[int, ...], masks: Masks) -> nn.Module:

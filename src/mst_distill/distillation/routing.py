@@ -143,7 +143,7 @@ class Routing(Task):
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
         if self._route.trains_router:
-            terms["balance"] = self._balance(preference)
+            terms["balance"] = self._balance(raw)
             weighted.append(self.weights.balance * terms["balance"])
         if self._route.router in ("learned", "constant"):
             wanted = merit(told, batch.label, self._ignored)
@@ -188,10 +188,10 @@ class Routing(Task):
             kd.append((over_places(weight, each) * each).mean())
         return sum(kd[1:], kd[0])
 
-    def _balance(self, preference: Tensor) -> Tensor:
+    def _balance(self, raw: Tensor) -> Tensor:
         if self._route.balance == "cv":
-            return balance_cv(preference)
-        return balance_kl(preference, self._route.scaled_balance)
+            return balance_cv(raw.softmax(dim=1))
+        return balance_kl(raw.log_softmax(dim=1), self._route.scaled_balance)
 
     def _note(self, heard: Heard, label: Tensor) -> None:
         """Add a batch to the epoch's table of class by specialist; dense labels are one class."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
@@ -80,7 +81,8 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
     Raises:
         torch.OutOfMemoryError: A few samples are too much for the GPU's memory.
         FloatingPointError: A term, a gradient or a figure is no finite number, before any weight is
-            changed by it; the message names it, the stage, the epoch, the step and the samples.
+            changed by it; the message names the term, or whose gradient it is, the stage, the
+            epoch, the step, the samples and the range of their values by modality.
     """
     training = _Training(stage, runtime, checkpoint)
     epochs, steps = stage.settings.epochs, len(stage.train)
@@ -130,8 +132,8 @@ class _Training:
         for batch in train.start(self._step):
             with autocast(train.device, self._runtime):
                 terms = self._in_parts(batch, self._task.descend, self._undo())
-            if strange := _not_finite({**terms, **_gradient_norms(self._task.trainable)}):
-                self._stop(f"{strange} in step {self._step} of", train.ids(batch))
+            if strange := self._not_finite(terms):
+                self._stop(f"{strange} in step {self._step} of", batch)
             self._optimiser.step()
             self._optimiser.zero_grad()
             self._means.add(terms, len(batch.label))
@@ -152,7 +154,7 @@ class _Training:
                 means.add(judged, len(batch.label))
         row |= means.row("valid_")
         if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
-            self._stop(f"{strange} in", [])
+            self._stop(f"{strange} in")
         self.rows.append(row)
         for name, rule in self._stage.rules.items():
             if name not in self._kept or rule(row) > rule(self._kept[name].row):
@@ -233,12 +235,30 @@ class _Training:
         if state["noise_on_device"] is not None:
             torch.cuda.set_rng_state(state["noise_on_device"], self._stage.train.device)
 
-    def _stop(self, what: str, ids: list[str]) -> NoReturn:
-        more = f" and {len(ids) - 5} more" if len(ids) > 5 else ""
-        samples = f", on the samples {', '.join(ids[:5])}{more}" if ids else ""
+    def _not_finite(self, terms: Mapping[str, Tensor]) -> str:
+        """Name and value of the first term that is not finite, else of the gradients; else empty.
+
+        All are fetched from the device at once.
+        """
+        norms = _gradient_norms(self._task.trainable)
+        if torch.stack([*terms.values(), *norms.values()]).isfinite().all():
+            return ""
+        return _not_finite(terms) or self._not_finite_gradients(norms)
+
+    def _not_finite_gradients(self, norms: Mapping[str, Tensor]) -> str:
+        found = {name: float(norm) for name, norm in norms.items()}
+        names = [name for name, norm in found.items() if not math.isfinite(norm)]
+        learners = list(dict.fromkeys(map(self._task.learner, names)))
+        return f"the gradient of {_listed(learners, 3)} is {found[names[0]]}"
+
+    def _stop(self, what: str, batch: Batch | None = None) -> NoReturn:
+        samples = ranges = ""
+        if batch is not None:
+            samples = f", on the samples {_listed(self._stage.train.ids(batch), 5)}"
+            ranges = _ranges(batch)
         raise FloatingPointError(
             f"{what} epoch {len(self.rows)} of stage {self._stage.name!r}{samples}: lower the "
-            f"learning rate or look for extreme samples"
+            f"learning rate or look for extreme samples{ranges}"
         )
 
 
@@ -275,10 +295,28 @@ def _not_finite(values: Mapping[str, Tensor]) -> str:
     return f"{name} is {float(values[name])}"
 
 
+def _listed(names: Sequence[str], most: int) -> str:
+    """The first `most` of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
+def _ranges(batch: Batch) -> str:
+    """The range of a batch's values by modality, and what to do if it is wide."""
+    ends = {name: of.aminmax() for name, of in sorted(batch.inputs.items())}
+    told = [f"{float(low):.3g} to {float(high):.3g} in {n!r}" for n, (low, high) in ends.items()]
+    if not told:
+        return ""
+    return (
+        f". Their values range from {', from '.join(told)}: bring a modality that is far from unit "
+        f"scale nearer to it where the source reads it"
+    )
+
+
 def _gradient_norms(trainable: nn.Module) -> dict[str, Tensor]:
     """A number a weight, which is finite if the weight's gradient is, but for overflow."""
     named = [(name, weight.grad) for name, weight in trainable.named_parameters()]
-    gradients = {f"the gradient of {name}": grad for name, grad in named if grad is not None}
+    gradients = {name: grad for name, grad in named if grad is not None}
     return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True))
 
 

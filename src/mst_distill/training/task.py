@@ -39,6 +39,14 @@ class Task(ABC):
     def judge(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar figures of a validation batch, means over its samples."""
 
+    def learner(self, weight: str) -> str:
+        """How an error calls the module that a weight belongs to; by default its path.
+
+        Args:
+            weight: Path of a parameter of `trainable`.
+        """
+        return weight
+
     def state(self) -> dict[str, Any]:
         """What steps and epochs change beside `trainable`, for `load_state`; nothing by default.
 

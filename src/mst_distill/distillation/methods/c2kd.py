@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mst_distill.distillation.losses import distillation
 from mst_distill.distillation.method import Method
-from mst_distill.distillation.methods.dkd import decoupled, per_place
+from mst_distill.distillation.methods.dkd import decoupled, mean_or_0, per_place
 from mst_distill.distillation.observation import Observed, pooled
 from mst_distill.distillation.setup import CROSSMODAL, Setup, Taught
 from mst_distill.training.batches import Batch
@@ -98,7 +98,7 @@ class C2KD(Method):
         towards_teacher = decoupled(own, other.detach(), label, heat)[1]
         towards_student = decoupled(other, own.detach(), label, heat)[1]
         both = towards_teacher + towards_student
-        return both.mean() * agree.to(both.dtype).mean()
+        return mean_or_0(both) * agree.to(both.dtype).mean()
 
 
 def kendall(first: Tensor, second: Tensor) -> Tensor:

@@ -33,7 +33,19 @@ class DIST(Distilling):
 
 
 def uncorrelated(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the rows of 1 - Pearson's r; rows ``(R, K)``, in [0, 2]."""
-    own, other = (rows - rows.mean(dim=1, keepdim=True) for rows in (student, teacher))
+    """Mean over the rows of 1 - Pearson's r; rows ``(R, K)``, in [0, 2].
+
+    A row in which nothing varies correlates with nothing, r = 0, and has no gradient, which knows
+    no bounds near it. Without any values the loss is 0.
+    """
+    if not student.numel():
+        return student.sum()
+    own, other = (_centred(rows) for rows in (student, teacher))
     scale = (own.norm(dim=1) * other.norm(dim=1)).clamp(min=1e-8)
     return (1 - (own * other).sum(dim=1) / scale).mean()
+
+
+def _centred(rows: Tensor) -> Tensor:
+    """Rows minus their means; exactly 0 where all of a row is equal, which its mean may miss."""
+    constant = (rows == rows[:, :1]).all(dim=1, keepdim=True)
+    return (rows - rows.mean(dim=1, keepdim=True)).masked_fill(constant, 0.0)

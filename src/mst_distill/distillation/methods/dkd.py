@@ -30,7 +30,7 @@ class DKD(Distilling):
             student.logits, teacher.logits, batch.label, self.setup.ignored
         )
         target, others = decoupled(own, other, label, self.setup.temperature)
-        return {"target": TARGET * target.mean(), "others": OTHERS * others.mean()}
+        return {"target": TARGET * mean_or_0(target), "others": OTHERS * mean_or_0(others)}
 
 
 def decoupled(
@@ -54,10 +54,16 @@ def per_place(
     return student.movedim(1, -1)[judged], teacher.movedim(1, -1)[judged], label[judged]
 
 
+def mean_or_0(each: Tensor) -> Tensor:
+    """Mean over the places; 0, without a gradient, of a batch in which no place is a target."""
+    return each.mean() if each.numel() else each.sum()
+
+
 def _split(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """log(target, all others) as ``(B, 2)``, and the others' logits as ``(B, C - 1)``."""
     log_probability = logits.log_softmax(dim=1)
     is_target = F.one_hot(label, logits.shape[1]).bool()
-    others = logits[~is_target].view(len(logits), -1)
-    log_others = log_probability[~is_target].view(len(logits), -1).logsumexp(dim=1)
+    shape = (len(logits), logits.shape[1] - 1)
+    others = logits[~is_target].view(shape)
+    log_others = log_probability[~is_target].view(shape).logsumexp(dim=1)
     return torch.stack([log_probability[is_target], log_others], dim=1), others

@@ -54,8 +54,11 @@ class FDCMKD(Distilling):
 
 
 def signed_log(values: Tensor) -> Tensor:
-    """sign(x) log(1 + |x|): large differences count for less."""
-    return values.sign() * values.abs().log1p()
+    """sign(x) log(1 + |x|): large differences count for less.
+
+    The slope at 0 is 1, which the derivatives of sign and modulus there would make 0.
+    """
+    return torch.where(values == 0, values, values.sign() * values.abs().log1p())
 
 
 def one_scale(embedding: Tensor) -> Tensor:

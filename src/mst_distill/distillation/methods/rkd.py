@@ -37,6 +37,8 @@ class RKD(Distilling):
 def distances(embedding: Tensor) -> Tensor:
     """psi_D: distances of all pairs over their mean, ``(B, D)`` to ``(B, B)``."""
     apart = _differences(embedding).norm(dim=2)
+    if len(apart) == 1:  # a single sample has no pair, and no mean distance
+        return apart
     between = ~torch.eye(len(apart), dtype=torch.bool, device=apart.device)
     return apart / apart[between].mean().clamp(min=1e-12)
 
