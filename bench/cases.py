@@ -49,7 +49,7 @@ def digits(target: str, runtime: Runtime) -> Case:
     conf = _parameters("base")
     with tempfile.TemporaryDirectory() as folder:
         benchmark = Benchmark.model_validate(conf["benchmark"])
-        write_store(build_samples(benchmark, "heldout", "all"), Path(folder) / "samples")
+        write_store(build_samples(benchmark, "heldout", "all", 0), Path(folder) / "samples")
         samples = open_store(Path(folder) / "samples")
         arrays = {name: np.array(array) for name, array in samples.modalities.items()}
     samples = Samples(

@@ -134,24 +134,41 @@ def test_a_limit_keeps_so_many_and_of_every_split_and_class(
     pd.testing.assert_frame_equal(kept, stratified_limit(index, limit))
 
 
-tables = st.lists(
-    st.tuples(
-        st.integers(0, 40), st.sampled_from([*SPLITS * 8, "val"]), st.integers(0, 1), st.just("g")
-    ),
-    max_size=12,
-).map(lambda rows: pd.DataFrame(rows, columns=["id", "split", "label", "group"]))
+@st.composite
+def tables(draw: st.DrawFn) -> pd.DataFrame:
+    """Few classes and few of their samples, so that many tables lack something and many do not."""
+    labels = st.just(-1) if draw(st.integers(0, 4)) == 0 else st.integers(0, 2)
+    rows = draw(st.lists(st.tuples(st.sampled_from([*SPLITS * 8, "val"]), labels), max_size=24))
+    table = pd.DataFrame(rows, columns=["split", "label"]).astype({"label": int})
+    ids = list(range(len(rows)))
+    if ids and draw(st.integers(0, 4)) == 0:
+        ids[-1] = 0
+    return table.assign(id=ids, group="g")
+
+
+PAIRS = pd.DataFrame({"id": range(6), "split": [*SPLITS * 2], "label": [0, 0, 0, 1, 1, 1]})
 
 
 @often
-@given(tables)
-@example(pd.DataFrame({"id": range(3), "split": SPLITS}))
-@example(pd.DataFrame({"id": [0, 1, 2, 0], "split": [*SPLITS, "train"]}))
-@example(pd.DataFrame({"id": [0, 1, 2, 0], "split": [*SPLITS, "test"]}))
+@given(tables())
+@example(PAIRS)
+@example(PAIRS.assign(label=-1))
+@example(PAIRS.assign(id=[0, 1, 2, 3, 4, 0]))
+@example(PAIRS.assign(id=[0, 1, 2, 0, 4, 5]))
+@example(PAIRS.assign(label=[0, 0, 0, 0, 1, 1]))
+@example(PAIRS.assign(label=[0, 0, 0, 1, 1, 0]))
+@example(PAIRS.assign(label=[0, 0, 0, 1, 1, 2]))
+@example(PAIRS.assign(label=[0, 0, 0, 1, 2, 1]))
+@example(PAIRS.assign(label=[0, 1, 1, 2, 2, 2]))
 def test_a_table_of_splits_passes_exactly_if_it_keeps_the_rules(table: pd.DataFrame) -> None:
+    train, valid, test = (set(table.loc[table["split"] == split, "label"]) for split in SPLITS)
+    dense = set(table["label"]) <= {-1}
     rules = {
         "unknown split": set(table["split"]) <= set(SPLITS),
         "times, in the splits": table["id"].is_unique,
         "is empty": set(SPLITS) <= set(table["split"]),
+        "at least two classes": dense or min(len(train), len(valid), len(test)) > 1,
+        "no sample in 'train'": dense or valid | test <= train,
     }
     broken = [message for message, holds in rules.items() if not holds]
     if not broken:
@@ -250,7 +267,8 @@ def test_an_actor_is_in_one_split_and_every_split_has_one(of: set[str], seed: in
     pd.testing.assert_frame_equal(one, same)
     assert one["id"].tolist() == sorted(of)
     assert in_one_split(one, "group")
-    check_splits(one)
+    assert set(one["split"]) == set(SPLITS)
+    assert one["id"].is_unique
     assert [f"{label + 1:02d}" for label in one["label"]] == one["id"].str[3:5].tolist()
 
 

@@ -52,6 +52,7 @@ PATHS = pd.DataFrame(
     {
         "source": ["audio teacher", "audio teacher", "audio/hidden"],
         "class": ["(all)", "zero", "(all)"],
+        "samples": [30, 10, 30],
         "accuracy": [0.5, 1.0, 0.0],
         "control": [0.4, 0.9, 0.4],
         "points": [10.0, 10.0, -40.0],
@@ -78,6 +79,8 @@ TABLES = [
     (check_trials, TRIALS.assign(peak_bytes=[1.0, np.nan, np.nan])),
     (check_logits, LOGITS.drop(columns="split").rename(columns={"specialist": "teacher"})),
     (check_paths, PATHS),
+    (check_paths, PATHS.assign(low=[1.0, np.nan, -50.0], high=[20.0, np.nan, -20.0])),
+    (check_paths, PATHS.assign(samples=0, accuracy=np.nan, points=np.nan, low=np.nan, high=np.nan)),
     (check_drift, DRIFT),
 ]
 
@@ -112,6 +115,10 @@ def test_what_a_run_makes_passes(rule, table):
         (check_paths, spoil(PATHS, 1, "class", "(all)"), "repeats source 'audio teacher'"),
         (check_paths, spoil(PATHS, 0, "accuracy", 50.0), "row 0 has 50.0 .*'accuracy'"),
         (check_paths, spoil(PATHS, 2, "low", np.nan), "row 2 has nan in the column 'low'"),
+        (check_paths, spoil(PATHS, 1, "high", np.nan), "row 1 has nan in the column 'high'"),
+        (check_paths, spoil(PATHS, 1, "high", np.inf), "row 1 has inf in the column 'high'"),
+        (check_paths, spoil(PATHS, 1, "points", np.nan), "row 1 has nan in the column 'points'"),
+        (check_paths, PATHS.drop(columns="samples"), "column 'samples' is missing"),
         (check_drift, spoil(DRIFT, 1, "id", "a"), "repeats id 'a', source 'multimodal teacher'"),
         (check_drift, spoil(DRIFT, 1, "overlap", 1.1), "row 1 has 1.1 in the column 'overlap'"),
         (check_drift, DRIFT.drop(columns="on_target"), "column 'on_target' is missing"),

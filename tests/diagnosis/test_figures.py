@@ -59,6 +59,22 @@ def test_numbers_are_bold_where_the_interval_excludes_0() -> None:
             assert (text.get_weight() == "bold") == certain
 
 
+def test_cells_without_a_sample_or_an_interval_are_drawn_and_never_bold() -> None:
+    table = paths(["one", "two"])
+    table[["low", "high"]] = np.nan
+    table.loc[table["class"] == "two", "points"] = np.nan
+    figure = paths_figure(table, 0.95)
+    whole, parts, _ = figure.axes
+    texts = [*whole.texts, *parts.texts]
+    assert len(texts) == 3 * len(SOURCES)
+    assert {text.get_weight() for text in texts} == {"normal"}
+    blank = [text.get_position()[0] for text in parts.texts if text.get_text() == "–"]
+    assert blank == [1] * len(SOURCES)
+    (image,) = parts.get_images()
+    assert np.isfinite(image.get_clim()).all()
+    assert_saves(figure)
+
+
 def headroom(count: int) -> dict[str, Any]:
     names = ["oracle", "uniform mixture", "best single", "student", "control", "headroom"]
     values = {
@@ -80,6 +96,17 @@ def test_headroom_has_a_row_a_group_and_a_point_a_figure(count: int) -> None:
     )
     assert left.get_yticklabels()[2].get_text() == "best single: audio/hidden"
     assert "headroom 40.00 points (95% interval 35.00 to 45.00)" in left.get_title()
+    assert_saves(figure)
+
+
+def test_headroom_without_an_interval_says_so() -> None:
+    report = headroom(1)
+    for name in ("oracle", "headroom"):
+        report["teachers"]["accuracy"][name] |= {"low": None, "high": None}
+    figure = headroom_figure(report, 0.95)
+    left, _ = figure.axes
+    assert left.get_title().endswith("headroom 40.00 points (no interval)")
+    assert [len(lines.get_segments()[0]) for lines in left.collections] == [0, 2, 2, 2, 2]
     assert_saves(figure)
 
 

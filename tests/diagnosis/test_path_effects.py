@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from mst_distill.datasets.rules import check_paths
 from mst_distill.diagnosis.path_effects import ALL, path_table, path_title
 from mst_distill.evaluation.bootstrap import Bootstrap
 from mst_distill.evaluation.comparison import paired_difference
+from projects import ROOT
 from toy_diagnoses import outcomes_of
 
 RNG = np.random.default_rng(0)
@@ -33,13 +35,43 @@ def table():
 def test_a_row_a_source_and_class_all_first_in_the_order_of_the_sources(table):
     check_paths(table)
     assert table[["source", "class"]].to_numpy().tolist() == [
-        [source, name] for source in ("b", "a/x") for name in (ALL, "zero", "one", "two")
+        [source, name] for source in ("b", "a/x") for name in (ALL, *CLASSES)
     ]
+
+
+def test_a_class_without_a_held_out_sample_is_there_with_none(table, tmp_path):
+    never = table[table["class"] == "never"]
+    assert never["samples"].tolist() == [0, 0]
+    figures = ["accuracy", "control", "points", "low", "high"]
+    assert never[figures].isna().all(axis=None)
+    entry = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())["paths"]
+    table.to_csv(tmp_path / "paths.csv", index=False)
+    back = pd.read_csv(tmp_path / "paths.csv", **entry["load_args"])
+    check_paths(back)
+    pd.testing.assert_frame_equal(back, table)
+
+
+def test_a_sample_that_is_not_judged_counts_in_no_class():
+    outcomes = outcomes_of({"control": [0, 0], path_title("b"): [1, 0]}, [0, 1], [1, 0])
+    table = path_table(outcomes, "control", ("zero", "ignored"), BOOTSTRAP)
+    assert table["samples"].tolist() == [2, 1, 0]
+    check_paths(table)
+
+
+def test_a_class_of_one_sample_has_no_interval():
+    """The path's student is right about it and the control is not, in whatever is drawn of one."""
+    outcomes = outcomes_of({"control": [0, 1, 0], path_title("b"): [1, 1, 0]}, [0, 1, 1])
+    table = path_table(outcomes, "control", ("lone", "pair"), BOOTSTRAP).set_index("class")
+    check_paths(table.reset_index())
+    assert table["points"].to_dict() == pytest.approx({ALL: 100 / 3, "lone": 100, "pair": 0})
+    # Of the pair both students say the same about either sample.
+    assert table["low"].isna().to_dict() == {ALL: False, "lone": True, "pair": True}
+    assert table["high"].isna().to_dict() == {ALL: False, "lone": True, "pair": True}
 
 
 def test_figures_are_counted_by_class(table):
     right = pd.DataFrame(RIGHT).assign(label=LABELS)
-    for row in table.itertuples():
+    for row in table[table["samples"] > 0].itertuples():
         here = right
         if row[2] != ALL:
             here = right[right["label"] == CLASSES.index(row[2])]

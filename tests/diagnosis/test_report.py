@@ -136,8 +136,46 @@ def test_of_classes_that_several_sources_do_alike_the_best_of_all_is_best():
     cells += [("one", "b", 5), ("other", "b", 1), ("one", "c", 0), ("other", "c", 1)]
     paths = pd.DataFrame(cells, columns=["source", "class", "points"])
     paths = paths.assign(low=paths["points"] - 2, high=paths["points"] + 2, samples=9)
-    for table, expected in ((paths, 2), (paths[paths["class"] != "c"], 1)):
+    empty = [{"source": source, "class": "d", "samples": 0} for source in ("one", "other")]
+    single = [{"source": source, "class": "e", "points": 9, "samples": 1} for source in ("one",)]
+    more = pd.concat([paths, pd.DataFrame(empty), pd.DataFrame(single)], ignore_index=True)
+    for table, expected in ((paths, 2), (more, 2), (paths[paths["class"] != "c"], 1)):
         report = diagnose(Found(**{**vars(found), "paths": table}), bootstrap())
         assert report["paths"]["best_sources_of_classes"] == expected
         assert report["paths"]["measurable_cells"] == 1
         assert report["paths"]["classes_with_measurable_cells"] == 1
+        one_more = int(table is more)
+        classes = table["class"].nunique() - 1 - 2 * one_more
+        assert report["paths"]["cells"] == 2 * classes + one_more
+        assert report["paths"]["cells_with_interval"] == 2 * classes
+        (sentence,) = [says for says in report["says"] if says.startswith("By class")]
+        assert sentence.endswith(f"chance alone gives about {0.05 * 2 * classes:.0f}.")
+
+
+def test_classes_that_no_held_out_sample_has_are_told_without_figures():
+    found = look_into(finished("two modalities"))
+    report = diagnose(Found(**{**vars(found), "classes": (*found.classes, "never")}), bootstrap())
+    by_class = report["routing"]["shares_by_class"]
+    assert list(by_class) == [*found.classes, "never"]
+    assert by_class["never"] == dict.fromkeys(found.groups["specialists"])
+    assert all(sum(by_class[name].values()) == pytest.approx(1) for name in found.classes)
+
+
+def test_what_is_the_same_on_every_sample_has_no_interval_in_figures_and_sentences():
+    """All models are right about the first two of three samples, so nothing differs anywhere."""
+    found = look_into(finished("two modalities"))
+    right = dict.fromkeys(found.outcomes.models, np.array([1, 1, 0]))
+    outcomes = outcomes_of(right, [0, 1, 2])
+    names = found.groups["specialists"]
+    weights = np.eye(len(names))[[0, 0, 0]]
+    report = diagnose(
+        Found(**{**vars(found), "outcomes": outcomes, "weights": weights}), bootstrap()
+    )
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    none = {"value": 0, "low": None, "high": None}
+    assert report["paths"]["routed"] == none
+    assert report["headroom"]["specialists"]["accuracy"]["headroom"] == none
+    assert report["routing"]["against_fixed"]["difference"] == none
+    told = [says for says in report["says"] if "no interval, for it is the same" in says]
+    assert len(told) == 3  # headroom of either group, and the routed against the best
+    assert not any("+0.00 to +0.00" in says for says in report["says"])

@@ -53,8 +53,12 @@ def test_classes_are_counted_by_split() -> None:
     assert table.loc["zebra"].tolist() == [3, 0, 1, 4]
     assert table.loc["ant"].tolist() == [2, 1, 1, 4]
     assert table.loc["all"].tolist() == [5, 1, 2, 8]
-    assert table.index[-1] == "all"
-    assert len(table) == 3
+
+
+def test_a_class_without_samples_is_a_row_of_noughts_in_its_place() -> None:
+    table = count_classes(store(), splits_of(store())).set_index("class")
+    assert table.index.tolist() == ["zebra", "unseen", "ant", "all"]
+    assert table.loc["unseen"].tolist() == [0, 0, 0, 0]
 
 
 def test_a_split_without_samples_is_a_column_of_noughts() -> None:
@@ -76,8 +80,40 @@ def test_samples_groups_and_shapes_are_told() -> None:
     assert report["samples"] == 8
     assert report["groups"] == 4
     assert report["splits"] == {"train": 5, "valid": 1, "test": 2}
-    assert report["modalities"] == {"image": "3 x 4 x 5 float32", "text": "7 float32"}
+    assert {name: of["shape"] for name, of in report["modalities"].items()} == {
+        "image": "3 x 4 x 5 float32",
+        "text": "7 float32",
+    }
     assert "sources" not in report
+    assert "pixels" not in report
+
+
+def test_what_is_doubtful_is_told_of_classes_and_modalities() -> None:
+    rng = np.random.default_rng(0)
+    sound = rng.integers(0, 200, (8, 9)).astype(np.float32)
+    samples = store(modalities={"text": rng.random((8, 7), np.float32), "sound": sound})
+    warnings = describe(samples, splits_of(samples))["warnings"]
+    starts = [
+        *("Classes without any samples", "Classes with fewer than 5 training samples"),
+        *("Classes without samples in 'valid'", "The modality 'sound' is far from unit scale"),
+    ]
+    assert len(warnings) == len(starts)
+    for warning, start in zip(warnings, starts, strict=True):
+        assert warning.startswith(start)
+    assert "'zebra' (3), 'ant' (2)." in warnings[1]
+    assert warnings[2].endswith(": 'zebra'.")
+
+
+def test_pixels_of_dense_labels_are_counted_by_class() -> None:
+    labels = np.zeros((8, 2, 2), np.uint8)
+    labels[:, 0, 0] = [1, 1, 1, 2, 1, 2, 1, 1]
+    samples = store(index=store().index.assign(label=-1), labels=labels, ignored_label=0)
+    report = describe(samples, splits_of(samples))
+    assert report["pixels"] == {
+        "unseen": {"train": 4, "valid": 1, "test": 1},
+        "ant": {"train": 1, "valid": 0, "test": 1},
+    }
+    assert any("Classes without pixels in 'valid'" in warning for warning in report["warnings"])
 
 
 def test_notes_are_summed_up() -> None:

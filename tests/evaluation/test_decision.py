@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,9 +102,40 @@ def test_who_lost_a_trial_cannot_be_decided_on():
             decide_on(gains, decide(), "accuracy", 0.95)
 
 
-def test_two_seeds_must_be_common_to_all_cells():
-    with pytest.raises(ValueError, match=r"at least two seeds.*set1, image: \[5, 6\]"):
-        make_gains(make_comparison(GAINS), make_comparison(GAINS, seeds=(5, 6)))
+@pytest.mark.parametrize("seeds", [(5, 6), (4, 5, 6)])
+def test_three_seeds_must_be_common_to_all_cells(seeds):
+    rule = rf"at least 3 seeds must be common.*no interval.*set1, image: \{list(seeds)}"
+    with pytest.raises(ValueError, match=rule):
+        make_gains(make_comparison(GAINS), make_comparison(GAINS, seeds=seeds))
+
+
+def test_equal_differences_in_a_cell_are_no_proof():
+    """Here every seed says 0.25 of accuracy; calibration errors do not differ at all."""
+    scores = make_comparison({("none", ""): 0.0, ("dml", ""): 0.1, ("mst", ""): 0.25})
+    scores["accuracy"] = scores["method"].map({"none": 0.25, "dml": 0.375, "mst": 0.5})
+    trials = gather({"x/heldout-all": scores}, "accuracy")
+    gains = gain_table(trials, OPPONENTS, 0.95)
+    rows = gains[(gains["method"] == "mst") & (gains["against"] == "none")]
+    assert rows["difference"].to_numpy() == pytest.approx(0.25)
+    assert rows[["low", "high", "p"]].isna().all(axis=None)
+    assert (rows["calibration_error_p"] == 1).all()
+    found = decide_on(gains, decide(), "accuracy", 0.95)
+    assert found["adopted"] == ""
+    assert "is measurably above no opponent" in found["sentences"][0]
+    assert found["candidates"]["mst"]["against"]["none"]["low"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    page = decision_page(found, trials, gains, pair_table(trials, {"q": [("mst", "dml")]}, 0.95))
+    candidate, over, pair = (
+        next(line for line in page.splitlines() if line.startswith(start))
+        for start in ("| mst | none | 6 |", "| mst | +25.00 |", "| q | `mst` − `dml` |")
+    )
+    for line in (candidate, over, pair):
+        assert "no interval: all differences are equal" in line
+    assert "| +25.00 | no interval: all differences are equal | – |" in candidate
+    assert "**" not in page
+    assert "nan" not in page
+    (lines,) = gains_figure(gains, "accuracy", "none").axes[0].collections
+    assert not any(map(len, lines.get_segments()))
 
 
 def test_over_all_cells_a_seed_counts_with_its_mean():

@@ -13,6 +13,7 @@ from mst_distill.evaluation.ranking import (
     conclude,
     difference_table,
     holm,
+    paired,
     rank,
     report_on,
 )
@@ -109,14 +110,51 @@ def test_one_seed_has_differences_but_no_interval():
     assert table[["sd", "low", "high", "p", "p_corrected"]].isna().all(axis=None)
 
 
-def test_equal_differences_need_no_test():
-    scores = {"none": [0.5, 0.6], "kd": [0.5, 0.6], "rkd": [0.75, 0.85]}
+def test_two_seeds_have_no_interval_and_no_test():
+    scores = {"none": [0.50, 0.60], "equal": [0.5225, 0.6225], "apart": [0.61, 0.70]}
+    table = difference_table(make_trials(scores), "none", "accuracy", 0.95)
+    assert (table["pairs"] == 2).all()
+    assert table[["low", "high", "p", "p_corrected"]].isna().all(axis=None)
+    rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
+    assert rows["difference"].to_dict() == pytest.approx({"equal": 0.0225, "apart": 0.105})
+    # Of 0.11 and 0.10: half their distance, times the root of two.
+    assert rows.loc["apart", "sd"] == pytest.approx(0.005 * np.sqrt(2))
+    assert conclude(table, 0.95)["image"]["undecided"] == ["apart", "equal"]
+
+
+def test_three_seeds_have_both():
+    gain = np.array([0.02, 0.03, 0.07])
+    found = paired(gain, 0.9)
+    half = 2.9199856 * np.sqrt(0.0014 / 2 / 3)  # the two-sided 90 % point of t with 2 degrees
+    assert [found["low"], found["high"]] == pytest.approx([0.04 - half, 0.04 + half])
+    assert found["p"] == pytest.approx(stats.ttest_1samp(gain, 0).pvalue)
+
+
+def test_equal_differences_have_no_interval():
+    scores = {"none": [0.5, 0.6, 0.7], "kd": [0.5, 0.6, 0.7], "rkd": [0.75, 0.85, 0.95]}
     table = difference_table(make_trials(scores), "none", "accuracy", 0.95)
     rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
-    assert rows.loc["kd", ["difference", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
+    assert rows.loc["kd", ["difference", "sd", "p"]].tolist() == [0, 0, 1]
     # Student's t is not defined where all differences are the same.
     assert rows.loc["rkd", "difference"] == pytest.approx(0.25)
     assert np.isnan(rows.loc["rkd", "p"])
+    assert rows[["low", "high"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_the_report_of_one_or_two_seeds_gives_no_verdict(count):
+    scores = {"none": [0.5, 0.6][:count], "kd": [0.5225, 0.6225][:count]}
+    report, ranking, differences = reported(scores=scores)
+    assert report["verdicts"]["image"][1:] == [
+        f"Whether any method is better than the image student alone cannot be told from {count} "
+        f"seed{'s' if count == 2 else ''}: intervals and tests need at least 3."
+    ]
+    page = ranking_page(report, ranking, differences)
+    seeds = {1: "1 seed", 2: "2 seeds"}[count]
+    assert f"| kd | accuracy | +2.25 | no interval: {seeds} | – | – |" in page
+    assert "nan" not in page
+    (axes,) = differences_figure(differences).axes
+    assert "no intervals: fewer than 3 seeds" in axes.get_xlabel()
 
 
 def test_what_one_rule_alone_shows_is_no_gain():
@@ -165,6 +203,7 @@ def test_where_every_trial_died_the_report_says_so():
 def test_the_figure_shows_every_method_with_its_interval():
     _, _, differences = reported(changes={("kd <- audio", "ce"): 0.05})
     (axes,) = differences_figure(differences).axes
+    assert axes.get_xlabel() == "points of accuracy against the student alone"
     assert [label.get_text() for label in axes.get_yticklabels()] == [
         "dist <- audio",
         "kd <- audio",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from mst_distill.benchmarks.splits import assign_splits
 from mst_distill.evaluation import trials as module
 from mst_distill.evaluation.trials import Comparison, run_trials
 from mst_distill.parameters import Evaluate, Runtime
@@ -63,6 +65,22 @@ def test_an_unknown_target_or_method_is_refused_with_the_nearest(tmp_path):
     wrong = {"kd": {"type": "mst_distill.distillation.methods.kd.KDD"}}
     with pytest.raises(ValueError, match="did you mean 'KD'"):
         make_comparison(tmp_path, wrong).plan()
+
+
+def test_a_seed_that_cannot_be_judged_is_refused_before_the_first_trial(tmp_path, refuse_training):
+    """One sample of a class: a later seed deals it out of the training split."""
+    refuse_training()
+    comparison = make_comparison(tmp_path, seeds=20)
+    samples = comparison.samples
+    lone = np.flatnonzero(samples.index["label"] == 2)[1:]
+    samples.index.loc[lone, "label"] = 0
+    samples.labels[lone] = 0
+    shared = assign_splits(samples.index, "random", 0).query("label == 2 and split == 'train'")
+    assert len(shared) == 1, "the first seed can be judged"
+    with pytest.raises(
+        ValueError, match=r"'class 2' has no sample in 'train'.*the seed, here [1-9]"
+    ):
+        run_trials(replace(comparison, protocol="random"))
 
 
 @in_precision("float64")

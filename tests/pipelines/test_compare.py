@@ -8,7 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from projects import copy_project, kedro
+from projects import copy_project, kedro, run_session
 
 SHORT = (
     "compare.seeds=2,compare.targets=audio,teachers.epochs=1,masks.epochs=1,route.epochs=1,"
@@ -33,6 +33,10 @@ def test_every_method_is_in_the_report(project):
     page = (project / f"data/08_reporting/{FOLDER}/methods_page.md").read_text()
     assert "# 26 ways to teach, 2 seeds" in page
     assert "### Against `none`" in page
+    assert "cannot be told from 2 seeds: intervals and tests need at least 3" in page
+    assert page.count("no interval: 2 seeds") == 2 * 3 * 25 + 3  # none too has a best other
+    differences = pd.read_csv(project / f"data/08_reporting/{FOLDER}/methods_differences.csv")
+    assert differences[["low", "high", "p", "p_corrected"]].isna().all(axis=None)
     report = json.loads((project / f"data/08_reporting/{FOLDER}/methods_report.json").read_text())
     assert set(report["accuracy"]["audio"]) == set(trials["title"])
     assert (project / f"data/08_reporting/{FOLDER}/methods_figure.png").stat().st_size > 10_000
@@ -61,6 +65,9 @@ def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
 
 
 def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
+    three = {"compare": {"seeds": 3, "targets": "audio"}, "masks": {"epochs": 1, "factor": 10}}
+    short = {"limit": 200, "teachers": {"epochs": 1}, "route": {"epochs": 1}}
+    run_session(project, "compare", **three, **short)
     made = project / "data/07_model_output"
     other = made / FOLDER.replace("digits", "another")
     shutil.copytree(made / FOLDER, other)

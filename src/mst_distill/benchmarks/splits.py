@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
+from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
 from mst_distill.parameters import unknown
 from mst_distill.samples import SPLITS
@@ -88,6 +91,39 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
     return splits
 
 
+def checked_splits(
+    index: pd.DataFrame,
+    classes: Sequence[str],
+    ignored: int | None,
+    protocol: Protocol,
+    seed: int,
+) -> pd.DataFrame:
+    """`assign_splits`, where a run on them can be judged.
+
+    Args:
+        index: The sample store's index.
+        classes: Class names, in the order of the labels.
+        ignored: The label that is no target, or None.
+        protocol: As there.
+        seed: The run's seed.
+
+    Raises:
+        ValueError: See `assign_splits` and `check_splits`; under ``random`` the message names the
+            seed, for another one may deal so that it works.
+    """
+    splits = assign_splits(index, protocol, seed)
+    try:
+        check_splits(splits, classes, ignored)
+    except ValueError as error:
+        if protocol == "random":
+            raise ValueError(
+                f"{error} (the protocol 'random' deals samples by the seed, here {seed}: another "
+                f"seed may deal them so that it works)"
+            ) from error
+        raise
+    return splits
+
+
 def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
     """Keep `limit` samples, every (split, label) cell shrunk alike, down to one of each.
 
@@ -112,12 +148,21 @@ def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
     return index.loc[kept].reset_index(drop=True)
 
 
-def check_splits(splits: pd.DataFrame) -> None:
+def check_splits(
+    splits: pd.DataFrame, classes: Sequence[str] = (), ignored: int | None = None
+) -> None:
     """Refuse a table of splits that no figure could be trusted on.
 
+    Args:
+        splits: ``id``, ``label`` and ``split``, a row a sample. Where labels are dense (-1) nothing
+            is known here of classes.
+        classes: Class names, in the order of the labels; without them labels are told as numbers.
+        ignored: The label that is no target, or None.
+
     Raises:
-        ValueError: A sample id appears twice or in two splits, a split's name is unknown, or a
-            split is empty; the message names the id or the split.
+        ValueError: A sample id appears twice or in two splits, a split's name is unknown, a split
+            is empty or holds fewer than two classes, or a class is in ``valid`` or ``test`` and not
+            in ``train``; the message names the id, the split or the class.
     """
     if strange := sorted(set(splits["split"]) - set(SPLITS)):
         raise ValueError(unknown("split", strange[0], SPLITS))
@@ -132,6 +177,10 @@ def check_splits(splits: pd.DataFrame) -> None:
     for split in SPLITS:
         if not (splits["split"] == split).any():
             raise ValueError(f"the split {split!r} is empty: raise `limit` or check the raw files")
+    labels = splits["label"].to_numpy()
+    if np.issubdtype(labels.dtype, np.integer) and (labels >= 0).any():
+        names = classes or [str(label) for label in range(labels.max() + 1)]
+        ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check()
 
 
 def _deal(count: int) -> np.ndarray:

@@ -85,9 +85,11 @@ def check_paths(paths: pd.DataFrame) -> None:
     Raises:
         ValueError: The message names source and class, or row and column.
     """
-    _require(paths, ["source", "class", "accuracy", "control", "points", "low", "high"])
+    shares = ["accuracy", "control", "points"]
+    _require(paths, ["source", "class", "samples", *shares, "low", "high"])
     _refuse_twice(paths, ["source", "class"])
-    _refuse_infinite(paths)
+    _refuse_infinite(paths.loc[paths["samples"] > 0, shares])  # of no sample there are none
+    _refuse_half_intervals(paths, "low", "high")
     for column in ("accuracy", "control"):
         _refuse_outside(paths, column, 0, 1)
 
@@ -143,6 +145,12 @@ def _refuse_infinite(table: pd.DataFrame) -> None:
                 f"row {table.index[row]} has {values.iloc[row]} in the column {column!r}; it must "
                 f"be a finite number"
             )
+
+
+def _refuse_half_intervals(table: pd.DataFrame, low: str, high: str) -> None:
+    """Refuse an interval that has an infinite end, or one end alone; it may have none."""
+    none = table[low].isna() & table[high].isna()
+    _refuse_infinite(table.loc[~none, [low, high]])
 
 
 def _refuse_outside(table: pd.DataFrame, column: str, low: float, high: float) -> None:

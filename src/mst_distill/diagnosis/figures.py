@@ -41,7 +41,7 @@ def paths_figure(paths: pd.DataFrame, confidence: float) -> Figure:
     size = (sum(widths) + 4.0, 2.2 + 0.42 * len(sources))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(1, len(parts), squeeze=False, width_ratios=widths)[0]
-    limit = max(1.0, float(np.quantile(np.abs(points), 0.98)))
+    limit = max(1.0, float(np.nanquantile(np.abs(points), 0.98)))
     for axes, part in zip(grid, parts, strict=True):
         _draw_cells(axes, points[:, part], low[:, part], high[:, part], limit)
         _tick_classes(axes, [str(name) for name in classes[part]])
@@ -69,10 +69,11 @@ def headroom_figure(headroom: Mapping[str, Any], confidence: float) -> Figure:
         _draw_figures(left, figures["accuracy"], figures["best_single"], 100)
         _draw_figures(right, figures["nll"], "", 1)
         room = figures["accuracy"]["headroom"]
-        low, high = 100 * room["low"], 100 * room["high"]
+        low, high = _ends(room, 100)
+        interval = f"{confidence:.0%} interval {low:.2f} to {high:.2f}"
         left.set_title(
             f"choosing among the {group}\nheadroom {100 * room['value']:.2f} points "
-            f"({confidence:.0%} interval {low:.2f} to {high:.2f})",
+            f"({'no interval' if np.isnan(low) else interval})",
             size=10,
         )
         right.set_title(f"headroom {figures['nll']['headroom']['value']:.3f} nats", size=10)
@@ -118,7 +119,7 @@ def _draw_cells(
         axes.text(
             column,
             row,
-            f"{value:+.1f}",
+            "–" if np.isnan(value) else f"{value:+.1f}",
             ha="center",
             va="center",
             size=8,
@@ -130,7 +131,7 @@ def _draw_cells(
 def _draw_figures(axes: Axes, figures: Mapping[str, Any], best: str, scale: float) -> None:
     names = [name for name in figures if name != "headroom"]
     for place, name in enumerate(names):
-        value, low, high = (scale * figures[name][of] for of in ("value", "low", "high"))
+        value, (low, high) = scale * figures[name]["value"], _ends(figures[name], scale)
         colour = COLOURS.get(name, "tab:orange")
         axes.hlines(place, low, high, color=colour, linewidth=2)
         axes.plot(value, place, "o", color=colour)
@@ -146,6 +147,14 @@ def _draw_figures(axes: Axes, figures: Mapping[str, Any], best: str, scale: floa
     axes.set_yticks(range(len(names)), labels, size=8)
     axes.set_ylim(len(names) - 0.5, -0.7)
     axes.grid(axis="x", alpha=0.3)
+
+
+def _ends(figure: Mapping[str, float | None], scale: float) -> tuple[float, float]:
+    """Of an interval, times `scale`; not a number where there is none, which draws nothing."""
+    low, high = figure["low"], figure["high"]
+    if low is None or high is None:
+        return np.nan, np.nan
+    return scale * low, scale * high
 
 
 def _draw_gaze(axes: Axes, gaze: np.ndarray, value: np.ndarray) -> None:

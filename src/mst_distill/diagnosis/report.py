@@ -16,6 +16,7 @@ from mst_distill.diagnosis.path_effects import ALL
 from mst_distill.diagnosis.routing_merit import against_fixed, entropy, information, shares
 from mst_distill.diagnosis.sentences import sentences
 from mst_distill.evaluation.bootstrap import Bootstrap
+from mst_distill.evaluation.json_values import json_values
 
 Figures = dict[str, Any]
 
@@ -54,7 +55,8 @@ def diagnose(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
 
     Returns:
         JSON values: ``says``, a list of sentences, then the figures that they rest on: ``paths``,
-        ``drift``, ``similarity``, ``disagreement``, ``headroom`` and ``routing``.
+        ``drift``, ``similarity``, ``disagreement``, ``headroom`` and ``routing``. None stands
+        where there is no interval or no sample.
     """
     figures = {
         "paths": _paths(found, bootstrap),
@@ -65,14 +67,15 @@ def diagnose(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
         "routing": _routing(found, bootstrap),
     }
     says = sentences(figures, found.target, bootstrap.confidence)
-    return {"says": says, **figures}
+    report: dict[str, Any] = json_values({"says": says, **figures})
+    return report
 
 
 def _paths(found: Found, bootstrap: Bootstrap) -> Figures:
     """Points against the control, and how many cells of class by source differ measurably."""
     table = found.paths
     whole = table[table["class"] == ALL].set_index("source")
-    cells = table[table["class"] != ALL]
+    cells = table[(table["class"] != ALL) & (table["samples"] > 0)]
     measurable = cells[cells["low"] * cells["high"] > 0]
     # Where several are best in a class, the one that is best on the whole.
     order = whole["points"].sort_values(ascending=False).index
@@ -83,6 +86,7 @@ def _paths(found: Found, bootstrap: Bootstrap) -> Figures:
         "sources": whole[["points", "low", "high"]].to_dict(orient="index"),
         "routed": bootstrap.mean(gain, both.judged),
         "cells": len(cells),
+        "cells_with_interval": int(cells["low"].notna().sum()),
         "measurable_cells": len(measurable),
         "classes_with_measurable_cells": int(measurable["class"].nunique()),
         "best_sources_of_classes": best.idxmax(axis=1).nunique() if len(cells) else 0,
@@ -158,9 +162,7 @@ def _routing(found: Found, bootstrap: Bootstrap) -> Figures:
         figures["information"] = {**told, "bits_each": _named(titles, told["bits_each"])}
         by_class = shares(found.weights, outcomes.labels, len(found.classes))
         figures["shares_by_class"] = {
-            name: _named(titles, row)
-            for name, row in zip(found.classes, by_class, strict=True)
-            if not np.isnan(row).any()
+            name: _named(titles, row) for name, row in zip(found.classes, by_class, strict=True)
         }
     return figures
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,7 @@ def _of_paths(paths: Figures, target: str, confidence: float) -> Iterator[str]:
             f"By class, {paths['best_sources_of_classes']} different sources are best somewhere; "
             f"{paths['measurable_cells']} of {paths['cells']} differences to the control are "
             f"measurable, in {paths['classes_with_measurable_cells']} classes; chance alone gives "
-            f"about {(1 - confidence) * paths['cells']:.0f}."
+            f"about {(1 - confidence) * paths['cells_with_interval']:.0f}."
         )
     else:
         yield "Every pixel has a label here: nothing is told by class or of who alone is right."
@@ -121,6 +122,8 @@ def _of_routing(routing: Figures, confidence: float) -> Iterator[str]:
 
 def _interval(figure: dict[str, float], confidence: float) -> str:
     low, high = 100 * figure["low"], 100 * figure["high"]
+    if math.isnan(low):
+        return "no interval, for it is the same on every sample"
     return f"{confidence:.0%} interval {low:+.2f} to {high:+.2f}"
 
 

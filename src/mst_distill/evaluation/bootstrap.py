@@ -9,6 +9,9 @@ import numpy as np
 BLOCK = 2**22
 """Numbers drawn at a time."""
 
+NO_WIDTH = 1e-9
+"""An interval that is not wider than this differs from a point by rounding alone."""
+
 
 @dataclass(frozen=True)
 class Bootstrap:
@@ -54,10 +57,14 @@ class Bootstrap:
         """A figure and the percentile interval of the same in every draw, ``(R,)``.
 
         Returns:
-            ``value``, ``low`` and ``high``.
+            ``value``, ``low`` and ``high``. Where every sample says the same, or there is only one,
+            the draws do not vary: this is no certainty, so there is no interval and both ends are
+            not a number.
         """
         tail = (1 - self.confidence) / 2
         low, high = np.nanquantile(draws, [tail, 1 - tail])
+        if high - low <= NO_WIDTH:
+            low = high = np.nan
         return {"value": float(value), "low": float(low), "high": float(high)}
 
     def mean(self, values: np.ndarray, weight: np.ndarray) -> dict[str, float]:

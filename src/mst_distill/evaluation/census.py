@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from mst_distill.benchmarks.class_counts import ClassCounts
+from mst_distill.evaluation.modality_values import measure_values, value_warnings
 from mst_distill.samples import SPLITS, Samples
 
 LISTED = 100
@@ -13,15 +15,16 @@ LISTED = 100
 
 
 def count_classes(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
-    """Count samples: a row a class and one for all, a column a split.
+    """Count samples: a row a class, in their order, and one for all, a column a split.
 
     Args:
         samples: The store.
         splits: The run's table of splits, in store order.
     """
     names = pd.Series(["(dense)", *samples.classes]).reindex(splits["label"] + 1).to_numpy()
-    counts = _cross(names, splits)
-    counts.loc["all"] = counts.sum()
+    rows = ["(dense)"] if samples.dense else list(samples.classes)
+    counts = _cross(names, splits).reindex(rows, fill_value=0)
+    counts.loc["all"] = [(splits["split"] == split).sum() for split in SPLITS]
     return counts.assign(all=counts.sum(axis=1)).rename_axis("class").reset_index()
 
 
@@ -33,26 +36,34 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
         splits: The run's table of splits, in store order.
 
     Returns:
-        ``samples``, ``groups`` and ``splits`` (counts), ``modalities`` (shape and type of one
-        sample), ``sources`` (where the benchmark tells them: counts by split), ``notes`` (of every
-        figure that was noted while reading: smallest, median, largest, sum, and how many samples
-        have another one than 0), ``omitted`` (how many, and the first with their reasons).
+        ``samples``, ``groups`` and ``splits`` (counts), ``modalities`` (see `measure_values`),
+        ``sources`` (where the benchmark tells them: counts by split), ``notes`` (of every figure
+        that was noted while reading: smallest, median, largest, sum, and how many samples have
+        another one than 0), ``omitted`` (how many, and the first with their reasons), ``pixels``
+        (where labels are dense: class to counts by split), and ``warnings``: sentences on classes
+        that can hardly be learned or judged, modalities that are far from unit scale and samples
+        that are constant.
     """
     report: dict[str, Any] = {
         "samples": len(samples),
         "groups": int(splits["group"].nunique()),
         "splits": {split: int((splits["split"] == split).sum()) for split in SPLITS},
         "modalities": {
-            name: f"{' x '.join(map(str, array.shape[1:]))} {array.dtype}"
-            for name, array in samples.modalities.items()
+            name: measure_values(name, array) for name, array in samples.modalities.items()
         },
     }
     if "source" in samples.index:
-        counts = _cross(samples.index["source"].to_numpy(), splits)
-        report["sources"] = counts.to_dict(orient="index")
+        by_source = _cross(samples.index["source"].to_numpy(), splits)
+        report["sources"] = by_source.to_dict(orient="index")
     report["notes"] = {name: _spread(samples.index[name]) for name in samples.notes}
     first = list(samples.omitted.items())[:LISTED]
     report["omitted"] = {"count": len(samples.omitted), "first": dict(first)}
+    counts = ClassCounts.of(
+        samples.labels, splits["split"].to_numpy(), samples.classes, samples.ignored_label
+    )
+    if samples.dense:
+        report["pixels"] = counts.table.to_dict(orient="index")
+    report["warnings"] = [*counts.warnings(), *value_warnings(report["modalities"])]
     return report
 
 

@@ -21,7 +21,8 @@ def paired_difference(
         bootstrap: Of the interval.
 
     Returns:
-        ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points).
+        ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points); where there is no
+        interval (see `Bootstrap.interval`) its ends are not a number.
     """
     one, other = (
         predictions[predictions["model"] == name].set_index("id") for name in (first, second)
@@ -40,12 +41,18 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
         target: The modality that both see.
         confidence: Of the interval.
     """
-    if difference["low"] == difference["high"]:
+    gain, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
+    if not low < high and gain == 0:
         return (
             f"Nothing can be told of distillation: on every held-out sample the {target} student "
             f"is right or wrong as the control is."
         )
-    gain, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
+    if not low < high:
+        return (
+            f"Nothing can be told of distillation: the {target} student differs from the control "
+            f"by {gain:+.2f} points, and there is no interval, for the difference is the same on "
+            f"every held-out sample."
+        )
     interval = f"{gain:+.2f} points, {confidence:.0%} interval {low:+.2f} to {high:+.2f}"
     if low > 0:
         return f"Distillation helped the {target} student: {interval} against the control."

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mst_distill.evaluation.ranking import FIGURES, holm, paired
+from mst_distill.evaluation.json_values import json_values
+from mst_distill.evaluation.ranking import FEWEST, FIGURES, holm, paired
 from mst_distill.parameters import Contrasts, unknown
 
 ALL = "all cells"
@@ -75,10 +76,12 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
     Returns:
         A row a ``cell`` (or `ALL`, for those that are in every cell), ``rule``, ``against`` and
         ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points),
-        ``p``, and the mean differences ``nll`` and ``calibration_error`` with their ``_p``.
+        ``p``, and the mean differences ``nll`` and ``calibration_error`` with their ``_p``. What
+        cannot be tested has no interval and no p, see `paired`.
 
     Raises:
-        ValueError: An opponent is no method of these trials, or no two seeds are in every cell.
+        ValueError: An opponent is no method of these trials, or fewer than `FEWEST` seeds are in
+            every cell.
     """
     methods = list(dict.fromkeys(trials["method"]))
     cells = list(dict.fromkeys(trials["cell"]))
@@ -86,9 +89,12 @@ def gain_table(trials: pd.DataFrame, opponents: tuple[str, ...], confidence: flo
         if opponent not in methods:
             raise ValueError(unknown("decide.opponents", opponent, methods))
     seeds = {cell: set(rows["seed"]) for cell, rows in trials.groupby("cell", sort=False)}
-    if len(set.intersection(*seeds.values())) < 2:
+    if len(set.intersection(*seeds.values())) < FEWEST:
         told = "; ".join(f"{cell}: {sorted(seeds[cell])}" for cell in cells)
-        raise ValueError(f"at least two seeds must be common to all cells; there are {told}")
+        raise ValueError(
+            f"at least {FEWEST} seeds must be common to all cells, for of fewer there is no "
+            f"interval; there are {told}"
+        )
     rows = []
     for rule, of_rule in trials.groupby("rule", sort=False):
         scores = of_rule.pivot_table(FIGURES, "seed", ["method", "cell"])
@@ -158,8 +164,8 @@ def decide_on(
     Returns:
         JSON values: ``adopted`` (the candidate of the largest gain on the floor, or empty),
         ``sentences`` (none without candidates), ``selection``, ``confidence``, ``floor``, and
-        ``candidates``: name to ``p_corrected``, ``against`` (opponent to its row over all cells)
-        and ``harmed`` (cells).
+        ``candidates``: name to ``p_corrected``, ``against`` (opponent to its row over all cells,
+        None where there is no interval or test) and ``harmed`` (cells).
 
     Raises:
         ValueError: A candidate or an opponent of it is not in every cell.
@@ -177,14 +183,17 @@ def decide_on(
         if verdict["p_corrected"] < 1 - confidence and not verdict["harmed"]
     }
     adopted = max(fit, key=lambda name: fit[name], default="")
-    return {
-        "adopted": adopted,
-        "sentences": _sentences(found, decide.floor, confidence, adopted),
-        "selection": selection,
-        "confidence": confidence,
-        "floor": decide.floor,
-        "candidates": found,
-    }
+    decision: dict[str, Any] = json_values(
+        {
+            "adopted": adopted,
+            "sentences": _sentences(found, decide.floor, confidence, adopted),
+            "selection": selection,
+            "confidence": confidence,
+            "floor": decide.floor,
+            "candidates": found,
+        }
+    )
+    return decision
 
 
 def _verdict(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.evaluation.decision import ALL
+from mst_distill.evaluation.decision import ALL, KEPT
 from mst_distill.evaluation.markdown import (
     FIGURES,
     chances,
@@ -80,6 +80,7 @@ def _candidates(report: Mapping[str, Any]) -> pd.DataFrame:
             for opponent, row in verdict["against"].items()
         ]
     )
+    rows = rows.astype(dict.fromkeys(KEPT, float))  # None, where there is no test, is no number
     table = rows[["candidate", "against"]].copy()
     table["seeds"] = numbers(rows["pairs"], 1, ".0f")
     return table.join([tested(rows, report["confidence"]), _probabilities(rows)])

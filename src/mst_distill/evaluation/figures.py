@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mst_distill.evaluation.decision import ALL
 from mst_distill.evaluation.metrics import calibration_error
-from mst_distill.evaluation.ranking import BEST
+from mst_distill.evaluation.ranking import BEST, FEWEST
 
 
 def confusion_figure(
@@ -147,7 +147,7 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.5 * len(targets), height), layout="constrained")
     for axes, target in zip(np.ravel(figure.subplots(1, len(targets))), targets, strict=True):
         _plot_differences(axes, alone[alone["target"] == target])
-        axes.set(title=f"{target} student", xlabel="points of accuracy against the student alone")
+        axes.set_title(f"{target} student")
     return figure
 
 
@@ -189,6 +189,8 @@ def _plot_differences(axes: Axes, rows: pd.DataFrame) -> None:
     places = np.arange(len(own))
     axes.axvline(0, color="grey", linewidth=1, linestyle=":")
     axes.hlines(places, own["low"], own["high"], color="tab:blue", linewidth=1.5)
+    note = "" if rows["pairs"].max() >= FEWEST else f"\nno intervals: fewer than {FEWEST} seeds"
+    axes.set_xlabel(f"points of accuracy against the student alone{note}")
     axes.plot(own["difference"], places, "o", color="tab:blue", label=f"by {rules[0]}")
     for rule, marker in zip(rules[1:], "x+", strict=False):
         other = tables[rule].reindex(own.index)

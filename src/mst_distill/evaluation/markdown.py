@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mst_distill.evaluation.ranking import FEWEST
+
 FIGURES = {
     "accuracy": ("accuracy, %", 100, ".2f"),
     "nll": ("NLL", 1, ".3f"),
@@ -40,16 +42,30 @@ def with_spread(table: pd.DataFrame, figure: str, scale: float, how: str) -> lis
 
 
 def interval(table: pd.DataFrame) -> list[str]:
-    """``LOW to HIGH`` in points, from the columns ``low`` and ``high``."""
+    """``LOW to HIGH`` in points, or why there is no interval.
+
+    Args:
+        table: ``low``, ``high`` and ``pairs``, the number of seeds.
+    """
     low, high = (numbers(table[side], 100, "+.2f") for side in ("low", "high"))
-    return [" to ".join(ends) for ends in zip(low, high, strict=True)]
+    return [
+        _why_none(int(pairs)) if pd.isna(known) else " to ".join(ends)
+        for pairs, known, *ends in zip(table["pairs"], table["low"], low, high, strict=True)
+    ]
+
+
+def _why_none(pairs: int) -> str:
+    if pairs < FEWEST:
+        return f"no interval: {pairs} seed{'s' * (pairs != 1)}"
+    return "no interval: all differences are equal"
 
 
 def tested(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """What paired tests of accuracy found: points, interval, p, and if there is one the corrected.
 
     Args:
-        rows: ``difference``, ``low``, ``high``, ``p`` and, where corrected, ``p_corrected``.
+        rows: ``pairs``, ``difference``, ``low``, ``high``, ``p`` and, where corrected,
+            ``p_corrected``.
         confidence: Of the intervals, in (0, 1).
     """
     table = pd.DataFrame(

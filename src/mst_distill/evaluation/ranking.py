@@ -17,6 +17,10 @@ COSTS = ["student_epochs", "seconds", "peak_bytes", "extra_parameters"]
 BEST = "the best other"
 """Whom a method is held against beside the student alone."""
 
+FEWEST = 3
+"""Seeds that an interval and a test need. Two give Student's t one degree of freedom, and nothing
+where both differences happen to be equal."""
+
 _TERMS = {
     "equal": "Equal terms: every student has as many epochs, the same start weights, order of "
     "batches, splits and rules of selection. Seconds are without the teachers that all share.",
@@ -74,7 +78,7 @@ def difference_table(
     Returns:
         A row a target, rule, opponent and title: ``against`` (the baseline or `BEST`),
         ``opponent``, ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100
-        points), ``p``, ``p_corrected``. Where fewer than two seeds are common, these are NaN.
+        points), ``p``, ``p_corrected``; NaN where there are none, see `paired`.
     """
     tables = [pd.DataFrame(columns=["target", "rule", "against", "title", "opponent"])]
     for target in dict.fromkeys(trials["target"]):
@@ -136,6 +140,7 @@ def report_on(
         ``seed``, ``error``) and ``accuracy`` (target to title to mean).
     """
     conclusions = conclude(differences, confidence)
+    untested = _untested(differences)
     died = trials.loc[trials["error"] != "", ["target", "title", "seed", "error"]]
     finished = ranking[ranking["runs"] > 0]
     ways, seeds = trials["title"].nunique(), trials["seed"].nunique()
@@ -145,7 +150,7 @@ def report_on(
         "selection": selection,
         "confidence": confidence,
         "verdicts": {
-            target: list(_sentences(finished[finished["target"] == target], conclusions))
+            target: list(_sentences(finished[finished["target"] == target], conclusions, untested))
             for target in dict.fromkeys(trials["target"])
         },
         "conclusions": conclusions,
@@ -157,14 +162,32 @@ def report_on(
     }
 
 
+def _untested(differences: pd.DataFrame) -> dict[str, int]:
+    """Targets none of whose methods has enough seeds for a test, to how many seeds there are."""
+    alone = differences[differences["against"] != BEST]
+    if alone.empty:
+        return {}
+    pairs = alone.groupby("target", sort=False)["pairs"].max()
+    return {str(target): int(most) for target, most in pairs.items() if most < FEWEST}
+
+
 def _sentences(
-    ranking: pd.DataFrame, conclusions: dict[str, dict[str, list[str]]]
+    ranking: pd.DataFrame,
+    conclusions: dict[str, dict[str, list[str]]],
+    untested: dict[str, int],
 ) -> Iterator[str]:
     if ranking.empty:
         yield "No trial came to its end."
         return
     best, target = ranking.iloc[0], ranking["target"].iloc[0]
     yield f"Best mean accuracy: {best['title']} with {100 * best['accuracy']:.2f} %."
+    if target in untested:
+        seeds = untested[target]
+        yield (
+            f"Whether any method is better than the {target} student alone cannot be told from "
+            f"{seeds} seed{'s' * (seeds > 1)}: intervals and tests need at least {FEWEST}."
+        )
+        return
     for kind in ("better", "worse") if target in conclusions else ():
         names = ", ".join(conclusions[target][kind]) or "no method"
         yield f"{kind.capitalize()} than the {target} student alone, beyond chance: {names}."
@@ -188,22 +211,25 @@ def _against(scores: pd.DataFrame, against: str, confidence: float) -> list[dict
 def paired(gain: np.ndarray, confidence: float) -> dict[str, float]:
     """Mean, spread, interval and test of the differences, ``(pairs,)``.
 
-    Where all are the same, Student's t is not defined: p is 1 if they are 0, and else NaN.
+    Returns:
+        ``pairs``, ``difference``, ``sd``, ``low``, ``high`` and ``p``. Of fewer than `FEWEST` pairs
+        there is no interval and no test, and of fewer than two no spread: these are NaN. Where all
+        differences are the same Student's t is not defined: there is no interval either, and p is 1
+        if they are 0, as in any test that may be taken of them, and else NaN.
     """
-    mean = gain.mean() if len(gain) else np.nan
-    found = {"pairs": len(gain), "difference": mean}
-    if len(gain) < 2:
-        return found | dict.fromkeys(("sd", "low", "high", "p"), np.nan)
+    found = {
+        "pairs": len(gain),
+        "difference": gain.mean() if len(gain) else np.nan,
+        "sd": gain.std(ddof=1) if len(gain) > 1 else np.nan,
+        **dict.fromkeys(("low", "high", "p"), np.nan),
+    }
+    if len(gain) < FEWEST:
+        return found
     if np.ptp(gain) < 1e-12:  # the test divides by their spread
-        return found | {"sd": 0.0, "low": mean, "high": mean, "p": np.nan if mean else 1.0}
+        return found | {"p": np.nan if found["difference"] else 1.0}
     test = stats.ttest_1samp(gain, 0.0)
     interval = test.confidence_interval(confidence)
-    return found | {
-        "sd": gain.std(ddof=1),
-        "low": interval.low,
-        "high": interval.high,
-        "p": test.pvalue,
-    }
+    return found | {"low": interval.low, "high": interval.high, "p": test.pvalue}
 
 
 def _rules(trials: pd.DataFrame, selection: str) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.benchmarks.source import Protocol
-from mst_distill.benchmarks.splits import assign_splits
+from mst_distill.benchmarks.splits import assign_splits, checked_splits
 from mst_distill.bundle import ModelBundle
 from mst_distill.code_digest import code_of
 from mst_distill.distillation.members import arguments_of
@@ -102,8 +102,15 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
     Returns:
         A row a trial and rule of selection: the trial's attributes, ``rule``, the figures on the
         held-out split, the costs, ``error``. A trial that died has one row without figures.
+
+    Raises:
+        ValueError: A seed deals splits that nothing can be judged on; said before the first trial.
     """
     plan = comparison.plan()
+    samples = comparison.samples
+    for seed in dict.fromkeys(seed for _, seed in plan):
+        classes, ignored = samples.classes, samples.ignored_label
+        checked_splits(samples.index, classes, ignored, comparison.protocol, seed)
     outcomes = []
     with progress(range(0), "trials", "trial", total=sum(map(len, plan.values()))) as bar:
         for (target, seed), trials in plan.items():

@@ -106,6 +106,7 @@ def compare_models(
     """Figures of merit of every model, and whether the student beats the control."""
     from mst_distill.evaluation.bootstrap import Bootstrap
     from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
+    from mst_distill.evaluation.json_values import json_values
     from mst_distill.evaluation.metrics import measure
 
     models = {
@@ -123,7 +124,7 @@ def compare_models(
     report = {
         "verdict": sentence,
         "selection": route.selection,
-        "gain_over_control": gains,
+        "gain_over_control": json_values(gains),
         "disagreement": disagreement.groupby("group")["kl"].mean().to_dict(),
         "models": models,
     }

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, told
-from mst_distill.benchmarks.splits import assign_splits as split_index
-from mst_distill.benchmarks.splits import check_splits, stratified_limit
+from mst_distill.benchmarks.splits import checked_splits, stratified_limit
 from mst_distill.evaluation.census import count_classes, describe
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark, unknown
 from mst_distill.samples import Samples
 
+log = logging.getLogger(__name__)
 
-def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> SampleSource:
+
+def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any, seed: int) -> SampleSource:
     """Open a benchmark's raw files; the sample store then reads them slice by slice.
 
     Args:
         benchmark: The source's class and arguments.
         protocol: ``heldout`` or ``random``.
         limit: How many samples to keep, stratified over splits and classes, or ``all``.
+        seed: The run's, by which ``random`` deals: what cannot be judged is refused before hours
+            of reading.
 
     Raises:
         ValueError: The protocol or the limit is none of these, or no store or no table of splits
-            could be made of the index.
+            that a run can be judged on could be made of the index.
     """
     if protocol not in get_args(Protocol):
         raise ValueError(unknown("protocol", protocol, get_args(Protocol)))
@@ -39,33 +44,47 @@ def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any) -> Sampl
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
     check_index(source)  # all of it, whatever the limit leaves
-    _check_own_splits(source, protocol)
+    _check_own_splits(source, protocol, seed)
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
-    if isinstance(limit, int) and limit < len(source.index):
+    if isinstance(limit, int) and (count := len(source.index)) > limit:
         source.index = stratified_limit(source.index, limit)
         source.omitted = {}  # of the samples that are wanted now none is
-        _check_own_splits(source, protocol)
+        _check_own_splits(source, protocol, seed, f" (`limit` keeps {limit} of {count} samples)")
     return source
 
 
-def _check_own_splits(source: SampleSource, protocol: Protocol) -> None:
+def _check_own_splits(
+    source: SampleSource, protocol: Protocol, seed: int, limited: str = ""
+) -> None:
     try:
-        check_splits(split_index(source.index, protocol, seed=0))
+        checked_splits(source.index, list(source.classes), source.ignored_label, protocol, seed)
     except ValueError as error:
-        raise ValueError(f"{told(source)}: {error}") from error
+        raise ValueError(f"{told(source)}: {error}{limited}") from error
 
 
 def assign_splits(samples: Samples, protocol: Protocol, seed: int) -> pd.DataFrame:
-    """Say which sample is for training, validation and test in this run."""
-    return split_index(samples.index, protocol, seed)
+    """Say which sample is for training, validation and test in this run.
+
+    Raises:
+        ValueError: A run on these splits cannot be judged: see `checked_splits`, and for the pixels
+            of dense labels `ClassCounts.check`.
+    """
+    classes, ignored = samples.classes, samples.ignored_label
+    splits = checked_splits(samples.index, classes, ignored, protocol, seed)
+    if samples.dense:
+        ClassCounts.of(samples.labels, splits["split"].to_numpy(), classes, ignored).check()
+    return splits
 
 
 def summarise_samples(
     samples: Samples, splits: pd.DataFrame
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Say what was read: a table of classes and splits, and all else."""
-    return count_classes(samples, splits), describe(samples, splits)
+    """Say what was read: a table of classes and splits, and all else; warn of what is doubtful."""
+    report = describe(samples, splits)
+    for warning in report["warnings"]:
+        log.warning("%s", warning)
+    return count_classes(samples, splits), report
 
 
 def draw_samples(samples: Samples) -> Figure:

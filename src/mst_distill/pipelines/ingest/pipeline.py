@@ -18,7 +18,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 build_samples,
-                ["params:benchmark", "params:protocol", "params:limit"],
+                ["params:benchmark", "params:protocol", "params:limit", "params:seed"],
                 "samples",
                 name="build_samples",
             ),
