@@ -145,6 +145,8 @@ def test_other_texts_count_for_nothing(own: Path, text: str) -> None:
 
 
 def test_what_is_installed_counts_by_its_version(own: Path) -> None:
+    """But for this package, whose code is known."""
+    assert "mst-distill" not in code_of("mst_distill.nets.digits.DigitImageNet")
     assert code_of("torchvision.models.resnet.ResNet") == {"torchvision": version("torchvision")}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from mst_distill.errors import unknown
 from mst_distill.parameters import (
     Benchmark,
     Diagnose,
@@ -17,7 +18,6 @@ from mst_distill.parameters import (
     Route,
     Runtime,
     Teachers,
-    unknown,
 )
 
 LENGTH = {"epochs": 3, "batch_size": 4, "learning_rate": 0.1}

@@ -73,7 +73,7 @@ def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
             module = _read_once(file, name)
             found[name] = module.digest
             waiting += [*module.imports, *_parents(name)]
-        elif _top(name) in {COUNTED, *named}:
+        elif _top(name) in {COUNTED, *named} - {PACKAGE}:
             found |= _installed_version(_top(name))
     return dict(sorted(found.items()))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TypeVar
 
-from mst_distill.parameters import unknown
+from mst_distill.errors import unknown
 
 T = TypeVar("T")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from mst_distill.errors import unknown
 
 Selection = Literal["accuracy", "ce", "last"]
 """Which epoch's student is kept: best validation accuracy (ties by cross-entropy), smallest
@@ -341,11 +342,3 @@ class Runtime(Block):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     frozen: Literal["auto", "cached", "online"] = "auto"
     tracking: bool = True
-
-
-def unknown(what: str, name: str, known: Any) -> str:
-    """Say that `name` is unknown, what there is, and which of it comes nearest."""
-    names = [str(choice) for choice in known]
-    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return f"unknown {what} {name!r}; there are: {', '.join(names) or 'none'}{hint}"

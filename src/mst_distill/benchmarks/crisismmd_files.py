@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from mst_distill.parameters import unknown
+from mst_distill.errors import unknown
 
 HUMANITARIAN = (
     "not_humanitarian",

@@ -13,7 +13,7 @@ from mst_distill import signed_json
 from mst_distill.atomic import replacing
 from mst_distill.benchmarks.raw_files import leads_out, read_text
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
-from mst_distill.parameters import unknown
+from mst_distill.errors import unknown
 from mst_distill.progress import progress
 
 SECONDS = 10

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.distillation.masks import FixedMask, mask_class
+from mst_distill.errors import unknown
 from mst_distill.imports import resolve, resolve_function
-from mst_distill.parameters import MULTIMODAL, Masks, Member, Members, unknown
+from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.samples import Samples
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run

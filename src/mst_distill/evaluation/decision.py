@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mst_distill.errors import unknown
 from mst_distill.evaluation.json_values import json_values
 from mst_distill.evaluation.ranking import FEWEST, FIGURES, holm, paired
-from mst_distill.parameters import Contrasts, unknown
+from mst_distill.parameters import Contrasts
 
 ALL = "all cells"
 """What stands in place of a cell where the mean over all of them is told."""

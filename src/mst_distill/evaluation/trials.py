@@ -22,10 +22,11 @@ from mst_distill.distillation.method import Method
 from mst_distill.distillation.setup import Recipe, Taught
 from mst_distill.distillation.teacher_pool import TeacherPool
 from mst_distill.distillation.teaching import resolve_methods, teach, teachers_for, train_teacher
+from mst_distill.errors import unknown
 from mst_distill.evaluation.judging import tally_nets
 from mst_distill.evaluation.metrics import measure
 from mst_distill.interruption import Interrupted
-from mst_distill.parameters import Evaluate, Member, Runtime, unknown
+from mst_distill.parameters import Evaluate, Member, Runtime
 from mst_distill.progress import progress
 from mst_distill.provenance import Origin, plain_parameters, texts_in
 from mst_distill.samples import Samples

@@ -8,7 +8,8 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 
-from mst_distill.parameters import Members, Route, unknown
+from mst_distill.errors import unknown
+from mst_distill.parameters import Members, Route
 
 
 class ParameterHooks:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from mst_distill.code_digest import code_of
 from mst_distill.datasets.comparisons import Comparisons
-from mst_distill.parameters import Compare, Decide, Evaluate, Route, unknown
+from mst_distill.errors import unknown
+from mst_distill.parameters import Compare, Decide, Evaluate, Route
 from mst_distill.pipelines.compare.nodes import train_methods
 from mst_distill.provenance import Origin, plain_parameters, texts_in
 

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, told
 from mst_distill.benchmarks.splits import checked_splits, stratified_limit
+from mst_distill.errors import unknown
 from mst_distill.evaluation.census import count_classes, describe
 from mst_distill.imports import resolve
-from mst_distill.parameters import Benchmark, unknown
+from mst_distill.parameters import Benchmark
 from mst_distill.samples import Samples
 
 log = logging.getLogger(__name__)
