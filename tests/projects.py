@@ -87,17 +87,21 @@ def run_session(
 ) -> None:
     """Do as ``kedro run`` does, untracked, in this process: seconds less than in a new one.
 
+    With as many threads as `kedro` has, so that both compute the same to the bit.
+
     Args:
         project: Its root.
         pipeline: Which to run.
         nodes: Which of its nodes; all, if none is named.
         changes: What ``--params`` would change, nested.
     """
+    import torch
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
-    here = Path.cwd()
+    here, threads = Path.cwd(), torch.get_num_threads()
     os.chdir(project)
+    torch.set_num_threads(int(ENVIRONMENT["OMP_NUM_THREADS"]))
     try:
         bootstrap_project(project)
         changes["runtime"] = {"tracking": False, **changes.get("runtime", {})}
@@ -105,6 +109,7 @@ def run_session(
             session.run(pipeline_names=[pipeline], node_names=nodes)
     finally:
         os.chdir(here)
+        torch.set_num_threads(threads)
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
