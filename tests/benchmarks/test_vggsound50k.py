@@ -144,7 +144,7 @@ def test_a_sound_that_ends_early_is_filled_up_and_a_long_one_is_cut(clips: Path)
 
 
 def test_the_seconds_of_sound_are_a_note_in_the_store(clips: Path, tmp_path: Path) -> None:
-    np.save(clips / "audio" / f"{CLIPS[4]}.npy", np.ones((3, 128), np.float32))
+    np.save(clips / "audio" / f"{CLIPS[4]}.npy", np.tile(np.arange(128.0), (3, 1)))
     write_store(open_clips(clips), tmp_path / "stores" / "samples")
     samples = open_store(tmp_path / "stores" / "samples")
     assert samples.notes == ("audio_seconds",)
@@ -152,11 +152,21 @@ def test_the_seconds_of_sound_are_a_note_in_the_store(clips: Path, tmp_path: Pat
     assert list(samples.modalities) == ["video", "audio"]
 
 
-def test_features_that_are_all_alike_are_no_division_by_zero(clips: Path) -> None:
-    for clip in CLIPS:
-        np.save(clips / "audio" / f"{clip}.npy", np.full((10, 128), 3.5))
+@pytest.mark.parametrize("name", ["video", "audio"])
+def test_a_clip_in_which_nothing_is_seen_or_heard_is_damaged(clips: Path, name: str) -> None:
+    """It does not count for the range either."""
+    before = fitted(clips)
+    (clips / "fit-heldout").rename(clips / "fit-before")
+    file = clips / name / f"{CLIPS[2]}.npy"
+    np.save(file, np.full(np.load(file).shape, -1e3, np.float32))
     source = fitted(clips)
-    assert (source.read(source.index[:2])["audio"] == 0).all()
+    with pytest.raises(DamagedSampleError, match="holds -1000 throughout") as error:
+        source.read(source.index)
+    assert error.value.sample == CLIPS[2]
+    assert str(file) in error.value.reason
+    others = source.index.query(f"id != {CLIPS[2]!r}")
+    for modality, values in source.read(others).items():
+        np.testing.assert_array_equal(values, before.read(others)[modality])
 
 
 def test_missing_clips_are_left_out_as_far_as_that_is_tolerated(

@@ -136,7 +136,13 @@ class VGGSound50k(SampleSource):
             file = self._folders["audio"] / f"{clip}.npy"
             expected = (SECONDS, AUDIO_WIDTH)
             raise DamagedSampleError(clip, f"{file}: shape {audio.shape}, expected {expected}")
-        return video, audio[:SECONDS]
+        audio = audio[:SECONDS]
+        for name, features in (("video", video), ("audio", audio)):
+            if np.ptp(features) == 0:
+                file = self._folders[name] / f"{clip}.npy"
+                only = f"{features.flat[0]:g} throughout, as where nothing is to be seen or heard"
+                raise DamagedSampleError(clip, f"{file}: holds {only}")
+        return video, audio
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
@@ -232,11 +238,6 @@ def _load_features(folder: Path, clip: str) -> np.ndarray:
         ) from error
     if not np.isfinite(features).all():
         raise DamagedSampleError(clip, f"{file}: holds NaN or infinity")
-    if features.size and np.ptp(features) == 0:
-        raise DamagedSampleError(
-            clip,
-            f"{file}: holds {features.flat[0]:g} throughout, as where there is nothing to be found",
-        )
     return features
 
 
