@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 
 from mst_distill.evaluation.bootstrap import Bootstrap
-from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
+from mst_distill.evaluation.comparison import (
+    calibration_difference,
+    comparison_table,
+    nll_difference,
+    paired_difference,
+    remarks,
+    verdict,
+)
 
 
 def table(
@@ -188,6 +195,135 @@ def test_an_interval_that_touches_zero_shows_nothing(interval: tuple[float, floa
     difference = dict(zip(("difference", "low", "high"), interval, strict=True))
     assert "did not measurably help the image student" in verdict(difference, "image", 0.9)
     assert "90% interval" in verdict(difference, "image", 0.9)
+
+
+def probable(
+    student: tuple[np.ndarray, np.ndarray], control: tuple[np.ndarray, np.ndarray]
+) -> pd.DataFrame:
+    """Predictions with confidences and the likelihoods of a two-class model that has them."""
+    (own, right), (other, well) = student, control
+    predictions = table(right.astype(int), well.astype(int))
+    confidence = np.concatenate([own, other])
+    likely = np.where(predictions["correct"] == 1, confidence, 1 - confidence)
+    return predictions.assign(confidence=confidence, nll=-np.log(likely))
+
+
+def draw(
+    rng: np.random.Generator, count: int, sure: tuple[float, float], over: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences from a beta distribution, right with that chance less `over`."""
+    confidence = rng.beta(*sure, count).clip(0.02, 0.98)
+    return confidence, rng.random(count) < confidence - over
+
+
+def test_the_difference_of_likelihoods_is_paired_and_its_interval_a_plain_bootstrap_s() -> None:
+    rng = np.random.default_rng(4)
+    predictions = probable(draw(rng, 200, (6, 2)), draw(rng, 200, (3, 2)))
+    found = nll_difference(predictions, "student", "control", Bootstrap(4000, 0.95, 0))
+    nll = predictions["nll"].to_numpy().reshape(2, -1)
+    assert found["difference"] == pytest.approx(nll[0].mean() - nll[1].mean(), rel=1e-12)
+    low, high = bootstrap(nll[0] - nll[1], np.ones(200), 0.95)
+    assert [found["low"], found["high"]] == pytest.approx([low, high], abs=0.02)
+    turned = predictions.iloc[::-1]
+    assert nll_difference(turned, "student", "control", Bootstrap(9, 0.95, 0))[
+        "difference"
+    ] == pytest.approx(found["difference"])
+
+
+def test_of_dense_labels_every_pixel_has_the_same_share_in_the_likelihood() -> None:
+    judged = np.array([10, 1000, 1])
+    predictions = table([1, 1, 1], [1, 1, 1], judged).assign(nll=[1.0, 2, 3, 0.5, 2.5, 9])
+    found = nll_difference(predictions, "student", "control", Bootstrap(50, 0.95, 0))
+    expected = (10 * 0.5 + 1000 * -0.5 + 1 * -6) / 1011
+    assert found["difference"] == pytest.approx(expected, rel=1e-12)
+
+
+def errors_by_hand(confidence: np.ndarray, correct: np.ndarray, bins: int) -> tuple[float, float]:
+    """Expected calibration error, and the squared one without bias, bin by bin."""
+    expected = squared = 0.0
+    for number in range(bins):
+        here = (confidence >= number / bins) & (confidence < (number + 1) / bins)
+        gaps = correct[here] - confidence[here]
+        if not len(gaps):
+            continue
+        share = len(gaps) / len(confidence)
+        expected += share * abs(gaps.mean())
+        if len(gaps) > 1:
+            squared += share * (gaps.mean() ** 2 - gaps.var(ddof=1) / len(gaps))
+    return expected, squared
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+def test_the_difference_of_calibration_errors_is_that_of_both_by_hand(bins: int) -> None:
+    rng = np.random.default_rng(5)
+    pair = draw(rng, 60, (6, 2), over=0.1), draw(rng, 60, (3, 2))
+    chance = Bootstrap(500, 0.95, 0)
+    found = calibration_difference(probable(*pair), "student", "control", bins, chance)
+    (own, own_squared), (other, other_squared) = (errors_by_hand(*model, bins) for model in pair)
+    assert found["difference"] == pytest.approx(own - other, rel=1e-10)
+    assert found["squared"] == pytest.approx(own_squared - other_squared, rel=1e-10)
+    assert found["low"] < found["squared"] < found["high"]
+
+
+def test_two_calibrated_models_do_not_differ_however_sure_they_are() -> None:
+    """The errors themselves do: chance makes that of the less confident one larger."""
+    rng = np.random.default_rng(6)
+    found = [
+        calibration_difference(
+            probable(draw(rng, 150, (2, 2)), draw(rng, 150, (20, 1))),
+            *("student", "control", 15, Bootstrap(200, 0.95, 0)),
+        )
+        for _ in range(100)
+    ]
+    differences, squares = (np.array([f[n] for f in found]) for n in ("difference", "squared"))
+    assert differences.mean() > 0.03
+    assert abs(squares.mean()) < 3 * squares.std(ddof=1) / 10
+    assert sum(f["low"] > 0 or f["high"] < 0 for f in found) <= 5
+
+
+def test_a_model_that_is_far_too_sure_is_measurably_worse_calibrated() -> None:
+    rng = np.random.default_rng(7)
+    pair = draw(rng, 400, (6, 2), over=0.2), draw(rng, 400, (6, 2))
+    chance = Bootstrap(500, 0.95, 0)
+    assert calibration_difference(probable(*pair), "student", "control", 15, chance)["low"] > 0
+    turned = calibration_difference(probable(*pair[::-1]), "student", "control", 15, chance)
+    assert turned["high"] < 0
+
+
+NLL_WORSE = {"difference": 0.12, "low": 0.05, "high": 0.2}
+SURER = {"difference": 0.121, "squared": 0.03, "low": 0.01, "high": 0.05}
+
+
+@pytest.mark.parametrize(
+    ("nll", "calibration", "expected"),
+    [
+        (
+            NLL_WORSE,
+            SURER,
+            [
+                "Its likelihood is measurably worse: NLL +0.120 nats, 90% interval +0.050 to "
+                "+0.200.",
+                "Its calibration is measurably worse: expected calibration error +12.10 points.",
+            ],
+        ),
+        (
+            {"difference": -0.12, "low": -0.2, "high": -0.05},
+            {"difference": -0.02, "squared": -0.03, "low": -0.05, "high": -0.01},
+            [
+                "Its likelihood is measurably better: NLL -0.120 nats, 90% interval -0.200 to "
+                "-0.050.",
+                "Its calibration is measurably better: expected calibration error -2.00 points.",
+            ],
+        ),
+        ({"difference": 0.1, "low": -0.1, "high": 0.3}, {**SURER, "low": -0.01}, []),
+        ({"difference": 0.1, "low": 0.0, "high": 0.3}, {"difference": 0.121}, []),
+        ({"difference": 0.1, "low": 0.1, "high": 0.1}, {**SURER, "difference": -0.01}, []),
+    ],
+)
+def test_what_is_said_of_the_student_s_probabilities(
+    nll: dict[str, float], calibration: dict[str, float], expected: list[str]
+) -> None:
+    assert remarks(nll, calibration, 0.9) == expected
 
 
 def test_the_table_has_a_row_a_model_and_a_column_a_number() -> None:

@@ -183,6 +183,19 @@ def test_above_all_opponents_and_below_the_floor_nowhere_is_adopted():
     assert "measurably above every opponent (`none`, `dml`)" in found["sentences"][0]
 
 
+def test_a_candidate_s_likelihood_is_told_where_it_is_measurably_worse():
+    tables = [make_comparison(GAINS) for _ in range(2)]
+    sentences = decide_on(make_gains(*tables), decide(), "accuracy", 0.95)["sentences"]
+    assert not any("likelihood" in sentence for sentence in sentences)
+    for table in tables:
+        table.loc[table["method"] == "mst", "nll"] += 0.3
+    sentences = decide_on(make_gains(*tables), decide(), "accuracy", 0.95)["sentences"]
+    (told,) = [sentence for sentence in sentences if "likelihood" in sentence]
+    # NLL was 1 - accuracy, of which `mst` has 0.05 more but for the noise.
+    assert told.startswith("The likelihood of `mst` is measurably worse than that of `none`: NLL ")
+    assert float(told.split("NLL ")[1].split()[0]) == pytest.approx(0.25, abs=0.005)
+
+
 def test_harm_in_one_cell_forbids_it():
     harmed = {**GAINS, ("mst", ""): -0.02}
     better = {**GAINS, ("mst", ""): 0.2}

@@ -13,6 +13,7 @@ from mst_distill.evaluation.ranking import (
     conclude,
     difference_table,
     holm,
+    less_likely,
     paired,
     rank,
     report_on,
@@ -168,6 +169,42 @@ def test_what_one_rule_alone_shows_is_no_gain():
     worse = {("kd <- audio", rule): -0.2 for rule in RULES}
     table = difference_table(make_trials(changes=worse), "none", "accuracy", 0.95)
     assert conclude(table, 0.95)["image"]["worse"] == ["kd <- audio"]
+
+
+def with_likelihoods(shifts, died=()):
+    """Trials in which a title's NLL is that of the student alone plus a shift a seed."""
+    trials = make_trials(died=died)
+    for title, values in shifts.items():
+        for seed, shift in enumerate(values):
+            here = (trials["title"] == title) & (trials["seed"] == seed) & (trials["rule"] != "")
+            trials.loc[here, "nll"] = 1.0 + shift
+    return trials
+
+
+def test_a_method_that_wins_in_accuracy_may_be_told_to_lose_in_likelihood():
+    dearer = [0.2, 0.3, 0.25, 0.2, 0.3]
+    noise = [0.3, -0.2, 0.1, -0.1, 0.05]
+    zero = [0.0] * 5
+    trials = with_likelihoods({"none": zero, "kd <- audio": dearer, "dist <- audio": noise})
+    table = difference_table(trials, "none", "accuracy", 0.95)
+    rows = table[(table["against"] == "none") & (table["rule"] == "accuracy")].set_index("title")
+    assert rows.loc["kd <- audio", "nll"] == pytest.approx(0.25)
+    assert rows.loc["kd <- audio", "nll_p"] == pytest.approx(stats.ttest_1samp(dearer, 0).pvalue)
+    assert less_likely(table, "accuracy", 0.95) == {"image": ["kd <- audio"]}
+    cheaper = {"none": zero, "kd <- audio": [-shift for shift in dearer], "dist <- audio": noise}
+    table = difference_table(with_likelihoods(cheaper), "none", "accuracy", 0.95)
+    assert less_likely(table, "accuracy", 0.95) == {}
+
+
+def test_the_report_says_who_loses_in_likelihood():
+    shifts = {"none": [0.0] * 5, "kd <- audio": [0.2, 0.3, 0.25, 0.2, 0.3]}
+    trials = with_likelihoods(shifts)
+    differences = difference_table(trials, "none", "accuracy", 0.95)
+    compare = Compare.model_validate({"methods": {"none": {"type": "x"}}})
+    report = report_on(trials, rank(trials, "accuracy"), differences, compare, "accuracy", 0.95)
+    said = report["verdicts"]["image"]
+    assert "Better than the image student alone, beyond chance: kd <- audio." in said
+    assert said[-1] == "With a measurably worse likelihood than its: dist <- audio, kd <- audio."
 
 
 def reported(**changes):

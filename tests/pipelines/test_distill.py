@@ -91,6 +91,11 @@ def test_the_report_holds_every_model_and_its_figures_agree(project):
     gain = metrics["gain_over_control"]["student"]
     assert gain["difference"] == pytest.approx(accuracy["student"] - accuracy["control"])
     assert gain["low"] <= gain["difference"] <= gain["high"]
+    for over, figure in (("nll", "nll"), ("calibration", "calibration_error")):
+        found = metrics[f"{over}_over_control"]["student"]
+        both = [metrics["models"][model][figure] for model in ("student", "control")]
+        assert found["difference"] == pytest.approx(both[0] - both[1], rel=1e-9, abs=1e-12)
+        assert found["low"] < found["high"]
     assert set(metrics["disagreement"]) == {"teachers", "specialists"}
 
 

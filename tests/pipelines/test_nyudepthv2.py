@@ -99,6 +99,9 @@ def test_a_labelled_file_goes_through_all_stages(project: Path, tmp_path: Path) 
     report = project / "data/08_reporting" / RUN
     metrics = json.loads((report / "metrics.json").read_text())
     assert "image student" in metrics["verdict"]
+    # Of pixels the report has no confidence each, so no interval of the calibration error.
+    assert set(metrics["calibration_over_control"]["student"]) == {"difference"}
+    assert set(metrics["nll_over_control"]["student"]) == {"difference", "low", "high"}
     told = json.loads((report / "samples_report.json").read_text())
     assert told["splits"] == {"train": 12, "valid": 6, "test": 6}
     shapes = {name: of["shape"] for name, of in told["modalities"].items()}

@@ -260,6 +260,12 @@ def _sentences(
         )
         harmed = ", ".join(verdict["harmed"]) or "no cell"
         said.append(f"`{name}` is measurably below `{floor}` in {harmed}.")
+        row = verdict["against"][floor]
+        if row["nll"] > 0 and row["nll_p"] < 1 - confidence:
+            said.append(
+                f"The likelihood of `{name}` is measurably worse than that of `{floor}`: NLL "
+                f"{row['nll']:+.3f} nats."
+            )
     if found:
         said.append(f"`{adopted}` may become the default." if adopted else "The default stays.")
     return said

@@ -78,16 +78,19 @@ def difference_table(
     Returns:
         A row a target, rule, opponent and title: ``against`` (the baseline or `BEST`),
         ``opponent``, ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100
-        points), ``p``, ``p_corrected``; NaN where there are none, see `paired`.
+        points), ``p``, ``p_corrected``; and of the negative log-likelihood (nats, above 0 is worse)
+        the mean difference ``nll`` and ``nll_p``, which is not corrected. NaN where there are none,
+        see `paired`.
     """
-    tables = [pd.DataFrame(columns=["target", "rule", "against", "title", "opponent"])]
+    known = ["target", "rule", "against", "title", "opponent", "nll", "nll_p"]
+    tables = [pd.DataFrame(columns=known)]
     for target in dict.fromkeys(trials["target"]):
         for rule in _rules(trials, selection):
             part = trials[(trials["target"] == target) & (trials["rule"] == rule)]
             if len(part):
-                scores = part.pivot_table("accuracy", "seed", "title")
+                scores, nll = (part.pivot_table(f, "seed", "title") for f in ("accuracy", "nll"))
                 for against in [name for name in (baseline, BEST) if name]:
-                    table = pd.DataFrame(_against(scores, against, confidence))
+                    table = pd.DataFrame(_against(scores, nll, against, confidence))
                     tables.append(table.assign(target=target, rule=rule, against=against))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
@@ -124,6 +127,18 @@ def conclude(differences: pd.DataFrame, confidence: float) -> dict[str, dict[str
     return said
 
 
+def less_likely(
+    differences: pd.DataFrame, selection: str, confidence: float
+) -> dict[str, list[str]]:
+    """Target to the methods whose likelihood is measurably worse than the student alone's.
+
+    What is right more often may still give the labels smaller probabilities.
+    """
+    own = differences[(differences["against"] != BEST) & (differences["rule"] == selection)]
+    worse = own[(own["nll"] > 0) & (own["nll_p"] < 1 - confidence)]
+    return {str(target): list(rows["title"]) for target, rows in worse.groupby("target")}
+
+
 def report_on(
     trials: pd.DataFrame,
     ranking: pd.DataFrame,
@@ -141,6 +156,7 @@ def report_on(
     """
     conclusions = conclude(differences, confidence)
     untested = _untested(differences)
+    costly = less_likely(differences, selection, confidence)
     died = trials.loc[trials["error"] != "", ["target", "title", "seed", "error"]]
     finished = ranking[ranking["runs"] > 0]
     ways, seeds = trials["title"].nunique(), trials["seed"].nunique()
@@ -150,7 +166,14 @@ def report_on(
         "selection": selection,
         "confidence": confidence,
         "verdicts": {
-            target: list(_sentences(finished[finished["target"] == target], conclusions, untested))
+            target: list(
+                _sentences(
+                    finished[finished["target"] == target],
+                    conclusions,
+                    untested,
+                    costly.get(target, []),
+                )
+            )
             for target in dict.fromkeys(trials["target"])
         },
         "conclusions": conclusions,
@@ -175,6 +198,7 @@ def _sentences(
     ranking: pd.DataFrame,
     conclusions: dict[str, dict[str, list[str]]],
     untested: dict[str, int],
+    costly: list[str],
 ) -> Iterator[str]:
     if ranking.empty:
         yield "No trial came to its end."
@@ -191,10 +215,14 @@ def _sentences(
     for kind in ("better", "worse") if target in conclusions else ():
         names = ", ".join(conclusions[target][kind]) or "no method"
         yield f"{kind.capitalize()} than the {target} student alone, beyond chance: {names}."
+    if costly:
+        yield f"With a measurably worse likelihood than its: {', '.join(costly)}."
 
 
-def _against(scores: pd.DataFrame, against: str, confidence: float) -> list[dict[str, Any]]:
-    """All columns of `scores` (a row a seed) against one opponent."""
+def _against(
+    scores: pd.DataFrame, nll: pd.DataFrame, against: str, confidence: float
+) -> list[dict[str, Any]]:
+    """All columns of `scores` and `nll` (a row a seed) against one opponent."""
     rows: list[dict[str, Any]] = []
     for title in scores:
         opponent = against
@@ -202,7 +230,16 @@ def _against(scores: pd.DataFrame, against: str, confidence: float) -> list[dict
             opponent = str(scores.mean().drop(index=title).idxmax())
         if opponent in scores and title != opponent:
             gain = (scores[title] - scores[opponent]).dropna().to_numpy()
-            rows.append({"title": title, "opponent": opponent, **paired(gain, confidence)})
+            loss = paired((nll[title] - nll[opponent]).dropna().to_numpy(), confidence)
+            rows.append(
+                {
+                    "title": title,
+                    "opponent": opponent,
+                    **paired(gain, confidence),
+                    "nll": loss["difference"],
+                    "nll_p": loss["p"],
+                }
+            )
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p_corrected"] = p
     return rows

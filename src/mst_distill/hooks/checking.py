@@ -11,9 +11,31 @@ from kedro.framework.project import pipelines
 from mst_distill.errors import unknown
 from mst_distill.parameters import Members, Route
 
+CONCURRENT = ("ThreadRunner", "ParallelRunner")
+"""Kedro's runners that run several nodes at a time."""
+
 
 class ParameterHooks:
-    """Refuses what no single block of parameters can see is wrong."""
+    """Refuses what no single block of parameters can see is wrong, and runners of several nodes."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Refuse runners that run nodes at the same time, before a folder is made.
+
+        Threads draw dropout and the like from one generator, so that every run would have other
+        results; processes do not see the hooks that lock a run's folder and end it on a signal.
+
+        Raises:
+            ValueError: The run has such a runner; the message names the one to use.
+        """
+        # Kedro tells a runner by its representation, <kedro.runner.thread_runner.ThreadRunner ...>.
+        for runner in CONCURRENT:
+            if runner in run_params["runner"]:
+                raise ValueError(
+                    f"--runner={runner} runs nodes at the same time, and nodes that train share "
+                    f"one random generator, so that results would differ from run to run: use "
+                    f"--runner=SequentialRunner, which is the default"
+                )
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:

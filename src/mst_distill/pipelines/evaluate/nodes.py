@@ -103,9 +103,20 @@ def compare_models(
     route: Route,
     evaluate: Evaluate,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Figures of merit of every model, and whether the student beats the control."""
+    """Figures of merit of every model, and whether the student beats the control.
+
+    Of dense labels the predictions have no confidence by pixel: their calibration errors have a
+    difference and no interval.
+    """
     from mst_distill.evaluation.bootstrap import Bootstrap
-    from mst_distill.evaluation.comparison import comparison_table, paired_difference, verdict
+    from mst_distill.evaluation.comparison import (
+        calibration_difference,
+        comparison_table,
+        nll_difference,
+        paired_difference,
+        remarks,
+        verdict,
+    )
     from mst_distill.evaluation.json_values import json_values
     from mst_distill.evaluation.metrics import measure
 
@@ -113,18 +124,31 @@ def compare_models(
         model: measure(tally, samples.classes, samples.dense) for model, tally in tallies.items()
     }
     bootstrap = Bootstrap(evaluate.resamples, evaluate.confidence, seed)
-    gains = {
-        student: paired_difference(
-            predictions, student, student.replace("student", "control"), bootstrap
-        )
+    pairs = {
+        student: (student, student.replace("student", "control"))
         for student in _by_rule("student", dict.fromkeys(get_args(Selection)), route.selection)
     }
-    sentence = verdict(gains["student"], target, evaluate.confidence)
+    gains = {name: paired_difference(predictions, *pair, bootstrap) for name, pair in pairs.items()}
+    nll = {name: nll_difference(predictions, *pair, bootstrap) for name, pair in pairs.items()}
+    errors = {
+        name: {"difference": models[one]["calibration_error"] - models[other]["calibration_error"]}
+        if samples.dense
+        else calibration_difference(predictions, one, other, evaluate.calibration_bins, bootstrap)
+        for name, (one, other) in pairs.items()
+    }
+    sentence = " ".join(
+        [
+            verdict(gains["student"], target, evaluate.confidence),
+            *remarks(nll["student"], errors["student"], evaluate.confidence),
+        ]
+    )
     log.info("%s", sentence)
     report = {
         "verdict": sentence,
         "selection": route.selection,
         "gain_over_control": json_values(gains),
+        "nll_over_control": json_values(nll),
+        "calibration_over_control": json_values(errors),
         "disagreement": disagreement.groupby("group")["kl"].mean().to_dict(),
         "models": models,
     }
