@@ -16,6 +16,7 @@ from mst_distill.datasets.rules import (
     check_logits,
     check_paths,
     check_predictions,
+    check_reliance,
     check_samples,
     check_trials,
 )
@@ -66,7 +67,22 @@ DRIFT = pd.DataFrame(
         "source": ["multimodal teacher", "multimodal teacher", "multimodal/fusion"],
         "overlap": [0.0, 1.0, 0.5],
         "by_chance": [0.1, 0.2, 0.3],
-        "on_target": [1.0, 0.0, 0.5],
+    }
+)
+RELIANCE = pd.DataFrame(
+    {
+        "source": ["multimodal teacher", "multimodal teacher", "multimodal/fusion"],
+        "modality": ["image", "text", "image"],
+        "accuracy": [0.9, 0.9, 0.8],
+        "permuted": [0.7, 0.3, 0.8],
+        "points": [20.0, 60.0, 0.0],
+        "low": [15.0, 55.0, np.nan],
+        "high": [25.0, 65.0, np.nan],
+        "nll": [0.3, 0.3, 0.5],
+        "nll_permuted": [1.0, 3.0, 0.5],
+        "nats": [0.7, 2.7, 0.0],
+        "nats_low": [0.5, 2.0, np.nan],
+        "nats_high": [1.0, 3.0, np.nan],
     }
 )
 TABLES = [
@@ -82,6 +98,8 @@ TABLES = [
     (check_paths, PATHS.assign(low=[1.0, np.nan, -50.0], high=[20.0, np.nan, -20.0])),
     (check_paths, PATHS.assign(samples=0, accuracy=np.nan, points=np.nan, low=np.nan, high=np.nan)),
     (check_drift, DRIFT),
+    (check_reliance, RELIANCE),
+    (check_reliance, RELIANCE.iloc[:0]),
 ]
 
 
@@ -121,7 +139,13 @@ def test_what_a_run_makes_passes(rule, table):
         (check_paths, PATHS.drop(columns="samples"), "column 'samples' is missing"),
         (check_drift, spoil(DRIFT, 1, "id", "a"), "repeats id 'a', source 'multimodal teacher'"),
         (check_drift, spoil(DRIFT, 1, "overlap", 1.1), "row 1 has 1.1 in the column 'overlap'"),
-        (check_drift, DRIFT.drop(columns="on_target"), "column 'on_target' is missing"),
+        (check_drift, DRIFT.drop(columns="overlap"), "column 'overlap' is missing"),
+        (check_reliance, spoil(RELIANCE, 1, "modality", "image"), "repeats .* modality 'image'"),
+        (check_reliance, spoil(RELIANCE, 1, "permuted", 30.0), "row 1 has 30.0 .*'permuted'"),
+        (check_reliance, spoil(RELIANCE, 0, "nll", -0.1), "row 0 has -0.1 .*'nll'"),
+        (check_reliance, spoil(RELIANCE, 0, "points", np.nan), "row 0 has nan .*'points'"),
+        (check_reliance, spoil(RELIANCE, 0, "nats_low", np.nan), "row 0 has nan .*'nats_low'"),
+        (check_reliance, RELIANCE.drop(columns="high"), "column 'high' is missing"),
     ],
 )
 def test_a_flaw_is_named(rule, table, message):

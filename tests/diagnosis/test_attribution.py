@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mst_distill.diagnosis.attribution import GRID, attribute, gaze, share_on
+from mst_distill.diagnosis.attribution import GRID, attribute, gaze
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -37,9 +37,6 @@ def test_channels_of_maps_and_videos_are_summed_and_matrices_stay():
     torch.testing.assert_close(found["image"], parts["image"].sum(1))
     torch.testing.assert_close(found["video"], parts["video"].sum(1))
     torch.testing.assert_close(found["audio"], parts["audio"])
-    whole = sum(part.flatten(1).sum(1) for part in parts.values())
-    share = parts["audio"].flatten(1).sum(1) / whole
-    np.testing.assert_allclose(share_on("audio", found), share, rtol=1e-12)
 
 
 def test_the_gradient_is_that_of_small_differences():
@@ -79,7 +76,7 @@ def test_an_input_that_is_not_used_has_no_part():
     x = {"text": torch.randn(2, 3), "idle": torch.randn(2, 3)}
     found = attribute(lambda inputs: inputs["text"] * 2, x)
     assert not found["idle"].any()
-    assert share_on("text", found).tolist() == [1, 1]
+    assert found["text"].any(dim=1).all()
 
 
 @pytest.mark.parametrize("shape", [(5,), (13, 32), (8, 8), (3, 40, 70), (224, 224)])

@@ -14,6 +14,7 @@ from mst_distill.diagnosis.drift import choose_rows, drift_table, look, similari
 from mst_distill.diagnosis.outcomes import Outcomes
 from mst_distill.diagnosis.path_effects import path_table, path_title
 from mst_distill.diagnosis.preferences import held_out_weights, preference_table
+from mst_distill.diagnosis.reliance import reliance_table
 from mst_distill.diagnosis.report import Found, diagnose, entropy_by_epoch
 from mst_distill.evaluation.bootstrap import Bootstrap
 from mst_distill.evaluation.judging import judge
@@ -42,6 +43,7 @@ def look_into(toy: Toy) -> Found:
         paths=path_table(outcomes, "control", classes, Bootstrap(50, 0.95, 0)),
         drift=drift_table(toy.run, look(toy.run, toy.viewers, rows, 8)),
         similarity=similarity_table(toy.run, toy.viewers, rows, 8),
+        reliance=reliance_table(toy.run, toy.sources, 8, Bootstrap(50, 0.95, 0)),
         routing=toy.done.given,
     )
 
@@ -56,7 +58,8 @@ def test_every_kind_of_run_has_a_report_that_is_plain_json(kind):
     report = diagnose(found, bootstrap())
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert list(report) == [
-        *("says", "paths", "drift", "similarity", "disagreement", "headroom", "routing")
+        *("says", "paths", "reliance", "drift", "similarity", "disagreement", "headroom"),
+        "routing",
     ]
     dense = not found.classes
     text = " ".join(report["says"])
@@ -64,6 +67,9 @@ def test_every_kind_of_run_has_a_report_that_is_plain_json(kind):
     assert ("bits of its choice" in text) != dense
     assert ("information" in report["routing"]) != dense
     assert f"the {found.target} student ends between" in text
+    seeing = [name for name in found.groups["specialists"] if name.startswith("multimodal/")]
+    assert list(report["reliance"]) == ["multimodal teacher", *seeing]
+    assert "among the samples costs the multimodal teacher" in text
     assert all(sentence.endswith(".") for sentence in report["says"])
 
 
@@ -96,6 +102,45 @@ def test_figures_are_those_of_the_tables():
     )
     by_class = report["routing"]["shares_by_class"]
     assert all(sum(of.values()) == pytest.approx(1) for of in by_class.values())
+
+
+def reliance_rows(**points: tuple[float, float, float]) -> pd.DataFrame:
+    rows = [
+        {"source": source, "modality": name, "points": value, "low": low, "high": high, "nats": 1.0}
+        for source in ("multimodal teacher", "multimodal/fusion")
+        for name, (value, low, high) in points.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            reliance_rows(image=(19.04, 16.2, 22), text=(56.11, 53, 59.36)),
+            "Permuting the text among the samples costs the multimodal teacher 56.1 points of "
+            "accuracy (95% interval 53.0 to 59.4), permuting the image 19.0 (16.2 to 22.0).",
+        ),
+        (
+            reliance_rows(a=(1, 0.5, 2), b=(0, np.nan, np.nan), c=(-0.4, -1, 0.2)),
+            "Permuting the a among the samples costs the multimodal teacher 1.0 points of accuracy "
+            "(95% interval 0.5 to 2.0), permuting the b 0.0 (no interval), permuting the c -0.4 "
+            "(-1.0 to 0.2).",
+        ),
+        (reliance_rows(), None),
+    ],
+)
+def test_what_the_multimodal_teacher_relies_on_is_told_by_permutation(table, sentence):
+    found = look_into(finished("two modalities"))
+    if sentence is None:
+        table = found.reliance.iloc[
+            :0
+        ]  # a single held-out sample, which none can take the place of
+    report = diagnose(Found(**{**vars(found), "reliance": table}), bootstrap())
+    told = [says for says in report["says"] if "ermuting" in says]
+    assert told == ([sentence] if sentence else [])
+    assert report["reliance"].get("multimodal/fusion", {}).keys() == set(table["modality"])
+    assert not any("evidence" in says for says in report["says"])
 
 
 def test_the_evenness_of_every_epoch():

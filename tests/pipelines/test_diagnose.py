@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_the_report_says_it_in_sentences_which_are_printed_too(project):
     text = " ".join(report["says"])
     for words in ("Distilled from one fixed source", "overlap by", "linear CKA", "tau² KL"):
         assert words in text
+    assert re.search(r"Permuting the (audio|image) among the samples costs the multimodal", text)
     assert "A perfect choice among the specialists would gain" in text
     assert list(report["paths"]["sources"]) == SOURCES
 
@@ -84,6 +86,22 @@ def test_drift_is_told_of_as_many_samples_as_were_asked_for(project):
     assert set(drift["source"]) == {name for name in SOURCES if name.startswith("multimodal")}
 
 
+def test_what_nets_rely_on_is_told_of_all_held_out_samples(project):
+    reliance = pd.read_csv(project / f"data/08_reporting/{RUN}/reliance.csv")
+    seeing = [name for name in SOURCES if name.startswith("multimodal")]
+    assert reliance[["source", "modality"]].to_numpy().tolist() == [
+        [source, name] for source in seeing for name in ("image", "audio")
+    ]
+    predictions = pd.read_parquet(
+        project / f"data/07_model_output/{RUN}/source_predictions.parquet"
+    )
+    whole = predictions.groupby("model")[["correct", "nll"]].mean().loc[reliance["source"]]
+    assert reliance["accuracy"].to_numpy() == pytest.approx(whole["correct"].to_numpy(), abs=1e-6)
+    assert reliance["nll"].to_numpy() == pytest.approx(whole["nll"].to_numpy(), abs=1e-5)
+    told = report_of(project)["reliance"]["multimodal teacher"]
+    assert told["audio"]["points"] == pytest.approx(reliance["points"][1], abs=1e-5)
+
+
 def test_the_router_that_was_kept_is_the_one_that_is_asked(project):
     preferences = pd.read_parquet(project / f"data/07_model_output/{RUN}/preferences.parquet")
     np.testing.assert_allclose(preferences.drop(columns="id").sum(axis=1), 1, rtol=1e-5)
@@ -94,7 +112,11 @@ def test_the_router_that_was_kept_is_the_one_that_is_asked(project):
 
 @pytest.mark.parametrize(
     ("entry", "column", "names"),
-    [("drift", "id", ["0024", "None", "7"]), ("paths", "class", ["01", "NA", "2"])],
+    [
+        ("drift", "id", ["0024", "None", "7"]),
+        ("paths", "class", ["01", "NA", "2"]),
+        ("reliance", "modality", ["01", "None", "2"]),
+    ],
 )
 def test_names_that_look_like_numbers_or_nothing_stay_as_they_are(entry, column, names, tmp_path):
     settings = yaml.safe_load((ROOT / "conf/base/catalog.yml").read_text())[entry]
@@ -119,7 +141,8 @@ def test_mlflow_has_the_figures_and_the_pictures(project):
     assert run.data.metrics["headroom.specialists.accuracy.headroom.value"] == pytest.approx(room)
     assert run.data.params["diagnose.samples"] == "20"
     artifacts = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
-    assert {"paths", "drift", "paths_figure", "drift_figure", "headroom_figure"} <= artifacts
+    figures = {f"{name}_figure" for name in ("paths", "drift", "headroom")}
+    assert {"paths", "reliance", "drift", *figures} <= artifacts
 
 
 @pytest.mark.parametrize(
@@ -127,6 +150,7 @@ def test_mlflow_has_the_figures_and_the_pictures(project):
     [
         ("train_paths", {"teachers": {"epochs": 2}}, "'teachers' .*teachers.epochs was 1 and is 2"),
         ("compute_drift", {"masks": {"heads": 2}}, "'masks' .*masks.heads was 3 and is 2"),
+        ("compute_reliance", {"masks": {"heads": 2}}, "'masks' .*masks.heads was 3 and is 2"),
         (
             "predict_sources",
             {"route": {"kd_weight": 0.5}},

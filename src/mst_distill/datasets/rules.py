@@ -100,12 +100,32 @@ def check_drift(drift: pd.DataFrame) -> None:
     Raises:
         ValueError: The message names sample and source, or row and column.
     """
-    shares = ["overlap", "by_chance", "on_target"]
+    shares = ["overlap", "by_chance"]
     _require(drift, ["id", "source", *shares])
     _refuse_twice(drift, ["id", "source"])
     _refuse_infinite(drift)
     for column in shares:
         _refuse_outside(drift, column, 0, 1)
+
+
+def check_reliance(reliance: pd.DataFrame) -> None:
+    """Refuse a table of reliance that has a net and modality twice, or an impossible figure.
+
+    Raises:
+        ValueError: The message names source and modality, or row and column.
+    """
+    shares, costs = ["accuracy", "permuted"], ["nll", "nll_permuted"]
+    ends = [("low", "high"), ("nats_low", "nats_high")]
+    figures = [*shares, "points", *costs, "nats"]
+    _require(reliance, ["source", "modality", *figures, *(end for pair in ends for end in pair)])
+    _refuse_twice(reliance, ["source", "modality"])
+    _refuse_infinite(reliance[figures])
+    for low, high in ends:
+        _refuse_half_intervals(reliance, low, high)
+    for column in shares:
+        _refuse_outside(reliance, column, 0, 1)
+    for column in costs:
+        _refuse_outside(reliance, column, 0, np.inf)
 
 
 def check_trials(trials: pd.DataFrame) -> None:

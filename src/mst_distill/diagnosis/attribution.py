@@ -23,7 +23,8 @@ def attribute(say: Say, inputs: Inputs, judged: Tensor | None = None) -> dict[st
 
     Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
     ICML 2017, section 2.2; for a linear net without bias the parts sum to the logit before their
-    sign is dropped.
+    sign is dropped. It is comparable between places of one modality alone: between modalities it
+    tells their scale and width, see `reliance`.
 
     Args:
         say: Inputs to logits ``(B, C)`` or ``(B, C, H, W)``.
@@ -65,14 +66,6 @@ def gaze(attribution: Tensor) -> np.ndarray:
     total = coarse.flatten(1).sum(dim=1).view(-1, *[1] * (coarse.dim() - 1))
     shares: np.ndarray = torch.where(total > 0, coarse / total, 1 / places).cpu().numpy()
     return shares
-
-
-def share_on(modality: str, attribution: dict[str, Tensor]) -> np.ndarray:
-    """The share of all attribution that falls on one modality, ``(B,)``; 0 where there is none."""
-    totals = {name: of.double().flatten(1).sum(dim=1) for name, of in attribution.items()}
-    whole = torch.stack(list(totals.values())).sum(dim=0)
-    share: np.ndarray = (totals[modality] / whole.clamp(min=1e-30)).cpu().numpy()
-    return share
 
 
 def _coarsen(maps: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.diagnosis.attribution import attribute, gaze, share_on
+from mst_distill.diagnosis.attribution import attribute, gaze
 from mst_distill.diagnosis.similarity import cka_by_chance, intersection, linear_cka
 from mst_distill.diagnosis.sources import Source
 from mst_distill.distillation.losses import at_least_float32
@@ -53,12 +53,10 @@ class Views:
     Attributes:
         rows: ``(n,)`` store rows of the samples.
         gazes: ``student`` or a source's title to ``(n, *places)``, shares that sum to 1.
-        on_target: To ``(n,)``, the share of all its attribution that falls on the target.
     """
 
     rows: np.ndarray
     gazes: dict[str, np.ndarray]
-    on_target: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -97,16 +95,10 @@ def look(run: Run, viewers: Viewers, rows: np.ndarray, batch_size: int) -> Views
         batch_size: Samples at a time.
     """
     gazes: dict[str, list[np.ndarray]] = defaultdict(list)
-    on_target: dict[str, list[np.ndarray]] = defaultdict(list)
     for batch in progress(_batches(run, rows, batch_size), "where they look", "batch"):
-        for title, (seen, share) in _view(run, viewers, batch):
+        for title, seen in _view(run, viewers, batch):
             gazes[title].append(seen)
-            on_target[title].append(share)
-    return Views(
-        rows,
-        {title: np.concatenate(of) for title, of in gazes.items()},
-        {title: np.concatenate(of) for title, of in on_target.items()},
-    )
+    return Views(rows, {title: np.concatenate(of) for title, of in gazes.items()})
 
 
 def drift_table(run: Run, views: Views) -> pd.DataFrame:
@@ -114,8 +106,8 @@ def drift_table(run: Run, views: Views) -> pd.DataFrame:
 
     Returns:
         A row a sample and source that sees the target: ``id``, ``label``, ``source``, ``overlap``
-        (see `intersection`; 1 minus it is the drift), ``by_chance`` (with the student's gaze on
-        another sample) and ``on_target``, see `Views`.
+        (see `intersection`; 1 minus it is the drift) and ``by_chance`` (with the student's gaze on
+        another sample).
     """
     index = run.samples.index.iloc[views.rows]
     own = views.gazes[STUDENT]
@@ -130,7 +122,6 @@ def drift_table(run: Run, views: Views) -> pd.DataFrame:
                 "source": title,
                 "overlap": intersection(own, seen),
                 "by_chance": intersection(own[another], seen),
-                "on_target": views.on_target[title],
             }
         )
         for title, seen in views.gazes.items()
@@ -214,10 +205,8 @@ def similarity_table(run: Run, viewers: Viewers, rows: np.ndarray, batch_size: i
     return pd.DataFrame(table)
 
 
-def _view(
-    run: Run, viewers: Viewers, batch: Batch
-) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Who looks, where on the target, and with what share of all it looks at."""
+def _view(run: Run, viewers: Viewers, batch: Batch) -> Iterator[tuple[str, np.ndarray]]:
+    """Who looks, and where on the target."""
     target, ignored = run.target, run.samples.ignored_label
     judged = None
     if run.samples.dense:
@@ -225,10 +214,10 @@ def _view(
     own = attribute(
         lambda inputs: viewers.student(inputs[target]), _only(batch.inputs, [target]), judged
     )
-    yield STUDENT, (gaze(own[target]), share_on(target, own))
+    yield STUDENT, gaze(own[target])
     for source in viewers.seeing(target):
         seen = attribute(source.say, _only(batch.inputs, source.modalities), judged)
-        yield source.title, (gaze(seen[target]), share_on(target, seen))
+        yield source.title, gaze(seen[target])
 
 
 def _batches(run: Run, rows: np.ndarray, batch_size: int) -> Batches:

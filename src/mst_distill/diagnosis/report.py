@@ -35,6 +35,7 @@ class Found:
         paths: From `path_table`.
         drift: From `drift_table`.
         similarity: From `similarity_table`.
+        reliance: From `reliance_table`.
         routing: Who was given how many training samples, by epoch and class.
     """
 
@@ -47,6 +48,7 @@ class Found:
     paths: pd.DataFrame
     drift: pd.DataFrame
     similarity: pd.DataFrame
+    reliance: pd.DataFrame
     routing: pd.DataFrame
 
 
@@ -55,11 +57,12 @@ def diagnose(found: Found, bootstrap: Bootstrap) -> dict[str, Any]:
 
     Returns:
         JSON values: ``says``, a list of sentences, then the figures that they rest on: ``paths``,
-        ``drift``, ``similarity``, ``disagreement``, ``headroom`` and ``routing``. None stands
-        where there is no interval or no sample.
+        ``reliance``, ``drift``, ``similarity``, ``disagreement``, ``headroom`` and ``routing``.
+        None stands where there is no interval or no sample.
     """
     figures = {
         "paths": _paths(found, bootstrap),
+        "reliance": _reliance(found),
         "drift": _drift(found, bootstrap),
         "similarity": _similarity(found),
         "disagreement": _disagreement(found),
@@ -93,9 +96,17 @@ def _paths(found: Found, bootstrap: Bootstrap) -> Figures:
     }
 
 
+def _reliance(found: Found) -> Figures:
+    """By net and modality, what permuting it among the samples costs."""
+    return {
+        str(source): rows.set_index("modality").drop(columns="source").to_dict(orient="index")
+        for source, rows in found.reliance.groupby("source", sort=False)
+    }
+
+
 def _drift(found: Found, bootstrap: Bootstrap) -> Figures:
     """Mean overlaps with the student's gaze, and what each mask changed of it."""
-    means = found.drift.groupby("source", sort=False)[["overlap", "by_chance", "on_target"]].mean()
+    means = found.drift.groupby("source", sort=False)[["overlap", "by_chance"]].mean()
     first, *masked = (str(source) for source in means.index)
     figures: Figures = {source: dict(means.loc[source]) for source in (first, *masked)}
     overlaps = found.drift.pivot_table("overlap", "id", "source")

@@ -21,6 +21,7 @@ def sentences(figures: Figures, target: str, confidence: float) -> list[str]:
     """
     return [
         *_of_paths(figures["paths"], target, confidence),
+        *_of_reliance(figures["reliance"], confidence),
         *_of_drift(figures["drift"], target),
         *_of_similarity(figures["similarity"]),
         *_of_disagreement(figures["disagreement"]),
@@ -50,6 +51,28 @@ def _of_paths(paths: Figures, target: str, confidence: float) -> Iterator[str]:
         yield "Every pixel has a label here: nothing is told by class or of who alone is right."
 
 
+def _of_reliance(reliance: Figures, confidence: float) -> Iterator[str]:
+    """Of the multimodal teacher, whose specialists stand behind it in the table."""
+    for teacher, modalities in list(reliance.items())[:1]:
+        first, *others = sorted(modalities, key=lambda name: -modalities[name]["points"])
+        sentence = (
+            f"Permuting the {first} among the samples costs the {teacher} "
+            f"{modalities[first]['points']:.1f} points of accuracy "
+            f"({_range(modalities[first], f'{confidence:.0%} interval ')})"
+        )
+        for name in others:
+            of = modalities[name]
+            sentence += f", permuting the {name} {of['points']:.1f} ({_range(of)})"
+        yield f"{sentence}."
+
+
+def _range(figure: dict[str, float], before: str = "") -> str:
+    """An interval in points, or that there is none."""
+    if math.isnan(figure["low"]):
+        return "no interval"
+    return f"{before}{figure['low']:.1f} to {figure['high']:.1f}"
+
+
 def _of_drift(drift: Figures, target: str) -> Iterator[str]:
     (teacher, before), *masked = drift["sources"].items()
     sentence = (
@@ -60,7 +83,6 @@ def _of_drift(drift: Figures, target: str) -> Iterator[str]:
         after = ", ".join(f"{of['overlap']:.2f} ({name})" for name, of in masked)
         sentence += f"; behind its masks by {after}"
     yield f"{sentence}."
-    yield f"The {teacher} takes {before['on_target']:.0%} of its evidence from {target}."
 
 
 def _of_similarity(similarity: Figures) -> Iterator[str]:

@@ -12,9 +12,10 @@ from mst_distill.progress import progress
 CHUNK_BYTES = 2**25
 """How much of a modality is looked at at a time."""
 
-UNIT_SCALE = (0.01, 10.0)
-"""Root mean squares for which nets and learning rates are made; features of an encoder and what is
-scaled to [0, 1] or to deviation 1 lie well within, pixels from 0 to 255 and decibels do not."""
+UNIT_SCALE = (0.001, 10.0)
+"""Root mean squares for which nets and learning rates are made. What is scaled to [0, 1] or to
+deviation 1, metres, and features of an encoder lie well within, long sparse ones near the lower
+end; pixels from 0 to 255 and decibels lie above."""
 
 
 def measure_values(name: str, array: np.ndarray) -> dict[str, Any]:

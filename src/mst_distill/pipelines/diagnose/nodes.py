@@ -1,4 +1,4 @@
-"""Nodes of `diagnose`: paths, drift, headroom and routing of a finished run."""
+"""Nodes of `diagnose`: paths, reliance, drift, headroom and routing of a finished run."""
 
 from __future__ import annotations
 
@@ -155,6 +155,35 @@ def compute_drift(
     return drift_table(run, views), similarity_table(run, viewers, rows, route.batch_size)
 
 
+def compute_reliance(
+    samples: Samples,
+    splits: pd.DataFrame,
+    members: Partitions,
+    masks: Partitions,
+    students: Partitions,
+    controls: Partitions,
+    target: str,
+    seed: int,
+    nets: Members,
+    teachers: Teachers,
+    adaptation: Masks,
+    route: Route,
+    runtime: Runtime,
+    evaluate: Evaluate,
+) -> pd.DataFrame:
+    """Permute one modality after the other, and see what nets lose that see several."""
+    from mst_distill.diagnosis.reliance import reliance_table
+    from mst_distill.diagnosis.sources import sources_of
+    from mst_distill.evaluation.bootstrap import Bootstrap
+    from mst_distill.training.run import Run
+
+    run = Run(samples, splits, target, seed, runtime)
+    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
+    sources = sources_of(run, _teachers(done, nets, target), done.stages.panel)
+    bootstrap = Bootstrap(evaluate.resamples, evaluate.confidence, seed)
+    return reliance_table(run, sources, route.batch_size, bootstrap)
+
+
 def compare_paths(
     samples: Samples, predictions: pd.DataFrame, seed: int, evaluate: Evaluate
 ) -> pd.DataFrame:
@@ -179,6 +208,7 @@ def summarise_diagnosis(
     paths: pd.DataFrame,
     drift: pd.DataFrame,
     similarity: pd.DataFrame,
+    reliance: pd.DataFrame,
     routing: pd.DataFrame,
     target: str,
     seed: int,
@@ -206,6 +236,7 @@ def summarise_diagnosis(
         paths=paths,
         drift=drift,
         similarity=similarity,
+        reliance=reliance,
         routing=routing,
     )
     report = diagnose(found, Bootstrap(evaluate.resamples, evaluate.confidence, seed))

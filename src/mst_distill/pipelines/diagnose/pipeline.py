@@ -8,7 +8,7 @@ from mst_distill.pipelines.diagnose import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """All that a run left -> paths, drift, headroom, routing -> report."""
+    """All that a run left -> paths, reliance, drift, headroom, routing -> report."""
     finished = [
         *("samples", "splits", "members", "masks", "students", "controls"),
         *("params:target", "params:seed", "params:members", "params:route", "params:runtime"),
@@ -34,6 +34,12 @@ def create_pipeline() -> Pipeline:
                 name="compute_drift",
             ),
             node(
+                nodes.compute_reliance,
+                [*finished, "params:evaluate"],
+                "reliance",
+                name="compute_reliance",
+            ),
+            node(
                 nodes.compare_paths,
                 ["samples", "source_predictions", "params:seed", "params:evaluate"],
                 "paths",
@@ -49,6 +55,7 @@ def create_pipeline() -> Pipeline:
                     "paths",
                     "drift",
                     "similarity",
+                    "reliance",
                     "routing",
                     "params:target",
                     "params:seed",
