@@ -26,6 +26,7 @@ from mst_distill.pipelines.bundles import (
     figures_of,
     load_finished,
     load_nets,
+    load_stages,
 )
 from mst_distill.samples import Samples
 
@@ -160,13 +161,9 @@ def compute_reliance(
     splits: pd.DataFrame,
     members: Partitions,
     masks: Partitions,
-    students: Partitions,
-    controls: Partitions,
     target: str,
     seed: int,
     nets: Members,
-    teachers: Teachers,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
     evaluate: Evaluate,
@@ -178,8 +175,9 @@ def compute_reliance(
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, teachers, adaptation, route)
-    sources = sources_of(run, _teachers(done, nets, target), done.stages.panel)
+    before = load_stages(run, members, masks, nets, route)
+    teachers = {name: before.members[name] for name in nets.teachers_of(target)}
+    sources = sources_of(run, teachers, before.panel)
     bootstrap = Bootstrap(evaluate.resamples, evaluate.confidence, seed)
     return reliance_table(run, sources, route.batch_size, bootstrap)
 

@@ -9,10 +9,8 @@ from mst_distill.pipelines.diagnose import nodes
 
 def create_pipeline() -> Pipeline:
     """All that a run left -> paths, reliance, drift, headroom, routing -> report."""
-    finished = [
-        *("samples", "splits", "members", "masks", "students", "controls"),
-        *("params:target", "params:seed", "params:members", "params:route", "params:runtime"),
-    ]
+    settings = [f"params:{block}" for block in ("target", "seed", "members", "route", "runtime")]
+    finished = ["samples", "splits", "members", "masks", "students", "controls", *settings]
     return Pipeline(
         [
             node(
@@ -35,7 +33,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 nodes.compute_reliance,
-                [*finished, "params:evaluate"],
+                ["samples", "splits", "members", "masks", *settings, "params:evaluate"],
                 "reliance",
                 name="compute_reliance",
             ),
