@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from mst_distill.distillation.masks import MapMask, VectorMask
 from mst_distill.distillation.panel import Panel
 from mst_distill.distillation.specialists import specialise
-from mst_distill.evaluation.judging import Cast, Judgement, judge
+from mst_distill.evaluation.judging import Cast, Judgement, judge, tally_nets
 from mst_distill.nets.digits import DigitAudioNet, DigitFusionNet, DigitImageNet
 from mst_distill.parameters import Runtime
 from mst_distill.samples import Samples, rows_of
@@ -207,6 +208,18 @@ def test_the_batch_size_changes_no_figure(run: Run, cast: Cast, judged: Judgemen
     assert one["prediction"].tolist() == other["prediction"].tolist()
     np.testing.assert_allclose(one["nll"], other["nll"], rtol=1e-4)
     np.testing.assert_allclose(whole.disagreement["kl"], judged.disagreement["kl"], rtol=1e-3)
+
+
+def test_logits_that_are_not_finite_are_told_by_model_and_sample(run: Run, cast: Cast) -> None:
+    rows = rows_of(run.splits, "test")
+    arrays = {name: of.copy() for name, of in run.samples.modalities.items()}
+    arrays["image"][rows[4]] = np.inf  # as a product that float32 cannot hold
+    run = replace(run, samples=replace(run.samples, modalities=arrays))
+    sample = run.splits["id"].iloc[rows[4]]
+    with pytest.raises(FloatingPointError, match=f"'multimodal.+' for .* sample '{sample}'"):
+        judge(run, cast, batch_size=3, bins=5, temperature=TAU)
+    with pytest.raises(FloatingPointError, match=f"'image kept by ce'.*sample '{sample}'"):
+        tally_nets(run, {"ce": cast.students["control"]}, "image", 3, 5)
 
 
 def test_dense_models_are_judged_by_their_pixels() -> None:

@@ -83,6 +83,9 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
         batch_size: Samples at a time.
         bins: Of the calibration.
         temperature: tau of the disagreement, tau^2 KL.
+
+    Raises:
+        FloatingPointError: A model's logits are not finite; the message names model and sample.
     """
     cast.place(run)
     samples, rows = run.samples, rows_of(run.splits, "test")
@@ -105,6 +108,7 @@ def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) 
                 tallies[model] = Tally(
                     len(samples.classes), bins, samples.ignored_label, run.device
                 )
+            _check_finite(model, of, index["id"].tolist())
             fared = tallies[model].update(of, batch.label)
             columns: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in fared.items()}
             parts.append(index.assign(model=model, **columns))
@@ -133,17 +137,33 @@ def tally_nets(
 
     Returns:
         Name to `Tally.summary`.
+
+    Raises:
+        FloatingPointError: As `judge`.
     """
     samples = run.samples
     tallies = {
         name: Tally(len(samples.classes), bins, samples.ignored_label, run.device) for name in nets
     }
-    for batch in run.batches("test", modalities_of(member, run.modalities), batch_size):
+    batches = run.batches("test", modalities_of(member, run.modalities), batch_size)
+    for batch in batches:
         for name, net in nets.items():
             with autocast(run.device, run.runtime):
                 logits = forward(run.place(net).eval(), member, batch.inputs)
+            _check_finite(f"{member} kept by {name}", logits, batches.ids(batch))
             tallies[name].update(logits, batch.label)
     return {name: tally.summary() for name, tally in tallies.items()}
+
+
+def _check_finite(model: str, logits: Tensor, ids: Sequence[str]) -> None:
+    """Raise where a figure of merit would be of no number."""
+    finite = logits.flatten(1).isfinite().all(dim=1)
+    if not finite.all():
+        sample = ids[int(finite.int().argmin())]
+        raise FloatingPointError(
+            f"the logits of {model!r} for the held-out sample {sample!r} are not finite: look for "
+            f"extreme values in this sample"
+        )
 
 
 def _divergences(
