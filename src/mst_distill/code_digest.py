@@ -24,10 +24,17 @@ COUNTED = "torch"
 
 @dataclass(frozen=True)
 class _Module:
-    """A module's digest, and the names of what it imports that may be modules."""
+    """A module's digest, and the names of what it imports that may be modules.
+
+    Attributes:
+        digest: SHA-256 of its syntax tree without prose.
+        imports: Dotted names.
+        looked: Size and time of its file.
+    """
 
     digest: str
     imports: tuple[str, ...]
+    looked: tuple[int, int]
 
 
 def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
@@ -93,11 +100,7 @@ def refuse_changed_code(code: Iterable[str]) -> None:
         file = _own_file(name)
         if file is None or (file, name) not in _READ:
             continue
-        try:
-            now = _digest(_tree(file))
-        except (OSError, SyntaxError):
-            now = ""
-        if now != _READ[file, name].digest:
+        if _changed(file, _READ[file, name]):
             raise RuntimeError(
                 f"{file} was changed while this run was going on: its results would be of two "
                 f"versions of the code and are not kept. Run the same command again; undo the "
@@ -105,14 +108,27 @@ def refuse_changed_code(code: Iterable[str]) -> None:
             )
 
 
+def _changed(file: Path, module: _Module) -> bool:
+    """Whether a file is another; it is read only if it looks so."""
+    try:
+        return _look(file) != module.looked and _digest(_tree(file)) != module.digest
+    except (OSError, SyntaxError):
+        return True
+
+
+def _look(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 _READ: dict[tuple[Path, str], _Module] = {}
 
 
 def _read_once(file: Path, name: str) -> _Module:
     if (file, name) not in _READ:
-        tree = _tree(file)
+        looked, tree = _look(file), _tree(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        _READ[file, name] = _Module(_digest(tree), tuple(_imports(tree, package)))
+        _READ[file, name] = _Module(_digest(tree), tuple(_imports(tree, package)), looked)
     return _READ[file, name]
 
 

@@ -148,20 +148,20 @@ def test_mlflow_has_the_figures_and_the_pictures(project):
 @pytest.mark.parametrize(
     ("node", "change", "message"),
     [
-        ("train_paths", {"teachers": {"epochs": 2}}, "'teachers' .*teachers.epochs was 1 and is 2"),
+        ("train_paths", {"teachers": {"epochs": 2}}, "'members' .*teachers.epochs was 1 and is 2"),
         ("compute_drift", {"masks": {"heads": 2}}, "'masks' .*masks.heads was 3 and is 2"),
         ("compute_reliance", {"masks": {"heads": 2}}, "'masks' .*masks.heads was 3 and is 2"),
         (
             "predict_sources",
             {"route": {"kd_weight": 0.5}},
-            "'route' .*kd_weight was 1.0 and is 0.5",
+            "'students' .*kd_weight was 1.0 and is 0.5",
         ),
-        ("draw_drift", {"route": {"epochs": 3}}, "'route' .*route.epochs was 2 and is 3"),
+        ("draw_drift", {"route": {"epochs": 3}}, "'students' .*route.epochs was 2 and is 3"),
     ],
 )
 def test_a_run_on_other_terms_is_refused(project, node, change, message):
     blocks = {name: {**SHORT[name], **change.get(name, {})} for name in SHORT}
-    with pytest.raises(ValueError, match=f"of the stage {message}.*Run again from this stage"):
+    with pytest.raises(ValueError, match=rf"{message}.* Run again --from-nodes=train_"):
         run_session(project, "diagnose", [node], **blocks)
 
 
@@ -170,9 +170,9 @@ def test_paths_of_another_run_are_refused(project, tmp_path):
     changed = {**SHORT, "route": {"epochs": 1}}
     for stage in ("route", "evaluate"):
         run_session(other, stage, **changed)
-    with pytest.raises(ValueError, match=r"of the stage 'diagnose' .*route.epochs was 2 and is 1"):
+    with pytest.raises(ValueError, match=r"'path_students' is not .*route.epochs was 2 and is 1"):
         run_session(other, "diagnose", ["predict_sources"], **changed)
     run_session(other, "diagnose", **changed)
     run_session(other, "masks", **{**changed, "masks": {"epochs": 2}})
-    with pytest.raises(ValueError, match=r"of the stage 'route' was .*masks.epochs was 1 and is 2"):
+    with pytest.raises(ValueError, match=r"'students' is not .*masks.epochs was 1 and is 2"):
         run_session(other, "diagnose", ["train_paths"], **{**changed, "masks": {"epochs": 2}})

@@ -66,7 +66,7 @@ def test_a_stage_that_fits_is_run_from_what_is_there(project):
         ("route", {"teachers": {"epochs": 2}}, "members", "teachers.epochs was 1 and is 2",
          "train_members"),
         ("evaluate", {"masks": {"heads": 2}}, "masks", "masks.heads was 3 and is 2", "train_masks"),
-        ("evaluate", {"route": {"kd_weight": 0.5}}, "route_history",
+        ("evaluate", {"route": {"kd_weight": 0.5}}, "students",
          "route.kd_weight was 1.0 and is 0.5", "train_student"),
         ("evaluate", {"runtime": {"precision": "bfloat16"}}, "members",
          "runtime.precision was float32 and is bfloat16", "train_members"),

@@ -70,8 +70,9 @@ class ArtifactCatalog(DataCatalog):
         self._made_now = set(outputs)
         for name in sorted(self._made_now & self._makers.keys()):
             self._terms_of(self._makers[name])  # before any of the code can change
-        for name in sorted(inputs):
-            if self._path(name):
+        given = set(inputs)
+        for name in self._makers:  # in the order of the stages, so that the first cause is named
+            if name in given and self._path(name):
                 self._check_origin(name)
 
     def load(self, ds_name: str, version: str | None = None) -> Any:
