@@ -101,8 +101,9 @@ def train_members(case: Case) -> Iterator[Row]:
                 term = _cross_entropy(case, of, label)
                 means.add(f"train_ce_{name}", term, len(label))
                 loss = loss + term
-            for to, of in permutations(logits.values(), 2):
-                loss = loss + _kd(to, of, case.teachers.temperature)
+            pairs = list(permutations(logits.values(), 2))
+            for to, of in pairs:
+                loss = loss + 6 / max(len(pairs), 6) * _kd(to, of, case.teachers.temperature)
             means.add("train_loss", loss, len(label))
             optimiser.zero_grad()
             loss.backward()

@@ -126,7 +126,8 @@ class Teachers(Training):
     Attributes:
         kd: Who learns from whom, beside labels: ``mutual``, all from one another, as published; the
             ``student`` from the teachers; the ``teachers`` from the student; ``none``.
-        kd_weight: Of what they learn from one another.
+        kd_weight: Of what they learn from one another; with more than two modalities all pairs of
+            ``mutual`` together weigh as much as those of two.
         keep: The epoch of each member that goes on.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -46,6 +47,17 @@ def kd(to, of, tau=4.0):
     return tau**2 * (p * (p.log() - F.log_softmax(to / tau, 1))).sum(1).mean()
 
 
+class Constant(torch.nn.Module):
+    """The same three logits for each of six samples, whatever it is given."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.logits = torch.nn.Parameter(torch.tensor([1.0 + number, 0.5 * number, -2.0]))
+
+    def forward(self, *_inputs, **_more):
+        return self.logits.expand(6, -1)
+
+
 def first_steps(flow, weight=0.5):
     """The members' gradients, from the project and from the equation written out."""
     run, members = make_run()
@@ -83,6 +95,32 @@ def test_mutual_kd_can_be_given_another_weight():
     terms = Collaboration(nets, 4.0, None, kd_weight=0.1).losses(batch_of(run))
     ce = sum(term for name, term in terms.items() if name.startswith("ce_"))
     assert terms["loss"].item() == pytest.approx((ce + 0.1 * terms["kd"]).item(), rel=1e-10)
+
+
+@pytest.mark.parametrize(("modalities", "share"), [(1, 1), (2, 1), (3, 6 / 12), (5, 6 / 30)])
+@pytest.mark.parametrize("weight", [1.0, 0.1])
+def test_kd_among_all_weighs_no_more_with_more_modalities(modalities, share, weight):
+    """What a pair weighs, from the loss, with nets that give one constant each."""
+    run, _ = make_run()
+    names = ["multimodal", *[f"m{number}" for number in range(modalities)]]
+    nets = {name: Constant(number) for number, name in enumerate(names)}
+    batch = batch_of(run)
+    inputs = {name: torch.zeros(6, 1) for name in names[1:]}
+    terms = Collaboration(nets, 4.0, None, kd_weight=weight).losses(Batch(inputs, batch.label))
+    ce = sum(term for name, term in terms.items() if name.startswith("ce_"))
+    given = (terms["loss"] - ce) / (weight * terms["kd"])
+    assert given.item() == pytest.approx(share, rel=1e-4)
+    logits = [net(None) for net in nets.values()]
+    each = [kd(to, of).item() for to, of in permutations(logits, 2)]
+    assert terms["kd"].item() == pytest.approx(sum(each), rel=1e-4)
+
+
+def test_of_two_modalities_kd_has_the_published_weight_to_the_bit():
+    run, members = make_run()
+    nets = {n: build_member(n, of, 3, 0) for n, of in members.all_of("image").items()}
+    terms = Collaboration(nets, 4.0, None, kd_weight=0.1).losses(batch_of(run))
+    ce = [term for name, term in terms.items() if name.startswith("ce_")]
+    assert torch.equal(terms["loss"], torch.stack([*ce, 0.1 * terms["kd"]]).sum())
 
 
 @pytest.mark.parametrize("keep", ["accuracy", "ce"])
