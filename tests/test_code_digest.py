@@ -6,6 +6,7 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -158,6 +159,11 @@ def test_of_a_node_s_module_what_the_node_uses_counts() -> None:
     assert "mst_distill.evaluation.figures" not in control
     assert "mst_distill.evaluation.figures" in figure
     assert "mst_distill.distillation.control" not in figure
+
+
+def test_a_partial_function_counts_as_its_function_and_a_lambda_as_its_module() -> None:
+    assert code_of(partial(train_control, seed=1)) == code_of(train_control)
+    assert not any("<lambda>" in name for name in code_of(lambda: train_control))
 
 
 def test_training_does_not_depend_on_what_judges_it() -> None:

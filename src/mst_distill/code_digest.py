@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
@@ -64,7 +64,9 @@ def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
     for entry in entries:
         if isinstance(entry, str):
             continue
-        if inspect.isfunction(entry):
+        if isinstance(entry, partial):
+            entry = entry.func
+        if inspect.isfunction(entry) and entry.__name__ in _definitions_in(entry):
             digest, imports = _function(entry)
             found[f"{entry.__module__}.{entry.__qualname__}"] = digest
             waiting += imports
@@ -140,8 +142,7 @@ def _tree(file: Path) -> ast.Module:
 def _function(function: Callable[..., Any]) -> tuple[str, list[str]]:
     """The digest of a function of a module, and what it imports or uses of the module's imports."""
     file = Path(inspect.getfile(function))
-    tree = _tree_once(file)
-    here = dict(_definitions(tree))
+    tree, here = _tree_once(file), _definitions_in(function)
     package = function.__module__.rpartition(".")[0]
     parts: dict[str, ast.stmt] = {}
     waiting = [function.__name__]
@@ -162,6 +163,11 @@ def _function(function: Callable[..., Any]) -> tuple[str, list[str]]:
     local = [name for part in parts.values() for name in _imports(part, package)]
     sha = hashlib.sha256("".join(_digest(parts[name]) for name in sorted(parts)).encode())
     return sha.hexdigest(), [*imported, *local]
+
+
+def _definitions_in(function: Callable[..., Any]) -> dict[str, ast.stmt]:
+    """What the module of a function defines; a lambda or an inner function is not among it."""
+    return dict(_definitions(_tree_once(Path(inspect.getfile(function)))))
 
 
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:

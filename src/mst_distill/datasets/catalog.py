@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, get_type_hints
 
@@ -167,7 +167,8 @@ class ArtifactCatalog(DataCatalog):
 
     def _parameters(self, node: Node) -> Iterator[tuple[str, Any]]:
         """Name to value, as the node's function is typed, whatever pipeline runs."""
-        hints = get_type_hints(node.func)
+        func = node.func.func if isinstance(node.func, partial) else node.func
+        hints = get_type_hints(func)
         arguments = inspect.signature(node.func).parameters
         for argument, name in zip(arguments, node.inputs, strict=True):
             if name.startswith(PARAMETERS):
