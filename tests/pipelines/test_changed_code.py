@@ -80,12 +80,8 @@ def test_stages_refuse_what_another_version_of_a_net_has_left(project):
 
 
 def test_compare_trains_again_what_another_version_of_the_code_has_trained(project):
-    trial = "trials: {} (image, seed 0)"
     first = run(project, "--pipeline=compare")
     assert "Alone image <- nobody epoch" in first.stdout
-    again = run(project, "--pipeline=compare")
-    assert "epoch 1/" not in again.stdout
-    assert trial.format("own <- audio") in again.stdout
     method = project / "own/own_method.py"
     method.write_text(METHOD + "\n    extra = 1\n")
     edited = run(project, "--pipeline=compare")
@@ -115,5 +111,4 @@ def test_what_two_versions_of_the_code_have_made_together_is_not_kept(project):
         printed += process.stdout.read()
     assert process.returncode == 1
     assert "own_nets.py was changed while this run was going on" in printed
-    assert run(project, "--pipeline=masks", check=False).returncode == 1
     run(project, "--pipelines=teachers,masks")
