@@ -174,5 +174,5 @@ def test_paths_of_another_run_are_refused(project, tmp_path):
         run_session(other, "diagnose", ["predict_sources"], **changed)
     run_session(other, "diagnose", **changed)
     run_session(other, "masks", **{**changed, "masks": {"epochs": 2}})
-    with pytest.raises(ValueError, match=r"'students' is not .*masks.epochs was 1 and is 2"):
+    with pytest.raises(ValueError, match=r"'specialist_logits' is not .*input 'masks' has changed"):
         run_session(other, "diagnose", ["train_paths"], **{**changed, "masks": {"epochs": 2}})
