@@ -134,9 +134,11 @@ def write_sidecar(
     sums = {file.relative_to(artefact.parent).as_posix(): sha256_of(file) for file in sorted(files)}
     whole = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
     written = Sidecar(identity or whole, sums, origin)
-    record = {**asdict(written), **made_with()}
-    with replacing(sidecar_path(artefact)) as file:
-        file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({**asdict(written), **made_with()}, indent=1) + "\n"
+    path = sidecar_path(artefact)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        with replacing(path) as file:
+            file.write_text(text, encoding="utf-8")
     return written
 
 
@@ -217,9 +219,9 @@ def depends_on(**blocks: tuple[str, ...]) -> Callable[[F], F]:
     """Declare on which keys of its parameter blocks the results of a node depend.
 
     Args:
-        blocks: Name of a block of parameters to its keys that count; no keys if a node reads the
-            block only to refuse early what a later stage could not use. A block that is not named
-            counts as a whole.
+        blocks: Name of a block or value of the parameters to its keys that count; no keys if a node
+            reads it only to refuse early what a later stage could not use. What is not named counts
+            as a whole.
     """
 
     def declare(node: F) -> F:

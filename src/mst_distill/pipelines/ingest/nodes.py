@@ -16,11 +16,13 @@ from mst_distill.errors import unknown
 from mst_distill.evaluation.census import count_classes, describe
 from mst_distill.imports import resolve
 from mst_distill.parameters import Benchmark
+from mst_distill.provenance import depends_on
 from mst_distill.samples import Samples
 
 log = logging.getLogger(__name__)
 
 
+@depends_on(seed=())
 def build_samples(benchmark: Benchmark, protocol: Protocol, limit: Any, seed: int) -> SampleSource:
     """Open a benchmark's raw files; the sample store then reads them slice by slice.
 
