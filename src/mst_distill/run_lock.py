@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,6 +32,8 @@ def holding(folder: Path) -> Iterator[None]:
                 yield
             finally:
                 holder.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows removes no file that is open
+                    (folder / FILE).unlink()  # who waits for a lock that is gone takes a new one
     except Timeout as error:
         process = holder.read_text(encoding="utf-8") if holder.is_file() else "unknown"
         raise BlockingIOError(

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -222,14 +222,19 @@ class _Journal:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Let one process at a time build a store; the system unlocks it when a process dies."""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
     try:
         held: AbstractContextManager[object] = lock.acquire(timeout=0)
     except Timeout:
         log.info("Another process builds %s: waiting for it", folder)
         held = _wait_for(lock)
     with held:
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no file that is open
+                path.unlink()  # who waits for a lock that is gone takes a new one
 
 
 def _wait_for(lock: BaseFileLock) -> AbstractContextManager[object]:
