@@ -274,6 +274,7 @@ def test_raw_unscaled_data_go_through_stage_1():
         (1e25, "none", "^the gradient of member 'multimodal', member 'audio' is inf"),
     ],
 )
+@in_precision("float32")
 def test_data_that_no_float32_holds_are_told_by_term_member_and_modality(factor, kd, expected):
     run, members = scaled(audio=factor)
     with pytest.raises(FloatingPointError, match=expected) as error:
