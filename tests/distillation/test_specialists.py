@@ -130,12 +130,12 @@ def test_only_masks_learn():
         assert all(weight.grad is not None for weight in mask.parameters())
 
 
-@pytest.mark.parametrize("net", [OnePixel(3), OnePixelAside(3)])
+@pytest.mark.parametrize("kind", [OnePixel, OnePixelAside])
 @pytest.mark.parametrize("layer", ["conv", "mix"])
-def test_a_mask_of_one_pixel_scales_its_channels_and_nothing_else(net, layer):
+def test_a_mask_of_one_pixel_scales_its_channels_and_nothing_else(kind, layer):
     """Against a net whose convolution has its weights multiplied: for one fixed mask the same."""
     torch.manual_seed(2)
-    mask = FixedMask(8)
+    net, mask = kind(3), FixedMask(8)
     nn.init.normal_(mask.preference)
     image = torch.randn(5, 1, 8, 8)
     scaled = copy.deepcopy(net)
