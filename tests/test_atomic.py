@@ -199,10 +199,10 @@ def test_a_pickle_in_place_of_weights_is_never_run(tmp_path, write):
     with pytest.raises(ValueError, match="sha256"):
         load_bundle(path)
 
-    from mst_distill.bundle import _sha256
+    from mst_distill.provenance import sha256_of
 
     card = json.loads(path.read_text())  # who swaps the weights can swap their checksum too
-    card["weights"]["sha256"] = _sha256(tmp_path / "net.safetensors")
+    card["weights"]["sha256"] = sha256_of(tmp_path / "net.safetensors")
     path.write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"net\.safetensors does not fit"):
         load_bundle(path)
