@@ -8,6 +8,8 @@ BOOTSTRAP ?= python3
 UV ?= .uv/bin/uv
 RUN := .venv/bin
 export DO_NOT_TRACK := true
+# Where Python may keep no bytecode, every process of the tests compiles the project again.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of what the project computes; the others are of files, commands and messages.
 NUMERIC := $(addprefix tests/,parity distillation training evaluation diagnosis nets bench media)
@@ -35,9 +37,10 @@ test: install
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Once more as on a processor without AVX, and with two threads: what only one kind of processor or
-# one number of threads computes so fails here or in `make test`.
+# one number of threads computes so fails here or in `make test`. Idle threads sleep: those of several
+# tests share the cores, and would wait for one another in loops, eight times as long.
 test-portable: install
-	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 \
+	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
 		$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(NUMERIC)
 
 test-long: install

@@ -83,7 +83,12 @@ def kedro(
 
 
 def run_session(
-    project: Path, pipeline: str = "distill", nodes: Sequence[str] = (), **changes: Any
+    project: Path,
+    pipeline: str = "distill",
+    nodes: Sequence[str] = (),
+    env: str | None = None,
+    only_missing_outputs: bool = False,
+    **changes: Any,
 ) -> None:
     """Do as ``kedro run`` does, untracked, in this process: seconds less than in a new one.
 
@@ -93,9 +98,12 @@ def run_session(
         project: Its root.
         pipeline: Which to run.
         nodes: Which of its nodes; all, if none is named.
+        env: As ``--env``.
+        only_missing_outputs: As ``--only-missing-outputs``.
         changes: What ``--params`` would change, nested.
     """
     import torch
+    from kedro.framework.project import PACKAGE_NAME
     from kedro.framework.session import KedroSession
     from kedro.framework.startup import bootstrap_project
 
@@ -103,13 +111,25 @@ def run_session(
     os.chdir(project)
     torch.set_num_threads(int(ENVIRONMENT["OMP_NUM_THREADS"]))
     try:
-        bootstrap_project(project)
+        if PACKAGE_NAME is None:  # settings and pipelines are the package's, in whatever copy
+            bootstrap_project(project)
         changes["runtime"] = {"tracking": False, **changes.get("runtime", {})}
-        with KedroSession.create(project_path=project, runtime_params=changes) as session:
-            session.run(pipeline_names=[pipeline], node_names=nodes)
+        with KedroSession.create(project, env=env, runtime_params=changes) as session:
+            session.run(
+                pipeline_names=[pipeline],
+                node_names=nodes,
+                only_missing_outputs=only_missing_outputs,
+            )
     finally:
         os.chdir(here)
         torch.set_num_threads(threads)
+
+
+def stages(masks: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> dict[str, Any]:
+    """The same `settings` of all three stages, and some of stage 2 besides, for `run_session`."""
+    blocks = {name: dict(settings) for name in ("teachers", "masks", "route")}
+    blocks["masks"] |= masks
+    return blocks
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, but for ``--params`` beside ``--env``.
+    """Kedro's loader, but for ``--params`` beside ``--env``; the parameters are read once.
 
     Kedro merges single keys of ``--params`` into what an environment says of their block, which may
     be nothing, and then lets that replace the whole block of ``conf/base``. Here they are merged
@@ -20,10 +21,13 @@ class ConfigLoader(OmegaConfigLoader):
         """Load the configuration of one kind."""
         if key != "parameters":
             return super().__getitem__(key)
+        if key in self:
+            return copy.deepcopy(super().__getitem__(key))
         given, self.runtime_params = self.runtime_params, {}
         try:
             blocks = super().__getitem__(key)
         finally:
             self.runtime_params = given
         merged: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(blocks, given or {}))  # type: ignore[assignment]
-        return merged
+        self[key] = merged
+        return copy.deepcopy(merged)

@@ -847,7 +847,7 @@ CASES: Mapping[str, Case] = MappingProxyType(
             PHOTO,
             lambda path: Image.new("RGB", (64, 48)).save(path, "BMP"),
             ["is BMP", "JPEG, PNG, GIF and WebP are read"],
-            tweet_id(5),
+            tweet_id(21),
         ),
         "crisismmd: half an image": Case(
             "crisismmd", PHOTO, cut, ["no image that can be read"], tweet_id(21)

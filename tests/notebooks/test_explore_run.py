@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from projects import ENVIRONMENT, QUICK, ROOT, copy_project, kedro
+from projects import ENVIRONMENT, ROOT, copy_project, run_session, stages
 
 NOTEBOOK = "notebooks/explore_run.ipynb"
 
@@ -20,8 +20,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_project(tmp_path_factory.mktemp("project"))
 
 
+@pytest.mark.long
 def test_notebook_shows_a_finished_run(project: Path) -> None:
-    kedro(project, "run", f"--params={QUICK}")
+    run_session(project, **stages(epochs=1))
     before = _files(project / "data")
 
     outputs = _execute(project)

@@ -10,6 +10,8 @@ import pytest
 
 from projects import ENVIRONMENT, copy_project, kedro
 
+pytestmark = pytest.mark.long  # code is read once a process: every run is a new one
+
 NETS = """
 from mst_distill.nets.digits import DigitImageNet
 
@@ -46,7 +48,7 @@ class Own(KD):
     teachers = ("crossmodal",)
 """
 SHORT = (
-    "--params=limit=300,teachers.epochs=1,masks.epochs=1,masks.factor=10,route.epochs=1,"
+    "--params=limit=100,teachers.epochs=1,masks.epochs=1,masks.factor=10,route.epochs=1,"
     "runtime.tracking=false"
 )
 
@@ -68,10 +70,10 @@ def run(project, *arguments, check=True):
 
 
 def test_stages_refuse_what_another_version_of_a_net_has_left(project):
-    run(project)
+    run(project, "--pipelines=ingest,teachers")
     nets = project / "own/own_nets.py"
     nets.write_text('"""My nets."""\n' + NETS + "# A comment more.\n")
-    run(project, "--pipelines=masks,route")
+    run(project, "--pipelines=masks")
     nets.write_text(NETS.replace("1.0", "2.0"))
     done = run(project, "--pipelines=masks,route,evaluate", check=False)
     assert done.returncode == 1
@@ -111,4 +113,4 @@ def test_what_two_versions_of_the_code_have_made_together_is_not_kept(project):
         printed += process.stdout.read()
     assert process.returncode == 1
     assert "own_nets.py was changed while this run was going on" in printed
-    run(project, "--pipelines=teachers,masks")
+    run(project, "--pipelines=teachers")

@@ -8,12 +8,17 @@ import shutil
 import pandas as pd
 import pytest
 
-from projects import copy_project, kedro, run_session
+from projects import copy_project, kedro, run_session, stages
 
 SHORT = (
     "compare.seeds=2,compare.targets=audio,teachers.epochs=1,masks.epochs=1,route.epochs=1,"
     "masks.factor=10"
 )
+THREE = {
+    "limit": 200,
+    "compare": {"seeds": 3, "targets": "audio"},
+    **stages({"factor": 10}, epochs=1),
+}
 FOLDER = "digits/heldout-200/compare/main"
 
 
@@ -54,20 +59,14 @@ def test_mlflow_has_the_report(project):
 def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
     log = project / f"data/06_models/{FOLDER}/trial_log"
     before = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
-    more = SHORT.replace("seeds=2", "seeds=3")
-    done = kedro(
-        project, "run", "--pipeline=compare", f"--params=limit=200,{more},runtime.tracking=false"
-    )
-    assert "78/78" in done.stdout
+    run_session(project, "compare", **THREE)
     after = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
     assert {path: after[path] for path in before} == before
     assert {path.parent.name for path in after.keys() - before.keys()} == {"seed-2"}
 
 
 def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
-    three = {"compare": {"seeds": 3, "targets": "audio"}, "masks": {"epochs": 1, "factor": 10}}
-    short = {"limit": 200, "teachers": {"epochs": 1}, "route": {"epochs": 1}}
-    run_session(project, "compare", **three, **short)
+    run_session(project, "compare", **THREE)
     made = project / "data/07_model_output"
     other = made / FOLDER.replace("digits", "another")
     shutil.copytree(made / FOLDER, other)
@@ -92,6 +91,5 @@ def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
 
 
 def test_without_a_comparison_of_that_name_nothing_is_decided(project):
-    done = kedro(project, "run", "--pipeline=decide", "--params=run=mian", check=False)
-    assert done.returncode == 1
-    assert "unknown run 'mian'; there are: main; did you mean 'main'?" in done.stdout
+    with pytest.raises(ValueError, match=r"unknown run 'mian'; .* main; did you mean 'main'"):
+        run_session(project, "decide", run="mian")

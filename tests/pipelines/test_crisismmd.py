@@ -11,14 +11,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from projects import copy_project, kedro
+from projects import copy_project, run_session, stages
 
 ENCODERS = {"text_encoder": "MiniLM", "image_encoder": "EfficientNetLite0"}
-WIDTHS = {
-    "multimodal.arguments.image": 1280,
-    "modalities.image.arguments.width": 1280,
-    "multimodal.arguments.text": 384,
-    "modalities.text.arguments.width": 384,
+MEMBERS = {
+    "multimodal": {"arguments": {"image": 1280, "text": 384}},
+    "modalities": {
+        "image": {"arguments": {"width": 1280}},
+        "text": {"arguments": {"width": 384}},
+    },
 }
 
 
@@ -47,22 +48,25 @@ def write_crisismmd(shared: Path, folder: Path) -> None:
             Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(file)
 
 
+@pytest.mark.long
 def test_real_tweets_go_through_all_stages(shared_data: Path, tmp_path: Path) -> None:
     write_crisismmd(shared_data / "crisismmd", tmp_path / "raw")
     sorted((tmp_path / "raw").rglob("*.jpg"))[0].unlink()
     sorted((tmp_path / "raw").rglob("*.jpg"))[1].write_bytes(b"no image")
     project = copy_project(tmp_path / "project")
     arguments = {
-        "images": tmp_path / "raw" / "CrisisMMD_v2.0",
-        "splits": tmp_path / "raw" / "splits",
+        "images": str(tmp_path / "raw" / "CrisisMMD_v2.0"),
+        "splits": str(tmp_path / "raw" / "splits"),
         "tolerated_share": 0.05,
         **{name: f"mst_distill.media.encoders.{kind}" for name, kind in ENCODERS.items()},
     }
-    settings = [f"benchmark.arguments.{name}={value}" for name, value in arguments.items()]
-    settings += [f"members.{name}={width}" for name, width in WIDTHS.items()]
-    settings += [f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")]
-    settings += ["masks.factor=40", "runtime.tracking=false"]
-    kedro(project, "run", "--env=crisismmd", f"--params={','.join(settings)}")
+    run_session(
+        project,
+        env="crisismmd",
+        benchmark={"arguments": arguments},
+        members=MEMBERS,
+        **stages({"factor": 40}, epochs=1),
+    )
 
     run = "crisismmd/heldout-all/image/seed-0/main"
     metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())
@@ -80,8 +84,7 @@ def test_real_tweets_go_through_all_stages(shared_data: Path, tmp_path: Path) ->
 
 def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
-    done = kedro(project, "run", "--env=crisismmd", "--params=runtime.tracking=off", check=False)
-    assert done.returncode
-    assert "data/01_raw/crisismmd/crisismmd_datasplit_all" in done.stdout
-    assert "task_humanitarian_text_img_train.tsv" in done.stdout
+    file = "task_humanitarian_text_img_train.tsv"
+    with pytest.raises(FileNotFoundError, match=f"raw/crisismmd/crisismmd_datasplit_all.*{file}"):
+        run_session(project, env="crisismmd")
     assert not (project / "data/05_model_input").exists()

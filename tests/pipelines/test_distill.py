@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from mst_distill.bundle import load_bundle
-from projects import QUICK, copy_project, kedro, run_session
+from projects import copy_project, kedro, run_session, stages
 
 SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
 RUN = "digits/heldout-all/image/seed-0/main"
@@ -133,7 +133,7 @@ def test_mlflow_has_flat_parameters_histories_metrics_figures_and_the_student(pr
 def test_the_same_run_elsewhere_untracked_is_the_same_to_the_bit(project, tmp_path):
     """Tracking off leaves training as it is, and no run in MLflow."""
     other = copy_project(tmp_path / "project")
-    kedro(other, "run", f"--params={QUICK}")
+    run_session(other, **stages(epochs=1) | {"route": {"epochs": 2}})
     one, two = files(project), files(other)
     # The cards of bundles and store say which revision of the code and which raw file it was.
     stable = [name for name in one if not name.endswith(".json") or "reporting" in name]
@@ -181,10 +181,10 @@ def test_a_failed_run_is_failed_in_mlflow_too(project):
     from mlflow.tracking import MlflowClient
 
     shutil.copy2(project / "mlflow.db", project / "before.db")
-    bad = f"--params={SHORT},run=bad,teachers.learning_rate=1e30"
-    done = kedro(project, "run", "--pipeline=teachers", bad, check=False)
-    assert done.returncode
-    assert "FloatingPointError" in done.stdout
+    tracked = {"runtime": {"tracking": True}, "run": "bad"}
+    teachers = {"epochs": 1, "learning_rate": 1e30}
+    with pytest.raises(FloatingPointError):
+        run_session(project, "teachers", teachers=teachers, **tracked)
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
     assert runs[0].info.status == "FAILED"

@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 import yaml
 
-from projects import copy_project, kedro
+from projects import copy_project, run_session
 
 TEST = [4, 8, 12, 16, 20, 24]
 """Every fourth image tests, so that the others make groups of three."""
@@ -84,17 +84,14 @@ def project(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder / "data" / "06_models", ignore_errors=True)
 
 
-def test_a_labelled_file_goes_through_all_stages(project: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_labelled_file_goes_through_all_stages(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     labels = write_nyu(tmp_path / "raw")
     prepare(project, tmp_path / "raw")
-    paths = {"PYTHONPATH": str(project / "src")}
-    kedro(
-        project,
-        "run",
-        "--env=nyudepthv2",
-        "--params=runtime.tracking=false",
-        environment=paths,
-    )
+    monkeypatch.syspath_prepend(project / "src")
+    run_session(project, env="nyudepthv2")
 
     report = project / "data/08_reporting" / RUN
     metrics = json.loads((report / "metrics.json").read_text())
@@ -135,7 +132,7 @@ def test_a_labelled_file_goes_through_all_stages(project: Path, tmp_path: Path) 
 
 def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
-    done = kedro(project, "run", "--env=nyudepthv2", "--params=runtime.tracking=off", check=False)
-    assert done.returncode
-    assert "data/01_raw/nyudepthv2/nyu_depth_v2_labeled.mat is missing" in done.stdout
+    file = "data/01_raw/nyudepthv2/nyu_depth_v2_labeled.mat"
+    with pytest.raises(FileNotFoundError, match=f"{file} is missing"):
+        run_session(project, env="nyudepthv2")
     assert not (project / "data/05_model_input").exists()

@@ -11,18 +11,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from projects import copy_project, kedro
+from projects import copy_project, run_session, stages
 
-QUICK = [
-    *[f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")],
-    *[f"{stage}.batch_size=8" for stage in ("teachers", "masks", "route")],
-    "masks.factor=10",
-    "runtime.tracking=false",
-]
-
-
-def run(project, environment, *settings):
-    kedro(project, "run", f"--env={environment}", f"--params={','.join([*QUICK, *settings])}")
+QUICK = stages({"factor": 10}, epochs=1, batch_size=8)
 
 
 def write_sound(clip, path):
@@ -49,12 +40,13 @@ def talking(shared_data, tmp_path):
     return folder
 
 
+@pytest.mark.long
 def test_faces_and_voices_go_through_all_stages(talking, tmp_path):
     project = copy_project(tmp_path / "project")
     (talking / "03-01-03-01-01-01-01.wav").unlink()
     (talking / "01-01-04-01-01-01-01.mp4").write_bytes(b"no video")
-    folders = [f"benchmark.arguments.{name}={talking}" for name in ("audio", "video")]
-    run(project, "ravdess", "benchmark.arguments.tolerated_share=0.2", *folders)
+    arguments = {"audio": str(talking), "video": str(talking), "tolerated_share": 0.2}
+    run_session(project, env="ravdess", benchmark={"arguments": arguments}, **QUICK)
 
     where = "ravdess/heldout-all/audio/seed-0/main"
     metrics = json.loads((project / f"data/08_reporting/{where}/metrics.json").read_text())
@@ -70,14 +62,18 @@ def test_faces_and_voices_go_through_all_stages(talking, tmp_path):
     assert "01-01-04-01-01-01-01.mp4: no video that can be decoded" in report
 
 
+@pytest.mark.long
 def test_two_hundred_real_clips_as_action_units_go_through_all_stages(shared_data, tmp_path):
     table = shared_data / "ravdess" / "visual_action_units" / "df_average_AUs_total.csv"
     if not table.is_file():
         pytest.skip(f"{table} is absent")
     project = copy_project(tmp_path / "project")
-    audio = shared_data / "ravdess" / "audio_ogg_22k"
-    paths = [f"benchmark.arguments.units={table}", f"benchmark.arguments.audio={audio}"]
-    run(project, "ravdess_units", "limit=200", *paths)
+    arguments = {
+        "units": str(table),
+        "audio": str(shared_data / "ravdess" / "audio_ogg_22k"),
+    }
+    benchmark = {"arguments": arguments}
+    run_session(project, env="ravdess_units", limit=200, benchmark=benchmark, **QUICK)
 
     where = "ravdess_units/heldout-200/audio/seed-0/main"
     metrics = json.loads((project / f"data/08_reporting/{where}/metrics.json").read_text())
@@ -91,7 +87,6 @@ def test_two_hundred_real_clips_as_action_units_go_through_all_stages(shared_dat
 
 def test_missing_files_are_named_with_what_belongs_there(tmp_path):
     project = copy_project(tmp_path / "project")
-    done = kedro(project, "run", "--env=ravdess", "--params=runtime.tracking=off", check=False)
-    assert done.returncode
-    assert "data/01_raw/ravdess/audio is no folder" in done.stdout
-    assert "Audio_Speech_Actors_01-24.zip" in done.stdout
+    message = r"data/01_raw/ravdess/audio is no folder.*Audio_Speech_Actors_01-24\.zip"
+    with pytest.raises(FileNotFoundError, match=message):
+        run_session(project, env="ravdess")

@@ -13,10 +13,9 @@ from mlflow.tracking import MlflowClient
 
 from mst_distill.interruption import Interrupted, check, listening
 from mst_distill.progress import progress
-from projects import ENVIRONMENT, copy_project, kedro
+from projects import ENVIRONMENT, copy_project, kedro, run_session
 
 PARAMETERS = "--params=teachers.epochs=200,masks.epochs=1,route.epochs=1,limit=300,masks.factor=10"
-SHORT = "--params=teachers.epochs=1,masks.epochs=1,route.epochs=1,masks.factor=10"
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def project(tmp_path_factory):
 def test_a_signal_ends_a_run_at_the_next_step_and_it_goes_on(project, signum):
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=teachers", PARAMETERS]
     if signum == signal.SIGTERM:
-        kedro(project, "run", "--pipeline=ingest", PARAMETERS)
+        run_session(project, "ingest", limit=300)
     with subprocess.Popen(
         command,
         cwd=project,
@@ -61,10 +60,11 @@ def test_when_mlflow_fails_there_is_one_warning_and_the_run_ends_well(tmp_path, 
         (project / "mlflow.db").mkdir()
     else:
         (project / "mlflow.db").write_bytes(content)
-    done = kedro(project, "run", SHORT)
+    short = "--params=limit=300,teachers.epochs=1,masks.factor=10"
+    done = kedro(project, "run", "--pipelines=ingest,teachers", short)
     assert done.stdout.count("MLflow is told no more of this run") == 1
-    (metrics,) = (project / "data/08_reporting").rglob("metrics.json")
-    assert "image student" in metrics.read_text()
+    (history,) = (project / "data/08_reporting").rglob("teachers_history.csv")
+    assert "valid_accuracy_image" in history.read_text()
 
 
 def test_a_signal_is_noted_and_the_next_step_of_a_bar_ends():

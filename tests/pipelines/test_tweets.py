@@ -9,26 +9,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from projects import ROOT, copy_project, kedro
+from projects import ROOT, copy_project, run_session, stages
 
 EXAMPLE = ROOT / "examples" / "tweets"
 
 
-def test_a_users_own_data_go_through_all_stages(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.long
+def test_a_users_own_data_go_through_all_stages(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shared_data / "tweet_image_text_sentiment"
     if not (folder / "data.csv").is_file():
         pytest.skip(f"{folder} is absent")
     project = copy_project(tmp_path / "project")
     shutil.copytree(EXAMPLE / "conf", project / "conf" / "tweets")
-    settings = ["limit=200", "runtime.tracking=false", f"benchmark.arguments.folder={folder}"]
-    stages = [f"{stage}.epochs=1" for stage in ("teachers", "masks", "route")]
-    kedro(
-        project,
-        "run",
-        "--env=tweets",
-        f"--params={','.join([*settings, *stages])}",
-        environment={"PYTHONPATH": str(EXAMPLE)},
-    )
+    monkeypatch.syspath_prepend(EXAMPLE)
+    benchmark = {"arguments": {"folder": str(folder)}}
+    run_session(project, env="tweets", limit=200, benchmark=benchmark, **stages(epochs=1))
 
     run = "tweets/heldout-200/text/seed-0/main"
     metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ class TrackingHooks(MlflowHook):
             return
         settings = context.config_loader["mlflow"]
         uri = settings["server"]["mlflow_tracking_uri"]
-        if uri and uri.startswith("sqlite:///"):
-            file = context.project_path / uri.removeprefix("sqlite:///")
-            settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
-        context.config_loader["mlflow"] = settings
         with self._giving_up():
+            if uri and uri.startswith("sqlite:///"):
+                file = context.project_path / uri.removeprefix("sqlite:///")
+                settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
+                _open(file)
+            context.config_loader["mlflow"] = settings
             super().after_context_created(context)
 
     @hook_impl
@@ -135,6 +137,16 @@ class TrackingHooks(MlflowHook):
     def _log_param(self, name: str, value: Any) -> None:
         for key, leaf in _flatten(name, value, object):
             super()._log_param(key, leaf)
+
+
+def _open(database: Path) -> None:
+    """Open and close a SQLite file, which MLflow would try to for 100 seconds.
+
+    Raises:
+        sqlite3.Error: The file cannot be opened or made, or is no database.
+    """
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA schema_version")
 
 
 def _log_history(name: str, history: pd.DataFrame) -> None:
