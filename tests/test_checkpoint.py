@@ -127,7 +127,7 @@ def test_a_stage_goes_on_to_the_bit(stage, every, die_at, stopping, tmp_path):
 def test_every_method_goes_on_to_the_bit(name, method, teacher, stopping, tmp_path):
     plain, _ = make_run()
     recipe = make_recipe()
-    arguments = recipe.compare.listed[name].arguments
+    arguments = recipe.compare.methods[name].arguments
 
     def train(run):  # another process has nothing in its pool
         return teach(run, recipe, make_pool(plain, recipe), method, teacher, arguments)

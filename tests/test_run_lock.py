@@ -87,7 +87,7 @@ def test_a_run_that_another_makes_is_refused_and_one_beside_it_is_not(project):
         ("diagnose", "08_reporting/digits/heldout-200/image/seed-0/main"),
         ("compare", "06_models/digits/heldout-200/compare/main"),
         ("compare", "07_model_output/digits/heldout-200/compare/main"),
-        ("decide", "08_reporting/decision/main"),
+        ("aggregate", "08_reporting/aggregate/main"),
     ],
 )
 def test_whatever_writes_holds_where_it_writes(project, pipeline, folder):

@@ -17,7 +17,7 @@ from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run
 from toy_runs import MASKS, TEACHERS, make_run, route
 
-BASE = Path(__file__).parents[1] / "conf" / "base" / "parameters.yml"
+BASE = Path(__file__).parents[1] / "conf" / "base" / "parameters_compare.yml"
 METHODS = yaml.safe_load(BASE.read_text())["compare"]["methods"]
 """All that the project comes with, as its parameters list them."""
 
@@ -42,7 +42,7 @@ def ways(kind: str) -> list[tuple[str, type[Method], str]]:
     recipe = make_recipe(kind)
     return [
         (name, method, teacher)
-        for name, method in resolve_methods(recipe).items()
+        for name, method in resolve_methods(recipe.compare).items()
         for teacher in teachers_for(method, recipe, run.target)
     ]
 

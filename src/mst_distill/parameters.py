@@ -124,14 +124,14 @@ class Teachers(Training):
     """Stage 1, collaborative initialisation.
 
     Attributes:
-        kd: Who learns from whom, beside labels: ``mutual``, all from one another, as published; the
-            ``student`` from the teachers; the ``teachers`` from the student; ``none``.
+        kd: ``mutual``: all members learn from one another beside labels, as published; ``none``:
+            from labels alone.
         kd_weight: Of what they learn from one another; with more than two modalities all pairs of
             ``mutual`` together weigh as much as those of two.
         keep: The epoch of each member that goes on.
     """
 
-    kd: Literal["mutual", "student", "teachers", "none"] = "mutual"
+    kd: Literal["mutual", "none"] = "mutual"
     kd_weight: float = Field(1.0, ge=0)
     keep: Selection = "last"
 
@@ -143,13 +143,11 @@ class Masks(Training):
         kind: ``attention``, as published, or ``fixed``: one weight a feature for all samples.
         factor: Divides the weights of an attention mask.
         heads: Of an attention mask.
-        label_weight: Of the specialists' cross-entropy beside KD.
     """
 
     kind: Literal["attention", "fixed"] = "attention"
     factor: PositiveInt = 2
     heads: PositiveInt = 3
-    label_weight: float = Field(0.0, ge=0)
 
 
 class Route(Training):
@@ -158,29 +156,18 @@ class Route(Training):
     Attributes:
         router: ``hard``, as published: the `chosen` specialists of largest preference, from the
             student's logits; ``learned``: all, weighted by the preference, from its detached
-            features; ``constant``: weighted alike for all samples, as is learned; ``uniform``; or
-            ``oracle``: weighted by who does well, which the label tells and no router can know.
-        weights_learn: Let KD's gradient reach the router through its weights.
-        merit_weight: Of CE(r, c), which tells a learned or constant router who does well.
+            features; or ``uniform``: all alike.
+        merit_weight: Of CE(r, c), which tells a learned router who does well.
         gated: Nothing is learned from a specialist that is wrong, on a sample or on a pixel.
-        folds: Above 1, who is right and does well is told by teachers that have not seen the
-            sample, each trained on all but one of so many parts.
         masked: Specialists wear their masks.
-        rescaled: Specialists' logits are multiplied by a number each that brings them to the
-            student's.
-        start: The student of ``stage1``, or ``anew``, with its start weights.
         halvings: Shares of the epochs after which KD weighs half; none: every 30 epochs.
     """
 
     preset: Literal["default", "paper", "reference", "merit"] = "default"
-    router: Literal["hard", "learned", "constant", "uniform", "oracle"] = "hard"
-    weights_learn: bool = False
+    router: Literal["hard", "learned", "uniform"] = "hard"
     merit_weight: float = Field(1.0, ge=0)
     gated: bool = False
-    folds: PositiveInt = 1
     masked: bool = True
-    rescaled: bool = False
-    start: Literal["stage1", "anew"] = "stage1"
     halvings: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
     selection: Selection = "accuracy"
     chosen: PositiveInt = 1
@@ -195,27 +182,12 @@ class Route(Training):
     @property
     def trains_router(self) -> bool:
         """Whether there is a router that learns."""
-        return self.router not in ("uniform", "oracle")
+        return self.router != "uniform"
 
     @property
     def picked(self) -> int | None:
         """How many specialists a sample hears; None: all, each as much as it is preferred."""
         return self.chosen if self.router == "hard" else None
-
-    @model_validator(mode="after")
-    def _refuse_what_would_do_nothing(self) -> Route:
-        told = self.gated or self.router in ("learned", "constant", "oracle")
-        if self.folds > 1 and not told:
-            raise ValueError(
-                f"route.folds={self.folds} tells nobody anything: it needs gated=true, or the "
-                f"router 'learned', 'constant' or 'oracle'"
-            )
-        if self.rescaled and self.start == "anew":
-            raise ValueError(
-                "route.rescaled brings specialists to the student of stage 1, and start=anew "
-                "leaves it out; choose one of the two"
-            )
-        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -256,9 +228,6 @@ class Compare(Block):
 
     Attributes:
         methods: Name in the report to the method.
-        recipes: The same for kinds of MST-Distill and their controls.
-        confirmation: Those of the recipes that were chosen, and what they are held against.
-        list: Which of the three is compared.
         seeds: How many runs, from the run's ``seed`` on.
         targets: The modality that is the student's, or ``all`` of them in turn.
         budget: ``equal``: every student has the epochs of stages 1 and 3 together; ``reference``:
@@ -267,64 +236,10 @@ class Compare(Block):
     """
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
-    recipes: dict[str, ComparedMethod] = Field(default_factory=dict)
-    confirmation: dict[str, ComparedMethod] = Field(default_factory=dict)
-    list: Literal["methods", "recipes", "confirmation"] = "methods"
     seeds: PositiveInt = 5
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _refuse_an_empty_list(self) -> Compare:
-        if not self.listed:
-            raise ValueError(f"compare.list is {self.list!r}, and compare.{self.list} is empty")
-        return self
-
-    @property
-    def listed(self) -> dict[str, ComparedMethod]:
-        """Those that are compared."""
-        named: dict[str, ComparedMethod] = getattr(self, self.list)
-        return named
-
-
-class Contrasts(Block):
-    """Who is held against whom, and which recipes may become the default.
-
-    Attributes:
-        opponents: Those that all are held against.
-        floor: The opponent that figures and tables count from.
-        candidates: For the default: in the mean over all benchmarks and targets they must be above
-            every opponent, and measurably below the floor in none.
-        pairs: A question to the pairs of methods that answer it.
-    """
-
-    opponents: tuple[str, ...] = Field(min_length=1)
-    floor: str
-    candidates: tuple[str, ...] = ()
-    pairs: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _refuse_who_cannot_be_held_against_whom(self) -> Contrasts:
-        if self.floor not in self.opponents:
-            raise ValueError(unknown("decide.floor", self.floor, self.opponents))
-        for name in self.candidates:
-            if name in self.opponents:
-                raise ValueError(f"{name!r} is a candidate and an opponent; it can be only one")
-        return self
-
-
-class Decide(Block):
-    """The contrasts of each of the lists of `Compare`."""
-
-    methods: Contrasts
-    recipes: Contrasts
-    confirmation: Contrasts
-
-    def of(self, compare: Compare) -> Contrasts:
-        """Those of the list that is compared."""
-        contrasts: Contrasts = getattr(self, compare.list)
-        return contrasts
 
 
 class Runtime(Block):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from mst_distill.pipelines import (
+    aggregate,
     compare,
-    decide,
     diagnose,
     evaluate,
     ingest,
@@ -20,8 +20,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Every stage by itself; ``distill``, also the default, is all of them in this order.
 
     ``diagnose`` looks into a run that they have finished, and trains no part of it again.
-    ``compare`` needs no other stage than ``ingest``, which it has with it; ``decide`` reads the
-    comparisons of all benchmarks.
+    ``compare`` needs no other stage than ``ingest``, which it has with it; ``aggregate``
+    reads the comparisons of all benchmarks.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -37,5 +37,5 @@ def register_pipelines() -> dict[str, Pipeline]:
         "__default__": distill,
         "diagnose": diagnose.create_pipeline(),
         "compare": stages["ingest"] + compare.create_pipeline(),
-        "decide": decide.create_pipeline(),
+        "aggregate": aggregate.create_pipeline(),
     }

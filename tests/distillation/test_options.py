@@ -12,25 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.distillation.adaptation import STUDENT, Adaptation, train_masks
+from mst_distill.distillation.adaptation import train_masks
 from mst_distill.distillation.collaboration import Collaboration, row_of, train_members
 from mst_distill.distillation.control import train_control
-from mst_distill.distillation.members import build_member, build_members, forward
+from mst_distill.distillation.members import build_member, forward
 from mst_distill.distillation.observation import Observed
 from mst_distill.distillation.panel import assemble_panel, tabulate_logits
-from mst_distill.distillation.router import ConstantRouter, FeatureRouter
-from mst_distill.distillation.routing import (
-    SPECIALISTS,
-    TOLD,
-    Routing,
-    Weights,
-    _own_logits,
-    refuse_dense,
-    start_of,
-    train_student,
-)
-from mst_distill.pipelines.teachers import nodes as stage_1
-from mst_distill.samples import rows_of
+from mst_distill.distillation.router import FeatureRouter, UniformRouter
+from mst_distill.distillation.routing import SPECIALISTS, Routing, Weights, train_student
 from mst_distill.training.batches import Batch
 from toy_runs import MASKS, TEACHERS, make_run, route
 
@@ -70,17 +59,13 @@ def first_steps(flow, weight=0.5):
     terms["loss"].backward()
     logits = {name: forward(net, name, batch.inputs) for name, net in wanted.items()}
     loss = sum(F.cross_entropy(of, batch.label) for of in logits.values())
-    student = logits["image"]
-    for name in ("multimodal", "audio"):
-        if flow == "student":
-            loss = loss + weight * kd(student, logits[name].detach())
-        if flow == "teachers":
-            loss = loss + weight * kd(logits[name], student.detach())
+    if flow == "mutual":
+        loss = loss + weight * sum(kd(*pair) for pair in permutations(logits.values(), 2))
     loss.backward()
     return terms, loss, found, wanted
 
 
-@pytest.mark.parametrize("flow", ["student", "teachers", "none"])
+@pytest.mark.parametrize("flow", ["mutual", "none"])
 def test_knowledge_flows_in_stage_1_as_the_equation_says(flow):
     terms, loss, found, wanted = first_steps(flow)
     assert terms["loss"].item() == pytest.approx(loss.item(), rel=1e-10)
@@ -151,31 +136,6 @@ def ready_for_stage_2(**changes):
     return run, members, nets, student, masks, done
 
 
-def test_masks_may_hear_labels_too():
-    run, _, nets, student, masks, done = ready_for_stage_2(label_weight=0.3)
-    panel = assemble_panel(run, nets, masks, make_run()[1])
-    batch = batch_of(run)
-    frozen = {name: of.trunk.compute(batch.inputs) for name, of in panel.teachers.items()}
-    frozen[STUDENT] = (student.eval()(batch.inputs["image"]).detach(),)
-    task = Adaptation(panel.teachers, masks, 4.0, 0.3, None)
-    terms = task.losses(Batch(batch.inputs, batch.label, frozen))
-    logits = panel.logits(batch.inputs)
-    wanted = 0.0
-    for place, name in enumerate(panel.names):
-        ce = F.cross_entropy(logits[:, place], batch.label)
-        assert terms[f"ce_{name}"].item() == pytest.approx(ce.item(), rel=1e-10)
-        wanted += kd(logits[:, place], frozen[STUDENT][0]).item() + 0.3 * ce.item()
-    assert terms["loss"].item() == pytest.approx(wanted, rel=1e-10)
-    history = done.history
-    joint = sum(
-        history[[f"valid_{what}_{n}" for n in panel.names if n.startswith(teacher)]].mean(axis=1)
-        * weight
-        for teacher in nets
-        for what, weight in (("kd", 1.0), ("ce", 0.3))
-    )
-    assert done.kept["joint"].row["epoch"] == joint.idxmin()
-
-
 def test_fixed_masks_weigh_all_samples_alike():
     run, members, nets, _, masks, _ = ready_for_stage_2(kind="fixed")
     assert sum(p.numel() for mask in masks.values() for p in mask.parameters()) == 16 + 12 + 12 + 12
@@ -196,12 +156,12 @@ def test_without_masks_specialists_are_their_teachers():
     torch.testing.assert_close(bare[:, 3], nets["audio"](batch.inputs["audio"]))
 
 
-def routing(router, told=None, **changes):
+def routing(router, **changes):
     run, members = make_run()
     settings = route(router=router, **changes)
     student = build_member("image", members.modalities["image"], 3, 0).eval()
     torch.manual_seed(0)
-    net = FeatureRouter(12, 4) if router == "learned" else ConstantRouter(4, router == "constant")
+    net = FeatureRouter(12, 4) if router == "learned" else UniformRouter(4)
     embed = torch.nn.Linear(64, 12)
 
     def observe(inputs):
@@ -211,42 +171,39 @@ def routing(router, told=None, **changes):
     task = Routing(student, net, "image", 4, 3, settings, None, observe)
     specialists = torch.randn(6, 4, 3) * 3
     batch = batch_of(run)
-    frozen = {SPECIALISTS: (specialists,)} | ({TOLD: (told,)} if told is not None else {})
+    frozen = {SPECIALISTS: (specialists,)}
     return task, Batch(batch.inputs, batch.label, frozen), specialists, embed
 
 
-@pytest.mark.parametrize("router", ["learned", "constant", "uniform", "oracle"])
+@pytest.mark.parametrize("router", ["learned", "uniform"])
 @pytest.mark.parametrize("gated", [False, True])
-@pytest.mark.parametrize("honest", [False, True])
-def test_the_loss_of_stage_3_is_the_equation_s(router, gated, honest):
-    told = torch.randn(6, 4, 3) if honest else None
+def test_the_loss_of_stage_3_is_the_equation_s(router, gated):
     task, batch, specialists, _ = routing(
-        router, told, gated=gated, balance_weight=0.1, merit_weight=0.7, kd_weight=0.9
+        router, gated=gated, balance_weight=0.1, merit_weight=0.7, kd_weight=0.9
     )
     terms = task.losses(batch)
     with torch.no_grad():
         student = task._observe(batch.inputs)
         c = task.router(student).softmax(dim=1).double().numpy()
-    judges = specialists if told is None else told
     kd_wanted, merit_wanted = 0.0, 0.0
     for i in range(6):
-        ce = [F.cross_entropy(judges[i, e], batch.label[i]).item() for e in range(4)]
+        ce = [F.cross_entropy(specialists[i, e], batch.label[i]).item() for e in range(4)]
         r = np.exp(-np.array(ce)) / np.exp(-np.array(ce)).sum()
         merit_wanted -= (r * np.log(c[i])).sum() / 6
-        v = r.copy() if router == "oracle" else c[i].copy()
+        v = c[i].copy()
         if gated:
-            v *= [judges[i, e].argmax() == batch.label[i] for e in range(4)]
+            v *= [specialists[i, e].argmax() == batch.label[i] for e in range(4)]
             v = v / v.sum() if v.sum() else v
         own = student.logits[i : i + 1]
         kd_wanted += sum(v[e] * kd(own, specialists[i, e : e + 1]).item() for e in range(4)) / 6
     assert terms["kd"].item() == pytest.approx(kd_wanted, rel=1e-10)
     total = terms["ce"].item() + 0.9 * kd_wanted
-    if router in ("learned", "constant"):
+    if router == "learned":
         assert terms["merit"].item() == pytest.approx(merit_wanted, rel=1e-10)
         balance = -np.log(4) - np.log(c.mean(axis=0)).mean()
         total += 0.7 * merit_wanted + 0.1 * balance
     assert terms["loss"].item() == pytest.approx(total, rel=1e-10)
-    assert (len(terms) == 3) == (router in ("uniform", "oracle"))
+    assert (len(terms) == 3) == (router == "uniform")
 
 
 def test_what_a_learned_router_learns_does_not_bend_the_student():
@@ -257,13 +214,10 @@ def test_what_a_learned_router_learns_does_not_bend_the_student():
     assert all(weight.grad is None or not weight.grad.any() for weight in task.student.parameters())
 
 
-@pytest.mark.parametrize("learn", [False, True])
-def test_kd_reaches_the_router_when_it_is_let(learn):
-    task, batch, _, _ = routing(
-        "learned", merit_weight=0.0, balance_weight=0.0, weights_learn=learn
-    )
+def test_kd_does_not_reach_the_router():
+    task, batch, _, _ = routing("learned", merit_weight=0.0, balance_weight=0.0)
     task.losses(batch)["loss"].backward()
-    assert bool(task.router.prefer.weight.grad.any()) == learn
+    assert not task.router.prefer.weight.grad.any()
 
 
 def test_kd_weighs_half_after_shares_of_the_epochs():
@@ -276,26 +230,13 @@ def test_kd_weighs_half_after_shares_of_the_epochs():
     assert seen == [1.0] * 6 + [0.5] * 6 + [0.25] * 6 + [0.125] * 2
 
 
-def test_a_student_may_start_anew():
-    run, members = make_run()
-    nets, _ = train_members(run, members, TEACHERS, MASKS)
-    fresh = build_members(run, members, MASKS)["image"]
-    anew = start_of(run, members, MASKS, route(start="anew"), nets)
-    assert all(
-        torch.equal(*pair) for pair in zip(anew.parameters(), fresh.parameters(), strict=True)
-    )
-    assert start_of(run, members, MASKS, route(), nets) is nets["image"]
-
-
 @pytest.mark.parametrize(
     "changes",
     [
         {"preset": "merit"},
-        {"router": "constant", "gated": True},
         {"router": "uniform"},
-        {"router": "oracle"},
+        {"router": "uniform", "gated": True},
         {"router": "hard", "gated": True, "chosen": 2},
-        {"router": "learned", "weights_learn": True, "rescaled": True},
     ],
 )
 def test_a_run_goes_through_with_every_router(changes):
@@ -310,22 +251,6 @@ def test_a_run_goes_through_with_every_router(changes):
     assert gated or np.allclose(heard, 24)
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        ({"rescaled": True}, "rescaled=true .* set it to false"),
-        ({"router": "learned", "folds": 3}, "folds=3 .* set it to 1"),
-    ],
-)
-def test_dense_labels_refuse_what_needs_one_a_sample_before_stage_1(changes, told, tmp_path):
-    run, members = make_run("dense labels")
-    terms = run.target, run.seed, members, TEACHERS, MASKS, route(**changes), run.runtime
-    with pytest.raises(ValueError, match=told):
-        stage_1.train_members(run.samples, run.splits, Checkpoints(tmp_path), *terms)
-    assert not list(tmp_path.iterdir())
-    refuse_dense(make_run()[0].samples, route(**changes))
-
-
 @pytest.mark.parametrize("picked", [None, 2])
 def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
     rng = np.random.default_rng(0)
@@ -333,10 +258,10 @@ def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
     specialists = torch.from_numpy(3 * rng.normal(size=(2, 4, 3, 2, 2)))
     label = torch.from_numpy(rng.integers(0, 3, (2, 2, 2)))
     label[0, 0, 0] = ignored = specialists[0, 2, :, 0, 0].argmax().item()
-    net = ConstantRouter(4, True)
+    net = UniformRouter(4)
     with torch.no_grad():
         net.preference.copy_(torch.tensor([0.3, -0.2, 0.9, 0.1]))
-    hard = {"router": "hard", "chosen": picked} if picked else {"router": "constant"}
+    hard = {"router": "hard", "chosen": picked} if picked else {"router": "uniform"}
     settings = route(gated=True, **hard)
     task = Routing(
         torch.nn.Identity(),
@@ -366,9 +291,7 @@ def test_of_dense_labels_kd_is_heard_pixel_by_pixel(picked):
     np.testing.assert_allclose(task.given[0][0].numpy(), given, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"preset": "merit"}, {"router": "constant"}, {"router": "uniform"}]
-)
+@pytest.mark.parametrize("changes", [{"preset": "merit"}, {"router": "uniform"}])
 def test_dense_labels_can_be_weighed(changes):
     run, members = make_run("dense labels")
     nets, _ = train_members(run, members, TEACHERS, MASKS)
@@ -377,13 +300,6 @@ def test_dense_labels_can_be_weighed(changes):
     panel = assemble_panel(run, nets, masks, members)
     done = train_student(run, student, panel, tabulate_logits(run, panel, 8), route(**changes))
     assert np.isfinite(done.fit.history.to_numpy()).all()
-
-
-def test_the_control_of_a_student_that_starts_anew_does_so_too():
-    run, members = make_run()
-    _, done = train_control(run, members, TEACHERS, MASKS, route(start="anew"))
-    assert set(done.history["phase"]) == {"route"}
-    assert len(done.history) == 3
 
 
 def test_the_control_goes_on_from_the_epoch_that_members_go_on_from():
@@ -398,24 +314,6 @@ def test_the_control_goes_on_from_the_epoch_that_members_go_on_from():
     assert kept.query("phase == 'route'").reset_index(drop=True).equals(wanted)
 
 
-def test_logits_are_rescaled_to_the_student_s_own_unrounded():
-    run, members = make_run()
-    student = build_member("image", members.modalities["image"], 3, 0)
-    found = _own_logits(run, student, 8)
-    images = run.samples.modalities["image"][rows_of(run.splits, "train")]
-    with torch.no_grad():
-        torch.testing.assert_close(found, student(torch.from_numpy(images)), rtol=1e-12, atol=0)
-
-
-def test_rescaled_logits_need_their_table():
-    run, members, nets, student, masks, _ = ready_for_stage_2()
-    online = dataclasses.replace(run, runtime=run.runtime.model_copy(update={"frozen": "online"}))
-    panel = assemble_panel(online, nets, masks, members)
-    table = tabulate_logits(online, panel, 8)
-    with pytest.raises(ValueError, match="rescaled needs the table"):
-        train_student(online, student, panel, table, route(rescaled=True))
-
-
 def test_masks_that_were_trained_before_are_at_rest(tmp_path):
     run, members = make_run()
     nets, _ = train_members(run, members, TEACHERS, MASKS)
@@ -426,15 +324,6 @@ def test_masks_that_were_trained_before_are_at_rest(tmp_path):
         assert not any(mask.training for mask in masks.values())
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"folds": 5}, "folds=5 tells nobody anything"),
-        ({"folds": 5, "router": "uniform"}, "folds=5 tells nobody anything"),
-        ({"rescaled": True, "start": "anew"}, "choose one of the two"),
-        ({"halvings": (0.5, 1.5)}, "less than 1"),
-    ],
-)
-def test_options_that_would_do_nothing_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        route(**changes)
+def test_a_share_of_the_epochs_that_never_comes_is_refused():
+    with pytest.raises(ValueError, match="less than 1"):
+        route(halvings=(0.5, 1.5))

@@ -65,31 +65,28 @@ def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
     assert {path.parent.name for path in after.keys() - before.keys()} == {"seed-2"}
 
 
-def test_comparisons_of_all_benchmarks_decide_on_the_default(project):
+def test_comparisons_of_all_benchmarks_are_put_together(project):
     run_session(project, "compare", **THREE)
     made = project / "data/07_model_output"
     other = made / FOLDER.replace("digits", "another")
     shutil.copytree(made / FOLDER, other)
-    local = project / "conf/local/parameters.yml"
-    local.write_text(
-        "decide: {methods: {candidates: [mst], opponents: [none, dml, mst_reference], floor: none, "
-        "pairs: {released: [[mst_reference, mst]]}}, recipes: &unused {opponents: [none], "
-        "floor: none}, confirmation: *unused}"
-    )
-    done = kedro(project, "run", "--pipeline=decide", "--params=runtime.tracking=false")
-    local.unlink()
+    run_session(project, "aggregate")
     shutil.rmtree(other)
-    assert "In the mean over all cells `mst` is" in done.stdout
-    reports = project / "data/08_reporting/decision/main"
-    gains = pd.read_csv(reports / "decision_gains.csv")
-    assert gains["cell"].unique().tolist() == ["another, audio", "digits, audio", "all cells"]
-    assert gains["method"].nunique() == 15
-    pairs = pd.read_csv(reports / "decision_pairs.csv")
-    assert pairs["rule"].tolist() == ["accuracy", "ce", "last"]
-    assert (reports / "decision_page.md").read_text().startswith("# 2 cells, ")
-    assert (reports / "decision_figure.png").stat().st_size > 10_000
+    reports = project / "data/08_reporting/aggregate/main"
+    gains = pd.read_csv(reports / "aggregate_gains.csv")
+    assert gains["setting"].unique().tolist() == ["another, audio", "digits, audio", "all settings"]
+    assert gains["method"].nunique() == 14
+    assert gains["rule"].unique().tolist() == ["accuracy", "ce", "last"]
+    assert (reports / "aggregate_page.md").read_text().startswith("# 2 settings, 3 seeds")
+    assert (reports / "aggregate_figure.png").stat().st_size > 10_000
 
 
-def test_without_a_comparison_of_that_name_nothing_is_decided(project):
+def test_a_comparison_with_other_methods_is_not_put_among_them(project):
+    compare = {"methods": {"kd": {"type": "mst_distill.distillation.methods.dml.DML"}}}
+    with pytest.raises(ValueError, match=r"comparison on digits\S* is not .*methods\.kd\.type was"):
+        run_session(project, "aggregate", compare=compare)
+
+
+def test_a_comparison_that_there_is_not_is_named_with_those_that_there_are(project):
     with pytest.raises(ValueError, match=r"unknown run 'mian'; .* main; did you mean 'main'"):
-        run_session(project, "decide", run="mian")
+        run_session(project, "aggregate", run="mian")

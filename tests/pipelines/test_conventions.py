@@ -35,7 +35,7 @@ ENVIRONMENTS = sorted(
     for folder in (ROOT / "conf").iterdir()
     if folder.is_dir() and folder.name not in ("base", "local")
 )
-WHOLE = PIPELINES["distill"] + PIPELINES["diagnose"] + PIPELINES["compare"] + PIPELINES["decide"]
+WHOLE = PIPELINES["distill"] + PIPELINES["diagnose"] + PIPELINES["compare"] + PIPELINES["aggregate"]
 NODES = WHOLE.nodes
 OF_ALL = {"comparisons"}
 """An entry that reads what another one wrote, for all benchmarks together."""
@@ -65,7 +65,8 @@ def test_every_node_is_named_for_what_it_does(node):
     assert node.name == node.func.__name__
     verb = node.name.split("_")[0]
     assert verb in {
-        "assign", "build", "compare", "compute", "draw", "predict", "summarise", "train",
+        "aggregate", "assign", "build", "compare", "compute", "draw", "predict", "summarise",
+        "train",
     }  # fmt: skip
     assert node.func.__doc__
 
@@ -91,7 +92,7 @@ def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
     path = entry.get("filepath") or entry["path"]
     folder = path.split("/")[1]
     assert entry["metadata"]["kedro-viz"]["layer"] == LAYERS[folder]
-    parts = ("${_data}", "${_run}", "${_trials}", "${_decision}")
+    parts = ("${_data}", "${_run}", "${_trials}", "${_aggregate}")
     if name not in OF_ALL:
         assert any(part in path for part in parts)
         assert Path(path).name.startswith(name)
@@ -99,18 +100,22 @@ def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
 
 def test_every_parameter_is_used_and_every_used_one_is_there():
     used = {name.split(":")[1] for name in WHOLE.inputs() if ":" in name}
-    given = yaml.safe_load((ROOT / "conf/base/parameters.yml").read_text())
-    assert used == set(given)
+    assert used == set(given_by("base", "parameters"))
+
+
+def given_by(environment: str, kind: str) -> dict[str, object]:
+    """What the files of a kind in an environment hold, each key in one of them."""
+    files = sorted((ROOT / "conf" / environment).glob(f"{kind}*.yml"))
+    blocks = [yaml.safe_load(file.read_text()) for file in files]
+    merged = {key: of for block in blocks for key, of in block.items()}
+    assert len(merged) == sum(map(len, blocks))
+    return merged
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_environment_changes_only_what_base_has(environment):
-    for file in ("globals", "parameters"):
-        base, own = (
-            yaml.safe_load((ROOT / f"conf/{env}/{file}.yml").read_text())
-            for env in ("base", environment)
-        )
-        assert set(own) <= set(base)
+    for kind in ("globals", "parameters"):
+        assert set(given_by(environment, kind)) <= set(given_by("base", kind))
 
 
 def imports_of(file: Path) -> set[str]:

@@ -30,8 +30,7 @@ class FixedPath(Task):
     """L = w_task CE(S) + w_kd KD(S <- source): stage 3 if the router always picked the same one.
 
     There is no router, and so no term that keeps its load even; w_kd falls as in stage 3, and where
-    stage 3 is gated nothing is learned from a source that is wrong. Sources are as they are, though
-    stage 3 may have rescaled them.
+    stage 3 is gated nothing is learned from a source that is wrong.
 
     A batch carries the target's modality and, frozen, the source's logits.
 

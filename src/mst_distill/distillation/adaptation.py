@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.losses import cross_entropy, distillation
+from mst_distill.distillation.losses import distillation
 from mst_distill.distillation.members import build_mask, feature_shapes
 from mst_distill.distillation.panel import assemble_panel, specialist_name
 from mst_distill.distillation.specialists import SpecialisedTeacher
@@ -24,11 +23,11 @@ STUDENT = "student"
 
 
 class Adaptation(Task):
-    """L_j = KD(specialist j <- student) + w CE(specialist j) for every mask j, each trained alone.
+    """L_j = KD(specialist j <- student) for every mask j, each trained alone.
 
-    The paper's stage of specialised teacher adaptation has no task loss: w = 0. The masks share no
-    weight, so the gradient of the sum is to each that of its own loss, and one Adam over all steps
-    each as an Adam of its own would.
+    This is the paper's stage of specialised teacher adaptation, which has no task loss. The masks
+    share no weight, so the gradient of the sum is to each that of its own loss, and one Adam over
+    all steps each as an Adam of its own would.
 
     A batch carries, frozen, the student's logits and what each teacher's trunk gives.
 
@@ -36,8 +35,6 @@ class Adaptation(Task):
         teachers: Teacher name to its trunk and tails.
         masks: Specialist name (``teacher/layer``) to its mask, the same modules as in the tails.
         temperature: tau of KD.
-        label_weight: w.
-        ignored: The label that is no target, or None.
     """
 
     def __init__(
@@ -45,32 +42,24 @@ class Adaptation(Task):
         teachers: Mapping[str, SpecialisedTeacher],
         masks: Mapping[str, nn.Module],
         temperature: float,
-        label_weight: float = 0.0,
-        ignored: int | None = None,
     ) -> None:
-        self._label_weight = label_weight
-        self._ignored = ignored
         self.trainable = nn.ModuleList(masks.values())
         self._masks = tuple(masks)
         self._teachers = teachers
         self._temperature = temperature
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``kd_TEACHER/LAYER`` a mask, ``ce_TEACHER/LAYER`` if it counts, and ``loss``, all L_j."""
-        parts = list(self._parts(batch))
-        loss = torch.stack([self._sum(part) for part in parts]).sum()
-        return {"loss": loss, **{name: term for part in parts for name, term in part.items()}}
+        """``kd_TEACHER/LAYER`` a mask, and ``loss``, the sum of all L_j."""
+        terms = dict(self._terms(batch))
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Go back through one mask at a time, so that no two hold their features at once."""
         terms: dict[str, Tensor] = {}
-        losses = []
-        for part in self._parts(batch):
-            loss = self._sum(part)
+        for name, loss in self._terms(batch):
             (share * loss).backward()
-            losses.append(loss.detach())
-            terms |= {name: term.detach() for name, term in part.items()}
-        return {"loss": torch.stack(losses).sum(), **terms}
+            terms[name] = loss.detach()
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def learner(self, weight: str) -> str:
         """The mask."""
@@ -78,35 +67,22 @@ class Adaptation(Task):
         return f"mask {self._masks[int(place)]!r}"
 
     def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """``kd_TEACHER/LAYER`` a mask, and ``ce_TEACHER/LAYER`` if it counts."""
-        return {name: term for part in self._parts(batch) for name, term in part.items()}
+        """``kd_TEACHER/LAYER`` a mask."""
+        return dict(self._terms(batch))
 
-    def _parts(self, batch: Batch) -> Iterator[dict[str, Tensor]]:
-        """The terms of one mask after the other, KD first."""
+    def _terms(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """The loss of one mask after the other, by name."""
         (student,) = batch.frozen[STUDENT]
         for teacher, specialised in self._teachers.items():
             for layer, tail in specialised.tails.items():
                 logits = tail(*batch.frozen[teacher])
-                name = specialist_name(teacher, layer)
-                part = {f"kd_{name}": distillation(logits, student, self._temperature).mean()}
-                if self._label_weight:
-                    part[f"ce_{name}"] = cross_entropy(logits, batch.label, self._ignored)
-                yield part
-
-    def _sum(self, part: Mapping[str, Any]) -> Any:
-        """L_j, of tensors or of a history's numbers."""
-        kd, *ce = part.values()
-        return kd + self._label_weight * ce[0] if ce else kd
+                kd = distillation(logits, student, self._temperature).mean()
+                yield f"kd_{specialist_name(teacher, layer)}", kd
 
     def joint_rule(self, row: Row) -> tuple[float, ...]:
         """Ranks an epoch: the smaller the sum over teachers of their masks' mean L, the higher."""
-
-        def loss(specialist: str) -> float:
-            names = [f"valid_{what}_{specialist}" for what in ("kd", "ce")]
-            return float(self._sum({name: row[name] for name in names if name in row}))
-
         means = [
-            sum(loss(specialist_name(teacher, layer)) for layer in specialised.tails)
+            sum(row[f"valid_kd_{specialist_name(teacher, layer)}"] for layer in specialised.tails)
             / len(specialised.tails)
             for teacher, specialised in self._teachers.items()
             if specialised.tails
@@ -136,8 +112,7 @@ def prepare_masks(
     run.place(student).eval()
     masks = build_masks(run, teachers, members, settings)
     panel = assemble_panel(run, teachers, masks, members)
-    ignored = run.samples.ignored_label
-    task = Adaptation(panel.teachers, masks, settings.temperature, settings.label_weight, ignored)
+    task = Adaptation(panel.teachers, masks, settings.temperature)
     frozen = {name: specialised.trunk for name, specialised in panel.teachers.items()}
     frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
     batches = run.train_and_valid("masks", settings, (), frozen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import permutations
 
 import torch
@@ -17,44 +17,15 @@ from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
-Pairs = Iterable[tuple[Tensor, Tensor]]
-
-
-def _mutual(teachers: list[Tensor], student: Tensor) -> Pairs:
-    return permutations([*teachers, student], 2)
-
-
-def _student(teachers: list[Tensor], student: Tensor) -> Pairs:
-    return ((student, teacher.detach()) for teacher in teachers)
-
-
-def _teachers(teachers: list[Tensor], student: Tensor) -> Pairs:
-    return ((teacher, student.detach()) for teacher in teachers)
-
-
-def _none(teachers: list[Tensor], student: Tensor) -> Pairs:
-    return ()
-
-
-PAIRS: dict[str, Callable[[list[Tensor], Tensor], Pairs]] = {
-    "mutual": _mutual,
-    "student": _student,
-    "teachers": _teachers,
-    "none": _none,
-}
-"""Who learns from whom: logits, and those that they are to come near."""
-
-
 PUBLISHED_PAIRS = 6
 """Ordered pairs of members with two modalities: the multimodal teacher and a net of each."""
 
 
 class Collaboration(Task):
-    """L = sum_i CE(i) + w sum of KD(i <- j) over the pairs of `kd`.
+    """L = sum_i CE(i) + w sum over i != j of KD(i <- j): all ordered pairs of members.
 
-    The paper's stage of collaborative initialisation has all ordered pairs of members, w = 1, and
-    nothing is detached: both sides of every KD term receive its gradient. Among the other kinds of
-    pairs the side that is learned from receives none.
+    This is the paper's stage of collaborative initialisation, where w = 1. Nothing is detached:
+    both sides of every KD term receive its gradient.
 
     The paper has two modalities. With M of them there are M (M + 1) ordered pairs against M + 1
     cross-entropies, and with each pair at full weight five modalities leave teachers whose
@@ -65,7 +36,7 @@ class Collaboration(Task):
         members: Member name to net, the student last.
         temperature: tau of KD.
         ignored: The label that is no target, or None.
-        kd: A key of `PAIRS`.
+        kd: ``mutual``, or ``none``: no KD terms.
         kd_weight: w, of a pair of three members.
     """
 
@@ -77,8 +48,8 @@ class Collaboration(Task):
         kd: str = "mutual",
         kd_weight: float = 1.0,
     ) -> None:
-        self._pairs = PAIRS[kd]
-        pairs = len(members) * (len(members) - 1) if kd == "mutual" else 0
+        self._mutual = kd == "mutual" and len(members) > 1
+        pairs = len(members) * (len(members) - 1)
         self._kd_weight = kd_weight * (PUBLISHED_PAIRS / max(pairs, PUBLISHED_PAIRS))
         self._members = members
         self.trainable = nn.ModuleList(members.values())
@@ -92,10 +63,10 @@ class Collaboration(Task):
             f"ce_{name}": cross_entropy(of, batch.label, self._ignored)
             for name, of in logits.items()
         }
-        *teachers, student = logits.values()
-        pairs = self._pairs(teachers, student)
         weighted = list(terms.values())
-        if kd := [distillation(to, of, self._temperature).mean() for to, of in pairs]:
+        if self._mutual:
+            pairs = permutations(logits.values(), 2)
+            kd = [distillation(to, of, self._temperature).mean() for to, of in pairs]
             terms["kd"] = torch.stack(kd).sum()
             weighted.append(self._kd_weight * terms["kd"])
         return {"loss": torch.stack(weighted).sum(), **terms}

@@ -48,10 +48,9 @@ def train_control(
     """Train the target's net by cross-entropy alone.
 
     It has the student's start weights, batches in the student's order, the student's epochs (those
-    of stage 1, unless the student starts anew, then with a fresh Adam those of stage 3), and goes
-    on from stage 1 by the same rule. It is kept at the best of all these epochs, as whoever trains
-    it alone would: selected in stage 3 only, a net that stage 1 has overfitted would make any
-    distillation look good.
+    of stage 1, then with a fresh Adam those of stage 3), and goes on from stage 1 by the same rule.
+    It is kept at the best of all these epochs, as whoever trains it alone would: selected in stage
+    3 only, a net that stage 1 has overfitted would make any distillation look good.
 
     Args:
         run: The run.
@@ -69,8 +68,6 @@ def train_control(
     histories: list[pd.DataFrame] = []
     kept: dict[str, Kept] = {}
     phases: dict[str, Training] = {"teachers": teachers, "route": route}
-    if route.start == "anew":
-        del phases["teachers"]
     for phase, settings in phases.items():
         batches = run.train_and_valid(phase, settings, [run.target])
         run.seed_noise(phase)

@@ -72,17 +72,16 @@ class FeatureRouter(nn.Module):
         return self.prefer(self.hidden(self.norm(feature)).relu())
 
 
-class ConstantRouter(nn.Module):
-    """The same preference for all samples: what a router knows if it looks at none.
+class UniformRouter(nn.Module):
+    """The same preference for all specialists and samples; nothing in it learns.
 
     Args:
         specialists: E.
-        learns: Whether it may become another than an even one.
     """
 
-    def __init__(self, specialists: int, learns: bool) -> None:
+    def __init__(self, specialists: int) -> None:
         super().__init__()
-        self.preference = nn.Parameter(torch.zeros(specialists), requires_grad=learns)
+        self.preference = nn.Parameter(torch.zeros(specialists), requires_grad=False)
 
     def forward(self, student: Observed) -> Tensor:
         """``(B, E)``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.cross_fitting import of_specialists
 from mst_distill.distillation.losses import (
     at_least_float32,
     balance_cv,
@@ -20,19 +19,16 @@ from mst_distill.distillation.losses import (
     distillation_by_place,
     validation_figures,
 )
-from mst_distill.distillation.members import build_members
 from mst_distill.distillation.observation import Observed, Observer
 from mst_distill.distillation.panel import Panel, logits_of_split
-from mst_distill.distillation.rescaling import rescale
 from mst_distill.distillation.router import (
     ClassRouter,
-    ConstantRouter,
     DenseRouter,
     FeatureRouter,
+    UniformRouter,
 )
 from mst_distill.distillation.weighing import Heard, merit, over_places, right, weigh
-from mst_distill.parameters import Masks, Members, Route
-from mst_distill.samples import Samples
+from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import Fit, Stage, fit
 from mst_distill.training.run import Run
@@ -42,9 +38,6 @@ from mst_distill.training.task import Task
 
 SPECIALISTS = "specialists"
 """The name under which a batch carries the specialists' logits, ``(B, E, C, ...)``."""
-
-TOLD = "told"
-"""The name of those by which it is told who is right, where they are others."""
 
 
 @dataclass
@@ -81,14 +74,11 @@ class Routing(Task):
     v_e = 1 / k for the k specialists of largest c. The choice is discrete, so KD gives the router
     no gradient: it learns from LB alone, whose gradient reaches the student too.
 
-    The routers ``learned`` and ``constant`` are told who does well: r = softmax(-CE_e), and v = c,
-    held fast unless ``weights_learn``. ``uniform`` has v_e = 1 / E, and ``oracle`` v = r, as if a
-    router knew at once what those are told: they have none to train. If ``gated``, v_e = 0 for
-    specialists that are wrong on the sample, and the others' v sums to 1; of dense labels each
-    pixel has its own v.
+    The router ``learned`` is told who does well: r = softmax(-CE_e), and v = c, held fast.
+    ``uniform`` has v_e = 1 / E and no router to train. If ``gated``, v_e = 0 for specialists that
+    are wrong on the sample, and the others' v sums to 1; of dense labels each pixel has its own v.
 
-    A batch carries the target's modality and, frozen, the specialists' logits and, if there are
-    any, those from which it is told who is right and does well.
+    A batch carries the target's modality and, frozen, the specialists' logits.
 
     Args:
         student: The target's net, going on from stage 1.
@@ -128,14 +118,10 @@ class Routing(Task):
         """``ce``, ``kd``, and of what a router learns from ``balance`` and ``merit``; ``loss``."""
         student = self._observe(batch.inputs)
         (of_specialists,) = batch.frozen[SPECIALISTS]
-        (told,) = batch.frozen.get(TOLD, (of_specialists,))
         raw = at_least_float32(self.router(student))
-        preference = raw.softmax(dim=1)
-        heard = self.weigh(preference)
-        if self._route.router == "oracle":
-            heard = self.weigh(merit(told, batch.label, self._ignored))
+        heard = self.weigh(raw.softmax(dim=1))
         if self._route.gated:
-            heard = heard.gated(right(told, batch.label, self._ignored))
+            heard = heard.gated(right(of_specialists, batch.label, self._ignored))
         self._note(heard, batch.label)
         terms = {
             "ce": cross_entropy(student.logits, batch.label, self._ignored),
@@ -145,8 +131,8 @@ class Routing(Task):
         if self._route.trains_router:
             terms["balance"] = self._balance(raw)
             weighted.append(self.weights.balance * terms["balance"])
-        if self._route.router in ("learned", "constant"):
-            wanted = merit(told, batch.label, self._ignored)
+        if self._route.router == "learned":
+            wanted = merit(of_specialists, batch.label, self._ignored)
             terms["merit"] = -(wanted * raw.log_softmax(dim=1)).sum(dim=1).mean()
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
@@ -158,8 +144,7 @@ class Routing(Task):
 
     def weigh(self, preference: Tensor) -> Heard:
         """Which specialists are heard, and how much, by the router's preference ``(B, E)``."""
-        learns = self._route.weights_learn
-        return weigh(preference if learns else preference.detach(), self._route.picked)
+        return weigh(preference.detach(), self._route.picked)
 
     def state(self) -> dict[str, Any]:
         """The weights of the terms, and who was given what."""
@@ -204,23 +189,6 @@ class Routing(Task):
         self._given = given if self._given is None else self._given.to(given.device) + given
 
 
-def refuse_dense(samples: Samples, route: Route) -> None:
-    """Refuse what needs one label, and one row of logits, a sample where every pixel has its own.
-
-    Raises:
-        ValueError: It is asked for; the message names the switch.
-    """
-    if not samples.dense:
-        return
-    plain = {"rescaled": False, "folds": 1}
-    for switch, off in plain.items():
-        if (value := getattr(route, switch)) != off:
-            raise ValueError(
-                f"route.{switch}={str(value).lower()} needs one label a sample, and here every "
-                f"pixel has one: set it to {str(off).lower()}"
-            )
-
-
 @dataclass(frozen=True)
 class Distilled:
     """What stage 3 leaves behind.
@@ -240,32 +208,21 @@ class Distilled:
 
 
 def prepare_student(
-    run: Run,
-    student: nn.Module,
-    panel: Panel,
-    table: pd.DataFrame,
-    route: Route,
-    told: pd.DataFrame | None = None,
+    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
 ) -> tuple[Routing, Stage]:
     """Build the router and lay out the training of router and student.
 
     Args:
         run: The run.
-        student: The target's net after stage 1, or anew.
+        student: The target's net after stage 1.
         panel: The specialists, asked at every step where `table` has no rows.
         table: Their logits, from `tabulate_logits`.
         route: Stage 3.
-        told: Teachers' logits by which it is told who is right, from `out_of_fold_logits`.
 
     Raises:
-        ValueError: The table is of other samples or specialists; or as `refuse_dense`.
+        ValueError: The table is of other samples or specialists.
     """
     experts, samples = len(panel.names), run.samples
-    refuse_dense(samples, route)
-    if route.rescaled and not len(table):
-        raise ValueError(
-            "route.rescaled needs the table of specialists' logits: runtime.frozen=cached"
-        )
     run.place(student)
     hears_features = route.router == "learned"
     task = Routing(
@@ -279,14 +236,7 @@ def prepare_student(
         Observer(run.target, student, (), samples) if hears_features else None,
     )
     run.place(task.trainable)
-    tables = {}
-    if len(table):
-        tables[SPECIALISTS] = logits_of_split(run, panel, table, "train")
-    if route.rescaled:
-        own = _own_logits(run, student, route.batch_size)
-        tables[SPECIALISTS] = rescale(tables[SPECIALISTS], own, route.temperature)
-    if told is not None and len(told):
-        tables[TOLD] = of_specialists(run, panel, told)
+    tables = {SPECIALISTS: logits_of_split(run, panel, table, "train")} if len(table) else {}
     asked = None if len(table) else {SPECIALISTS: panel.frozen()}
     train = run.batches(
         "train", [run.target], route.batch_size, shuffle="route", frozen=asked, tables=tables
@@ -297,18 +247,13 @@ def prepare_student(
 
 
 def train_student(
-    run: Run,
-    student: nn.Module,
-    panel: Panel,
-    table: pd.DataFrame,
-    route: Route,
-    told: pd.DataFrame | None = None,
+    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
 ) -> Distilled:
     """Distil the panel into the student, sample by sample from the specialists that it hears.
 
     See `prepare_student`.
     """
-    task, stage = prepare_student(run, student, panel, table, route, told)
+    task, stage = prepare_student(run, student, panel, table, route)
     done = fit(stage, run.runtime, run.checkpoint("route"))
     students = {}
     for rule in SELECTION:
@@ -316,14 +261,6 @@ def train_student(
         students[rule] = copy.deepcopy(task.student).eval()
     task.trainable.load_state_dict(done.kept[route.selection].state)
     return Distilled(students, task.router.eval(), done, _given_table(run, panel, task.given))
-
-
-def start_of(
-    run: Run, members: Members, masks: Masks, route: Route, nets: Mapping[str, nn.Module]
-) -> nn.Module:
-    """The student that stage 3 begins with: that of stage 1 in `nets`, or a new one."""
-    anew = route.start == "anew"
-    return (build_members(run, members, masks) if anew else nets)[run.target]
 
 
 def build_router(run: Run, route: Route, student: nn.Module, specialists: int) -> nn.Module:
@@ -344,15 +281,7 @@ def router_class(
     if route.router == "learned":
         embedding = Observer(run.target, student, (), run.samples).dry(run.samples).embedding
         return FeatureRouter, {"width": embedding.shape[1]}
-    return ConstantRouter, {"learns": route.router == "constant"}
-
-
-def _own_logits(run: Run, student: nn.Module, batch_size: int) -> Tensor:
-    student.eval()
-    with torch.no_grad():
-        batches = run.batches("train", [run.target], batch_size)
-        said = [at_least_float32(student(batch.inputs[run.target])).cpu() for batch in batches]
-    return torch.cat(said)
+    return UniformRouter, {}
 
 
 def _given_table(run: Run, panel: Panel, given: list[Tensor]) -> pd.DataFrame:

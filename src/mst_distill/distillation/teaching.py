@@ -13,26 +13,26 @@ from mst_distill.distillation.methods.alone import Alone
 from mst_distill.distillation.setup import CROSSMODAL, Recipe, Setup, Taught
 from mst_distill.distillation.teacher_pool import TeacherPool
 from mst_distill.imports import resolve
-from mst_distill.parameters import MULTIMODAL
+from mst_distill.parameters import MULTIMODAL, Compare
 from mst_distill.training.loop import Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed
 from mst_distill.training.selection import SELECTION
 
 
-def resolve_methods(recipe: Recipe) -> dict[str, type[Method]]:
+def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
     """The methods' classes by their names in the parameters.
 
     Raises:
         ValueError, TypeError: One does not exist, or is no method.
     """
     base: type[Method] = Method
-    return {name: resolve(method.type, base) for name, method in recipe.compare.listed.items()}
+    return {name: resolve(method.type, base) for name, method in compare.methods.items()}
 
 
-def baseline_of(recipe: Recipe) -> str | None:
+def baseline_of(compare: Compare) -> str | None:
     """The name of the method that is the student alone, if it is among them."""
-    return next((n for n, method in resolve_methods(recipe).items() if method is Alone), None)
+    return next((n for n, method in resolve_methods(compare).items() if method is Alone), None)
 
 
 def teachers_for(method: type[Method], recipe: Recipe, target: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mst_distill.evaluation.decision import ALL
+from mst_distill.evaluation.aggregation import ALL
 from mst_distill.evaluation.metrics import calibration_error
 from mst_distill.evaluation.ranking import BEST, FEWEST
 
@@ -151,29 +151,29 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     return figure
 
 
-def gains_figure(gains: pd.DataFrame, selection: str, floor: str) -> Figure:
-    """Every method's accuracy minus the floor's: in each cell, and in the mean over all of them.
+def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:
+    """Every method's accuracy minus the baseline's: in each setting, and in their mean.
 
     Args:
         gains: From `gain_table`.
         selection: The rule of selection that is shown.
-        floor: The opponent that is shown.
+        baseline: The method that the others are compared with.
     """
-    own = gains[(gains["rule"] == selection) & (gains["against"] == floor)]
-    points = 100 * own.pivot_table("difference", "method", "cell")
-    over = own[own["cell"] == ALL].set_index("method").sort_values("difference")
+    own = gains[gains["rule"] == selection]
+    points = 100 * own.pivot_table("difference", "method", "setting")
+    over = own[own["setting"] == ALL].set_index("method").sort_values("difference")
     over = 100 * over[["difference", "low", "high"]]
     places = np.arange(len(over))
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(over)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="grey", linewidth=1, linestyle=":")
-    cells = [cell for cell in dict.fromkeys(own["cell"]) if cell != ALL]
-    for cell, marker in zip(cells, cycle("osv^D<>pP"), strict=False):
-        axes.plot(points.loc[over.index, cell], places, marker, alpha=0.6, markersize=5, label=cell)
+    settings = [name for name in dict.fromkeys(own["setting"]) if name != ALL]
+    for name, marker in zip(settings, cycle("osv^D<>pP"), strict=False):
+        axes.plot(points.loc[over.index, name], places, marker, alpha=0.6, markersize=5, label=name)
     axes.hlines(places, over["low"], over["high"], color="black", linewidth=2)
     axes.plot(over["difference"], places, "|", color="black", markersize=12, label=ALL)
     axes.set_yticks(places, list(over.index), size=8)
-    axes.set(xlabel=f"points of accuracy against {floor}, kept by {selection}")
+    axes.set(xlabel=f"points of accuracy against {baseline}, selected by {selection}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

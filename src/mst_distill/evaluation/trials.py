@@ -62,7 +62,7 @@ class Comparison:
     @cached_property
     def methods(self) -> dict[str, type[Method]]:
         """Name in the parameters to the method."""
-        return resolve_methods(self.recipe)
+        return resolve_methods(self.recipe.compare)
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ class _Cell:
         """From the log, or by running it now."""
         comparison, recipe = self._comparison, self._comparison.recipe
         method = comparison.methods[trial.method]
-        arguments = recipe.compare.listed[trial.method].arguments
+        arguments = recipe.compare.methods[trial.method].arguments
         member = recipe.members.modalities[trial.target]
         if self._run.samples.dense and not method.dense:
             return Outcome(trial, error="not for labels at every pixel")
@@ -252,7 +252,7 @@ class _Cell:
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,
-            "method": recipe.compare.listed[trial.method],
+            "method": recipe.compare.methods[trial.method],
             "compare": recipe.compare.model_dump(include={"weight", "budget"}),
             "members": recipe.members,
             "teachers": recipe.teachers,

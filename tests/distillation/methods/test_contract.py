@@ -51,7 +51,7 @@ def hooks_of(net):
 
 def taught(kind, name, method, teacher):
     run, recipe, pool = ground(kind)
-    arguments = recipe.compare.listed[name].arguments
+    arguments = recipe.compare.methods[name].arguments
     return teach(run, recipe, pool, method, teacher, arguments)
 
 
@@ -170,8 +170,8 @@ def test_what_learns_beside_the_student_is_counted():
 
 
 def test_the_student_alone_is_known_by_its_class():
-    assert baseline_of(make_recipe()) == "none"
-    assert baseline_of(make_recipe(methods={"kd": METHODS["kd"]})) is None
+    assert baseline_of(make_recipe().compare) == "none"
+    assert baseline_of(make_recipe(methods={"kd": METHODS["kd"]}).compare) is None
 
 
 def test_a_preset_changes_the_switches_and_nothing_else():

@@ -9,10 +9,9 @@ from torch import nn
 
 from mst_distill.distillation.adaptation import train_masks
 from mst_distill.distillation.collaboration import train_members
-from mst_distill.distillation.cross_fitting import out_of_fold_logits
 from mst_distill.distillation.method import Method
 from mst_distill.distillation.panel import assemble_panel, tabulate_logits
-from mst_distill.distillation.routing import refuse_dense, start_of, train_student
+from mst_distill.distillation.routing import train_student
 from mst_distill.distillation.setup import Setup, Taught, count_weights
 from mst_distill.parameters import PRESETS, Training
 
@@ -25,9 +24,7 @@ Changes = Mapping[str, Any] | None
 class MST(Method):
     """The three stages, with all teachers, which learn with the student; see their own files.
 
-    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget; one that
-    starts anew in stage 3 is taught in one go, and has the budget's epochs there unless the recipe
-    says how many.
+    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget.
     """
 
     teachers = ()
@@ -48,35 +45,28 @@ class MST(Method):
         first = changed(setup.recipe.teachers, teachers)
         second = changed(setup.recipe.masks, masks)
         third = changed(setup.recipe.route, route)
-        if third.start == "anew" and "epochs" not in (route or {}):
-            third = changed(third, {"epochs": setup.epochs})
-        refuse_dense(run.samples, third)
         nets, of_members = once(
             "members", [first], lambda: train_members(run, members, first, second)[0]
         )
-        student = start_of(run, members, second, third, nets)
-        leads = nets.pop(run.target)
+        student = nets.pop(run.target)
         worn: dict[str, nn.Module] = {}
         of_masks = 0.0
         if third.masked:
             worn, of_masks = once(
-                "masks", [first, second], lambda: train_masks(run, nets, leads, members, second)[0]
+                "masks",
+                [first, second],
+                lambda: train_masks(run, nets, student, members, second)[0],
             )
-        told, of_folds = once(
-            "folds",
-            [first, third.folds],
-            lambda: out_of_fold_logits(run, members, first, second, third.folds),
-        )
         panel = assemble_panel(run, nets, worn, members, third.stacked_masks, third.masked)
         table = tabulate_logits(run, panel, third.batch_size)
-        done = train_student(run, student, panel, table, third, told)
+        done = train_student(run, student, panel, table, third)
         return Taught(
             done.students,
             {rule: kept.row for rule, kept in done.fit.kept.items()},
             done.fit.history,
-            third.epochs + (first.epochs if third.start == "stage1" else 0),
+            first.epochs + third.epochs,
             count_weights(*nets.values(), *worn.values(), done.router),
-            of_members + of_masks + of_folds,
+            of_members + of_masks,
         )
 
 

@@ -38,20 +38,13 @@ def train_methods(
 
 
 def compare_methods(
-    trials: pd.DataFrame,
-    members: Members,
-    teachers: Teachers,
-    masks: Masks,
-    route: Route,
-    compare: Compare,
-    evaluate: Evaluate,
+    trials: pd.DataFrame, route: Route, compare: Compare, evaluate: Evaluate
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Say who wins: the report, the means, the paired differences."""
-    from mst_distill.distillation.setup import Recipe
     from mst_distill.distillation.teaching import baseline_of
     from mst_distill.evaluation.ranking import difference_table, rank, report_on
 
-    baseline = baseline_of(Recipe(members, teachers, masks, route, compare))
+    baseline = baseline_of(compare)
     ranking = rank(trials, route.selection)
     differences = difference_table(trials, baseline, route.selection, evaluate.confidence)
     report = report_on(trials, ranking, differences, compare, route.selection, evaluate.confidence)

@@ -28,7 +28,7 @@ def create_pipeline() -> Pipeline:
             ),
             node(
                 nodes.compare_methods,
-                ["trials", *recipe, "params:evaluate"],
+                ["trials", "params:route", "params:compare", "params:evaluate"],
                 ["methods_report", "methods_ranking", "methods_differences"],
                 name="compare_methods",
             ),

@@ -13,7 +13,6 @@ from mst_distill.checkpoint import Checkpoints
 from mst_distill.parameters import (
     Diagnose,
     Evaluate,
-    Masks,
     Members,
     Route,
     Runtime,
@@ -55,14 +54,12 @@ def train_paths(
     route: Route,
     runtime: Runtime,
     specialist_logits: pd.DataFrame,
-    adaptation: Masks,
     state: Checkpoints,
 ) -> dict[str, ModelBundle]:
     """Distil every teacher and specialist by itself into the student that stage 3 begins with."""
     from mst_distill.diagnosis.paths import train_paths as train
     from mst_distill.diagnosis.sources import sources_of
     from mst_distill.distillation.members import arguments_of
-    from mst_distill.distillation.routing import start_of
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -70,7 +67,7 @@ def train_paths(
     before = done.stages
     run = continuing(run, state)
     sources = sources_of(run, _teachers(done, nets, target), before.panel)
-    student = start_of(run, nets, adaptation, route, before.members)
+    student = before.members[target]
     paths = train(run, student, sources, before.panel, specialist_logits, route)
     arguments = arguments_of(nets.modalities[target], len(samples.classes))
     return bundle_nets(

@@ -15,7 +15,7 @@ def create_pipeline() -> Pipeline:
         [
             node(
                 nodes.train_paths,
-                [*finished, "specialist_logits", "params:masks", "checkpoints"],
+                [*finished, "specialist_logits", "checkpoints"],
                 "path_students",
                 name="train_paths",
             ),

@@ -6,7 +6,7 @@ import pandas as pd
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
+from mst_distill.parameters import Members, Route, Runtime
 from mst_distill.pipelines.bundles import (
     Partitions,
     bundle_nets,
@@ -39,39 +39,16 @@ def compute_specialist_logits(
     return tabulate_logits(run, before.panel, route.batch_size)
 
 
-@depends_on(route=("folds",), masks=())
-def compute_out_of_fold_logits(
-    samples: Samples,
-    splits: pd.DataFrame,
-    state: Checkpoints,
-    target: str,
-    seed: int,
-    members: Members,
-    teachers: Teachers,
-    masks: Masks,
-    route: Route,
-    runtime: Runtime,
-) -> pd.DataFrame:
-    """Ask teachers about training samples that they have not seen; no rows unless asked for."""
-    from mst_distill.distillation.cross_fitting import out_of_fold_logits
-    from mst_distill.training.run import Run
-
-    run = continuing(Run(samples, splits, target, seed, runtime), state)
-    return out_of_fold_logits(run, members, teachers, masks, route.folds)
-
-
 def train_student(
     samples: Samples,
     splits: pd.DataFrame,
     members: Partitions,
     masks: Partitions,
     specialist_logits: pd.DataFrame,
-    out_of_fold_logits: pd.DataFrame,
     state: Checkpoints,
     target: str,
     seed: int,
     nets: Members,
-    adaptation: Masks,
     route: Route,
     runtime: Runtime,
 ) -> tuple[ModelBundle, dict[str, ModelBundle], ModelBundle, pd.DataFrame, pd.DataFrame]:
@@ -82,16 +59,16 @@ def train_student(
         given how many samples.
     """
     from mst_distill.distillation.members import arguments_of
-    from mst_distill.distillation.routing import router_class, start_of
+    from mst_distill.distillation.routing import router_class
     from mst_distill.distillation.routing import train_student as train
     from mst_distill.training.run import Run
 
     run = continuing(Run(samples, splits, target, seed, runtime), state)
     before = load_stages(run, members, masks, nets, route)
     panel = before.panel
-    student = start_of(run, nets, adaptation, route, before.members)
+    student = before.members[target]
     _, of_router = router_class(run, route, student)
-    done = train(run, student, panel, specialist_logits, route, out_of_fold_logits)
+    done = train(run, student, panel, specialist_logits, route)
     classes = len(samples.classes)
     students = bundle_nets(
         done.students,

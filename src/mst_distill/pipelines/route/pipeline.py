@@ -5,7 +5,6 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline, node
 
 from mst_distill.pipelines.route.nodes import (
-    compute_out_of_fold_logits,
     compute_specialist_logits,
     train_student,
 )
@@ -32,23 +31,6 @@ def create_pipeline() -> Pipeline:
                 name="compute_specialist_logits",
             ),
             node(
-                compute_out_of_fold_logits,
-                [
-                    "samples",
-                    "splits",
-                    "checkpoints",
-                    "params:target",
-                    "params:seed",
-                    "params:members",
-                    "params:teachers",
-                    "params:masks",
-                    "params:route",
-                    "params:runtime",
-                ],
-                "out_of_fold_logits",
-                name="compute_out_of_fold_logits",
-            ),
-            node(
                 train_student,
                 [
                     "samples",
@@ -56,12 +38,10 @@ def create_pipeline() -> Pipeline:
                     "members",
                     "masks",
                     "specialist_logits",
-                    "out_of_fold_logits",
                     "checkpoints",
                     "params:target",
                     "params:seed",
                     "params:members",
-                    "params:masks",
                     "params:route",
                     "params:runtime",
                 ],

@@ -6,13 +6,13 @@ import pandas as pd
 
 from mst_distill.bundle import ModelBundle
 from mst_distill.checkpoint import Checkpoints
-from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
+from mst_distill.parameters import Masks, Members, Runtime, Teachers
 from mst_distill.pipelines.bundles import bundle_nets, continuing, figures_of
 from mst_distill.provenance import depends_on
 from mst_distill.samples import Samples
 
 
-@depends_on(masks=(), route=())
+@depends_on(masks=())
 def train_members(
     samples: Samples,
     splits: pd.DataFrame,
@@ -22,20 +22,14 @@ def train_members(
     members: Members,
     teachers: Teachers,
     masks: Masks,
-    route: Route,
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
-    """Train teachers and student together; all members by name, and the history.
-
-    What stage 3 would refuse after hours is refused here.
-    """
+    """Train teachers and student together; all members by name, and the history."""
     from mst_distill.distillation.collaboration import row_of
     from mst_distill.distillation.collaboration import train_members as train
     from mst_distill.distillation.members import arguments_of
-    from mst_distill.distillation.routing import refuse_dense
     from mst_distill.training.run import Run
 
-    refuse_dense(samples, route)
     run = continuing(Run(samples, splits, target, seed, runtime), state)
     nets, done = train(run, members, teachers, masks)
     specs = members.all_of(target)

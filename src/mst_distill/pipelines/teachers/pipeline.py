@@ -22,7 +22,6 @@ def create_pipeline() -> Pipeline:
                     "params:members",
                     "params:teachers",
                     "params:masks",
-                    "params:route",
                     "params:runtime",
                 ],
                 ["members", "teachers_history"],
