@@ -14,9 +14,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # The tests of what the project computes; the others are of files, commands and messages.
 NUMERIC := $(addprefix tests/,parity distillation training evaluation diagnosis nets bench media)
 
-.PHONY: install distill test test-portable test-long lint lock clean
+.PHONY: help install distill fast test test-portable test-long lint lock clean
 
-install: .venv/installed
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: .venv/installed ## installs the locked versions into .venv
 
 .venv/installed: requirements.lock pyproject.toml $(UV)
 	$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
@@ -30,30 +33,33 @@ install: .venv/installed
 	$(BOOTSTRAP) -m venv .uv
 	.uv/bin/python -m pip install --quiet "uv>=0.13,<0.14"
 
-distill: install
+distill: install ## runs the main job, kedro run --pipeline=distill
 	$(RUN)/kedro run --pipeline=distill
 
-test: install
+fast: install ## the tests that need no whole run: under five minutes on two cores
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/pipelines
+
+test: install ## all tests but the long ones: ten minutes on two cores
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Once more as on a processor without AVX, and with two threads: what only one kind of processor or
 # one number of threads computes so fails here or in `make test`. Idle threads sleep: those of several
 # tests share the cores, and would wait for one another in loops, eight times as long.
-test-portable: install
+test-portable: install ## the numeric tests as on a processor without AVX
 	ATEN_CPU_CAPABILITY=default DNNL_MAX_CPU_ISA=SSE41 OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive \
 		$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(NUMERIC)
 
-test-long: install
+test-long: install ## whole runs of benchmarks, runs that are killed
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long -n auto --maxprocesses 4
 
-lint: install
+lint: install ## ruff and mypy
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-lock: $(UV)
+lock: $(UV) ## resolves the versions anew
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 		--no-emit-index-url --no-header --constraints constraints.txt pyproject.toml -o requirements.lock
 
-clean:
+clean: ## removes .venv and .uv
 	rm -rf .venv .uv
