@@ -34,7 +34,7 @@ def test_six_hundred_real_samples_go_through_all_stages(shared_data, tmp_path):
         project / "data/05_model_input/avmnist/heldout-600/seed-0/splits.parquet"
     )
     assert len(splits) == 600
-    assert splits["split"].value_counts().to_dict() == {"train": 1371, "valid": 343, "test": 286}
+    assert splits["split"].value_counts().to_dict() == {"train": 412, "valid": 102, "test": 86}
     assert not splits.drop_duplicates(["group", "split"])["group"].duplicated().any()
     history = pd.read_csv(project / f"data/08_reporting/{run}/teachers_history.csv")
     assert {"valid_accuracy_multimodal", "valid_accuracy_audio"} <= set(history)
