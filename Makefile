@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 unexport PYTHONDONTWRITEBYTECODE
 
 # The tests of what the project computes; the others are of files, commands and messages.
-NUMERIC := $(addprefix tests/,parity distillation training evaluation diagnosis nets bench media)
+NUMERIC := $(addprefix tests/,parity mst compare training evaluate diagnose nets bench media)
 
 .PHONY: help install distill fast test test-portable test-long lint lock clean
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from mst_distill.data.samples import SPLITS, Samples
+from mst_distill.data.store import open_store, write_store
 from mst_distill.parameters import Benchmark, Masks, Members, Route, Runtime, Teachers
 from mst_distill.pipelines.ingest.nodes import assign_splits, build_samples
-from mst_distill.samples import SPLITS, Samples
-from mst_distill.store import open_store, write_store
 from mst_distill.training.run import Run
 
 CONF = Path(__file__).parents[1] / "conf"

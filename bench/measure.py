@@ -13,11 +13,11 @@ from torch import Tensor
 from bench import plain
 from bench.cases import CASES, Case
 from bench.turns import Schedule, Turns, take_turns
-from mst_distill.distillation.adaptation import prepare_masks
-from mst_distill.distillation.collaboration import prepare_members
-from mst_distill.distillation.members import build_members
-from mst_distill.distillation.panel import assemble_panel, tabulate_logits
-from mst_distill.distillation.routing import prepare_student
+from mst_distill.mst.ensemble import assemble_panel, tabulate_logits
+from mst_distill.mst.networks import build_members
+from mst_distill.mst.stage1_teachers import prepare_members
+from mst_distill.mst.stage2_masks import prepare_masks
+from mst_distill.mst.stage3_route import prepare_student
 from mst_distill.parameters import Runtime
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Row, Stage, fit

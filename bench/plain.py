@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from bench.cases import Case
-from mst_distill.distillation.adaptation import build_masks
-from mst_distill.distillation.masks import MapMask, VectorMask
-from mst_distill.distillation.members import build_members, forward
-from mst_distill.distillation.observation import Observed
-from mst_distill.distillation.routing import build_router
+from mst_distill.data.samples import Samples, rows_of
+from mst_distill.mst.features import Observed
+from mst_distill.mst.masks import MapMask, VectorMask
+from mst_distill.mst.networks import build_members, forward
+from mst_distill.mst.stage2_masks import build_masks
+from mst_distill.mst.stage3_route import build_router
 from mst_distill.parameters import Training
-from mst_distill.samples import Samples, rows_of
 from mst_distill.training.batches import Inputs
 from mst_distill.training.device import resolve_device
 from mst_distill.training.loop import Row

@@ -7,11 +7,11 @@ from pathlib import Path
 import yaml
 from torch import Tensor
 
-from mst_distill.distillation.method import Distilling, Method
-from mst_distill.distillation.observation import Observed
-from mst_distill.distillation.setup import Recipe
-from mst_distill.distillation.teacher_pool import TeacherPool
-from mst_distill.distillation.teaching import resolve_methods, teachers_for, train_teacher
+from mst_distill.compare.context import Recipe
+from mst_distill.compare.method import Distilling, Method
+from mst_distill.compare.teacher_cache import TeacherPool
+from mst_distill.compare.teaching import resolve_methods, teachers_for, train_teacher
+from mst_distill.mst.features import Observed
 from mst_distill.parameters import Compare
 from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run

@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from mst_distill.diagnosis.company import Company
-from mst_distill.diagnosis.drift import Viewers
-from mst_distill.diagnosis.outcomes import Outcomes
-from mst_distill.diagnosis.sources import Source, sources_of
-from mst_distill.distillation.adaptation import train_masks
-from mst_distill.distillation.collaboration import train_members
-from mst_distill.distillation.observation import Observer
-from mst_distill.distillation.panel import Panel, assemble_panel, tabulate_logits
-from mst_distill.distillation.routing import Distilled, train_student
+from mst_distill.diagnose.drift import Viewers
+from mst_distill.diagnose.evaluated_models import Company
+from mst_distill.diagnose.knowledge_sources import Source, sources_of
+from mst_distill.diagnose.prediction_matrix import Outcomes
+from mst_distill.mst.ensemble import Panel, assemble_panel, tabulate_logits
+from mst_distill.mst.features import Observer
+from mst_distill.mst.stage1_teachers import train_members
+from mst_distill.mst.stage2_masks import train_masks
+from mst_distill.mst.stage3_route import Distilled, train_student
 from mst_distill.parameters import Members
 from mst_distill.training.run import Run
 from toy_runs import MASKS, TEACHERS, make_run, route

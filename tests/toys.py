@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mst_distill.samples import Samples
+from mst_distill.data.samples import Samples
 
 SHAPES = {"image": (1, 8, 8), "audio": (13, 32)}
 """The shapes of the benchmark `digits`, for which there are small nets."""

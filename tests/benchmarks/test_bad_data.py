@@ -25,10 +25,10 @@ from PIL import Image
 
 from mst_distill.benchmarks.ravdess_units import UNITS
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.data.samples import Samples
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.parameters import Benchmark
 from mst_distill.pipelines.ingest.nodes import build_samples
-from mst_distill.samples import Samples
 from raw_sets import (
     COUNT,
     CRISIS_IMAGES,

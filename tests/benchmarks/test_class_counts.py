@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mst_distill.benchmarks.class_counts import FEW, LISTED, ClassCounts
-from mst_distill.samples import SPLITS
+from mst_distill.data.samples import SPLITS
 
 NAMES = ("ant", "bee", "cat", "dog")
 

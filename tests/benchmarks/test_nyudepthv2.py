@@ -20,7 +20,7 @@ from mst_distill.benchmarks.nyudepthv2 import CLASSES, NYUDepthV2Folders, NYUDep
 from mst_distill.benchmarks.nyudepthv2_mat import read_mapping
 from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
-from mst_distill.store import open_store, write_store
+from mst_distill.data.store import open_store, write_store
 from raw_sets import COUNT, H, W, write_mat, write_nyu_folders, write_nyu_mat
 from raw_sets import NYU_FOLDERS as FOLDERS
 from raw_sets import NYU_NUMBERS as NUMBERS

@@ -17,10 +17,10 @@ from mst_distill.benchmarks.ravdess import RAVDESS, index_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
 from mst_distill.benchmarks.splits import check_splits
+from mst_distill.data.samples import SPLITS
 from mst_distill.media.face_video import INSTANTS, crop_faces, read_frames
 from mst_distill.media.faces import CentreCrop, FaceFinder, HaarFaces, Square
 from mst_distill.media.speech_audio import LENGTH, RATE, mfcc, read_speech
-from mst_distill.samples import SPLITS
 from raw_sets import (
     BAR,
     BITS,

@@ -15,7 +15,7 @@ from mst_distill.benchmarks.splits import (
     stratified_limit,
     stratified_split,
 )
-from mst_distill.samples import SPLITS, rows_of
+from mst_distill.data.samples import SPLITS, rows_of
 
 
 def make_index(

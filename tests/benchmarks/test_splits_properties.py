@@ -23,7 +23,7 @@ from mst_distill.benchmarks.splits import (
     stratified_limit,
     stratified_split,
 )
-from mst_distill.samples import SPLITS
+from mst_distill.data.samples import SPLITS
 
 often = settings(deadline=None, max_examples=60)
 seldom = settings(often, max_examples=30)

@@ -13,7 +13,7 @@ import pytest
 from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
 from mst_distill.benchmarks.vggsound50k import VGGSound50k
-from mst_distill.store import open_store, write_store
+from mst_distill.data.store import open_store, write_store
 from raw_sets import VGGSOUND_CATEGORIES as CATEGORIES
 from raw_sets import VGGSOUND_CLIPS as CLIPS
 from raw_sets import VGGSOUND_META as META

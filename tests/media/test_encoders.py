@@ -14,7 +14,7 @@ import torch
 from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
 
-from mst_distill.imports import resolve
+from mst_distill.import_path import resolve
 from mst_distill.media.encoders import (
     BATCH,
     EfficientNetLite0,

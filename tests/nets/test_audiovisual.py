@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from mst_distill.imports import resolve
+from mst_distill.import_path import resolve
 
 CONF = Path(__file__).parents[2] / "conf"
 CLASSES = {"ravdess": 8, "ravdess_units": 8, "vggsound50k": 141}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
-from mst_distill.distillation.specialists import specialise
+from mst_distill.mst.split_teacher import specialise
 from mst_distill.nets.nyudepthv2 import FuseNet, FusionFuseNet, imagenet_encoders, small_xavier
 from toys import make_samples
 

@@ -24,18 +24,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mst_distill.distillation.adaptation import STUDENT, Adaptation
-from mst_distill.distillation.collaboration import Collaboration
-from mst_distill.distillation.masks import mask_class
-from mst_distill.distillation.members import freeze
-from mst_distill.distillation.observation import Observed
-from mst_distill.distillation.panel import Panel, specialist_name
-from mst_distill.distillation.router import ClassRouter
-from mst_distill.distillation.routing import SPECIALISTS, Routing
-from mst_distill.distillation.specialists import specialise
+from mst_distill.data.samples import Samples
+from mst_distill.mst.ensemble import Panel, specialist_name
+from mst_distill.mst.features import Observed
+from mst_distill.mst.masks import mask_class
+from mst_distill.mst.networks import freeze
+from mst_distill.mst.router import ClassRouter
+from mst_distill.mst.split_teacher import specialise
+from mst_distill.mst.stage1_teachers import Collaboration
+from mst_distill.mst.stage2_masks import STUDENT, Adaptation
+from mst_distill.mst.stage3_route import SPECIALISTS, Routing
 from mst_distill.nets.avmnist import FusionCNN, LeNet5, ThreeLayerCNN
 from mst_distill.parameters import Route
-from mst_distill.samples import Samples
 from mst_distill.training.batches import Batch
 from mst_distill.training.task import Task
 

@@ -37,11 +37,11 @@ compare:
   seeds: 1
   targets: image
   methods:
-    none: {type: mst_distill.distillation.methods.alone.Alone}
+    none: {type: mst_distill.compare.methods.alone.Alone}
     own: {type: own_method.Own}
 """
 METHOD = """
-from mst_distill.distillation.methods.kd import KD
+from mst_distill.compare.methods.kd import KD
 
 
 class Own(KD):

@@ -82,7 +82,7 @@ def test_comparisons_of_all_benchmarks_are_put_together(project):
 
 
 def test_a_comparison_with_other_methods_is_not_put_among_them(project):
-    compare = {"methods": {"kd": {"type": "mst_distill.distillation.methods.dml.DML"}}}
+    compare = {"methods": {"kd": {"type": "mst_distill.compare.methods.dml.DML"}}}
     with pytest.raises(ValueError, match=r"comparison on digits\S* is not .*methods\.kd\.type was"):
         run_session(project, "aggregate", compare=compare)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mst_distill.bundle import load_bundle
+from mst_distill.artifacts.bundle import load_bundle
 from projects import copy_project, kedro, run_session, stages
 
 SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"

@@ -29,8 +29,8 @@ compare:
   seeds: 1
   targets: audio
   methods:
-    kd: {type: mst_distill.distillation.methods.kd.KD}
-    c2kd: {type: mst_distill.distillation.methods.c2kd.C2KD}
+    kd: {type: mst_distill.compare.methods.kd.KD}
+    c2kd: {type: mst_distill.compare.methods.c2kd.C2KD}
 """
 COMPARED = ("teacher multimodal epoch", "KD audio <- image epoch", "C2KD audio <- image epoch")
 

@@ -11,8 +11,8 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
-from mst_distill.interruption import Interrupted, check, listening
-from mst_distill.progress import progress
+from mst_distill.artifacts.progress import progress
+from mst_distill.artifacts.signals import Interrupted, check, listening
 from projects import ENVIRONMENT, copy_project, kedro, run_session
 
 PARAMETERS = "--params=teachers.epochs=200,masks.epochs=1,route.epochs=1,limit=300,masks.factor=10"
@@ -87,7 +87,7 @@ def test_a_signal_is_noted_and_the_next_step_of_a_bar_ends():
 def test_a_second_signal_ends_the_process_at_once():
     code = (
         "import os, signal, time\n"
-        "from mst_distill.interruption import listening\n"
+        "from mst_distill.artifacts.signals import listening\n"
         "with listening():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from mst_distill.bundle import load_bundle, save_bundle
-from mst_distill.provenance import read_sidecar, sidecar_path, write_sidecar
+from mst_distill.artifacts.bundle import load_bundle, save_bundle
+from mst_distill.artifacts.provenance import read_sidecar, sidecar_path, write_sidecar
 from projects import copy_project, run_session
 
 SHORT = {

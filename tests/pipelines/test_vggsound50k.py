@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mst_distill.store import open_store
+from mst_distill.data.store import open_store
 from projects import copy_project, run_session, stages
 
 CATEGORIES = ("railroad car", "airplane flyby", "zebra braying")

@@ -70,7 +70,7 @@ def test_a_layer_that_is_too_narrow_or_no_vector(project):
 
 
 def test_a_net_that_is_no_module(project):
-    members = {"modalities": {"image": {"type": "mst_distill.samples.Samples"}}}
+    members = {"modalities": {"image": {"type": "mst_distill.data.samples.Samples"}}}
     refused(project, r"member 'image'.*is no torch.nn.modules.module.Module", members=members)
 
 

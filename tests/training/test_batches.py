@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mst_distill.data.samples import Samples, rows_of
 from mst_distill.parameters import Runtime
-from mst_distill.samples import Samples, rows_of
 from mst_distill.training.batches import Batch, Batches, Frozen, Inputs
 from mst_distill.training.seeding import generator
 from toys import make_samples

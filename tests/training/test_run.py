@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from mst_distill.data.samples import rows_of
 from mst_distill.parameters import Runtime, Training
-from mst_distill.samples import rows_of
 from mst_distill.training.batches import Batches
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import derive_seed, generator

@@ -16,10 +16,10 @@ from mst_distill.benchmarks.avmnist_files import (
 )
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
+from mst_distill.data.samples import SPLITS
 from mst_distill.media.sound import refuse_silence
 from mst_distill.media.unit_scale import scale_to_unit
 from mst_distill.media.weakening import weaken
-from mst_distill.samples import SPLITS
 
 SIZE = 112
 """Frequencies and frames of a spectrogram."""

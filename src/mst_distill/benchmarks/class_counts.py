@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mst_distill.samples import SPLITS
+from mst_distill.data.samples import SPLITS
 
 FEW = 5
 """Of a class with fewer training samples a warning says that it can hardly be learned."""

@@ -13,7 +13,7 @@ from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.raw_files import leads_out
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.imports import resolve
+from mst_distill.import_path import resolve
 from mst_distill.media.encoders import ImageEncoder, TextEncoder
 from mst_distill.media.tweets import clean_tweet, repair
 

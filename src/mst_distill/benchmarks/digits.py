@@ -10,8 +10,8 @@ from sklearn.datasets import load_digits
 
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.benchmarks.splits import stratified_split
+from mst_distill.data.samples import SPLITS
 from mst_distill.media.weakening import weaken
-from mst_distill.samples import SPLITS
 
 COEFFICIENTS = 13
 """MFCC a frame."""

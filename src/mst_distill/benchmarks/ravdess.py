@@ -11,7 +11,7 @@ import pandas as pd
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, parse_name
 from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
 from mst_distill.benchmarks.splits import deal_groups
-from mst_distill.imports import resolve
+from mst_distill.import_path import resolve
 from mst_distill.media.face_video import crop_faces, read_frames
 from mst_distill.media.faces import FaceFinder
 from mst_distill.media.speech_audio import mfcc, read_speech

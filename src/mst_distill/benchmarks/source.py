@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pandas as pd
 
-from mst_distill.code_digest import code_of
-from mst_distill.provenance import texts_in
+from mst_distill.artifacts.code_digest import code_of
+from mst_distill.artifacts.provenance import texts_in
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""

@@ -9,8 +9,8 @@ import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
+from mst_distill.data.samples import SPLITS
 from mst_distill.errors import unknown
-from mst_distill.samples import SPLITS
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 """The shares of the splits wherever a benchmark has no official ones."""

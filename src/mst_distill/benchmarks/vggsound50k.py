@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mst_distill import signed_json
-from mst_distill.atomic import replacing
+from mst_distill.artifacts import signed_json
+from mst_distill.artifacts.atomic import replacing
+from mst_distill.artifacts.progress import progress
 from mst_distill.benchmarks.raw_files import leads_out, read_text
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.errors import unknown
-from mst_distill.progress import progress
 
 SECONDS = 10
 """Every clip's length; there is a feature of each modality for each second."""

@@ -17,10 +17,10 @@ from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
-from mst_distill.atomic import replacing
-from mst_distill.bundle import ModelBundle
-from mst_distill.code_digest import code_of
-from mst_distill.provenance import (
+from mst_distill.artifacts.atomic import replacing
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.code_digest import code_of
+from mst_distill.artifacts.provenance import (
     Origin,
     counted_parameters,
     files_below,

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.checkpoint import Checkpoints
 
 
 class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints]):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pandas as pd
 from kedro.io import AbstractDataset, DatasetError
 
-from mst_distill.provenance import Origin, verify
+from mst_distill.artifacts.provenance import Origin, verify
 
 FILE = "trials.parquet"
 

@@ -13,8 +13,8 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
-from mst_distill.bundle import ModelBundle, load_bundle, read_card, save_bundle
-from mst_distill.provenance import files_below
+from mst_distill.artifacts.bundle import ModelBundle, load_bundle, read_card, save_bundle
+from mst_distill.artifacts.provenance import files_below
 
 
 class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):

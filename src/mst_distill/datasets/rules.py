@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mst_distill.samples import Samples
+from mst_distill.data.samples import Samples
 
 
 def check_samples(samples: Samples) -> None:

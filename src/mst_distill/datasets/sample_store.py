@@ -8,10 +8,10 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
+from mst_distill.artifacts.provenance import files_below
 from mst_distill.benchmarks.source import SampleSource
-from mst_distill.provenance import files_below
-from mst_distill.samples import Samples
-from mst_distill.store import open_store, write_store
+from mst_distill.data.samples import Samples
+from mst_distill.data.store import open_store, write_store
 
 
 class SampleStoreDataset(AbstractDataset[SampleSource, Samples]):

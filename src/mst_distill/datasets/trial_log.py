@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from kedro.io import AbstractDataset, DatasetError
 
-from mst_distill.trial_log import TrialLog
+from mst_distill.compare.trial_store import TrialLog
 
 
 class TrialLogDataset(AbstractDataset[NoReturn, TrialLog]):

@@ -11,9 +11,9 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
+from mst_distill.artifacts.lock import holding
+from mst_distill.artifacts.signals import Interrupted, listening
 from mst_distill.datasets.catalog import ArtifactCatalog
-from mst_distill.interruption import Interrupted, listening
-from mst_distill.run_lock import holding
 
 CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
 """What nodes write as they go, and get as an input."""

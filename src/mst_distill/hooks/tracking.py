@@ -20,7 +20,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
-from mst_distill.interruption import Interrupted
+from mst_distill.artifacts.signals import Interrupted
 from mst_distill.parameters import Runtime
 
 with warnings.catch_warnings(record=True):

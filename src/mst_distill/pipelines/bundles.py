@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.parameters import Members, Route
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mst_distill.distillation.panel import Panel
+    from mst_distill.mst.ensemble import Panel
     from mst_distill.training.loop import Row
     from mst_distill.training.run import Run
 
@@ -56,7 +56,7 @@ def load_stages(
         nets: The members' block of parameters.
         route: Stage 3's, which says how masks are worn.
     """
-    from mst_distill.distillation.panel import assemble_panel
+    from mst_distill.mst.ensemble import assemble_panel
 
     first, second = load_nets(members), load_nets(masks)
     panel = assemble_panel(run, first, second, nets, route.stacked_masks, route.masked)

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mst_distill.artifacts.progress import progress
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Runtime
-from mst_distill.progress import progress
-from mst_distill.samples import Samples
 from mst_distill.training.device import autocast
 from mst_distill.training.memory import fits
-from mst_distill.training.parts import Parts
+from mst_distill.training.micro_batches import Parts
 
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""

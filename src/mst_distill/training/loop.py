@@ -11,13 +11,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.checkpoint import Checkpoint, State
-from mst_distill.interruption import asked
+from mst_distill.artifacts.checkpoint import Checkpoint, State
+from mst_distill.artifacts.progress import figures, progress
+from mst_distill.artifacts.signals import asked
 from mst_distill.parameters import Runtime, Training
-from mst_distill.progress import figures, progress
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
-from mst_distill.training.parts import Parts
+from mst_distill.training.micro_batches import Parts
 from mst_distill.training.task import Task
 
 Row = dict[str, float]

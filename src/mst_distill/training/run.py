@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.checkpoint import Checkpoint, Checkpoints
+from mst_distill.artifacts.checkpoint import Checkpoint, Checkpoints
+from mst_distill.data.samples import Samples, rows_of
 from mst_distill.parameters import Runtime, Training
-from mst_distill.samples import Samples, rows_of
 from mst_distill.training.batches import Batches, Frozen
 from mst_distill.training.device import place, prepare, resolve_device
 from mst_distill.training.seeding import derive_seed, generator

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.code_digest import code_of
+from mst_distill.artifacts.code_digest import code_of
+from mst_distill.artifacts.provenance import Origin, plain_parameters, texts_in
 from mst_distill.datasets.comparisons import Comparisons
 from mst_distill.errors import unknown
 from mst_distill.parameters import Compare, Evaluate, Route
 from mst_distill.pipelines.compare.nodes import train_methods
-from mst_distill.provenance import Origin, plain_parameters, texts_in
 
 
 def aggregate_trials(
@@ -25,7 +25,7 @@ def aggregate_trials(
         ValueError: No benchmark has a comparison of the run's name, or one was made with other
             methods or other code than there are now; the message names it.
     """
-    from mst_distill.evaluation.aggregation import gather
+    from mst_distill.compare.aggregation import gather
 
     found = {tuple(key.split("/compare/", 1)): load for key, load in sorted(comparisons.items())}
     loaded = {benchmark: load() for (benchmark, name), load in found.items() if name == str(run)}
@@ -61,16 +61,16 @@ def _differences(was: Mapping[str, Any], code: Mapping[str, str], compare: Compa
 
 def compare_settings(trials: pd.DataFrame, evaluate: Evaluate, compare: Compare) -> pd.DataFrame:
     """Compare all methods with the student alone, in each setting and over all of them."""
-    from mst_distill.distillation.teaching import baseline_of
-    from mst_distill.evaluation.aggregation import gain_table
+    from mst_distill.compare.aggregation import gain_table
+    from mst_distill.compare.teaching import baseline_of
 
     return gain_table(trials, _required(baseline_of(compare)), evaluate.confidence)
 
 
 def draw_gains(gains: pd.DataFrame, route: Route, compare: Compare) -> Figure:
     """How far every method is from the student alone, in each setting and over all."""
-    from mst_distill.distillation.teaching import baseline_of
-    from mst_distill.evaluation.figures import gains_figure
+    from mst_distill.compare.plots import gains_figure
+    from mst_distill.compare.teaching import baseline_of
 
     return gains_figure(gains, route.selection, _required(baseline_of(compare)))
 
@@ -79,8 +79,8 @@ def summarise_settings(
     trials: pd.DataFrame, gains: pd.DataFrame, route: Route, evaluate: Evaluate, compare: Compare
 ) -> str:
     """The comparisons as a page of Markdown."""
-    from mst_distill.distillation.teaching import baseline_of
-    from mst_distill.evaluation.aggregation_page import aggregation_page
+    from mst_distill.compare.aggregation_page import aggregation_page
+    from mst_distill.compare.teaching import baseline_of
 
     baseline = _required(baseline_of(compare))
     return aggregation_page(trials, gains, baseline, route.selection, evaluate.confidence)
@@ -90,6 +90,6 @@ def _required(baseline: str | None) -> str:
     if baseline is None:
         raise ValueError(
             "compare.methods lacks the student alone, which all methods are compared with: add "
-            "none: {type: mst_distill.distillation.methods.alone.Alone}"
+            "none: {type: mst_distill.compare.methods.alone.Alone}"
         )
     return baseline

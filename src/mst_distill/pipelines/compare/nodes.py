@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mst_distill.benchmarks.source import Protocol
+from mst_distill.compare.trial_store import TrialLog
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Compare, Evaluate, Masks, Members, Route, Runtime, Teachers
-from mst_distill.samples import Samples
-from mst_distill.trial_log import TrialLog
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ def train_methods(
     runtime: Runtime,
 ) -> pd.DataFrame:
     """Let every method teach the student, for every target and seed; one row a trial and rule."""
-    from mst_distill.distillation.setup import Recipe
-    from mst_distill.evaluation.trials import Comparison, run_trials
+    from mst_distill.compare.context import Recipe
+    from mst_distill.compare.trials import Comparison, run_trials
 
     recipe = Recipe(members, teachers, masks, route, compare)
     return run_trials(Comparison(samples, protocol, seed, recipe, evaluate, runtime, trial_log))
@@ -41,8 +41,8 @@ def compare_methods(
     trials: pd.DataFrame, route: Route, compare: Compare, evaluate: Evaluate
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Say who wins: the report, the means, the paired differences."""
-    from mst_distill.distillation.teaching import baseline_of
-    from mst_distill.evaluation.ranking import difference_table, rank, report_on
+    from mst_distill.compare.ranking import difference_table, rank, report_on
+    from mst_distill.compare.teaching import baseline_of
 
     baseline = baseline_of(compare)
     ranking = rank(trials, route.selection)
@@ -56,7 +56,7 @@ def compare_methods(
 
 def draw_differences(method_differences: pd.DataFrame) -> Figure:
     """How far every method is from the student alone, with intervals."""
-    from mst_distill.evaluation.figures import differences_figure
+    from mst_distill.compare.plots import differences_figure
 
     return differences_figure(method_differences)
 
@@ -65,6 +65,6 @@ def summarise_methods(
     report: dict[str, Any], ranking: pd.DataFrame, differences: pd.DataFrame
 ) -> str:
     """The comparison as a page of Markdown."""
-    from mst_distill.evaluation.ranking_page import ranking_page
+    from mst_distill.compare.ranking_page import ranking_page
 
     return ranking_page(report, ranking, differences)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import (
     Diagnose,
     Evaluate,
@@ -27,12 +28,11 @@ from mst_distill.pipelines.bundles import (
     load_nets,
     load_stages,
 )
-from mst_distill.samples import Samples
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from mst_distill.diagnosis.drift import Viewers
+    from mst_distill.diagnose.drift import Viewers
     from mst_distill.training.run import Run
 
 SHOWN = 4
@@ -57,9 +57,9 @@ def train_paths(
     state: Checkpoints,
 ) -> dict[str, ModelBundle]:
     """Distil every teacher and specialist by itself into the student that stage 3 begins with."""
-    from mst_distill.diagnosis.paths import train_paths as train
-    from mst_distill.diagnosis.sources import sources_of
-    from mst_distill.distillation.members import arguments_of
+    from mst_distill.diagnose.knowledge_sources import sources_of
+    from mst_distill.diagnose.paths import train_paths as train
+    from mst_distill.mst.networks import arguments_of
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -94,12 +94,12 @@ def predict_sources(
     evaluate: Evaluate,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Ask sources, mixtures and students about the test split; the router, what it prefers."""
-    from mst_distill.diagnosis.company import Company
-    from mst_distill.diagnosis.path_effects import path_title
-    from mst_distill.diagnosis.preferences import preference_table
-    from mst_distill.diagnosis.sources import sources_of
-    from mst_distill.distillation.observation import Observer
-    from mst_distill.evaluation.judging import judge
+    from mst_distill.diagnose.evaluated_models import Company
+    from mst_distill.diagnose.knowledge_sources import sources_of
+    from mst_distill.diagnose.path_effects import path_title
+    from mst_distill.diagnose.routing_probabilities import preference_table
+    from mst_distill.evaluate.predictions import judge
+    from mst_distill.mst.features import Observer
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -142,7 +142,7 @@ def compute_drift(
     diagnose: Diagnose,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Ask where student and sources look, and how alike what they say is."""
-    from mst_distill.diagnosis.drift import choose_rows, drift_table, look, similarity_table
+    from mst_distill.diagnose.drift import choose_rows, drift_table, look, similarity_table
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -166,9 +166,9 @@ def compute_reliance(
     evaluate: Evaluate,
 ) -> pd.DataFrame:
     """Permute one modality after the other, and see what nets lose that see several."""
-    from mst_distill.diagnosis.reliance import reliance_table
-    from mst_distill.diagnosis.sources import sources_of
-    from mst_distill.evaluation.bootstrap import Bootstrap
+    from mst_distill.diagnose.knowledge_sources import sources_of
+    from mst_distill.diagnose.reliance import reliance_table
+    from mst_distill.evaluate.bootstrap import Bootstrap
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -183,9 +183,9 @@ def compare_paths(
     samples: Samples, predictions: pd.DataFrame, seed: int, evaluate: Evaluate
 ) -> pd.DataFrame:
     """Hold the student of every path against the control, class by class."""
-    from mst_distill.diagnosis.outcomes import Outcomes
-    from mst_distill.diagnosis.path_effects import path_table
-    from mst_distill.evaluation.bootstrap import Bootstrap
+    from mst_distill.diagnose.path_effects import path_table
+    from mst_distill.diagnose.prediction_matrix import Outcomes
+    from mst_distill.evaluate.bootstrap import Bootstrap
 
     return path_table(
         Outcomes.of(predictions),
@@ -211,10 +211,10 @@ def summarise_diagnosis(
     evaluate: Evaluate,
 ) -> dict[str, Any]:
     """Say in sentences and figures what distillation did."""
-    from mst_distill.diagnosis.outcomes import Outcomes
-    from mst_distill.diagnosis.preferences import held_out_weights
-    from mst_distill.diagnosis.report import Found, diagnose
-    from mst_distill.evaluation.bootstrap import Bootstrap
+    from mst_distill.diagnose.prediction_matrix import Outcomes
+    from mst_distill.diagnose.report import Found, diagnose
+    from mst_distill.diagnose.routing_probabilities import held_out_weights
+    from mst_distill.evaluate.bootstrap import Bootstrap
 
     specialists = [str(name) for name in preferences if name != "id"]
     sources = list(dict.fromkeys(paths["source"]))
@@ -242,7 +242,7 @@ def summarise_diagnosis(
 
 def draw_paths(paths: pd.DataFrame, evaluate: Evaluate) -> Figure:
     """What each source alone does for the student, by class."""
-    from mst_distill.diagnosis.figures import paths_figure
+    from mst_distill.diagnose.plots import paths_figure
 
     return paths_figure(paths, evaluate.confidence)
 
@@ -262,8 +262,8 @@ def draw_drift(
     drift: pd.DataFrame,
 ) -> Figure:
     """The samples on which student and multimodal teacher look at the most different places."""
-    from mst_distill.diagnosis.drift import drift_views, look, most_drifted
-    from mst_distill.diagnosis.figures import drift_figure
+    from mst_distill.diagnose.drift import drift_views, look, most_drifted
+    from mst_distill.diagnose.plots import drift_figure
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -275,7 +275,7 @@ def draw_drift(
 
 def draw_headroom(diagnosis: dict[str, Any], evaluate: Evaluate) -> Figure:
     """How far the best source, the mixture, the router and the oracle are from one another."""
-    from mst_distill.diagnosis.figures import headroom_figure
+    from mst_distill.diagnose.plots import headroom_figure
 
     return headroom_figure(diagnosis["headroom"], evaluate.confidence)
 
@@ -285,8 +285,8 @@ def _teachers(done: Finished, nets: Members, target: str) -> dict[str, nn.Module
 
 
 def _viewers(run: Run, done: Finished, nets: Members, route: Route) -> Viewers:
-    from mst_distill.diagnosis.drift import Viewers
-    from mst_distill.diagnosis.sources import sources_of
+    from mst_distill.diagnose.drift import Viewers
+    from mst_distill.diagnose.knowledge_sources import sources_of
 
     teachers = _teachers(done, nets, run.target)
     student = run.place(done.students[route.selection]).eval()

@@ -8,8 +8,10 @@ from typing import Any, TypeVar, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.artifacts.provenance import depends_on
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Evaluate, Masks, Members, Route, Runtime, Selection, Teachers
 from mst_distill.pipelines.bundles import (
     Partitions,
@@ -18,8 +20,6 @@ from mst_distill.pipelines.bundles import (
     figures_of,
     load_finished,
 )
-from mst_distill.provenance import depends_on
-from mst_distill.samples import Samples
 
 T = TypeVar("T")
 
@@ -43,8 +43,8 @@ def train_control(
 
     The ``epoch`` of a net is counted through both phases: it is the history's row.
     """
-    from mst_distill.distillation.control import train_control as train
-    from mst_distill.distillation.members import arguments_of
+    from mst_distill.mst.baseline import train_control as train
+    from mst_distill.mst.networks import arguments_of
     from mst_distill.training.run import Run
 
     run = continuing(Run(samples, splits, target, seed, runtime), state)
@@ -73,7 +73,7 @@ def predict_held_out(
     runtime: Runtime,
 ) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
     """Ask every model about the test split: predictions, tallies, and how far they disagree."""
-    from mst_distill.evaluation.judging import Cast, judge
+    from mst_distill.evaluate.predictions import Cast, judge
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -108,8 +108,10 @@ def compare_models(
     Of dense labels the predictions have no confidence by pixel: their calibration errors have a
     difference and no interval.
     """
-    from mst_distill.evaluation.bootstrap import Bootstrap
-    from mst_distill.evaluation.comparison import (
+    from mst_distill.evaluate.bootstrap import Bootstrap
+    from mst_distill.evaluate.json_values import json_values
+    from mst_distill.evaluate.metrics import measure
+    from mst_distill.evaluate.verdict import (
         calibration_difference,
         comparison_table,
         nll_difference,
@@ -117,8 +119,6 @@ def compare_models(
         remarks,
         verdict,
     )
-    from mst_distill.evaluation.json_values import json_values
-    from mst_distill.evaluation.metrics import measure
 
     models = {
         model: measure(tally, samples.classes, samples.dense) for model, tally in tallies.items()
@@ -157,14 +157,14 @@ def compare_models(
 
 def draw_confusion(tallies: dict[str, Any], samples: Samples) -> Figure:
     """Confusion matrices of student and control."""
-    from mst_distill.evaluation.figures import confusion_figure
+    from mst_distill.evaluate.plots import confusion_figure
 
     return confusion_figure(tallies, samples.classes, ["student", "control"])
 
 
 def draw_reliability(tallies: dict[str, Any]) -> Figure:
     """Reliability diagrams of multimodal teacher, student and control."""
-    from mst_distill.evaluation.figures import reliability_figure
+    from mst_distill.evaluate.plots import reliability_figure
 
     return reliability_figure(tallies, ["multimodal teacher", "student", "control"])
 
@@ -176,14 +176,14 @@ def draw_learning_curves(
     control_history: pd.DataFrame,
 ) -> Figure:
     """Validation figures of all three stages by epoch."""
-    from mst_distill.evaluation.figures import learning_curves
+    from mst_distill.evaluate.plots import learning_curves
 
     return learning_curves(teachers_history, masks_history, route_history, control_history)
 
 
 def draw_routing(routing: pd.DataFrame) -> Figure:
     """The share of samples that each specialist was given, per epoch and per class."""
-    from mst_distill.evaluation.figures import routing_figure
+    from mst_distill.evaluate.plots import routing_figure
 
     return routing_figure(routing)
 

@@ -9,15 +9,15 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
+from mst_distill.artifacts.provenance import depends_on
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, told
 from mst_distill.benchmarks.splits import checked_splits, stratified_limit
+from mst_distill.data.samples import Samples
+from mst_distill.data.summary import count_classes, describe
 from mst_distill.errors import unknown
-from mst_distill.evaluation.census import count_classes, describe
-from mst_distill.imports import resolve
+from mst_distill.import_path import resolve
 from mst_distill.parameters import Benchmark
-from mst_distill.provenance import depends_on
-from mst_distill.samples import Samples
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,6 @@ def summarise_samples(
 
 def draw_samples(samples: Samples) -> Figure:
     """Draw a few samples in each modality."""
-    from mst_distill.evaluation.gallery import gallery
+    from mst_distill.data.gallery import gallery
 
     return gallery(samples)

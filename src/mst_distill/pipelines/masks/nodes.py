@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Masks, Members, Runtime
 from mst_distill.pipelines.bundles import Partitions, bundle_nets, continuing, figures_of, load_nets
-from mst_distill.samples import Samples
 
 
 def train_masks(
@@ -23,8 +23,8 @@ def train_masks(
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
     """Train a mask for every masked layer of the frozen teachers; masks by specialist, history."""
-    from mst_distill.distillation.adaptation import train_masks as train
-    from mst_distill.distillation.members import mask_arguments
+    from mst_distill.mst.networks import mask_arguments
+    from mst_distill.mst.stage2_masks import train_masks as train
     from mst_distill.training.run import Run
 
     loaded = load_nets(members)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.artifacts.provenance import depends_on
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Members, Route, Runtime
 from mst_distill.pipelines.bundles import (
     Partitions,
@@ -14,8 +16,6 @@ from mst_distill.pipelines.bundles import (
     figures_of,
     load_stages,
 )
-from mst_distill.provenance import depends_on
-from mst_distill.samples import Samples
 
 
 @depends_on(route=("stacked_masks", "masked"))
@@ -31,7 +31,7 @@ def compute_specialist_logits(
     runtime: Runtime,
 ) -> pd.DataFrame:
     """Ask every specialist about every sample, once; no rows where stage 3 has to ask online."""
-    from mst_distill.distillation.panel import tabulate_logits
+    from mst_distill.mst.ensemble import tabulate_logits
     from mst_distill.training.run import Run
 
     run = Run(samples, splits, target, seed, runtime)
@@ -58,9 +58,9 @@ def train_student(
         The student, the student under each rule of selection, the router, the history, and who was
         given how many samples.
     """
-    from mst_distill.distillation.members import arguments_of
-    from mst_distill.distillation.routing import router_class
-    from mst_distill.distillation.routing import train_student as train
+    from mst_distill.mst.networks import arguments_of
+    from mst_distill.mst.stage3_route import router_class
+    from mst_distill.mst.stage3_route import train_student as train
     from mst_distill.training.run import Run
 
     run = continuing(Run(samples, splits, target, seed, runtime), state)

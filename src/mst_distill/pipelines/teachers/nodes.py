@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mst_distill.bundle import ModelBundle
-from mst_distill.checkpoint import Checkpoints
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.artifacts.provenance import depends_on
+from mst_distill.data.samples import Samples
 from mst_distill.parameters import Masks, Members, Runtime, Teachers
 from mst_distill.pipelines.bundles import bundle_nets, continuing, figures_of
-from mst_distill.provenance import depends_on
-from mst_distill.samples import Samples
 
 
 @depends_on(masks=())
@@ -25,9 +25,9 @@ def train_members(
     runtime: Runtime,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
     """Train teachers and student together; all members by name, and the history."""
-    from mst_distill.distillation.collaboration import row_of
-    from mst_distill.distillation.collaboration import train_members as train
-    from mst_distill.distillation.members import arguments_of
+    from mst_distill.mst.networks import arguments_of
+    from mst_distill.mst.stage1_teachers import row_of
+    from mst_distill.mst.stage1_teachers import train_members as train
     from mst_distill.training.run import Run
 
     run = continuing(Run(samples, splits, target, seed, runtime), state)

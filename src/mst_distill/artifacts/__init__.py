@@ -1,0 +1,1 @@
+"""Files that are whole, and say what they are and what they were made from."""

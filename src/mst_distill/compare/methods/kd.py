@@ -1,0 +1,22 @@
+"""KD: the student learns from the teacher's softened probabilities."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mst_distill.compare.method import Distilling
+from mst_distill.mst.features import Observed
+from mst_distill.mst.losses import distillation
+from mst_distill.training.batches import Batch
+
+
+class KD(Distilling):
+    """Term: tau^2 KL(softmax(T / tau) || softmax(S / tau)).
+
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
+    """
+
+    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
+        """``kd``."""
+        kd = distillation(student.logits, teacher.logits, self.setup.temperature)
+        return {"kd": kd.mean()}

@@ -1,0 +1,1 @@
+"""Samples and the store that holds them, and what they look like."""

@@ -1,0 +1,1 @@
+"""What distillation did in a finished run."""

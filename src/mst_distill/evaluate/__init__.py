@@ -1,0 +1,1 @@
+"""Predictions on the held-out split, their metrics, and the verdict."""

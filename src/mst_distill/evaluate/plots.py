@@ -1,0 +1,151 @@
+"""The report's figures, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mst_distill.evaluate.metrics import calibration_error
+
+
+def confusion_figure(
+    tallies: dict[str, Any], classes: Sequence[str], models: Sequence[str]
+) -> Figure:
+    """Confusion matrices side by side: the share of each true class (row) given each label.
+
+    Args:
+        tallies: Model to `Tally.summary`.
+        classes: Class names in order.
+        models: Which models to draw.
+    """
+    size = min(3.0 + 0.35 * len(classes), 12.0)
+    figure = Figure(figsize=(size * len(models) + 1, size), layout="constrained")
+    for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
+        counts = np.array(tallies[model]["confusion"], dtype=float)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+        axes.set(title=model, xlabel="predicted", ylabel="true")
+        _tick_classes(axes, classes)
+        if len(classes) <= 12:
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.005:
+                    shade = "white" if share > 0.5 else "black"
+                    text = f"{100 * share:.0f}"
+                    axes.text(column, row, text, ha="center", va="center", color=shade, size=7)
+    figure.colorbar(image, ax=figure.axes, label="share of the true class", aspect=30)
+    return figure
+
+
+def reliability_figure(tallies: dict[str, Any], models: Sequence[str]) -> Figure:
+    """Accuracy against confidence in bins; on the diagonal a model's word can be taken.
+
+    Args:
+        tallies: Model to `Tally.summary`.
+        models: Which models to draw.
+    """
+    figure = Figure(figsize=(3.4 * len(models), 3.8), layout="constrained")
+    for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
+        bins = {name: np.array(values) for name, values in tallies[model]["calibration"].items()}
+        used = bins["count"] > 0
+        confidence = bins["confidence"][used] / bins["count"][used]
+        accuracy = bins["correct"][used] / bins["count"][used]
+        share = bins["count"][used] / bins["count"].sum()
+        axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
+        axes.plot(confidence, accuracy, color="tab:blue", linewidth=1)
+        axes.scatter(confidence, accuracy, s=10 + 300 * share, color="tab:blue", alpha=0.7)
+        error = calibration_error(tallies[model]["calibration"])
+        axes.set(title=f"{model}\ncalibration error {100 * error:.1f} %", xlabel="confidence")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+    figure.axes[0].set_ylabel("accuracy")
+    return figure
+
+
+def learning_curves(
+    teachers: pd.DataFrame, masks: pd.DataFrame, route: pd.DataFrame, control: pd.DataFrame
+) -> Figure:
+    """Validation figures by epoch, a column a stage.
+
+    Args:
+        teachers: History of stage 1.
+        masks: History of stage 2.
+        route: History of stage 3.
+        control: History of the control, with its column ``phase``.
+    """
+    figure = Figure(figsize=(13, 6.5), layout="constrained")
+    grid = figure.subplots(2, 3)
+    for row, (what, label) in enumerate((("accuracy", "accuracy"), ("ce", "cross-entropy, nats"))):
+        first, third = grid[row, 0], grid[row, 2]
+        _plot_columns(first, teachers, f"valid_{what}_")
+        if (control["phase"] == "teachers").any():
+            before = control[control["phase"] == "teachers"]
+            _plot_against(first, before, f"valid_{what}", "control")
+        third.plot(route["epoch"], route[f"valid_{what}"], label="student")
+        _plot_against(third, control[control["phase"] == "route"], f"valid_{what}", "control")
+        for axes in (first, third):
+            axes.set_ylabel(f"validation {label}")
+    _plot_columns(grid[0, 1], masks, "valid_kd_")
+    grid[0, 1].set(ylabel="validation KD to the student", yscale="log")
+    _plot_columns(grid[1, 1], route.drop(columns="train_loss"), "train_")
+    grid[1, 1].set(ylabel="training terms, unweighted", yscale="log")
+    titles = ("stage 1: members", "stage 2: masks", "stage 3: student", "", "stage 3: loss", "")
+    for axes, title in zip(grid.ravel(), titles, strict=True):
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def routing_figure(routing: pd.DataFrame) -> Figure:
+    """Who was given what: per epoch (left), and per class over all epochs (right).
+
+    Args:
+        routing: ``epoch``, ``class``, ``specialist`` and ``samples``.
+    """
+    specialists = list(dict.fromkeys(routing["specialist"]))
+    epochs = _shares(routing, "epoch", specialists)
+    classes = _shares(routing, "class", specialists).loc[list(dict.fromkeys(routing["class"]))]
+    height = max(3.6, 1.6 + 0.3 * len(classes))
+    figure = Figure(figsize=(12, height), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.stackplot(epochs.index, epochs.to_numpy().T, labels=specialists, alpha=0.85)
+    left.set(xlabel="epoch", ylabel="share of training samples", ylim=(0, 1))
+    left.set(title="given to each specialist", xlim=(0, max(len(epochs) - 1, 1)))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=8)
+    start = np.zeros(len(classes))
+    for specialist in specialists:
+        right.barh([str(name) for name in classes.index], classes[specialist], left=start)
+        start += classes[specialist].to_numpy()
+    right.invert_yaxis()
+    right.set(xlabel="share over all epochs", ylabel="class", xlim=(0, 1), title="by class")
+    return figure
+
+
+def _shares(routing: pd.DataFrame, by: str, specialists: Sequence[str]) -> pd.DataFrame:
+    counts = routing.pivot_table("samples", by, "specialist", aggfunc="sum")[list(specialists)]
+    total = counts.sum(axis=1)
+    return counts.div(total.where(total > 0, 1), axis=0)
+
+
+def _plot_columns(axes: Axes, history: pd.DataFrame, prefix: str) -> None:
+    for column in [name for name in map(str, history) if name.startswith(prefix)]:
+        axes.plot(history["epoch"], history[column], label=column.removeprefix(prefix))
+
+
+def _plot_against(axes: Axes, history: pd.DataFrame, column: str, label: str) -> None:
+    axes.plot(history["epoch"], history[column], label=label, color="grey", linestyle="--")
+
+
+def _tick_classes(axes: Axes, classes: Sequence[str]) -> None:
+    every = max(1, len(classes) // 20)
+    places = range(0, len(classes), every)
+    upright = max(len(name) for name in classes) > 2
+    axes.set_xticks(places, [classes[at] for at in places], rotation=90 * upright, size=8)
+    axes.set_yticks(places, [classes[at] for at in places], size=8)

@@ -1,1 +1,0 @@
-"""What the held-out split shows: figures of merit, comparisons, pictures."""

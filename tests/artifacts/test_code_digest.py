@@ -1,0 +1,187 @@
+"""Which code a result is said to be made by: all that is reached, and no prose."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from mst_distill.artifacts import code_digest
+from mst_distill.artifacts.code_digest import code_of, refuse_changed_code
+from mst_distill.pipelines.evaluate.nodes import draw_routing, train_control
+from mst_distill.pipelines.teachers.nodes import train_members
+
+NETS = """
+from typing import TYPE_CHECKING
+
+import torch
+from own_layers import Layer
+from own_package import parts
+
+if TYPE_CHECKING:
+    import own_types
+
+
+class Net(Layer):
+    def forward(self, x):
+        from own_late import scale
+
+        return scale(x) + 1
+"""
+FILES = {
+    "own_nets.py": NETS,
+    "own_layers.py": "class Layer:\n    width = 3\n",
+    "own_late.py": "def scale(x):\n    return 2 * x\n",
+    "own_types.py": "KIND = 1\n",
+    "own_package/__init__.py": "",
+    "own_package/parts.py": "from . import inner\n",
+    "own_package/inner.py": "DEPTH = 4\n",
+    "own_other.py": "UNUSED = 1\n",
+}
+REACHED = (
+    "own_late",
+    "own_layers",
+    "own_nets",
+    "own_package",
+    "own_package.inner",
+    "own_package.parts",
+)
+NET = "own_nets.Net"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's modules, none of them imported."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def forget() -> None:
+    """Be as a process that begins now."""
+    importlib.invalidate_caches()
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]
+    code_digest._READ.clear()
+    for cache in (code_digest._own_file, code_digest._spec, code_digest._function):
+        cache.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _forget_before_and_after() -> Iterator[None]:
+    forget()
+    yield
+    forget()
+
+
+@pytest.fixture
+def digest(own: Path) -> Callable[..., dict[str, str]]:
+    """`code_of`, as a process that begins now would answer."""
+
+    def ask(*texts: str) -> dict[str, str]:
+        forget()
+        return code_of(*texts)
+
+    return ask
+
+
+def test_all_that_a_class_reaches_counts_and_nothing_else(
+    digest: Callable[..., dict[str, str]],
+) -> None:
+    assert digest(NET) == digest(NET)
+    assert tuple(digest(NET)) == (*REACHED, "torch")
+    assert digest(NET)["torch"] == version("torch")
+
+
+@pytest.mark.parametrize("module", REACHED)
+def test_a_change_of_any_of_it_is_seen(
+    own: Path, digest: Callable[..., dict[str, str]], module: str
+) -> None:
+    before = digest(NET)
+    file = own / f"{module.replace('.', '/')}.py"
+    if not file.is_file():
+        file = own / module / "__init__.py"
+    file.write_text(file.read_text() + "MORE = 1\n")
+    after = digest(NET)
+    assert {name for name in after if after[name] != before.get(name)} == {module}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("x) + 1", "x) + 2", True),
+        ("x) + 1", "x) + True", True),
+        ("def forward(self, x):", "def forward(self, x: int):", True),
+        ("\nclass Net", "\n\n# A comment.\nclass Net", False),
+        ("class Net(Layer):\n", 'class Net(Layer):\n    """A net."""\n', False),
+        ("        from own_late", '        """Forward."""\n        from own_late', False),
+        ("scale(x) + 1", "(scale(x)  +  1)", False),
+        ("import own_types", "import own_types, json", True),
+    ],
+)
+def test_code_counts_and_prose_does_not(
+    own: Path, digest: Callable[..., dict[str, str]], old: str, new: str, counts: bool
+) -> None:
+    before = digest(NET)
+    assert old in NETS
+    (own / "own_nets.py").write_text(NETS.replace(old, new, 1))
+    assert (digest(NET) != before) == counts
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "heldout", "data/01_raw/a.npz", "./a.pth", "..", "a.pth", "own_nets", "json.dumps",
+     "no.such.Class", "3.14"],
+)  # fmt: skip
+def test_other_texts_count_for_nothing(own: Path, text: str) -> None:
+    assert code_of(text) == {}
+
+
+def test_what_is_installed_counts_by_its_version(own: Path) -> None:
+    """But for this package, whose code is known."""
+    assert "mst-distill" not in code_of("mst_distill.nets.digits.DigitImageNet")
+    assert code_of("torchvision.models.resnet.ResNet") == {"torchvision": version("torchvision")}
+
+
+def test_of_a_node_s_module_what_the_node_uses_counts() -> None:
+    control, figure = code_of(train_control), code_of(draw_routing)
+    assert "mst_distill.pipelines.evaluate.nodes.train_control" in control
+    assert "mst_distill.mst.baseline" in control
+    assert "mst_distill.training.loop" in control
+    assert "mst_distill.evaluate.plots" not in control
+    assert "mst_distill.evaluate.plots" in figure
+    assert "mst_distill.mst.baseline" not in figure
+
+
+def test_a_partial_function_counts_as_its_function_and_a_lambda_as_its_module() -> None:
+    assert code_of(partial(train_control, seed=1)) == code_of(train_control)
+    assert not any("<lambda>" in name for name in code_of(lambda: train_control))
+
+
+def test_training_does_not_depend_on_what_judges_it() -> None:
+    rooms = {name.split(".")[1] for name in code_of(train_members) if name.count(".")}
+    assert {"training", "mst"} <= rooms
+    others = {"compare", "evaluate", "diagnose", "benchmarks", "hooks", "datasets"}
+    assert not others & rooms
+
+
+def test_code_that_changes_while_it_runs_is_refused(own: Path) -> None:
+    code = code_of(NET)
+    refuse_changed_code(code)
+    file = own / "own_layers.py"
+    file.write_text("# The same, with a comment.\n" + FILES["own_layers.py"])
+    refuse_changed_code(code)
+    file.write_text(textwrap.dedent(FILES["own_layers.py"]).replace("3", "4"))
+    assert code_of(NET) == code  # what was loaded
+    with pytest.raises(RuntimeError, match=r"own_layers\.py was changed while this run was going"):
+        refuse_changed_code(code)
+    file.write_text(FILES["own_layers.py"])
+    refuse_changed_code(code)

@@ -1,0 +1,266 @@
+"""One pass over the held-out split, against the nets called by hand and numpy in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mst_distill.data.samples import Samples, rows_of
+from mst_distill.evaluate.predictions import Cast, Judgement, judge, tally_nets
+from mst_distill.mst.ensemble import Panel
+from mst_distill.mst.masks import MapMask, VectorMask
+from mst_distill.mst.split_teacher import specialise
+from mst_distill.nets.digits import DigitAudioNet, DigitFusionNet, DigitImageNet
+from mst_distill.parameters import Runtime
+from mst_distill.training.run import Run
+from toys import make_samples
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+SPECIALISTS = ("multimodal/fusion", "multimodal/hidden", "audio/hidden")
+NETS = ["multimodal teacher", "audio teacher", *SPECIALISTS, "student", "control"]
+TAU = 3.0
+
+
+class Dropping(DigitImageNet):
+    """Would give chance figures if it were judged in training mode."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(image), 0.5, self.training)
+
+
+class DenseNet(nn.Module):
+    """``(B, 1, H, W)`` maps, one or two, to logits ``(B, C, H, W)``."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.hidden = nn.Conv2d(inputs, 6, 3, padding=1)
+        self.logits = nn.Conv2d(6, classes, 1)
+
+    def forward(self, image: Tensor, depth: Tensor | None = None) -> Tensor:
+        maps = image if depth is None else torch.cat([image, depth], dim=1)
+        return self.logits(self.hidden(maps).relu())
+
+
+class DenseFusion(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net = DenseNet(2, classes)
+
+    def forward(self, image: Tensor, depth: Tensor) -> Tensor:
+        return self.net(image, depth)
+
+
+def panel_of(teachers: dict[str, nn.Module], masks: dict[str, nn.Module], of: Samples) -> Panel:
+    """Specialists as named in `masks`, ``teacher/layer``."""
+    layers: dict[str, dict[str, nn.Module]] = {name: {} for name in teachers}
+    for name, mask in masks.items():
+        teacher, layer = name.split("/")
+        layers[teacher][layer] = mask.eval()
+    return Panel({name: specialise(name, net, layers[name], of) for name, net in teachers.items()})
+
+
+def make_cast(samples: Samples) -> Cast:
+    torch.manual_seed(0)
+    teachers = {"multimodal": DigitFusionNet(3), "audio": DigitAudioNet(3)}
+    students = {"student": Dropping(3), "control": DigitImageNet(3)}
+    for net in (*teachers.values(), *students.values()):
+        # Untrained nets hardly differ: their logits are all but 0.
+        net.logits.weight.data *= 20
+    masks = {
+        "multimodal/fusion": VectorMask(96, 8, 3),
+        "multimodal/hidden": VectorMask(48, 4, 3),
+        "audio/hidden": VectorMask(48, 4, 3),
+    }
+    panel = panel_of(teachers, masks, samples)
+    return Cast(teachers, panel, "image", students)
+
+
+@pytest.fixture(scope="module")
+def run(float64: None) -> Run:
+    samples, splits = make_samples(35, seed=4)
+    return Run(samples, splits, "image", 0, Runtime(device="cpu"))
+
+
+@pytest.fixture(scope="module")
+def cast(run: Run) -> Cast:
+    return make_cast(run.samples)
+
+
+@pytest.fixture(scope="module")
+def judged(run: Run, cast: Cast) -> Judgement:
+    # 7 held-out samples: batches of 3 and 4.
+    for net in (*cast.teachers.values(), *cast.students.values()):
+        net.train()
+    return judge(run, cast, batch_size=3, bins=5, temperature=TAU)
+
+
+@pytest.fixture(scope="module")
+def logits(run: Run, cast: Cast, judged: Judgement) -> dict[str, np.ndarray]:
+    """What the models say of the held-out samples, all at once."""
+    rows = rows_of(run.splits, "test")
+    inputs = {name: torch.from_numpy(of[rows]) for name, of in run.samples.modalities.items()}
+    fusion, audio = cast.teachers["multimodal"].eval(), cast.teachers["audio"].eval()
+    with torch.no_grad():
+        said = {
+            "multimodal teacher": fusion(**inputs),
+            "audio teacher": audio(inputs["audio"]),
+            **{name: net.eval()(inputs["image"]) for name, net in cast.students.items()},
+            **dict(specialists_by_hand(cast, inputs)),
+        }
+    return {name: tensor.double().numpy() for name, tensor in said.items()}
+
+
+def specialists_by_hand(cast: Cast, inputs: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Each specialist as its teacher with one mask hooked on one layer."""
+    for name in SPECIALISTS:
+        teacher, layer = name.split("/")
+        tail = cast.panel.teachers[teacher].tails[layer]
+        mask = next(module for module in tail.modules() if isinstance(module, VectorMask))
+        net = cast.teachers[teacher]
+        hook = net.get_submodule(layer).register_forward_hook(
+            lambda _module, _inputs, output, mask=mask: mask(output)
+        )
+        yield name, net(**inputs) if teacher == "multimodal" else net(inputs[teacher])
+        hook.remove()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def mean_kd(student: np.ndarray, teacher: np.ndarray) -> float:
+    p, q = softmax(teacher / TAU), softmax(student / TAU)
+    return float(TAU**2 * (p * np.log(p / q)).sum(axis=1).mean())
+
+
+def test_every_model_is_asked_about_every_held_out_sample(run: Run, judged: Judgement) -> None:
+    held_out = run.splits[run.splits["split"] == "test"]
+    assert len(held_out) == 7
+    assert set(judged.predictions["model"]) == set(NETS) == set(judged.tallies)
+    for model, part in judged.predictions.groupby("model"):
+        assert part["id"].tolist() == held_out["id"].tolist(), model
+        assert part["label"].tolist() == held_out["label"].tolist(), model
+        assert (part["judged"] == 1).all()
+
+
+@pytest.mark.parametrize("model", NETS)
+def test_a_row_is_what_the_model_says_of_the_sample(
+    run: Run, judged: Judgement, logits: dict[str, np.ndarray], model: str
+) -> None:
+    label = run.samples.labels[rows_of(run.splits, "test")]
+    probability = softmax(logits[model])
+    rows = judged.predictions[judged.predictions["model"] == model]
+    guess = probability.argmax(axis=1)
+    assert rows["prediction"].tolist() == guess.tolist()
+    assert rows["correct"].tolist() == (guess == label).astype(int).tolist()
+    assert rows["confidence"].to_numpy() == pytest.approx(probability.max(axis=1), rel=1e-10)
+    nll = -np.log(probability[np.arange(7), label])
+    assert rows["nll"].to_numpy() == pytest.approx(nll, rel=1e-10)
+    tally = judged.tallies[model]
+    assert tally["nll"] == pytest.approx(nll.mean(), rel=1e-10)
+    assert np.trace(tally["confusion"]) == (guess == label).sum()
+    assert sum(tally["calibration"]["count"]) == 7
+    assert len(tally["calibration"]["count"]) == 5
+
+
+def test_models_differ_so_that_a_mix_up_would_show(logits: dict[str, np.ndarray]) -> None:
+    values = list(logits.values())
+    for place, one in enumerate(values):
+        for other in values[place + 1 :]:
+            assert np.abs(one - other).max() > 0.05
+
+
+def test_teachers_and_specialists_are_held_against_one_another(judged: Judgement) -> None:
+    pairs = judged.disagreement[["group", "model", "from"]].itertuples(index=False, name=None)
+    teachers = ("multimodal teacher", "audio teacher")
+    assert set(pairs) == {
+        *(("teachers", one, other) for one in teachers for other in teachers if one != other),
+        *(
+            ("specialists", one, other)
+            for one in SPECIALISTS
+            for other in SPECIALISTS
+            if one != other
+        ),
+    }
+
+
+def test_disagreement_is_the_mean_distillation_of_the_one_from_the_other(
+    judged: Judgement, logits: dict[str, np.ndarray]
+) -> None:
+    found = judged.disagreement.set_index(["model", "from"])["kl"]
+    assert len(found) == 8
+    for (model, source), value in found.items():
+        expected = mean_kd(logits[model], logits[source])
+        assert value == pytest.approx(expected, rel=1e-10), (model, source)
+    one, other = "multimodal teacher", "audio teacher"
+    assert found[one, other] != pytest.approx(found[other, one], rel=1e-3)
+
+
+def test_the_batch_size_changes_no_figure(run: Run, cast: Cast, judged: Judgement) -> None:
+    whole = judge(run, cast, batch_size=100, bins=5, temperature=TAU)
+    order = ["model", "id"]
+    one, other = (of.predictions.sort_values(order) for of in (whole, judged))
+    assert one["prediction"].tolist() == other["prediction"].tolist()
+    np.testing.assert_allclose(one["nll"], other["nll"], rtol=1e-10)
+    np.testing.assert_allclose(whole.disagreement["kl"], judged.disagreement["kl"], rtol=1e-10)
+
+
+def test_logits_that_are_not_finite_are_told_by_model_and_sample(run: Run, cast: Cast) -> None:
+    rows = rows_of(run.splits, "test")
+    arrays = {name: of.copy() for name, of in run.samples.modalities.items()}
+    arrays["image"][rows[4]] = np.inf  # as a product that float32 cannot hold
+    run = replace(run, samples=replace(run.samples, modalities=arrays))
+    sample = run.splits["id"].iloc[rows[4]]
+    with pytest.raises(FloatingPointError, match=f"'multimodal.+' for .* sample '{sample}'"):
+        judge(run, cast, batch_size=3, bins=5, temperature=TAU)
+    with pytest.raises(FloatingPointError, match=f"'image kept by ce'.*sample '{sample}'"):
+        tally_nets(run, {"ce": cast.students["control"]}, "image", 3, 5)
+
+
+def test_dense_models_are_judged_by_their_pixels() -> None:
+    samples, splits = make_samples(
+        10, {"image": (1, 4, 4), "depth": (1, 4, 4)}, classes=3, dense=(4, 4), ignored=2
+    )
+    torch.manual_seed(1)
+    teachers = {"multimodal": DenseFusion(3), "depth": DenseNet(1, 3)}
+    mask = MapMask(6, 1, 3)
+    panel = Panel(
+        {
+            "multimodal": specialise(
+                "multimodal", teachers["multimodal"], {"net.hidden": mask.eval()}, samples
+            )
+        }
+    )
+    student = DenseNet(1, 3)
+    cast = Cast(teachers, panel, "image", {"student": student})
+    run = Run(samples, splits, "image", 0, Runtime(device="cpu"))
+    judged = judge(run, cast, batch_size=1, bins=4, temperature=TAU)
+    rows = judged.predictions[judged.predictions["model"] == "student"]
+    assert (rows["prediction"] == -1).all()
+    assert (rows["label"] == -1).all()
+    held_out = rows_of(splits, "test")
+    with torch.no_grad():
+        said = {
+            "student": student(torch.from_numpy(samples.modalities["image"][held_out])),
+            "depth": teachers["depth"](torch.from_numpy(samples.modalities["depth"][held_out])),
+            "both": teachers["multimodal"](
+                **{name: torch.from_numpy(of[held_out]) for name, of in samples.modalities.items()}
+            ),
+        }
+    label = samples.labels[held_out]
+    right = (said["student"].numpy().argmax(axis=1) == label) & (label != 2)
+    assert rows["correct"].tolist() == right.sum(axis=(1, 2)).tolist()
+    assert rows["judged"].tolist() == (label != 2).sum(axis=(1, 2)).tolist()
+    pixels = {
+        name: np.moveaxis(of.double().numpy(), 1, -1).reshape(-1, 3) for name, of in said.items()
+    }
+    found = judged.disagreement.set_index(["model", "from"])["kl"]
+    expected = mean_kd(pixels["depth"], pixels["both"])
+    assert found["depth teacher", "multimodal teacher"] == pytest.approx(expected, rel=1e-10)

@@ -1,0 +1,117 @@
+"""Classes and functions by import path, and what is said of a path that leads nowhere."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from mst_distill.benchmarks.digits import Digits
+from mst_distill.benchmarks.source import SampleSource
+from mst_distill.import_path import resolve, resolve_function
+from mst_distill.nets.digits import DigitImageNet
+from mst_distill.nets.nyudepthv2 import small_xavier
+
+
+def test_a_class_is_found_by_its_path() -> None:
+    assert resolve("mst_distill.nets.digits.DigitImageNet", nn.Module) is DigitImageNet
+    assert resolve("torch.nn.Identity", nn.Module) is nn.Identity
+    assert resolve("mst_distill.benchmarks.digits.Digits", SampleSource) is Digits
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("mst_distill.nest.digits.DigitImageNet", "No module named 'mst_distill.nest'"),
+        ("mst_distill.nets.digit.DigitImageNet", "No module named 'mst_distill.nets.digit'"),
+        ("no_such_package.Net", "No module named 'no_such_package'"),
+        ("DigitImageNet", "Empty module name"),
+        ("", "Empty module name"),
+    ],
+)
+def test_an_unknown_module_is_named(path: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{rule}"):
+        resolve(path, nn.Module)
+
+
+@pytest.mark.parametrize("name", ["DigitImageNets", "digitimagenet", "ImageNet"])
+def test_an_unknown_class_is_named_beside_the_nearest(name: str) -> None:
+    with pytest.raises(ValueError, match="did you mean 'DigitImageNet'") as error:
+        resolve(f"mst_distill.nets.digits.{name}", nn.Module)
+    message = str(error.value)
+    assert message.startswith(f"unknown class in mst_distill.nets.digits '{name}'")
+    assert "there are: DigitImageNet, DigitAudioNet, DigitFusionNet" in message
+
+
+def test_only_fitting_classes_are_suggested() -> None:
+    # The module imports SampleSource itself, Path and pandas; none of them is a benchmark.
+    with pytest.raises(ValueError, match="there are: Digits; did you mean 'Digits'"):
+        resolve("mst_distill.benchmarks.digits.Numbers", SampleSource)
+    with pytest.raises(ValueError, match=r"there are: none$"):
+        resolve("mst_distill.benchmarks.splits.Digits", SampleSource)
+
+
+@pytest.mark.parametrize(
+    ("path", "base", "rule"),
+    [
+        ("mst_distill.benchmarks.digits.Digits", nn.Module, "is no torch.nn.modules.module.Module"),
+        ("torch.nn.functional.relu", nn.Module, "is no torch.nn.modules.module.Module"),
+        ("torch.nn.functional", nn.Module, "is no torch.nn.modules.module.Module"),
+        ("torch.nn.Linear", SampleSource, "is no mst_distill.benchmarks.source.SampleSource"),
+        (
+            "mst_distill.benchmarks.source.SampleSource",
+            SampleSource,
+            "is no mst_distill.benchmarks.source.SampleSource",
+        ),
+    ],
+)
+def test_what_is_no_such_class_is_refused(path: str, base: type, rule: str) -> None:
+    with pytest.raises(TypeError, match=f"^'{path}' {rule}"):
+        resolve(path, base)
+
+
+def test_a_function_is_found_by_its_path() -> None:
+    assert resolve_function("mst_distill.nets.nyudepthv2.small_xavier") is small_xavier
+    assert resolve_function("torch.nn.init.zeros_") is nn.init.zeros_
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("mst_distill.nets.nyudepth.small_xavier", "No module named 'mst_distill.nets.nyudepth'"),
+        ("no_such_package.start", "No module named 'no_such_package'"),
+        ("small_xavier", "Empty module name"),
+        ("", "Empty module name"),
+    ],
+)
+def test_the_unknown_module_of_a_function_is_named(path: str, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{rule}"):
+        resolve_function(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("small_xavie", "small_xavier"),
+        ("imagenet", "imagenet_encoders"),
+        ("FuseNet", None),  # a class is no function
+        ("WIDTHS", None),
+        ("nn", None),
+    ],
+)
+def test_what_is_no_function_is_named_beside_those_that_are(name: str, nearest: str | None) -> None:
+    with pytest.raises(ValueError, match="imagenet_encoders, small_xavier") as error:
+        resolve_function(f"mst_distill.nets.nyudepthv2.{name}")
+    message = str(error.value)
+    assert message.startswith(f"unknown function in mst_distill.nets.nyudepthv2 {name!r}")
+    if nearest:
+        assert message.endswith(f"did you mean {nearest!r}?") or message.endswith(f"{nearest!r}")
+
+
+def test_a_module_without_functions_says_so() -> None:
+    with pytest.raises(ValueError, match=r"unknown function in mst_distill.*there are: none$"):
+        resolve_function("mst_distill.start")
+
+
+def test_only_functions_for_users_are_suggested() -> None:
+    with pytest.raises(ValueError, match="there are: imagenet_encoders, small_xavier;"):
+        resolve_function("mst_distill.nets.nyudepthv2.start")
