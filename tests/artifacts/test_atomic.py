@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -140,7 +141,10 @@ def test_a_full_disk_is_named_and_the_bundle_is_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("call", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
-def test_a_save_that_is_killed_leaves_the_old_bundle_or_the_new_one(tmp_path, call, expected):
+def test_a_save_that_is_killed_leaves_the_old_bundle_or_the_new_one(
+    tmp_path, monkeypatch, call, expected
+):
+    monkeypatch.syspath_prepend(Path(__file__).parent)  # the other process knows `Small` by it
     path = tmp_path / "net.json"
     save_bundle(bundle(1.0), path)
     done = in_a_process(
