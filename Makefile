@@ -37,7 +37,8 @@ distill: install ## runs the main job, kedro run --pipeline=distill
 	$(RUN)/kedro run --pipeline=distill
 
 fast: install ## the tests that need no whole run: under five minutes on two cores
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --ignore tests/pipelines
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		$(addprefix --ignore tests/,pipelines bench artifacts/test_checkpoint.py artifacts/test_lock.py)
 
 test: install ## all tests but the long ones: ten minutes on two cores
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
