@@ -13,9 +13,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 
-QUICK = "teachers.epochs=1,masks.epochs=1,route.epochs=2,runtime.tracking=false"
-"""Parameters of a run that goes through all stages in seconds."""
-
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
     "OMP_NUM_THREADS": "1",  # the nets are tiny, and other tests may run beside this one
@@ -24,7 +21,7 @@ ENVIRONMENT = {
 }
 
 
-def copy_project(folder: Path) -> Path:
+def copy_project(folder: Path, root: Path = ROOT) -> Path:
     """Copy configuration, notebooks and the embedded benchmark, but nothing that a run left.
 
     ``conf/local`` is empty, so that a developer's own settings change no test. The code is not
@@ -33,16 +30,17 @@ def copy_project(folder: Path) -> Path:
 
     Args:
         folder: Where to; it may exist, but must not hold a project.
+        root: Of what is copied, this working tree or another.
 
     Returns:
         `folder`.
     """
     (folder / "src").mkdir(parents=True)
     for name in ("pyproject.toml", ".telemetry"):
-        shutil.copy2(ROOT / name, folder / name)
+        shutil.copy2(root / name, folder / name)
     for name in ("conf", "notebooks", "data/01_raw/digits"):
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=_ignored)
+        if (root / name).is_dir():
+            shutil.copytree(root / name, folder / name, ignore=_ignored)
     (folder / "conf" / "local").mkdir(exist_ok=True)
     return folder
 
@@ -133,5 +131,5 @@ def stages(masks: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> 
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
-    mine = Path(folder) == ROOT / "conf" / "local"
+    mine = Path(folder).parts[-2:] == ("conf", "local")
     return set(names) if mine else {"__pycache__", ".ipynb_checkpoints"} & set(names)

@@ -21,13 +21,11 @@ class ConfigLoader(OmegaConfigLoader):
         """Load the configuration of one kind."""
         if key != "parameters":
             return super().__getitem__(key)
-        if key in self:
-            return copy.deepcopy(super().__getitem__(key))
-        given, self.runtime_params = self.runtime_params, {}
-        try:
-            blocks = super().__getitem__(key)
-        finally:
-            self.runtime_params = given
-        merged: dict[str, Any] = OmegaConf.to_container(OmegaConf.merge(blocks, given or {}))  # type: ignore[assignment]
-        self[key] = merged
-        return copy.deepcopy(merged)
+        if key not in self:
+            given, self.runtime_params = self.runtime_params, {}
+            try:
+                blocks = super().__getitem__(key)
+            finally:
+                self.runtime_params = given
+            self[key] = OmegaConf.to_container(OmegaConf.merge(blocks, given or {}))
+        return copy.deepcopy(super().__getitem__(key))

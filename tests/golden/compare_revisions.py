@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {
     "teachers": {"epochs": 2},
     "masks": {"epochs": 2, "factor": 10},
-    "runtime": {"tracking": False, "device": "cpu"},
+    "runtime": {"device": "cpu"},
 }
 METHODS = ("kd", "dml", "mst")
 MEASURED = ("seconds", "bytes")
@@ -51,28 +50,18 @@ def run_all(root: Path, project: Path) -> dict[str, str]:
     Returns:
         File, relative to the copy, to the hash of its content.
     """
-    import torch
     import yaml
-    from kedro.framework.session import KedroSession
-    from kedro.framework.startup import bootstrap_project
 
-    (project / "src").mkdir(parents=True)
-    shutil.copy2(root / "pyproject.toml", project)
-    for name in ("conf", "data/01_raw/digits"):
-        shutil.copytree(root / name, project / name)
-    shutil.rmtree(project / "conf/local", ignore_errors=True)
-    (project / "conf/local").mkdir()
+    from projects import copy_project, run_session
+
+    copy_project(project, root)
     files = sorted((project / "conf/base").glob("parameters*.yml"))
     parameters = {key: of for file in files for key, of in yaml.safe_load(file.read_text()).items()}
     methods = {name: parameters["compare"]["methods"][name] for name in ("none", *METHODS)}
     local = {"compare": {**parameters["compare"], "methods": methods}}
     (project / "conf/local/parameters.yml").write_text(yaml.safe_dump(local))
-    os.chdir(project)
-    torch.set_num_threads(1)
-    bootstrap_project(project)
     for pipeline, changes in sessions():
-        with KedroSession.create(project, runtime_params=changes) as session:
-            session.run(pipeline_names=[pipeline])
+        run_session(project, pipeline, **changes)
     return dict(sorted(hashes(project)))
 
 
@@ -96,7 +85,8 @@ def in_new_process(root: Path, folder: Path) -> dict[str, str]:
     """`run_all` with the code in `root`."""
     result = folder / "hashes.json"
     command = [sys.executable, __file__, "--root", str(root), "--into", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(root / "src"), "DO_NOT_TRACK": "1"}
+    paths = os.pathsep.join([str(root / "src"), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "DO_NOT_TRACK": "1"}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     found: dict[str, str] = json.loads(result.read_text())
     return found

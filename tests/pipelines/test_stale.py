@@ -13,13 +13,9 @@ import torch
 
 from mst_distill.artifacts.bundle import load_bundle, save_bundle
 from mst_distill.artifacts.provenance import read_sidecar, sidecar_path, write_sidecar
-from projects import copy_project, run_session
+from projects import copy_project, run_session, stages
 
-SHORT = {
-    "teachers": {"epochs": 1},
-    "masks": {"epochs": 1, "factor": 10},
-    "route": {"epochs": 1},
-}
+SHORT = stages({"factor": 10}, epochs=1)
 RUN = "digits/heldout-all/image/seed-0/main"
 DATA = "data/05_model_input/digits/heldout-all"
 MODELS = f"data/06_models/{RUN}"

@@ -93,10 +93,6 @@ class Checkpoints:
         """The same, or a folder in it, on other terms."""
         return Checkpoints(self._folder / below, terms)
 
-    def below(self, folder: str) -> Checkpoints:
-        """Those of a part of the run."""
-        return Checkpoints(self._folder / folder, f"{self._terms} {folder}")
-
     def of(self, stage: str) -> Checkpoint:
         """The checkpoint of one stage."""
         name = "".join(sign if sign.isalnum() else "-" for sign in stage)

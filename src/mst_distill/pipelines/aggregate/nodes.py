@@ -62,17 +62,15 @@ def _differences(was: Mapping[str, Any], code: Mapping[str, str], compare: Compa
 def compare_settings(trials: pd.DataFrame, evaluate: Evaluate, compare: Compare) -> pd.DataFrame:
     """Compare all methods with the student alone, in each setting and over all of them."""
     from mst_distill.compare.aggregation import gain_table
-    from mst_distill.compare.teaching import baseline_of
 
-    return gain_table(trials, _required(baseline_of(compare)), evaluate.confidence)
+    return gain_table(trials, _baseline_of(compare), evaluate.confidence)
 
 
 def draw_gains(gains: pd.DataFrame, route: Route, compare: Compare) -> Figure:
     """How far every method is from the student alone, in each setting and over all."""
     from mst_distill.compare.plots import gains_figure
-    from mst_distill.compare.teaching import baseline_of
 
-    return gains_figure(gains, route.selection, _required(baseline_of(compare)))
+    return gains_figure(gains, route.selection, _baseline_of(compare))
 
 
 def summarise_settings(
@@ -80,13 +78,15 @@ def summarise_settings(
 ) -> str:
     """The comparisons as a page of Markdown."""
     from mst_distill.compare.aggregation_page import aggregation_page
-    from mst_distill.compare.teaching import baseline_of
 
-    baseline = _required(baseline_of(compare))
+    baseline = _baseline_of(compare)
     return aggregation_page(trials, gains, baseline, route.selection, evaluate.confidence)
 
 
-def _required(baseline: str | None) -> str:
+def _baseline_of(compare: Compare) -> str:
+    from mst_distill.compare.teaching import baseline_of
+
+    baseline = baseline_of(compare)
     if baseline is None:
         raise ValueError(
             "compare.methods lacks the student alone, which all methods are compared with: add "

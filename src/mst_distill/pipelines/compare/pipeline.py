@@ -9,7 +9,6 @@ from mst_distill.pipelines.compare import nodes
 
 def create_pipeline() -> Pipeline:
     """Samples -> trials -> report."""
-    recipe = [f"params:{block}" for block in ("members", "teachers", "masks", "route", "compare")]
     return Pipeline(
         [
             node(
@@ -19,7 +18,11 @@ def create_pipeline() -> Pipeline:
                     "trial_log",
                     "params:protocol",
                     "params:seed",
-                    *recipe,
+                    "params:members",
+                    "params:teachers",
+                    "params:masks",
+                    "params:route",
+                    "params:compare",
                     "params:evaluate",
                     "params:runtime",
                 ],
