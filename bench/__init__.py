@@ -1,1 +1,1 @@
-"""How fast each stage is, against a plain schedule of the same mathematics: `python -m bench`."""
+"""Benchmark of each stage against a plain schedule of the same mathematics: `python -m bench`."""

@@ -1,4 +1,4 @@
-"""Times every stage against the plain schedule, and the start of a run."""
+"""Time every stage against the plain schedule, and the start of a run."""
 
 from __future__ import annotations
 
@@ -19,32 +19,34 @@ from bench.startup import Startup, measure_startup
 from mst_distill.parameters import Runtime
 
 EPOCHS = 100
-"""Of every stage of the whole run, which is reckoned from the epochs that were timed."""
+"""The epochs per stage of a whole run, whose time is extrapolated from the timed epochs."""
 
 
 def main() -> None:
-    """Measure what is asked for; a table to the screen, all figures to a JSON file."""
-    chosen = _arguments()
-    runtime = Runtime(device=chosen.device, precision=chosen.precision, frozen=chosen.frozen)
+    """Run the selected cases and stages; print tables and write all measurements to a JSON file."""
+    options = _arguments()
+    runtime = Runtime(device=options.device, precision=options.precision, frozen=options.frozen)
     logging.disable(logging.INFO)
     report: dict[str, Any] = {"machine": machine(), "runtime": runtime.model_dump(), "cases": {}}
-    for case in chosen.case:
+    for case in options.case:
         if case == "startup":
             startup = measure_startup()
             report["startup"] = dataclasses.asdict(startup)
             print(startup_line(startup), flush=True)
             continue
-        stages = {s: measure(case, s, runtime, chosen.repeats) for s in chosen.stage}
-        report["cases"][case] = {s: dataclasses.asdict(timing) for s, timing in stages.items()}
-        print(table(case, stages), flush=True)
-    chosen.out.write_text(json.dumps(report, indent=2) + "\n")
+        timings = {stage: measure(case, stage, runtime, options.repeats) for stage in options.stage}
+        report["cases"][case] = {
+            stage: dataclasses.asdict(timing) for stage, timing in timings.items()
+        }
+        print(table(case, timings), flush=True)
+    options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def table(case: str, timings: dict[str, Timing]) -> str:
-    """Markdown: a row a stage, one for the student alone and one for the whole run."""
+    """A Markdown table with a row for each stage, for the baseline, and for a whole run."""
     lines = [
         f"\n{case}\n",
-        "| | seconds an epoch | plain | plain / ours | samples/s | once, s | peak, MB | plain |",
+        "| | s per epoch | plain | plain / project | samples/s | once, s | peak, MB | plain |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for stage, t in timings.items():
@@ -53,33 +55,34 @@ def table(case: str, timings: dict[str, Timing]) -> str:
             f"| {t.plain_seconds / t.seconds:.1f} | {t.samples / t.seconds:.0f} "
             f"| {t.once_seconds:.1f} | {t.peak_bytes / 1e6:.0f} | {t.plain_peak_bytes / 1e6:.0f} |"
         )
-        if t.alone_seconds:
+        if t.baseline_seconds:
             lines.append(
-                f"| the student alone | | {t.alone_seconds:.4g} "
-                f"| {t.alone_seconds / t.seconds:.2f} | | | | |"
+                f"| baseline | | {t.baseline_seconds:.4g} "
+                f"| {t.baseline_seconds / t.seconds:.2f} | | | | |"
             )
     if timings.keys() == PLAIN.keys():
-        ours = sum(t.once_seconds + EPOCHS * t.seconds for t in timings.values())
-        plainly = sum(EPOCHS * t.plain_seconds for t in timings.values())
-        seen = EPOCHS * sum(t.samples for t in timings.values())
+        project = sum(t.once_seconds + EPOCHS * t.seconds for t in timings.values())
+        plain = sum(EPOCHS * t.plain_seconds for t in timings.values())
+        samples = EPOCHS * sum(t.samples for t in timings.values())
         lines.append(
-            f"| a run of {EPOCHS} epochs a stage | {ours:.0f} in all | {plainly:.0f} "
-            f"| {plainly / ours:.1f} | {seen / ours:.0f} | | | |"
+            f"| a run of {EPOCHS} epochs per stage | {project:.0f} in total | {plain:.0f} "
+            f"| {plain / project:.1f} | {samples / project:.0f} | | | |"
         )
     return "\n".join(lines)
 
 
 def startup_line(startup: Startup) -> str:
-    """One sentence."""
+    """The time to the first node and the slowest imports, as a sentence."""
     imports = ", ".join(f"{name} {seconds:.2f}" for name, seconds in startup.imports.items())
     return (
-        f"\nkedro run, from typing to the first node: {startup.cpu_seconds:.1f} s of CPU, "
-        f"{startup.wall_seconds:.1f} s by the clock; of which imports take, in seconds: {imports}"
+        f"\nkedro run takes {startup.cpu_seconds:.1f} s of CPU time and "
+        f"{startup.wall_seconds:.1f} s of wall-clock time to its first node; of these, the slowest "
+        f"imports take, in seconds: {imports}"
     )
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures are of."""
+    """The machine and the versions that the measurements were made with."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -90,20 +93,20 @@ def machine() -> dict[str, str | int]:
 
 
 def _processor() -> str:
-    """Its name, which Linux tells of an x86 processor; else its kind."""
+    """The name of the processor, which Linux reports for x86; otherwise its architecture."""
     lines: list[str] = []
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    named = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
+    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _arguments() -> argparse.Namespace:
-    every = [*CASES, "startup"]
+    cases = [*CASES, "startup"]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--case", nargs="+", choices=every, default=every)
+    parser.add_argument("--case", nargs="+", choices=cases, default=cases)
     parser.add_argument("--stage", nargs="+", choices=PLAIN, default=list(PLAIN))
-    parser.add_argument("--repeats", type=int, default=3, help="turns of each that are timed")
+    parser.add_argument("--repeats", type=int, default=3, help="timed turns per schedule")
     parser.add_argument("--device", default="auto", help="as runtime.device")
     parser.add_argument("--precision", default="float32", help="as runtime.precision")
     parser.add_argument("--frozen", default="auto", help="as runtime.frozen")

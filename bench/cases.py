@@ -1,8 +1,7 @@
-"""What is timed: the project's own nets and settings on data of each benchmark's shape."""
+"""The cases that are timed: networks and settings of the project on data of a benchmark's shape."""
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from mst_distill.benchmarks.opening import open_source
+from mst_distill.benchmarks.splits import assign_splits
 from mst_distill.data.samples import SPLITS, Samples
 from mst_distill.data.store import open_store, write_store
-from mst_distill.parameters import Benchmark, Masks, Members, Route, Runtime, Teachers
-from mst_distill.pipelines.ingest.nodes import assign_splits, build_samples
+from mst_distill.parameters import Members, Runtime
+from mst_distill.plan import Plan, read_plan
 from mst_distill.training.run import Run
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -28,52 +29,47 @@ class Case:
     """One run to be timed.
 
     Attributes:
-        run: Data, target, seed, device.
-        members: Nets and masked layers.
-        plain_members: The same nets as they would be written down first.
-        teachers: Stage 1.
-        masks: Stage 2.
-        route: Stage 3.
+        run: Data, target, seed and device.
+        plan: The parameters for the schedule of the project.
+        plain_plan: The parameters for the plain schedule; its networks are not optimised for speed.
     """
 
     run: Run
-    members: Members
-    plain_members: Members
-    teachers: Teachers
-    masks: Masks
-    route: Route
+    plan: Plan
+    plain_plan: Plan
 
 
 def digits(target: str, runtime: Runtime) -> Case:
-    """The embedded benchmark as it is."""
-    conf = _parameters("base")
+    """The embedded benchmark, with its own data."""
+    plan = _plan("base", target, runtime)
     with tempfile.TemporaryDirectory() as folder:
-        benchmark = Benchmark.model_validate(conf["benchmark"])
-        write_store(build_samples(benchmark, "heldout", "all", 0), Path(folder) / "samples")
+        source = open_source(plan.benchmark, plan.protocol, plan.limit, plan.seed)
+        write_store(source, Path(folder) / "samples")
         samples = open_store(Path(folder) / "samples")
         arrays = {name: np.array(array) for name, array in samples.modalities.items()}
     samples = Samples(
         samples.index, arrays, samples.labels, samples.classes, samples.ignored_label, ""
     )
-    run = Run(samples, assign_splits(samples, "heldout", 0), target, 0, runtime)
-    return _case(run, conf, 64)
+    splits = assign_splits(samples.index, plan.protocol, plan.seed)
+    return Case(Run(samples, splits, target, plan.seed, runtime), plan, plan)
 
 
 def avmnist(target: str, runtime: Runtime) -> Case:
-    """AV-MNIST's nets and shapes, random numbers."""
+    """The networks and shapes of AV-MNIST, with random data."""
     shapes = {"image": (1, 28, 28), "audio": (1, 112, 112)}
     run = _random_run(shapes, target, runtime, sizes=(384, 128, 2), classes=10)
-    conf = _parameters("avmnist")
-    plain = copy.deepcopy(conf["members"])
-    plain["multimodal"]["type"] = "bench.nets.FusionCNN"
-    plain["modalities"]["audio"]["type"] = "bench.nets.ThreeLayerCNN"
-    return _case(run, conf, 64, plain)
+    plan = _plan("avmnist", target, runtime, batch_size=64)
+    members = plan.members.model_dump()
+    members["multimodal"]["type"] = "bench.nets.FusionCNN"
+    members["modalities"]["audio"]["type"] = "bench.nets.ThreeLayerCNN"
+    plain = plan.model_copy(update={"members": Members.model_validate(members)})
+    return Case(run, plan, plain)
 
 
 def nyudepthv2(target: str, runtime: Runtime) -> Case:
-    """NYU-Depth-V2's nets, classes and batch at a seventh of the width and height.
+    """The networks, classes and batch size of NYU-Depth-V2 on random maps of 64 x 96 pixels.
 
-    Without dropout, whose draws depend on how a map lies in memory.
+    There is no dropout, since its draws depend on the memory layout of a map.
     """
     shapes = {"image": (3, 64, 96), "depth": (1, 64, 96)}
     run = _random_run(shapes, target, runtime, sizes=(12, 6, 2), classes=41, dense=(64, 96))
@@ -93,8 +89,8 @@ def nyudepthv2(target: str, runtime: Runtime) -> Case:
             "depth": {**net, "arguments": {"channels": 1, "dropout": 0.0}},
         },
     }
-    conf = {**_parameters("avmnist"), "members": members}
-    return _case(run, conf, 6)
+    plan = _plan("avmnist", target, runtime, members, batch_size=6)
+    return Case(run, plan, plan)
 
 
 CASES: dict[str, Callable[[Runtime], Case]] = {
@@ -106,27 +102,25 @@ CASES: dict[str, Callable[[Runtime], Case]] = {
 }
 
 
-def _parameters(environment: str) -> dict[str, Any]:
-    return yaml.safe_load((CONF / environment / "parameters.yml").read_text())
-
-
-def _case(
-    run: Run,
-    conf: dict[str, Any],
-    batch_size: int,
-    plain_members: dict[str, Any] | None = None,
-) -> Case:
-    def settings(block: str) -> dict[str, Any]:
-        return {**conf[block], "batch_size": batch_size}
-
-    return Case(
-        run,
-        Members.model_validate(conf["members"]),
-        Members.model_validate(plain_members or conf["members"]),
-        Teachers.model_validate(settings("teachers")),
-        Masks.model_validate(settings("masks")),
-        Route.model_validate(settings("route")),
-    )
+def _plan(
+    environment: str,
+    target: str,
+    runtime: Runtime,
+    members: dict[str, Any] | None = None,
+    batch_size: int = 64,
+) -> Plan:
+    """The parameters of an environment, with a few of them replaced."""
+    files = [CONF / "base/parameters.yml", CONF / "base/parameters_compare.yml"]
+    blocks: dict[str, Any] = {}
+    for file in [*files, CONF / environment / "parameters.yml"]:
+        blocks |= yaml.safe_load(file.read_text())
+    blocks |= {"target": target, "protocol": "heldout", "limit": "all", "seed": 0, "run": "bench"}
+    blocks |= {"runtime": runtime.model_dump()}
+    if members:
+        blocks["members"] = members
+    for stage in ("teachers", "masks", "route"):
+        blocks[stage] = {**blocks[stage], "batch_size": batch_size}
+    return read_plan(blocks)
 
 
 def _random_run(

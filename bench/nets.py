@@ -1,6 +1,6 @@
-"""Nets of AV-MNIST that apply ReLU before they pool, as the method's released implementation does.
+"""Nets of AV-MNIST that apply ReLU before pooling, as the method's released implementation does.
 
-The project's own pool first, for the same values and gradients.
+The project's own nets pool first, which gives the same values and gradients.
 """
 
 from __future__ import annotations
@@ -29,6 +29,6 @@ class FusionCNN(avmnist.FusionCNN):
         branch = self.audio
         for convolution in (branch.conv1, branch.conv2, branch.conv3, branch.conv4):
             audio = branch.pool(convolution(audio).relu())
-        heard = branch.average(branch.conv5(audio).relu()).flatten(1)
-        features = torch.cat([self.image.features(image), heard], dim=1)
+        audio_features = branch.average(branch.conv5(audio).relu()).flatten(1)
+        features = torch.cat([self.image.features(image), audio_features], dim=1)
         return self.fc2(self.fc1(self.concatenation(features)))

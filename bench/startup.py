@@ -1,4 +1,4 @@
-"""From typing `kedro run` to its first node: how long, and what takes it."""
+"""The time from the start of `kedro run` to its first node, and what the imports take of it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ import psutil
 ROOT = Path(__file__).parents[1]
 FIRST_NODE = "Running node"
 IMPORT = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\w+)")
-"""A line of `python -X importtime`: microseconds of the module itself, cumulated, its package."""
+"""A line of `python -X importtime`: the groups are the microseconds of the module without those of
+its imports, and its package."""
 
 
 @dataclass(frozen=True)
 class Startup:
-    """How a run begins.
+    """The cost of starting a run.
 
     Attributes:
-        cpu_seconds: Of the process, until its log says that the first node runs.
-        wall_seconds: The same by the clock.
-        imports: The packages whose own modules take longest to import, in seconds.
+        cpu_seconds: CPU time of the process until it logs the start of the first node.
+        wall_seconds: Wall-clock time until then.
+        imports: Seconds to import the modules of a package itself, for the slowest packages.
     """
 
     cpu_seconds: float
@@ -37,10 +38,12 @@ class Startup:
 
 
 def measure_startup(packages: int = 8) -> Startup:
-    """Start a run twice, in a copy of the project, and stop it at its first node.
+    """Start a run twice in a copy of the project, and stop it at its first node.
+
+    The first start is timed; the second lists the imports, which slows it down.
 
     Args:
-        packages: How many to name.
+        packages: The number of packages to list.
     """
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder)
@@ -59,7 +62,7 @@ def measure_startup(packages: int = 8) -> Startup:
 
 
 def _until_first_node(project: Path, *options: str) -> tuple[float, float, list[str]]:
-    """CPU seconds, seconds, and what was said until then."""
+    """CPU seconds and wall-clock seconds until the first node, and the lines printed until then."""
     command = [sys.executable, *options, "-m", "kedro", "run"]
     environment = {**os.environ, "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     lines: list[str] = []

@@ -1,6 +1,7 @@
-"""Schedules that take turns: each in a process of its own, one epoch at a time, never two at once.
+"""Times training schedules in turn: each in a process of its own, and never two at once.
 
-So none sees what another left in memory, and all see the same machine.
+No schedule is affected by memory that another has allocated, and changes in the load of the machine
+affect all schedules equally.
 """
 
 from __future__ import annotations
@@ -19,41 +20,49 @@ from mst_distill.training.memory import most_held
 
 
 class Turns:
-    """What a schedule is given to say where it is.
+    """The turns of one schedule, which the schedule reports its progress to.
+
+    A schedule calls `begin` when its data are loaded, `ready` before its first epoch, and
+    `end_epoch` after every epoch. The last two block until the schedule has its next turn.
+
+    Args:
+        connection: To the process that times the schedules.
+        turns: The number of turns.
+        epochs_per_turn: The number of epochs of a turn.
 
     Attributes:
-        epochs: How many it is to train.
+        epochs: The number of epochs in all turns.
     """
 
-    def __init__(self, connection: Connection, turns: int, a_turn: int) -> None:
-        self.epochs = turns * a_turn
+    def __init__(self, connection: Connection, turns: int, epochs_per_turn: int) -> None:
+        self.epochs = turns * epochs_per_turn
         self._connection = connection
-        self._a_turn = a_turn
+        self._epochs_per_turn = epochs_per_turn
         self._done = 0
         self.begin()
 
     def begin(self) -> None:
-        """The data are there: from here on time and memory count."""
+        """Start to measure time and memory; the data are loaded."""
         self._began = time.perf_counter()
         self._resident = psutil.Process().memory_info().rss
 
     def ready(self) -> None:
-        """All is laid out: say how long that took, and wait for the first turn."""
-        self._hand_over(1)
+        """Report the seconds of the preparation, and wait for the first turn."""
+        self._end_turn(1)
 
     def end_epoch(self) -> None:
-        """After the last epoch of a turn say how long one took, and wait for the next turn."""
+        """After the last epoch of a turn, report seconds per epoch and wait for the next turn."""
         self._done += 1
-        if self._done % self._a_turn == 0:
-            self._hand_over(self._a_turn)
+        if self._done % self._epochs_per_turn == 0:
+            self._end_turn(self._epochs_per_turn)
 
     def peak(self) -> int:
-        """Bytes held at most beyond those at the beginning: of the GPU, else of the process."""
+        """The peak memory in bytes: of the GPU, or else of the process beyond that at `begin`."""
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             return torch.cuda.max_memory_allocated()
         return most_held() - self._resident
 
-    def _hand_over(self, epochs: int) -> None:
+    def _end_turn(self, epochs: int) -> None:
         self._connection.send((time.perf_counter() - self._began) / epochs)
         if self._done < self.epochs:
             self._connection.recv()
@@ -61,18 +70,18 @@ class Turns:
 
 
 Schedule = Callable[[Turns], Row]
-"""Trains for `Turns.epochs` epochs, and gives the figures of the first."""
+"""Trains for `Turns.epochs` epochs, and returns the metrics of the first."""
 
 
 @dataclass(frozen=True)
 class Clocked:
-    """How a schedule fared.
+    """The measurements of one schedule.
 
     Attributes:
-        once: Seconds before the first epoch.
-        epochs: Seconds an epoch in every turn but the first, which pays for what is done only once.
-        peak: Bytes held at most.
-        row: Figures of the first epoch.
+        once: Seconds of the preparation before the first epoch.
+        epochs: Seconds per epoch of every turn except the first, which includes one-time costs.
+        peak: The peak memory in bytes.
+        row: The metrics of the first epoch.
     """
 
     once: float
@@ -82,25 +91,26 @@ class Clocked:
 
 
 def take_turns(schedules: Mapping[str, tuple[Schedule, int]], repeats: int) -> dict[str, Clocked]:
-    """Let schedules train in turn, until `repeats` turns of each were timed.
+    """Run schedules in turn until `repeats` turns of each have been timed.
 
     Args:
-        schedules: By name a function that can be sent to another process, and its epochs a turn.
-        repeats: Turns of each after the first.
+        schedules: Name to a function that can be pickled, and its number of epochs per turn.
+        repeats: The number of turns of each schedule after its first.
 
     Raises:
-        RuntimeError: A schedule failed; its own error stands on the screen.
+        RuntimeError: A schedule failed; its own error is printed to stderr.
     """
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     once: dict[str, float] = {}
     seconds: dict[str, list[float]] = {name: [] for name in schedules}
     try:
-        for name, (schedule, a_turn) in schedules.items():
-            ends[name], far = context.Pipe()
-            arguments = (schedule, far, repeats + 1, a_turn)
+        for name, (schedule, epochs_per_turn) in schedules.items():
+            ends[name], other_end = context.Pipe()
+            arguments = (schedule, other_end, repeats + 1, epochs_per_turn)
             context.Process(target=_run, args=arguments, daemon=True).start()
-            far.close()
+            # The new process has the only copy left, so that its death ends `recv` with EOFError.
+            other_end.close()
             once[name] = ends[name].recv()
         for _ in range(repeats + 1):
             for name, end in ends.items():
@@ -110,10 +120,10 @@ def take_turns(schedules: Mapping[str, tuple[Schedule, int]], repeats: int) -> d
             name: Clocked(once[name], seconds[name][1:], *end.recv()) for name, end in ends.items()
         }
     except (EOFError, OSError) as error:
-        raise RuntimeError("a schedule failed, see above") from error
+        raise RuntimeError("a schedule failed; its error is printed above") from error
 
 
-def _run(schedule: Schedule, connection: Connection, repeats: int, a_turn: int) -> None:
-    turns = Turns(connection, repeats, a_turn)
-    row = schedule(turns)
-    connection.send((turns.peak(), row))
+def _run(schedule: Schedule, connection: Connection, turns: int, epochs_per_turn: int) -> None:
+    state = Turns(connection, turns, epochs_per_turn)
+    row = schedule(state)
+    connection.send((state.peak(), row))

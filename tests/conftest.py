@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets; tests that need it are skipped where it is absent."""
+    """The folder of real data sets; without it, the tests that need it are skipped."""
     default = Path(__file__).parents[2] / "shared" / "data"
     folder = Path(os.environ.get("MST_DISTILL_SHARED_DATA", default))
     if not folder.is_dir():
@@ -21,9 +21,9 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_faults() -> Path:
-    """The folder of small files that once were read wrongly; tests that need it are skipped.
+    """A folder of small files that were once misread; without it, tests that need it are skipped.
 
-    Each of these faults is made anew in a test of its own as well.
+    Each of these faults is also reproduced by a test that needs no file.
     """
     default = Path(__file__).parents[2] / "shared" / "faults"
     folder = Path(os.environ.get("MST_DISTILL_SHARED_FAULTS", default))
@@ -34,11 +34,12 @@ def shared_faults() -> Path:
 
 @pytest.fixture(scope="module")
 def float64() -> Iterator[None]:
-    """The module's tests compute in float64: toy samples, nets, and whatever is laid out for them.
+    """Run the tests of a module in float64: toy samples, networks, and every new tensor.
 
-    What two ways of computing agree in hangs on the processor and the number of threads in float32,
-    all the more after steps of Adam, which follow the sign of a gradient however small it is. In
-    float64 they agree to many digits everywhere, and a wrong formula does not.
+    How closely two implementations agree in float32 depends on the processor and on the number of
+    threads, all the more after steps of Adam, which follow the sign of a gradient however small it
+    is. In float64, correct implementations agree to many digits on every machine, and a wrong
+    formula does not.
     """
     from toys import in_precision
 
@@ -47,5 +48,5 @@ def float64() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole runs first: with several workers none is left alone with one at the end."""
+    """Run the tests of whole pipelines first, so that none is left to one worker at the end."""
     items.sort(key=lambda item: "pipelines" not in item.path.parts)

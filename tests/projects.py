@@ -1,4 +1,4 @@
-"""Throw-away copies of the project, and the command line in them."""
+"""Temporary copies of the project, and runs of kedro in them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,22 +16,22 @@ ROOT = Path(__file__).parents[1]
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
-    "OMP_NUM_THREADS": "1",  # the nets are tiny, and other tests may run beside this one
-    "COLUMNS": "250",  # logs do not break the lines that a test looks for
+    "OMP_NUM_THREADS": "1",  # the networks are tiny, and other tests may run at the same time
+    "COLUMNS": "250",  # so that logs do not wrap the lines that tests search for
     "PYTHONUNBUFFERED": "1",
 }
 
 
 def copy_project(folder: Path, root: Path = ROOT) -> Path:
-    """Copy configuration, notebooks and the embedded benchmark, but nothing that a run left.
+    """Copy configuration, notebooks and the embedded benchmark, but no results of runs.
 
-    ``conf/local`` is empty, so that a developer's own settings change no test. The code is not
-    copied: the copy's ``src`` is empty, so that the package comes from where it is installed,
-    which for tests is this working tree.
+    ``conf/local`` is empty in the copy, so that a developer's own settings affect no test. The code
+    is not copied: ``src`` is empty in the copy, so that the installed package is imported, which
+    for tests is this working tree.
 
     Args:
-        folder: Where to; it may exist, but must not hold a project.
-        root: Of what is copied, this working tree or another.
+        folder: The destination; it may exist, but must not contain a project.
+        root: The root of the project that is copied, this working tree or another.
 
     Returns:
         `folder`.
@@ -51,19 +52,19 @@ def kedro(
     check: bool = True,
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``kedro ARGUMENTS`` in a project, in a process of its own.
+    """Run ``kedro ARGUMENTS`` in a project, in a new process.
 
     Args:
-        project: Its root.
-        arguments: Of the command line, for example ``run``, ``--params=seed=1``.
-        check: Fail when the command does.
-        environment: Variables that it gets besides, for example ``PYTHONPATH``.
+        project: The root of the project.
+        arguments: The arguments of the command line, for example ``run``, ``--params=seed=1``.
+        check: Whether a failure of the command is an error.
+        environment: Further environment variables, for example ``PYTHONPATH``.
 
     Returns:
-        With ``returncode`` and, as one text in ``stdout``, all that was printed.
+        The completed process; ``stdout`` has the output of stdout and stderr as text.
 
     Raises:
-        AssertionError: The command failed; the message is what it printed.
+        AssertionError: The command failed and `check` is set; the message has its output.
     """
     done = subprocess.run(
         [sys.executable, "-m", "kedro", *arguments],
@@ -88,17 +89,34 @@ def run_session(
     only_missing_outputs: bool = False,
     **changes: Any,
 ) -> None:
-    """Do as ``kedro run`` does, untracked, in this process: seconds less than in a new one.
+    """Run a pipeline untracked in this process, which saves the seconds that a new process takes.
 
-    With as many threads as `kedro` has, so that both compute the same to the bit.
+    The number of threads is that of `kedro`, so that both compute the same results to the bit.
 
     Args:
-        project: Its root.
-        pipeline: Which to run.
-        nodes: Which of its nodes; all, if none is named.
-        env: As ``--env``.
+        project: The root of the project.
+        pipeline: The name of the pipeline.
+        nodes: Names of its nodes to run, without their namespace; all nodes if empty.
+        env: The environment, as ``--env``.
         only_missing_outputs: As ``--only-missing-outputs``.
-        changes: What ``--params`` would change, nested.
+        changes: Parameters to change, as by ``--params``, but nested.
+    """
+    with session_in(project, env, **changes) as session:
+        session.run(
+            pipeline_names=[pipeline],
+            node_names=[_full_name(pipeline, name) for name in nodes],
+            only_missing_outputs=only_missing_outputs,
+        )
+
+
+@contextmanager
+def session_in(project: Path, env: str | None = None, **changes: Any) -> Iterator[Any]:
+    """An untracked session of Kedro in this process, with as many threads as `kedro` has.
+
+    Args:
+        project: The root of the project.
+        env: The environment, as ``--env``.
+        changes: Parameters to change, as by ``--params``, but nested.
     """
     import torch
     from kedro.framework.project import PACKAGE_NAME
@@ -109,27 +127,31 @@ def run_session(
     os.chdir(project)
     torch.set_num_threads(int(ENVIRONMENT["OMP_NUM_THREADS"]))
     try:
-        if PACKAGE_NAME is None:  # settings and pipelines are the package's, in whatever copy
+        if PACKAGE_NAME is None:  # a second time would reset the settings of the package
             bootstrap_project(project)
         changes["runtime"] = {"tracking": False, **changes.get("runtime", {})}
         with KedroSession.create(project, env=env, runtime_params=changes) as session:
-            session.run(
-                pipeline_names=[pipeline],
-                node_names=nodes,
-                only_missing_outputs=only_missing_outputs,
-            )
+            yield session
     finally:
         os.chdir(here)
         torch.set_num_threads(threads)
 
 
+def _full_name(pipeline: str, node: str) -> str:
+    """The name of a node, including its namespace."""
+    from kedro.framework.project import pipelines
+
+    names = (candidate.name for candidate in pipelines[pipeline].nodes)
+    return next(name for name in names if name.endswith(f".{node}"))
+
+
 def stages(masks: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> dict[str, Any]:
-    """The same `settings` of all three stages, and some of stage 2 besides, for `run_session`."""
+    """Parameters for `run_session`: `settings` for all three stages, and `masks` for stage 2."""
     blocks = {name: dict(settings) for name in ("teachers", "masks", "route")}
     blocks["masks"] |= masks
     return blocks
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
-    mine = Path(folder).parts[-2:] == ("conf", "local")
-    return set(names) if mine else {"__pycache__", ".ipynb_checkpoints"} & set(names)
+    local = Path(folder).parts[-2:] == ("conf", "local")
+    return set(names) if local else {"__pycache__", ".ipynb_checkpoints"} & set(names)

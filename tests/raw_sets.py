@@ -1,4 +1,4 @@
-"""Tiny raw data sets, each in its publisher's format, for whatever reads, breaks or mends them."""
+"""Tiny raw data sets in the formats of their publishers, for tests that read or damage them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mst_distill.media.encoders import ImageEncoder, TextEncoder
 def write_tone(
     path: Path, hertz: float, seconds: float, rate: int, peak: float = 0.1, subtype: str = "PCM_16"
 ) -> Path:
-    """A sine as wav."""
+    """Write a sine as wav."""
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(int(seconds * rate)) / rate
     soundfile.write(path, peak * np.sin(2 * np.pi * hertz * time), rate, subtype=subtype)
@@ -46,7 +46,7 @@ def write_idx(path: Path, values: np.ndarray, magic: int | None = None) -> None:
 
 
 def write_mnist(folder: Path, test_images: int = 1) -> None:
-    """30 + 10 images."""
+    """Write 30 training and 10 test images."""
     rng = np.random.default_rng(test_images)
     train = np.random.default_rng(0).integers(0, 256, (30, 28, 28))
     write_idx(folder / "train-images-idx3-ubyte.gz", train)
@@ -56,7 +56,12 @@ def write_mnist(folder: Path, test_images: int = 1) -> None:
 
 
 def write_avmnist(root: Path, hertz: tuple[float, float] = (1009, 2018)) -> None:
-    """MNIST, three speakers and three noise clips at twice the rate."""
+    """Write MNIST, recordings by three speakers, and three noise clips at twice the rate.
+
+    Args:
+        root: Folder of the set.
+        hertz: Frequencies of the tones in the recordings and in the noise clips.
+    """
     write_mnist(root / "mnist")
     for digit in range(10):
         for speaker in ("ann", "bob", "eve"):
@@ -67,28 +72,29 @@ def write_avmnist(root: Path, hertz: tuple[float, float] = (1009, 2018)) -> None
 
 
 def write_multibench(root: Path) -> None:
-    """Fifty train and ten test samples; every pixel tells its sample from the others."""
-    for part, count in (("train", 50), ("test", 10)):
+    """Write 50 training and 10 test samples of random values, so that no two samples are equal."""
+    for split, count in (("train", 50), ("test", 10)):
         for name, shape in (("image", (784,)), ("audio", (112, 112))):
             (root / name).mkdir(exist_ok=True, parents=True)
             values = np.random.default_rng(count).integers(0, 256, (count, *shape))
-            np.save(root / name / f"{part}_data.npy", values.astype(np.float64))
-        np.save(root / f"{part}_labels.npy", np.arange(count, dtype=np.float64) % 10)
+            np.save(root / name / f"{split}_data.npy", values.astype(np.float64))
+        np.save(root / f"{split}_labels.npy", np.arange(count, dtype=np.float64) % 10)
 
 
 # RAVDESS
 
 BITS, BAR = 8, 16
-"""Bars in a numbered frame, and a bar's pixels: a macroblock, so that none blurs into the next."""
+"""Number of bars in a numbered frame, and the width of a bar in pixels. It is that of a macroblock,
+so that compression does not blur a bar into the next one."""
 
 RAVDESS_CLIPS = [
     f"01-{emotion:02d}-01-01-01-{actor:02d}" for actor in range(1, 7) for emotion in (1, 4, 8)
 ]
-"""Eighteen clips of six actors."""
+"""Eighteen clips by six actors."""
 
 
 def numbered_frame(number: int) -> np.ndarray:
-    """RGB ``(32, 128, 3)``: a bar a bit of `number`, red for 1 and black for 0."""
+    """Return RGB ``(32, 128, 3)``: one bar for each bit of `number`, red for 1 and black for 0."""
     frame = np.zeros((32, BITS * BAR, 3), np.uint8)
     for bit in range(BITS):
         frame[:, bit * BAR : (bit + 1) * BAR, 0] = 255 * (number >> bit & 1)
@@ -99,28 +105,29 @@ def write_video(
     path: Path,
     frames: Iterable[np.ndarray],
     rate: Fraction | int = 30,
-    turn: Mapping[str, Any] = MappingProxyType({}),
+    rotation: Mapping[str, Any] = MappingProxyType({}),
     **options: str,
 ) -> Path:
-    """H.264 in mp4, with frames of both directions between the key frames.
+    """Write H.264 as mp4, with bidirectional frames between the key frames.
 
     Args:
-        path: Where to.
-        frames: RGB ``(H, W, 3)`` of bytes, all of one shape with even sides.
-        rate: Frames a second.
-        turn: How players are to turn them: ``degrees`` counter-clockwise, ``hflip`` and ``vflip``.
-        options: Of the container.
+        path: File to write.
+        frames: RGB ``(H, W, 3)`` of bytes, all of the same shape with even sides.
+        rate: Frame rate in Hz.
+        rotation: How players have to rotate the frames: ``degrees`` counter-clockwise, ``hflip``
+            and ``vflip``.
+        options: Options of the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    shown = iter(frames)
-    first = next(shown)
+    remaining = iter(frames)
+    first = next(remaining)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": "12"})
         stream.height, stream.width, _ = first.shape
         stream.pix_fmt = "yuv420p"
-        if turn:
-            stream.set_display_rotation(**turn)
-        for frame in chain([first], shown):
+        if rotation:
+            stream.set_display_rotation(**rotation)
+        for frame in chain([first], remaining):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
     return path
@@ -130,8 +137,8 @@ def write_numbered(path: Path, count: int = 108, rate: Fraction | int = 30, **op
     return write_video(path, map(numbered_frame, range(count)), rate, **options)
 
 
-def write_sound_alone(path: Path) -> None:
-    """An mp4 without a video stream."""
+def write_audio_only_mp4(path: Path) -> None:
+    """Write an mp4 without a video stream."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=22_050, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
@@ -141,10 +148,13 @@ def write_sound_alone(path: Path) -> None:
 
 
 def write_ravdess(root: Path, clips: Sequence[str] = RAVDESS_CLIPS) -> None:
-    """Clips in ``raw``, one folder an actor, with songs and video alone as published."""
+    """Write clips to ``raw``, with one folder for each actor.
+
+    As in the published set, the folders also contain songs and videos without sound.
+    """
     for row, clip in enumerate([*clips, "02-04-01-01-01-01"]):
-        shown = map(numbered_frame, range(12 * row, 12 * row + 12))
-        video = write_video(root / "made.mp4", shown)
+        frames = map(numbered_frame, range(12 * row, 12 * row + 12))
+        video = write_video(root / "made.mp4", frames)
         audio = write_tone(root / "made.wav", 440 + 20 * row, 0.5, 8000)
         folder = root / "raw" / f"Actor_{clip[-2:]}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +168,7 @@ UNITS_TABLE = "df_average_AUs_total.csv"
 
 
 def make_units() -> pd.DataFrame:
-    """The table of action units of `RAVDESS_CLIPS`; AU28_c is 0 in all."""
+    """Return the table of action units of `RAVDESS_CLIPS`; AU28_c is 0 in all rows."""
     rng = np.random.default_rng(0)
     table = pd.DataFrame(rng.random((len(RAVDESS_CLIPS), len(UNITS))), columns=list(UNITS))
     table["AU28_c"] = 0.0
@@ -171,7 +181,7 @@ def write_units_table(root: Path, table: pd.DataFrame) -> None:
 
 
 def write_units(root: Path) -> None:
-    """The table with a song and a video alone in it, and the clips' sound."""
+    """Write the recordings and the table, which also lists a song and a video without sound."""
     table = make_units()
     others = table[:2].assign(name=["01-02-04-01-01-01-01", "02-01-04-01-01-01-01"])
     write_units_table(root, pd.concat([table, others]))
@@ -182,14 +192,17 @@ def write_units(root: Path) -> None:
 # VGGSound
 
 VGGSOUND_CATEGORIES = ("playing zither", "airplane flyby", "dog, barking")
-"""By class, which is not the alphabet's order."""
+"""The categories in the order of the classes, which is not alphabetical."""
 
 VGGSOUND_CLIPS = [f"{'-_'[row % 2]}YouTube-{row:02d}_0000{row:02d}" for row in range(12)]
 VGGSOUND_META, VGGSOUND_TABLE = "metadata.txt", "splits.csv"
 
 
 def write_vggsound_tables(root: Path) -> None:
-    """Twelve clips: class 0, 1, 2, 0, 1, 2, ...; the table of splits has them backwards."""
+    """Write the tables of twelve clips of the classes 0, 1, 2, 0, 1, 2, ...
+
+    The table of splits lists them in reverse order.
+    """
     lines = [f"{clip}&{row % 3}" for row, clip in enumerate(VGGSOUND_CLIPS)]
     (root / VGGSOUND_META).write_text("\n".join(lines) + "\n")
     table = pd.DataFrame(
@@ -205,7 +218,10 @@ def write_vggsound_tables(root: Path) -> None:
 
 
 def vggsound_features(row: int) -> tuple[np.ndarray, np.ndarray]:
-    """One clip's; later clips span more, so that the test split's have the extremes."""
+    """Return video and audio features of one clip.
+
+    Later clips have larger ranges, so that the test split contains the extreme values.
+    """
     rng = np.random.default_rng(row)
     video = (rng.random((10, 7, 7, 512), np.float32) - 0.2) * (row + 1)
     audio = (rng.random((10, 128), np.float32) - 0.6) * (row + 1)
@@ -213,7 +229,7 @@ def vggsound_features(row: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_vggsound(root: Path) -> None:
-    """Tables and features."""
+    """Write the tables and the features."""
     write_vggsound_tables(root)
     for name in ("video", "audio"):
         (root / name).mkdir()
@@ -232,14 +248,14 @@ CRISIS_IMAGES = "images/data_image/storm/1_10_2017"
 
 
 class Lengths(TextEncoder):
-    """A text's number of characters."""
+    """Encodes a text as its number of characters."""
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         return np.array([[len(text)] for text in texts], np.float32)
 
 
 class Colours(ImageEncoder):
-    """An image's mean colour."""
+    """Encodes an image as its mean colour."""
 
     def encode(self, images: Iterable[Image.Image]) -> np.ndarray:
         return np.array([np.asarray(image).mean(axis=(0, 1)) for image in images], np.float32)
@@ -252,14 +268,14 @@ def tweet_id(tweet: int) -> str:
     return str(9_145_097_570_707_701_000 + tweet)
 
 
-def tweet_row(tweet: int, shot: int = 0, **changes: str) -> str:
+def tweet_row(tweet: int, photograph: int = 0, **changes: str) -> str:
     label = HUMANITARIAN[tweet % 8]
     fields = {
         "event_name": "hurricane_maria" if tweet % 2 else "srilanka_floods",
         "tweet_id": tweet_id(tweet),
-        "image_id": f"{tweet}_{shot}",
+        "image_id": f"{tweet}_{photograph}",
         "tweet_text": f'Tweet "{tweet}" \u2028 https://t.co/{tweet}',
-        "image": f"data_image/storm/1_10_2017/{tweet}_{shot}.jpg",
+        "image": f"data_image/storm/1_10_2017/{tweet}_{photograph}.jpg",
         "label": label,
         "label_text": label,
         "label_image": label,
@@ -273,13 +289,16 @@ def write_tweets(file: Path, rows: Sequence[str], header: str = CRISIS_HEADER) -
 
 
 def write_crisismmd(root: Path) -> None:
-    """Eight tweets a split, the first of each with two images; a tweet's colour tells its row."""
+    """Write eight tweets for each split.
+
+    The first tweet of a split has two photographs; the red of a photograph encodes its tweet.
+    """
     (root / "splits").mkdir(parents=True)
     (root / CRISIS_IMAGES).mkdir(parents=True)
-    for part, first in (("train", 0), ("dev", 8), ("test", 16)):
+    for split, first in (("train", 0), ("dev", 8), ("test", 16)):
         others = [tweet_row(first + tweet) for tweet in range(1, 8)]
-        rows = [tweet_row(first), tweet_row(first, shot=1), *others]
-        write_tweets(root / "splits" / f"task_humanitarian_text_img_{part}.tsv", rows)
+        rows = [tweet_row(first), tweet_row(first, photograph=1), *others]
+        write_tweets(root / "splits" / f"task_humanitarian_text_img_{split}.tsv", rows)
         for tweet in range(first, first + 8):
             for image in (0, 1):
                 colour = (10 * tweet, 100 * image, 0)
@@ -288,7 +307,7 @@ def write_crisismmd(root: Path) -> None:
 
 
 def crisis_features(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image, text and label, as ``torch.save`` is given them."""
+    """Return image, text and label, as they are passed to ``torch.save``."""
     rng = np.random.default_rng(0)
     image, text = rng.normal(size=(count, 6)), rng.normal(size=(count, 4)).astype(np.float32)
     return image, text, np.arange(count) % 8
@@ -297,7 +316,7 @@ def crisis_features(count: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray
 # NYU-Depth-V2
 
 W, H, COUNT = 8, 6, 11
-"""Width, height and number of the images in the labelled file."""
+"""Width, height and number of the images in the publisher's file."""
 
 NYU_SCENES = ["kitchen", "study", "bedroom", "kitchen", *["office"] * 7]
 NYU_TEST = [1, 2, 7, 8]
@@ -306,11 +325,11 @@ NYU_RAW_TO_CLASS = [40, 3, 1, 1, 7]
 
 NYU_FOLDERS = ("images", "depths", "labels")
 NYU_NUMBERS = range(1, 13)
-"""Of the images in folders."""
+"""Numbers of the images in folders."""
 
 
 def nyu_arrays() -> dict[str, np.ndarray]:
-    """On their sides, as in the file: ``images`` (N, 3, W, H), the others (N, W, H)."""
+    """Return transposed arrays as in the file: ``images`` (N, 3, W, H), the others (N, W, H)."""
     rng = np.random.default_rng(0)
     return {
         "images": rng.integers(0, 256, (COUNT, 3, W, H)).astype(np.uint8),
@@ -320,10 +339,10 @@ def nyu_arrays() -> dict[str, np.ndarray]:
 
 
 def write_mat(path: Path, arrays: dict[str, np.ndarray], scenes: list[str] | None = None) -> None:
-    """As MATLAB 7.3 saves: HDF5 behind 512 bytes that say so."""
+    """Write a file like those of MATLAB 7.3: HDF5 after a header of 512 bytes."""
     with h5py.File(path, "w", userblock_size=512) as file:
         for name, values in arrays.items():
-            _write_packed(file, name, values)
+            _write_compressed(file, name, values)
         if scenes:
             _write_scenes(file, scenes)
     with path.open("r+b") as file:
@@ -333,7 +352,7 @@ def write_mat(path: Path, arrays: dict[str, np.ndarray], scenes: list[str] | Non
 def write_nyu_splits(path: Path, test: list[int] = NYU_TEST, count: int = COUNT) -> None:
     train = [number for number in range(1, count + 1) if number not in test]
     columns = {"trainNdxs": train, "testNdxs": test}
-    scipy.io.savemat(path, {name: np.array(of)[:, None] for name, of in columns.items()})
+    scipy.io.savemat(path, {key: np.array(numbers)[:, None] for key, numbers in columns.items()})
 
 
 def write_nyu_mapping(path: Path, classes: list[int]) -> None:
@@ -341,14 +360,14 @@ def write_nyu_mapping(path: Path, classes: list[int]) -> None:
 
 
 def write_nyu_mat(root: Path) -> None:
-    """The three files, as they are published, of eleven tiny images."""
+    """Write the three published files, with eleven tiny images."""
     write_mat(root / "labeled.mat", nyu_arrays(), NYU_SCENES)
     write_nyu_splits(root / "splits.mat")
     write_nyu_mapping(root / "mapping.mat", NYU_RAW_TO_CLASS)
 
 
 def write_nyu_folders(root: Path) -> None:
-    """Twelve images of 8 x 6 pixels: 1, 2, 9 and 10 test."""
+    """Write twelve images of 8 x 6 pixels; the test images are 1, 2, 9 and 10."""
     rng = np.random.default_rng(4)
     for name in NYU_FOLDERS:
         (root / name).mkdir()
@@ -363,8 +382,8 @@ def write_nyu_folders(root: Path) -> None:
     (root / "test.txt").write_text("0001\n0002\n0009\n0010\n")
 
 
-def _write_packed(file: h5py.File, name: str, values: np.ndarray) -> None:
-    """Chunked and packed like MATLAB's: some images, but not a whole one, to a chunk."""
+def _write_compressed(file: h5py.File, name: str, values: np.ndarray) -> None:
+    """Write a compressed array with chunks like MATLAB's, which contain parts of several images."""
     chunks = (min(4, values.shape[0]), *[1] * (values.ndim - 3), W // 2, H // 2)
     file.create_dataset(name, data=values, chunks=chunks, compression="gzip")
 

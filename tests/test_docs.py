@@ -1,4 +1,4 @@
-"""Every page leads where it says, and the README stays one screen."""
+"""The links of the documentation lead somewhere, and its length and targets are as stated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_within_the_project_lead_to_a_file_and_a_heading(page):
+def test_links_within_the_project_lead_to_existing_files_and_headings(page):
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     for link in LINK.findall(text):
         if re.match(r"[a-z]+:", link):
@@ -35,11 +35,11 @@ def test_links_within_the_project_lead_to_a_file_and_a_heading(page):
         assert not anchor or anchor in anchors(target), f"{link} of {page.name}"
 
 
-def test_the_readme_is_one_screen():
+def test_the_readme_fits_on_one_screen():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 60
 
 
-def test_the_parameters_of_one_run_are_one_page():
+def test_the_parameters_of_a_run_fit_on_one_page():
     assert len((ROOT / "conf/base/parameters.yml").read_text().splitlines()) <= 70
 
 

@@ -1,4 +1,4 @@
-"""Classes and functions by import path, and what is said of a path that leads nowhere."""
+"""Import of classes and functions by path, and the errors for paths that do not exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_class_is_found_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "rule"),
+    ("path", "message"),
     [
         ("mst_distill.nest.digits.DigitImageNet", "No module named 'mst_distill.nest'"),
         ("mst_distill.nets.digit.DigitImageNet", "No module named 'mst_distill.nets.digit'"),
@@ -28,44 +28,46 @@ def test_a_class_is_found_by_its_path() -> None:
         ("", "Empty module name"),
     ],
 )
-def test_an_unknown_module_is_named(path: str, rule: str) -> None:
-    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{rule}"):
+def test_an_unknown_module_is_an_error_that_names_it(path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{message}"):
         resolve(path, nn.Module)
 
 
 @pytest.mark.parametrize("name", ["DigitImageNets", "digitimagenet", "ImageNet"])
-def test_an_unknown_class_is_named_beside_the_nearest(name: str) -> None:
+def test_an_unknown_class_is_an_error_that_names_the_nearest(name: str) -> None:
     with pytest.raises(ValueError, match="did you mean 'DigitImageNet'") as error:
         resolve(f"mst_distill.nets.digits.{name}", nn.Module)
-    message = str(error.value)
-    assert message.startswith(f"unknown class in mst_distill.nets.digits '{name}'")
-    assert "there are: DigitImageNet, DigitAudioNet, DigitFusionNet" in message
+    text = str(error.value)
+    assert text.startswith(f"unknown class in mst_distill.nets.digits '{name}'")
+    assert "available: DigitImageNet, DigitAudioNet, DigitFusionNet" in text
 
 
-def test_only_fitting_classes_are_suggested() -> None:
-    # The module imports SampleSource itself, Path and pandas; none of them is a benchmark.
-    with pytest.raises(ValueError, match="there are: Digits; did you mean 'Digits'"):
+def test_only_subclasses_of_the_base_are_suggested() -> None:
+    # The module also imports SampleSource itself, Path and pandas, which are not suggested.
+    with pytest.raises(ValueError, match="available: Digits; did you mean 'Digits'"):
         resolve("mst_distill.benchmarks.digits.Numbers", SampleSource)
-    with pytest.raises(ValueError, match=r"there are: none$"):
+    with pytest.raises(ValueError, match=r"available: none$"):
         resolve("mst_distill.benchmarks.splits.Digits", SampleSource)
 
 
 @pytest.mark.parametrize(
-    ("path", "base", "rule"),
+    ("path", "base", "name"),
     [
-        ("mst_distill.benchmarks.digits.Digits", nn.Module, "is no torch.nn.modules.module.Module"),
-        ("torch.nn.functional.relu", nn.Module, "is no torch.nn.modules.module.Module"),
-        ("torch.nn.functional", nn.Module, "is no torch.nn.modules.module.Module"),
-        ("torch.nn.Linear", SampleSource, "is no mst_distill.benchmarks.source.SampleSource"),
+        ("mst_distill.benchmarks.digits.Digits", nn.Module, "torch.nn.modules.module.Module"),
+        ("torch.nn.functional.relu", nn.Module, "torch.nn.modules.module.Module"),
+        ("torch.nn.functional", nn.Module, "torch.nn.modules.module.Module"),
+        ("torch.nn.Linear", SampleSource, "mst_distill.benchmarks.source.SampleSource"),
         (
             "mst_distill.benchmarks.source.SampleSource",
             SampleSource,
-            "is no mst_distill.benchmarks.source.SampleSource",
+            "mst_distill.benchmarks.source.SampleSource",
         ),
     ],
 )
-def test_what_is_no_such_class_is_refused(path: str, base: type, rule: str) -> None:
-    with pytest.raises(TypeError, match=f"^'{path}' {rule}"):
+def test_an_object_that_is_not_derived_from_the_base_is_an_error(
+    path: str, base: type, name: str
+) -> None:
+    with pytest.raises(TypeError, match=f"^'{path}' must be derived from {name}"):
         resolve(path, base)
 
 
@@ -75,7 +77,7 @@ def test_a_function_is_found_by_its_path() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "rule"),
+    ("path", "message"),
     [
         ("mst_distill.nets.nyudepth.small_xavier", "No module named 'mst_distill.nets.nyudepth'"),
         ("no_such_package.start", "No module named 'no_such_package'"),
@@ -83,8 +85,8 @@ def test_a_function_is_found_by_its_path() -> None:
         ("", "Empty module name"),
     ],
 )
-def test_the_unknown_module_of_a_function_is_named(path: str, rule: str) -> None:
-    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{rule}"):
+def test_an_unknown_module_of_a_function_is_an_error_that_names_it(path: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^'{path}' cannot be imported: .*{message}"):
         resolve_function(path)
 
 
@@ -93,12 +95,14 @@ def test_the_unknown_module_of_a_function_is_named(path: str, rule: str) -> None
     [
         ("small_xavie", "small_xavier"),
         ("imagenet", "imagenet_encoders"),
-        ("FuseNet", None),  # a class is no function
+        ("FuseNet", None),  # a class, not a function
         ("WIDTHS", None),
         ("nn", None),
     ],
 )
-def test_what_is_no_function_is_named_beside_those_that_are(name: str, nearest: str | None) -> None:
+def test_an_unknown_function_is_an_error_that_names_the_available_ones(
+    name: str, nearest: str | None
+) -> None:
     with pytest.raises(ValueError, match="imagenet_encoders, small_xavier") as error:
         resolve_function(f"mst_distill.nets.nyudepthv2.{name}")
     message = str(error.value)
@@ -107,11 +111,11 @@ def test_what_is_no_function_is_named_beside_those_that_are(name: str, nearest: 
         assert message.endswith(f"did you mean {nearest!r}?") or message.endswith(f"{nearest!r}")
 
 
-def test_a_module_without_functions_says_so() -> None:
-    with pytest.raises(ValueError, match=r"unknown function in mst_distill.*there are: none$"):
+def test_the_error_for_a_module_without_functions_lists_none() -> None:
+    with pytest.raises(ValueError, match=r"unknown function in mst_distill.*available: none$"):
         resolve_function("mst_distill.start")
 
 
-def test_only_functions_for_users_are_suggested() -> None:
-    with pytest.raises(ValueError, match="there are: imagenet_encoders, small_xavier;"):
+def test_only_public_functions_of_the_module_are_suggested() -> None:
+    with pytest.raises(ValueError, match="available: imagenet_encoders, small_xavier;"):
         resolve_function("mst_distill.nets.nyudepthv2.start")

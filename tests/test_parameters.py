@@ -1,4 +1,4 @@
-"""Typed parameters: what is filled in, and what is refused with a hint."""
+"""Typed parameters: default values, presets, and errors with a hint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 from mst_distill.parameters import (
     Benchmark,
     Diagnose,
@@ -43,7 +43,7 @@ def members(**modalities: Any) -> Members:
         (Runtime, {"precission": "float32"}, "precission", "precision"),
     ],
 )
-def test_an_unknown_key_is_named_beside_the_nearest(
+def test_an_unknown_key_is_named_with_the_nearest_key(
     block: type[BaseModel], values: dict[str, Any], key: str, nearest: str
 ) -> None:
     with pytest.raises(ValidationError, match=f"unknown parameter '{key}'") as error:
@@ -52,7 +52,7 @@ def test_an_unknown_key_is_named_beside_the_nearest(
     assert ", ".join(block.model_fields) in str(error.value)
 
 
-def test_an_unknown_key_of_a_nested_block_is_named_with_its_place() -> None:
+def test_an_unknown_key_of_a_nested_block_is_named_with_its_path() -> None:
     with pytest.raises(ValidationError, match="unknown parameter 'tpye'") as error:
         members(image=NETS["image"], audio={"tpye": "nets.audio"})
     assert "modalities.audio" in str(error.value)
@@ -83,13 +83,13 @@ def test_a_value_out_of_range_is_named(
 
 
 @pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_a_confidence_that_is_no_share_is_refused(confidence: float) -> None:
+def test_a_confidence_outside_0_and_1_is_an_error(confidence: float) -> None:
     with pytest.raises(ValidationError, match="confidence"):
         Evaluate(confidence=confidence)
 
 
 @pytest.mark.parametrize("key", ["device", "precision", "frozen"])
-def test_what_runtime_cannot_be_is_refused(key: str) -> None:
+def test_an_invalid_runtime_is_an_error(key: str) -> None:
     with pytest.raises(ValidationError, match=f"\n{key}\n"):
         Runtime.model_validate({key: 16})
 
@@ -106,7 +106,7 @@ def test_blocks_cannot_be_changed() -> None:
         Teachers(**LENGTH).epochs = 9
 
 
-def test_the_documented_values_stand_in_for_missing_ones() -> None:
+def test_missing_keys_have_the_documented_defaults() -> None:
     assert Teachers(**LENGTH).temperature == 4
     assert (Masks(**LENGTH).factor, Masks(**LENGTH).heads) == (2, 3)
     assert Evaluate() == Evaluate(resamples=2000, confidence=0.95, calibration_bins=15)
@@ -126,7 +126,7 @@ SWITCHES = ("selection", "stacked_masks", "scaled_balance", "early_decay")
         ({"preset": "reference"}, ("ce", True, True, True)),
     ],
 )
-def test_a_preset_fills_in_its_keys(preset: dict[str, str], expected: tuple[Any, ...]) -> None:
+def test_a_preset_sets_its_keys(preset: dict[str, str], expected: tuple[Any, ...]) -> None:
     route = Route(**LENGTH, **preset)
     assert tuple(getattr(route, name) for name in SWITCHES) == expected
     weights = (route.task_weight, route.kd_weight, route.balance_weight)
@@ -135,49 +135,49 @@ def test_a_preset_fills_in_its_keys(preset: dict[str, str], expected: tuple[Any,
 
 @pytest.mark.parametrize("preset", ["default", "paper", "reference"])
 @pytest.mark.parametrize(
-    "given", [{"selection": "last"}, {"stacked_masks": False}, {"early_decay": True}]
+    "changes", [{"selection": "last"}, {"stacked_masks": False}, {"early_decay": True}]
 )
-def test_a_key_given_beside_the_preset_wins(preset: str, given: dict[str, Any]) -> None:
-    plain = Route(**LENGTH, preset=preset).model_dump()
-    assert Route(**LENGTH, preset=preset, **given).model_dump() == plain | given
+def test_a_key_overrides_the_preset(preset: str, changes: dict[str, Any]) -> None:
+    unchanged = Route(**LENGTH, preset=preset).model_dump()
+    assert Route(**LENGTH, preset=preset, **changes).model_dump() == unchanged | changes
 
 
 @pytest.mark.parametrize("name", ["multimodal", "student", "label", "my audio", "a/b", "2d", ""])
-def test_a_modality_s_name_is_a_plain_word_that_nothing_else_has(name: str) -> None:
+def test_the_name_of_a_modality_is_an_identifier_and_not_reserved(name: str) -> None:
     with pytest.raises(ValidationError, match=f"no modality may be named '{name}'"):
         members(**{"image": NETS["image"], name: NETS["audio"]})
 
 
 @pytest.mark.parametrize("names", [[], ["image"]])
-def test_there_are_at_least_two_modalities(names: list[str]) -> None:
+def test_fewer_than_two_modalities_are_an_error(names: list[str]) -> None:
     with pytest.raises(ValidationError, match=r"modalities\n.*at least 2 items"):
         Members(multimodal={"type": "a.B"}, modalities={name: NETS[name] for name in names})
 
 
-def test_teachers_are_the_multimodal_one_and_the_others_in_order() -> None:
-    found = members().teachers_of("audio")
-    assert list(found) == ["multimodal", "image", "depth"]
-    assert [net.type for net in found.values()] == ["nets.fusion", "nets.image", "nets.depth"]
+def test_the_multimodal_teacher_comes_before_the_crossmodal_teachers() -> None:
+    teachers = members().teachers_of("audio")
+    assert list(teachers) == ["multimodal", "image", "depth"]
+    assert [net.type for net in teachers.values()] == ["nets.fusion", "nets.image", "nets.depth"]
     assert list(members().teachers_of("image")) == ["multimodal", "audio", "depth"]
 
 
 def test_the_student_comes_after_its_teachers() -> None:
-    found = members().all_of("audio")
-    assert list(found) == ["multimodal", "image", "depth", "audio"]
-    assert found["audio"].type == "nets.audio"
+    all_members = members().all_of("audio")
+    assert list(all_members) == ["multimodal", "image", "depth", "audio"]
+    assert all_members["audio"].type == "nets.audio"
 
 
 @pytest.mark.parametrize(("target", "nearest"), [("adio", "audio"), ("multimodal", None)])
-def test_an_unknown_target_is_named_beside_the_nearest(target: str, nearest: str | None) -> None:
+def test_an_unknown_target_is_named_with_the_nearest(target: str, nearest: str | None) -> None:
     with pytest.raises(ValueError, match=f"unknown target '{target}'") as error:
         members().teachers_of(target)
-    assert "there are: image, audio, depth" in str(error.value)
+    assert "available: image, audio, depth" in str(error.value)
     assert f"did you mean '{nearest}'" in str(error.value) or nearest is None
 
 
-def test_unknown_always_names_the_nearest() -> None:
-    assert unknown("fruit", "aple", ["pear", "apple"]) == (
-        "unknown fruit 'aple'; there are: pear, apple; did you mean 'apple'?"
+def test_an_unknown_name_is_reported_with_the_nearest_one() -> None:
+    assert did_you_mean("fruit", "aple", ["pear", "apple"]) == (
+        "unknown fruit 'aple'; available: pear, apple; did you mean 'apple'?"
     )
-    assert unknown("fruit", "aple", []) == "unknown fruit 'aple'; there are: none"
-    assert "did you mean" in unknown("fruit", "zzz", ["apple"])
+    assert did_you_mean("fruit", "aple", []) == "unknown fruit 'aple'; available: none"
+    assert "did you mean" in did_you_mean("fruit", "zzz", ["apple"])

@@ -1,4 +1,4 @@
-"""Finished runs on small samples, as `diagnose` finds them."""
+"""Finished runs on small samples, as `diagnose` reads them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from mst_distill.diagnose.drift import Viewers
-from mst_distill.diagnose.evaluated_models import Company
+from mst_distill.diagnose.drift import AttributedModels
+from mst_distill.diagnose.evaluated_models import EvaluatedMixtures
 from mst_distill.diagnose.knowledge_sources import Source, sources_of
-from mst_distill.diagnose.prediction_matrix import Outcomes
-from mst_distill.mst.ensemble import Panel, assemble_panel, tabulate_logits
-from mst_distill.mst.features import Observer
+from mst_distill.diagnose.prediction_matrix import PredictionMatrix
+from mst_distill.mst.ensemble import SpecialistEnsemble, assemble_ensemble, tabulate_logits
+from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.stage1_teachers import train_members
 from mst_distill.mst.stage2_masks import train_masks
-from mst_distill.mst.stage3_route import Distilled, train_student
-from mst_distill.parameters import Members
+from mst_distill.mst.stage3_route import StudentResult, train_student
+from mst_distill.plan import Plan
 from mst_distill.training.run import Run
-from toy_runs import MASKS, TEACHERS, make_run, route
+from toy_runs import make_run
 from toys import precision_now
 
 
@@ -30,82 +30,80 @@ class Toy:
     """A run after all its stages."""
 
     run: Run
-    members: Members
+    plan: Plan
     nets: dict[str, nn.Module]
-    panel: Panel
+    ensemble: SpecialistEnsemble
     table: pd.DataFrame
-    done: Distilled
+    result: StudentResult
 
     @property
     def teachers(self) -> dict[str, nn.Module]:
         return {name: net for name, net in self.nets.items() if name != self.run.target}
 
     @property
-    def first(self) -> nn.Module:
+    def initial_student(self) -> nn.Module:
         """The student after stage 1."""
         return self.nets[self.run.target]
 
     @property
     def student(self) -> nn.Module:
-        return self.done.students["accuracy"]
+        return self.result.students["accuracy"]
 
     @property
-    def observer(self) -> Observer:
-        return Observer(self.run.target, self.student, (), self.run.samples)
+    def extractor(self) -> FeatureExtractor:
+        return FeatureExtractor(self.run.target, self.student, (), self.run.samples)
 
     @property
     def sources(self) -> list[Source]:
-        return sources_of(self.run, self.teachers, self.panel)
+        return sources_of(self.run, self.teachers, self.ensemble)
 
     @property
-    def viewers(self) -> Viewers:
-        return Viewers(self.student, self.teachers, self.sources)
+    def attributed_models(self) -> AttributedModels:
+        return AttributedModels(self.student, self.teachers, self.sources)
 
-    def company(self, chosen: int = 1, **students: nn.Module) -> Company:
-        return Company(
+    def models(self, top_k: int = 1, **students: nn.Module) -> EvaluatedMixtures:
+        return EvaluatedMixtures(
             teachers=self.teachers,
-            panel=self.panel,
+            ensemble=self.ensemble,
             target=self.run.target,
-            students={"student": self.student, "control": self.first, **students},
-            observer=self.observer,
-            router=self.done.router,
-            picked=chosen,
+            students={"student": self.student, "baseline": self.initial_student, **students},
+            extractor=self.extractor,
+            router=self.result.router,
+            top_k=top_k,
         )
 
 
 def finished(kind: str, **runtime: str) -> Toy:
-    """Train all stages of one of the `KINDS`; the nets must be left as they are."""
+    """Train all stages of one of the `KINDS`; callers must not change the nets."""
     return _finished(kind, precision_now(), **runtime)
 
 
 @cache
 def _finished(kind: str, _precision: str, **runtime: str) -> Toy:
-    run, members = make_run(kind, **runtime)
-    nets, _ = train_members(run, members, TEACHERS, MASKS)
-    teachers = {name: net for name, net in nets.items() if name != run.target}
-    student = nets[run.target]
-    masks, _ = train_masks(run, teachers, student, members, MASKS)
-    panel = assemble_panel(run, teachers, masks, members)
-    table = tabulate_logits(run, panel, 8)
-    done = train_student(run, copy.deepcopy(student), panel, table, route())
-    return Toy(run, members, nets, panel, table, done)
+    run, plan = make_run(kind, **runtime)
+    nets, _ = train_members(run, plan)
+    masks, _ = train_masks(run, plan, nets)
+    ensemble = assemble_ensemble(run, plan, nets, masks)
+    table = tabulate_logits(run, ensemble, 8)
+    result = train_student(run, plan, copy.deepcopy(nets[run.target]), ensemble, table)
+    return Toy(run, plan, nets, ensemble, table, result)
 
 
-def outcomes_of(
+def matrix_of(
     correct: dict[str, list[int] | np.ndarray],
     labels: list[int] | np.ndarray | None = None,
-    judged: list[int] | np.ndarray | None = None,
+    labelled: list[int] | np.ndarray | None = None,
     nll: dict[str, list[float] | np.ndarray] | None = None,
-) -> Outcomes:
-    """Outcomes of models by name, about the samples s0, s1, ..."""
+) -> PredictionMatrix:
+    """Build a matrix from the outcomes of models by name, for the samples s0, s1, ..."""
     columns = [np.asarray(values, dtype=float) for values in correct.values()]
     count = len(columns[0])
-    costs = nll or {model: np.ones(count) for model in correct}
-    return Outcomes(
+    losses = nll or {model: np.ones(count) for model in correct}
+    return PredictionMatrix(
         tuple(correct),
         np.array([f"s{row}" for row in range(count)]),
         np.zeros(count, dtype=int) if labels is None else np.asarray(labels),
-        np.ones(count) if judged is None else np.asarray(judged, dtype=float),
+        np.ones(count) if labelled is None else np.asarray(labelled, dtype=float),
         np.stack(columns, axis=1),
-        np.stack([np.asarray(costs[model], dtype=float) for model in correct], axis=1),
+        np.stack([np.asarray(losses[model], dtype=float) for model in correct], axis=1),
     )

@@ -1,4 +1,4 @@
-"""Nets of a few hundred weights, and nets that are awkward to cut."""
+"""Nets of a few hundred weights, and nets that are difficult to cut or invalid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Image(nn.Module):
-    """Images ``(B, 1, 8, 8)`` to class logits, with a map to mask."""
+    """Images ``(B, 1, 8, 8)`` to class logits; the output of one layer is a map."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -48,14 +48,14 @@ class Fusion(nn.Module):
     def forward(
         self, image: Tensor, audio: Tensor | None = None, text: Tensor | None = None
     ) -> Tensor:
-        given = {"image": image, "audio": audio, "text": text}
-        parts = [project(given[name].flatten(1)) for name, project in self.project.items()]
-        fused = self.fusion(torch.cat(parts, dim=1).relu())
+        inputs = {"image": image, "audio": audio, "text": text}
+        projected = [project(inputs[name].flatten(1)) for name, project in self.project.items()]
+        fused = self.fusion(torch.cat(projected, dim=1).relu())
         return self.last(self.hidden(fused).relu())
 
 
 class Dense(nn.Module):
-    """Maps ``(B, C, H, W)`` to logits ``(B, classes, H, W)``: pooled with indices, unpooled."""
+    """Maps ``(B, C, H, W)`` to logits ``(B, classes, H, W)``, by max pooling and unpooling."""
 
     def __init__(self, classes: int, channels: int = 1) -> None:
         super().__init__()
@@ -66,8 +66,8 @@ class Dense(nn.Module):
         self.last = nn.Conv2d(8, classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled, places = self.pool(self.encode(x).relu())
-        return self.last(self.unpool(self.middle(pooled).relu(), places))
+        pooled, indices = self.pool(self.encode(x).relu())
+        return self.last(self.unpool(self.middle(pooled).relu(), indices))
 
 
 class DenseFusion(nn.Module):
@@ -87,7 +87,7 @@ class DenseFusion(nn.Module):
 
 
 class Skip(nn.Module):
-    """What crosses the cut is more than the masked layer's output."""
+    """A skip connection crosses the cut in addition to the output of the masked layer."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -100,8 +100,8 @@ class Skip(nn.Module):
         return self.last(self.second(early.relu()) + early)
 
 
-class SizeAhead(Skip):
-    """Reads the batch size in front of the cut: a number crosses, which no table can hold."""
+class BatchSizeInTrunk(Skip):
+    """Reads the batch size before the cut: the number crosses and cannot be cached."""
 
     def forward(self, image: Tensor) -> Tensor:
         size = image.shape[0]
@@ -110,7 +110,7 @@ class SizeAhead(Skip):
 
 
 class Untraceable(Skip):
-    """Its flow depends on the data."""
+    """Branches on the values of the data, which tracing cannot follow."""
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = self.first(image.flatten(1))
@@ -119,7 +119,7 @@ class Untraceable(Skip):
         return self.last(self.second(hidden.relu()))
 
 
-class Twice(Skip):
+class LayerCalledTwice(Skip):
     """Calls a layer twice."""
 
     def forward(self, image: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Twice(Skip):
 
 
 class InPlace(Skip):
-    """Works in place on the very features that are masked."""
+    """Changes the masked features in place, by a function that tracing can correct."""
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = nn.functional.relu(self.first(image.flatten(1)), inplace=True)
@@ -137,7 +137,7 @@ class InPlace(Skip):
 
 
 class Stubborn(nn.Module):
-    """Images to seven classes, whatever it is asked for."""
+    """Images to seven classes, whatever `classes` is."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -147,29 +147,29 @@ class Stubborn(nn.Module):
         return self.last(image.flatten(1))
 
 
-class Idle(Skip):
-    """Never calls one of its layers."""
+class UnusedLayer(Skip):
+    """Does not call one of its layers."""
 
     def forward(self, image: Tensor) -> Tensor:
         return self.last(self.first(image.flatten(1)))
 
 
-class Couple(Skip):
-    """Gives logits and something else."""
+class TupleOutput(Skip):
+    """Outputs a tuple instead of logits."""
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(image), image
 
 
-class Broken(Skip):
-    """Fails in its own way."""
+class RaisingForward(Skip):
+    """Raises an error for two samples."""
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward(image) / (1 // (len(image) - 2))
 
 
 class OptionalInput(Skip):
-    """A branch that tracing takes the other way."""
+    """Has an optional input, for which tracing follows the wrong branch."""
 
     def forward(self, image: Tensor, weight: Tensor | None = None) -> Tensor:
         hidden = self.first(image.flatten(1))
@@ -179,7 +179,7 @@ class OptionalInput(Skip):
 
 
 class InPlaceMethod(Skip):
-    """Works in place by a method that no keyword can switch off."""
+    """Changes the masked features in place, by a method without a keyword to prevent it."""
 
     def forward(self, image: Tensor) -> Tensor:
         hidden = self.first(image.flatten(1)).relu_()
@@ -187,7 +187,7 @@ class InPlaceMethod(Skip):
 
 
 class OnePixel(nn.Module):
-    """A map of one pixel (B, 8, 1, 1), as after a global average, with a residual behind it."""
+    """A map of one pixel ``(B, 8, 1, 1)``, as after a global average, and a residual connection."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class OnePixel(nn.Module):
 
 
 class OnePixelAside(OnePixel):
-    """The pixel is added to a map that no mask changes: other shapes would broadcast unseen."""
+    """Adds the pixel to an unmasked map, to which a mask of another shape would be broadcast."""
 
     def forward(self, image: Tensor) -> Tensor:
         pixel = self.conv(image)
@@ -209,12 +209,12 @@ class OnePixelAside(OnePixel):
         return self.last((aside + pixel).mean(dim=(2, 3)))
 
 
-class Picky(Skip):
-    """Takes no other values of a layer than the layer gives.
+class OnesOnly(Skip):
+    """Does not accept a mask: one of its layers outputs ones, and other values are an error.
 
     Args:
         classes: Width of the logits.
-        how: What it does with others: ``raise``, ``nan``, or ``shape``, fewer logits.
+        how: The reaction to other values: ``raise``, ``nan``, or ``shape`` for fewer logits.
     """
 
     def __init__(self, classes: int, how: str) -> None:
@@ -228,12 +228,12 @@ class Picky(Skip):
         if (ones == 1).all():
             return logits
         if self.how == "raise":
-            raise RuntimeError("only ones are taken here")
+            raise RuntimeError("only ones are accepted")
         return (ones - 1).log() if self.how == "nan" else logits[:, 1:]
 
 
 class HalfFrozen(Image):
-    """A net whose first layer was trained elsewhere and is to stay as it is."""
+    """A net that freezes its first layer, as if it was trained elsewhere."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(classes)

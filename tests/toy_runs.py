@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mst_distill.parameters import Masks, Members, Route, Runtime, Teachers
+from typing import Any
+
+from mst_distill.parameters import Masks, Route, Runtime, Teachers
+from mst_distill.plan import Plan, read_plan
 from mst_distill.training.run import Run
 from toys import make_samples
 
@@ -51,12 +54,37 @@ def route(**changes) -> Route:
     return Route(**{"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, **changes})
 
 
+def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
+    """The plan of `make_run`, with two epochs in stages 1 and 2 and three in stage 3."""
+    members = KINDS[kind][1]
+    method = {"baseline": {"type": "mst_distill.compare.methods.baseline.Baseline"}}
+    plan = read_plan(
+        {
+            **{"run": "toy", "protocol": "heldout", "limit": "all", "seed": 0},
+            "target": next(iter(members["modalities"])),
+            "benchmark": {"type": "toys.Toy"},
+            **{"members": members, "teachers": TEACHERS.model_dump(), "masks": MASKS.model_dump()},
+            "route": route().model_dump(),
+            **{"evaluate": {}, "diagnose": {}, "compare": {"methods": method}},
+            "runtime": {"device": "cpu"},
+        }
+    )
+    return plan.model_copy(update=fields)
+
+
+def vary(plan: Plan, **blocks: dict[str, Any]) -> Plan:
+    """A copy of the plan with some keys of some blocks changed."""
+    changed = {name: getattr(plan, name).model_copy(update=keys) for name, keys in blocks.items()}
+    return plan.model_copy(update=changed)
+
+
 def make_run(
-    kind: str = "two modalities", target: str | None = None, **runtime
-) -> tuple[Run, Members]:
-    """A run of 40 samples; the target is the first modality unless it is said."""
+    kind: str = "two modalities", target: str | None = None, **runtime: Any
+) -> tuple[Run, Plan]:
+    """A run of 40 samples and its plan; by default the target is the first modality."""
     shape, members = KINDS[kind]
     samples, splits = make_samples(40, **shape)
-    known = Members.model_validate(members)
+    name = target or next(iter(members["modalities"]))
     settings = Runtime(**{"device": "cpu", **runtime})
-    return Run(samples, splits, target or next(iter(known.modalities)), 0, settings), known
+    plan = make_plan(kind, target=name, runtime=settings)
+    return Run(samples, splits, name, plan.seed, settings), plan

@@ -1,4 +1,4 @@
-"""Schedules that write down when they train, to be sent to processes of their own."""
+"""Schedules that record when they train, for tests that run each in its own process."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from bench.turns import Turns
 from mst_distill.training.loop import Row
 
 LARGE = 2**26
-"""Bytes that `large` holds for a moment."""
+"""The number of bytes that `large` allocates for a moment."""
 
 
-def write(diary: Path, word: str) -> None:
-    with diary.open("a") as file:
-        file.write(word)
+def append(log: Path, text: str) -> None:
+    with log.open("a") as file:
+        file.write(text)
 
 
-def small(diary: Path, name: str, turns: Turns) -> Row:
-    """Its name an epoch."""
+def small(log: Path, name: str, turns: Turns) -> Row:
+    """Append the name to the log in every epoch."""
     turns.ready()
     for _ in range(turns.epochs):
-        write(diary, name)
+        append(log, name)
         turns.end_epoch()
     return {"epoch": 0.0, "train_loss": float(ord(name))}
 
 
-def large(diary: Path, name: str, turns: Turns) -> Row:
-    """The same, with a large tensor at the beginning."""
+def large(log: Path, name: str, turns: Turns) -> Row:
+    """Do the same as `small`, with a large tensor at the beginning."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.ones(LARGE // 4, device=device)
-    return small(diary, name, turns)
+    return small(log, name, turns)
 
 
 def failing(after: int, turns: Turns) -> Row:
-    """Trains so many epochs and no more."""
+    """Raise an error after so many epochs."""
     turns.ready()
     for _ in range(after):
         turns.end_epoch()
-    raise ValueError("out of breath")
+    raise ValueError("failed on purpose")

@@ -1,4 +1,4 @@
-"""Small samples in memory, for whatever needs data but no benchmark."""
+"""Small samples in memory, for tests that need data but no benchmark."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 from mst_distill.data.samples import Samples
 
 SHAPES = {"image": (1, 8, 8), "audio": (13, 32)}
-"""The shapes of the benchmark `digits`, for which there are small nets."""
+"""The shapes of the modalities in the benchmark `digits`, for which there are small nets."""
 
 
 @contextmanager
 def in_precision(name: str) -> Iterator[None]:
-    """Inside, toy samples, nets and what is laid out for them are ``float32`` or ``float64``."""
+    """Inside the context, toy samples and new tensors are ``float32`` or ``float64``."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, name))
     try:
@@ -27,7 +27,7 @@ def in_precision(name: str) -> Iterator[None]:
 
 
 def precision_now() -> str:
-    """The precision that new tensors have."""
+    """The precision of new tensors."""
     return str(torch.get_default_dtype()).removeprefix("torch.")
 
 
@@ -39,11 +39,11 @@ def make_samples(
     ignored: int | None = None,
     seed: int = 0,
 ) -> tuple[Samples, pd.DataFrame]:
-    """Samples whose label shifts every modality, and their table of splits, 60 / 20 / 20.
+    """Samples in which the label shifts every modality, and their table of splits, 60 / 20 / 20.
 
-    Splits are dealt at random, so that a split's rows are not contiguous. Labels go round the
-    classes; dense ones, ``(n, H, W)``, are random and the index says -1. Modalities are float32, or
-    float64 `in_precision` of that name.
+    Splits are assigned at random, so that the rows of a split are not contiguous. Labels cycle
+    through the classes. Dense labels, ``(n, H, W)``, are random, and the index has -1 for them.
+    Modalities have the precision of `in_precision`, by default float32.
     """
     rng = np.random.default_rng(seed)
     index = pd.DataFrame({"id": [f"s{row:03d}" for row in range(n)]})

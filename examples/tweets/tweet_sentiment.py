@@ -1,4 +1,4 @@
-"""Sentiment of tweets with a photograph: `data.csv` and one JPEG a tweet."""
+"""Sentiment of tweets with a photograph: `data.csv` and one JPEG for each tweet."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mst_distill.media.tweets import clean_tweet
 
 
 class TweetSentiment(SampleSource):
-    """Text and photograph of a tweet, as vectors by the two encoders that need no network.
+    """Text and photograph of a tweet, encoded as vectors by the two encoders of the installation.
 
-    Tweets of the same cleaned text, one in twenty, are one group and go to one split. The same
-    photograph under another text is not looked for.
+    Tweets with the same cleaned text, which are one in twenty, form one group and are assigned to
+    one split. Equal photographs with different texts are not detected.
 
     Args:
-        protocol: Without effect here: nothing is fitted.
-        folder: Holds ``data.csv`` (guid, label, text) and ``images_128/<guid>.jpg``.
+        protocol: Without effect, since nothing is fitted.
+        folder: Contains ``data.csv`` (guid, label, text) and ``images_128/<guid>.jpg``.
     """
 
     classes = ("negative", "neutral", "positive")
@@ -39,13 +39,13 @@ class TweetSentiment(SampleSource):
         first = tweets.drop_duplicates("group")
         split = stratified_split(first["label"].to_numpy(), np.random.default_rng(0))
         tweets["split"] = tweets["group"].map(dict(zip(first["group"], split, strict=True)))
-        there = np.array([self._photograph(guid).is_file() for guid in tweets["id"]])
-        self.omitted = dict.fromkeys(tweets.loc[~there, "id"], "its photograph is missing")
-        self.index = tweets[there].reset_index(drop=True)
+        complete = np.array([self._photograph(guid).is_file() for guid in tweets["id"]])
+        self.omitted = dict.fromkeys(tweets.loc[~complete, "id"], "its photograph is missing")
+        self.index = tweets[complete].reset_index(drop=True)
         self.files = [file, *map(self._photograph, self.index["id"])]
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image ``(n, 1280)`` and text ``(n, 384)``."""
+        """Return the features of the image, ``(n, 1280)``, and of the text, ``(n, 384)``."""
         images, texts = self._encoders
         photographs = (open_image(self._photograph(guid), guid) for guid in part["id"])
         return {"image": images.encode(photographs), "text": texts.encode(list(part["group"]))}
@@ -59,7 +59,7 @@ class TweetSentiment(SampleSource):
 
 
 def _decode(text: str) -> str:
-    """Most texts are GB 18030 whose bytes somebody took for Latin-1: ``¡¯`` was an apostrophe."""
+    """Undo a wrong decoding: most texts are GB 18030 read as Latin-1, ``¡¯`` is an apostrophe."""
     try:
         return text.encode("latin-1").decode("gb18030")
     except UnicodeError:

@@ -1,3 +1,3 @@
 """Mixture of Specialized Teachers for cross-modal knowledge distillation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""How configuration is put together: environments replace blocks, the command line single keys."""
+"""Merging of configuration: an environment replaces blocks, the command line replaces keys."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from omegaconf import OmegaConf
 
 
 class ConfigLoader(OmegaConfigLoader):
-    """Kedro's loader, but for ``--params`` beside ``--env``; the parameters are read once.
+    """Kedro's loader with ``--params`` merged by key; it reads the parameters only once.
 
-    Kedro merges single keys of ``--params`` into what an environment says of their block, which may
-    be nothing, and then lets that replace the whole block of ``conf/base``. Here they are merged
-    into the block that comes of both.
+    Kedro merges single keys of ``--params`` into the block of the environment, which may not have
+    that block, and the result then replaces the whole block of ``conf/base``. This loader merges
+    the keys into the block that results from ``conf/base`` and the environment.
     """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
-        """Load the configuration of one kind."""
+        """Load the configuration of one kind, such as ``parameters`` or ``catalog``."""
         if key != "parameters":
             return super().__getitem__(key)
         if key not in self:
-            given, self.runtime_params = self.runtime_params, {}
+            # Without runtime parameters, Kedro merges only the base and the environment.
+            runtime, self.runtime_params = self.runtime_params, {}
             try:
                 blocks = super().__getitem__(key)
             finally:
-                self.runtime_params = given
-            self[key] = OmegaConf.to_container(OmegaConf.merge(blocks, given or {}))
+                self.runtime_params = runtime
+            self[key] = OmegaConf.to_container(OmegaConf.merge(blocks, runtime or {}))
         return copy.deepcopy(super().__getitem__(key))

@@ -1,4 +1,4 @@
-"""Weights that torchvision publishes: fetched once, kept in PyTorch's hub folder, checked."""
+"""Weights that torchvision publishes, downloaded once to PyTorch's hub folder and verified."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 def load_published(net: nn.Module, weights: WeightsEnum, instead: str) -> None:
-    """Give a net of torchvision's its published weights.
+    """Load the published weights of a torchvision net, and download them first if necessary.
 
     Args:
-        net: What the weights are for.
-        weights: Which.
-        instead: What else the user can do, for the errors; a clause behind "or".
+        net: A net of the architecture to which the weights belong.
+        weights: An entry of one of torchvision's weight enums.
+        instead: An alternative for the user, as a clause that follows "or" in the error messages.
 
     Raises:
-        ConnectionError: They are neither on this machine nor can be fetched whole; says where they
-            were looked for.
-        ValueError: The file that is there is damaged or of another net; the message names it.
+        ConnectionError: The weights are not on this machine and cannot be downloaded completely;
+            the message names the path at which they are expected.
+        ValueError: The file is damaged or holds the weights of another net; the message names it.
     """
     import torch
 
@@ -31,14 +31,14 @@ def load_published(net: nn.Module, weights: WeightsEnum, instead: str) -> None:
             map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
         net.load_state_dict(state)
-    except Exception as error:  # whatever torch meets on the way to a file, and in it
+    except Exception as error:  # Download, file format and state dict raise many types of errors.
         if file.is_file():
-            # torch's own advice would be to let the file run code.
+            # torch's own error message advises to load the file with code execution enabled.
             raise ValueError(
-                f"{file} holds no whole {weights} ({type(error).__name__}). Remove it, so that it "
-                f"is fetched anew, or {instead}"
+                f"{file} is damaged or does not hold {weights} ({type(error).__name__}). Remove "
+                f"it, so that it is downloaded again, or {instead}"
             ) from error
         raise ConnectionError(
-            f"{weights.url} is not in {file}, and cannot be fetched ({error}). Without a network "
-            f"bring it there, or {instead}"
+            f"{file} does not exist, and {weights.url} cannot be downloaded ({error}). Without a "
+            f"network connection, copy the file there, or {instead}"
         ) from error

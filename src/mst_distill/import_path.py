@@ -1,4 +1,4 @@
-"""Classes and functions by their import path, as a Kedro catalog names its dataset types."""
+"""Import of classes and functions by path, as a Kedro catalog names its dataset types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TypeVar
 
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 
 T = TypeVar("T")
 
@@ -18,19 +18,22 @@ def resolve(path: str, base: type[T]) -> type[T]:
 
     Args:
         path: ``package.module.Class``.
-        base: What the class must derive from.
+        base: The class from which the imported class must be derived.
 
     Raises:
-        ValueError: There is no such module or class; the message names what the module has.
-        TypeError: What is there is no class derived from `base`.
+        ValueError: The module or the class does not exist; the message lists the classes of the
+            module that are derived from `base`.
+        TypeError: The imported object is not a class derived from `base`.
     """
-    module, name = _module_of(path)
+    module, name = _import_module_of(path)
     if not hasattr(module, name):
-        have = [key for key, value in vars(module).items() if _is_subclass(value, base)]
-        raise ValueError(unknown(f"class in {module.__name__}", name, have))
+        known = [key for key, value in vars(module).items() if _is_subclass(value, base)]
+        raise ValueError(did_you_mean(f"class in {module.__name__}", name, known))
     found = getattr(module, name)
     if not _is_subclass(found, base):
-        raise TypeError(f"{path!r} is no {base.__module__}.{base.__qualname__}: {found!r}")
+        raise TypeError(
+            f"{path!r} must be derived from {base.__module__}.{base.__qualname__}: {found!r}"
+        )
     return found
 
 
@@ -41,18 +44,20 @@ def resolve_function(path: str) -> Callable[..., object]:
         path: ``package.module.function``.
 
     Raises:
-        ValueError: There is no such module or function; the message names what the module has.
+        ValueError: The module or the function does not exist; the message lists the public
+            functions of the module.
     """
-    module, name = _module_of(path)
+    module, name = _import_module_of(path)
     found = getattr(module, name, None)
     if not inspect.isfunction(found):
         functions = inspect.getmembers(module, inspect.isfunction)
-        have = [key for key, _ in functions if not key.startswith("_")]
-        raise ValueError(unknown(f"function in {module.__name__}", name, have))
+        known = [key for key, _ in functions if not key.startswith("_")]
+        raise ValueError(did_you_mean(f"function in {module.__name__}", name, known))
     return found
 
 
-def _module_of(path: str) -> tuple[ModuleType, str]:
+def _import_module_of(path: str) -> tuple[ModuleType, str]:
+    """Import the module of a path, and return it with the last component of the path."""
     module_path, _, name = path.rpartition(".")
     try:
         return importlib.import_module(module_path), name

@@ -1,16 +1,23 @@
-"""Typed parameters: one frozen model a block, unknown keys refused before any node runs."""
+"""Typed parameters: a frozen model for each block of a `Plan`."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 
 Selection = Literal["accuracy", "ce", "last"]
-"""Which epoch's student is kept: best validation accuracy (ties by cross-entropy), smallest
-validation cross-entropy, or the last."""
+"""The criterion that selects an epoch: the best validation accuracy (of equal ones that with the
+smaller cross-entropy), the smallest validation cross-entropy, or the last epoch."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -28,28 +35,28 @@ PRESETS: dict[str, dict[str, Any]] = {
         "halvings": (0.3, 0.6, 0.9),
     },
 }
-"""What a preset of `Route` fills in; a key that is given beside the preset wins."""
+"""The values that each preset of `Route` sets; a key that is set explicitly overrides them."""
 
 
 MULTIMODAL = "multimodal"
-"""The name of the member that sees every modality; the others bear their modality's name."""
+"""The name of the member that takes all modalities; each other member is named after its one."""
 
-TAKEN = (MULTIMODAL, "student", "label")
+RESERVED = (MULTIMODAL, "student", "label")
 """Names that no modality may have."""
 
 
 class Block(BaseModel):
-    """A frozen block of parameters that knows every key it may have."""
+    """A frozen block of parameters that accepts only its own keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_unknown_and_missing_keys(cls, values: Any) -> Any:
+    def _check_keys(cls, values: Any) -> Any:
         if isinstance(values, dict):
             for key in values:
                 if key not in cls.model_fields:
-                    raise ValueError(unknown("parameter", key, cls.model_fields))
+                    raise ValueError(did_you_mean("parameter", key, cls.model_fields))
             for key, field in cls.model_fields.items():
                 if field.is_required() and key not in values:
                     raise ValueError(
@@ -60,17 +67,21 @@ class Block(BaseModel):
 
 
 class Benchmark(Block):
-    """Which raw files become samples: a `SampleSource` by import path, and its arguments."""
+    """The source of the samples: a `SampleSource` by import path, and its arguments."""
 
     type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Member(Block):
-    """A net by import path, its arguments beside ``classes``, and the layers that get masks.
+    """A network by import path.
 
-    ``start`` is the import path of a function that gives the new net its start weights; without it
-    they are what its layers give themselves.
+    Attributes:
+        type: The import path of its class.
+        arguments: The arguments of the class in addition to ``classes``.
+        start: The import path of a function that initialises the weights of the new network;
+            without it, each layer initialises its own.
+        masked_layers: The layers that get masks.
     """
 
     type: str
@@ -80,39 +91,40 @@ class Member(Block):
 
 
 class Members(Block):
-    """The multimodal teacher and one net a modality."""
+    """The multimodal teacher and one network for each modality."""
 
     multimodal: Member
     modalities: dict[str, Member] = Field(min_length=2)
 
     def teachers_of(self, target: str) -> dict[str, Member]:
-        """The multimodal teacher and the cross-modal ones, in that order.
+        """The multimodal teacher, followed by the cross-modal teachers.
 
         Raises:
-            ValueError: `target` is no modality of these members; the message names those.
+            ValueError: `target` is not a modality of these members; the message lists them.
         """
         if target not in self.modalities:
-            raise ValueError(unknown("target", target, self.modalities))
+            raise ValueError(did_you_mean("target", target, self.modalities))
         crossmodal = {name: net for name, net in self.modalities.items() if name != target}
         return {MULTIMODAL: self.multimodal, **crossmodal}
 
     def all_of(self, target: str) -> dict[str, Member]:
-        """The teachers of `target` and, last, the student."""
+        """The teachers of `target`, followed by the student."""
         return {**self.teachers_of(target), target: self.modalities[target]}
 
     @model_validator(mode="after")
-    def _refuse_names_that_are_taken(self) -> Members:
+    def _check_names(self) -> Members:
         for name in self.modalities:
-            if name in TAKEN or not name.isidentifier():
+            if name in RESERVED or not name.isidentifier():
                 raise ValueError(
-                    f"no modality may be named {name!r}: a name is made of letters, digits and _, "
-                    f"and is none of {', '.join(TAKEN)}"
+                    f"no modality may be named {name!r}: a name consists of letters, digits and _, "
+                    f"does not begin with a digit, and is not {', '.join(RESERVED[:-1])} or "
+                    f"{RESERVED[-1]}"
                 )
         return self
 
 
 class Training(Block):
-    """What every stage has: how long, how much at a time, how fast."""
+    """The settings that all stages have; `temperature` is the tau of the distillation loss."""
 
     epochs: PositiveInt
     batch_size: PositiveInt
@@ -124,11 +136,11 @@ class Teachers(Training):
     """Stage 1, collaborative initialisation.
 
     Attributes:
-        kd: ``mutual``: all members learn from one another beside labels, as published; ``none``:
-            from labels alone.
-        kd_weight: Of what they learn from one another; with more than two modalities all pairs of
-            ``mutual`` together weigh as much as those of two.
-        keep: The epoch of each member that goes on.
+        kd: ``mutual``: all members learn from the labels and from one another, as published;
+            ``none``: from the labels alone.
+        kd_weight: The weight of the KD terms. With more than two modalities, all pairs of members
+            together have the same weight as the six pairs of two modalities.
+        keep: The criterion that selects the epoch of each member for stages 2 and 3.
     """
 
     kd: Literal["mutual", "none"] = "mutual"
@@ -140,9 +152,10 @@ class Masks(Training):
     """Stage 2, specialised teacher adaptation.
 
     Attributes:
-        kind: ``attention``, as published, or ``fixed``: one weight a feature for all samples.
-        factor: Divides the weights of an attention mask.
-        heads: Of an attention mask.
+        kind: ``attention``, as published, or ``fixed``: one factor for each feature, the same for
+            all samples.
+        factor: Divides the number of weights of an attention mask.
+        heads: The number of attention heads of an attention mask.
     """
 
     kind: Literal["attention", "fixed"] = "attention"
@@ -154,16 +167,33 @@ class Route(Training):
     """Stage 3, dynamic distillation. The switches are those of the method's description.
 
     Attributes:
-        router: ``hard``, as published: the `chosen` specialists of largest preference, from the
-            student's logits; ``learned``: all, weighted by the preference, from its detached
-            features; or ``uniform``: all alike.
-        merit_weight: Of CE(r, c), which tells a learned router who does well.
-        gated: Nothing is learned from a specialist that is wrong, on a sample or on a pixel.
-        masked: Specialists wear their masks.
-        halvings: Shares of the epochs after which KD weighs half; none: every 30 epochs.
+        preset: Sets several of the other keys, see `PRESETS`.
+        router: ``hard``, as published: the `chosen` specialists with the largest routing
+            probabilities, computed from the student's logits; ``learned``: all specialists,
+            weighted with their probabilities, which are computed from the student's detached
+            features; ``uniform``: all specialists with equal weights.
+        merit_weight: The weight of CE(r, c), which trains a learned router towards the specialists
+            with the smallest cross-entropy.
+        gated: Whether specialists that are wrong on a sample (on a pixel, with dense labels) have
+            no weight there.
+        masked: Whether the masks are applied to the specialists.
+        halvings: The shares of the epochs after which the weight of KD is halved; if empty, it is
+            halved every 30 epochs.
+        selection: The criterion that selects the epoch of the student.
+        chosen: k, the number of specialists that a ``hard`` router selects for each sample.
+        balance: The load-balancing loss LB: ``kl``, a Kullback-Leibler divergence, or ``cv``, a
+            coefficient of variation.
+        task_weight: w_task, the weight of the student's cross-entropy.
+        kd_weight: w_kd, the weight of KD at the start.
+        balance_weight: w_lb, the weight of LB at the start.
+        stacked_masks: Whether a specialist also has the masks of the layers in front of its own, as
+            in the released implementation.
+        scaled_balance: Whether LB is divided by the number of specialists, as in the released
+            implementation.
+        early_decay: Whether the weights decay one epoch early, as in the released implementation.
     """
 
-    preset: Literal["default", "paper", "reference", "merit"] = "default"
+    preset: Literal["default", "paper", "reference", "merit"] = Field("default", exclude=True)
     router: Literal["hard", "learned", "uniform"] = "hard"
     merit_weight: float = Field(1.0, ge=0)
     gated: bool = False
@@ -181,12 +211,12 @@ class Route(Training):
 
     @property
     def trains_router(self) -> bool:
-        """Whether there is a router that learns."""
+        """Whether the router is trained."""
         return self.router != "uniform"
 
     @property
-    def picked(self) -> int | None:
-        """How many specialists a sample hears; None: all, each as much as it is preferred."""
+    def top_k(self) -> int | None:
+        """The number of specialists selected for a sample; None if all of them are weighted."""
         return self.chosen if self.router == "hard" else None
 
     @model_validator(mode="before")
@@ -199,7 +229,13 @@ class Route(Training):
 
 
 class Evaluate(Block):
-    """How the held-out split is judged."""
+    """The evaluation on the test split.
+
+    Attributes:
+        resamples: The number of bootstrap resamples.
+        confidence: The level of the confidence intervals, here and in `compare`.
+        calibration_bins: The number of confidence bins of the calibration error.
+    """
 
     resamples: PositiveInt = 2000
     confidence: float = Field(0.95, gt=0, lt=1)
@@ -207,32 +243,33 @@ class Evaluate(Block):
 
 
 class Diagnose(Block):
-    """How much of the held-out split `diagnose` looks into.
+    """The amount of data that `diagnose` uses.
 
     Attributes:
-        samples: Of how many samples it asks where nets look and what their features are, at most.
+        samples: The largest number of test samples whose saliency maps and features are computed.
     """
 
     samples: PositiveInt = 256
 
 
 class ComparedMethod(Block):
-    """A method by import path, and what its ``teach`` is called with."""
+    """A method by import path, and the arguments of its ``teach``."""
 
     type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
 class Compare(Block):
-    """Which methods teach the student, how often, and for how long.
+    """The methods that `compare` trains the student with, and their budget.
 
     Attributes:
         methods: Name in the report to the method.
-        seeds: How many runs, from the run's ``seed`` on.
-        targets: The modality that is the student's, or ``all`` of them in turn.
-        budget: ``equal``: every student has the epochs of stages 1 and 3 together; ``reference``:
-            one that is taught in one go has those of stage 3, as in the paper's tables.
-        weight: a, the share of a method's terms in the loss at the start.
+        seeds: The number of seeds, counted from the run's ``seed``.
+        targets: The student's modality, or ``all``: each modality in turn.
+        budget: ``equal``: every student is trained for the epochs of stages 1 and 3 together;
+            ``reference``: a student that is trained in a single stage has the epochs of stage 3,
+            as in the paper's tables.
+        weight: a, the share of a method's own loss terms in the loss at the start.
     """
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
@@ -243,15 +280,17 @@ class Compare(Block):
 
 
 class Runtime(Block):
-    """Where and how a run is computed: no part of its fingerprint, for it changes rounding alone.
+    """Where and how a run is computed.
+
+    These parameters affect rounding alone. Of them only ``precision`` belongs to a run's origin.
 
     Attributes:
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        device: ``auto`` (CUDA where it is available), ``cpu``, ``cuda`` or ``cuda:1``.
         precision: ``float32``, as in the method's released implementation; ``tf32`` rounds the
             factors of products to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast.
-        frozen: Whether what is frozen is computed once and kept (``cached``), at every step
-            (``online``), or as memory allows (``auto``).
-        tracking: Whether MLflow is told.
+        frozen: Whether the outputs of frozen networks are computed once and stored (``cached``),
+            computed at every step (``online``), or stored if memory allows (``auto``).
+        tracking: Whether the run is tracked by MLflow.
     """
 
     device: str = "auto"

@@ -17,11 +17,11 @@ from mst_distill.pipelines import (
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Every stage by itself; ``distill``, also the default, is all of them in this order.
+    """Register each stage as a pipeline, and ``distill``, the default, as all stages in order.
 
-    ``diagnose`` looks into a run that they have finished, and trains no part of it again.
-    ``compare`` needs no other stage than ``ingest``, which it has with it; ``aggregate``
-    reads the comparisons of all benchmarks.
+    ``diagnose`` analyses a finished run of ``distill`` and does not train its networks again.
+    ``compare`` includes ``ingest`` and needs no other stage. ``aggregate`` reads the comparisons of
+    all benchmarks.
     """
     stages = {
         "ingest": ingest.create_pipeline(),

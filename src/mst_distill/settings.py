@@ -1,16 +1,18 @@
 """Project settings: https://docs.kedro.org/en/stable/kedro_project_setup/settings.html."""
 
 from mst_distill.config_loader import ConfigLoader
+from mst_distill.context import ProjectContext
 from mst_distill.datasets.catalog import ArtifactCatalog
-from mst_distill.hooks import ParameterHooks, RunHooks, TrackingHooks
+from mst_distill.hooks import PlanHooks, RunHooks, TrackingHooks
 
-HOOKS = (ParameterHooks(), TrackingHooks(), RunHooks())  # the last one is asked first
+HOOKS = (PlanHooks(), TrackingHooks(), RunHooks())  # Kedro calls the last one first
 
-# `TrackingHooks` is kedro-mlflow's hook and a little more, so that must not run beside it; nobody
-# asked for telemetry. Kedro goes by the names that the packages give themselves.
+# `TrackingHooks` extends the hook of kedro-mlflow, which therefore must not run a second time, and
+# telemetry is off by default. Kedro matches the names of distributions, hence both spellings.
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro_mlflow", "kedro-mlflow", "kedro-telemetry")
 
 DATA_CATALOG_CLASS = ArtifactCatalog
+CONTEXT_CLASS = ProjectContext
 
 CONFIG_LOADER_CLASS = ConfigLoader
 CONFIG_LOADER_ARGS = {

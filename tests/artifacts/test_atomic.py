@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all, whatever happens while they are written."""
+"""Files are replaced as a whole or not at all, also after an error, a full disk or a kill."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mst_distill.artifacts.checkpoint import Checkpoints
 
 
 class Small(nn.Module):
-    """A few weights, all of one value."""
+    """A net whose weights all have one value."""
 
     def __init__(self, value: float = 0.0) -> None:
         super().__init__()
@@ -39,8 +39,8 @@ def value_of(path) -> float:
     return loaded.metrics["value"]
 
 
-def in_a_process(code: str, folder) -> subprocess.CompletedProcess[str]:
-    """Run code that may save bundles, in a process that may die of it."""
+def run_in_process(code: str, folder) -> subprocess.CompletedProcess[str]:
+    """Run code that saves bundles in another process, which may be killed by it."""
     head = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
     head += "from pathlib import Path\nfrom test_atomic import *\n"
     return subprocess.run(
@@ -51,7 +51,7 @@ def in_a_process(code: str, folder) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_was_there_stays_until_all_is_written(tmp_path):
+def test_the_old_content_stays_until_the_new_is_complete(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     with replacing(path) as file:
         file.write_text("first")
@@ -69,7 +69,7 @@ def replace_half(path):
         raise ZeroDivisionError
 
 
-def test_an_exception_inside_a_save_leaves_the_bundle_as_it_was(tmp_path, monkeypatch):
+def test_the_old_bundle_stays_after_an_exception_in_a_save(tmp_path, monkeypatch):
     path = tmp_path / "net.json"
     save_bundle(bundle(1.0), path)
 
@@ -84,8 +84,8 @@ def test_an_exception_inside_a_save_leaves_the_bundle_as_it_was(tmp_path, monkey
     assert {each.name for each in tmp_path.iterdir()} == {"net.json", "net.safetensors"}
 
 
-def test_where_folders_cannot_be_opened_files_are_replaced_all_the_same(tmp_path, monkeypatch):
-    """As on Windows, where moreover nothing is synced that was opened to be read alone."""
+def test_files_are_replaced_where_folders_cannot_be_opened(tmp_path, monkeypatch):
+    """As on Windows, where in addition a file that was opened only for reading cannot be synced."""
     flags, synced, opened = {}, [], os.open
 
     def open_as_windows(path, flag, *mode):
@@ -110,7 +110,7 @@ def test_where_folders_cannot_be_opened_files_are_replaced_all_the_same(tmp_path
     assert len(synced) == 2
 
 
-def test_a_file_that_may_not_be_synced_is_an_error(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_synced_is_an_error(tmp_path, monkeypatch):
     def closed(path, *_):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
@@ -121,10 +121,10 @@ def test_a_file_that_may_not_be_synced_is_an_error(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_named_and_the_bundle_is_as_it_was(tmp_path):
+def test_the_old_bundle_stays_when_the_disk_is_full_and_the_file_is_named(tmp_path):
     path = tmp_path / "net.json"
     save_bundle(bundle(1.0), path)
-    done = in_a_process(
+    done = run_in_process(
         """
         import resource, signal
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -141,13 +141,12 @@ def test_a_full_disk_is_named_and_the_bundle_is_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize(("call", "expected"), [(1, 1.0), (2, 2.0), (3, 2.0)])
-def test_a_save_that_is_killed_leaves_the_old_bundle_or_the_new_one(
-    tmp_path, monkeypatch, call, expected
-):
-    monkeypatch.syspath_prepend(Path(__file__).parent)  # the other process knows `Small` by it
+def test_a_killed_save_leaves_the_old_bundle_or_the_new_one(tmp_path, monkeypatch, call, expected):
+    # The bundle names `Small` as the other process imports it.
+    monkeypatch.syspath_prepend(Path(__file__).parent)
     path = tmp_path / "net.json"
     save_bundle(bundle(1.0), path)
-    done = in_a_process(
+    done = run_in_process(
         f"""
         import os, signal, pathlib
         calls, replace = [], pathlib.Path.replace
@@ -167,25 +166,25 @@ def test_a_save_that_is_killed_leaves_the_old_bundle_or_the_new_one(
     assert value_of(path) == 3.0
 
 
-@pytest.mark.parametrize("part", ["net.json", "net.safetensors"])
-@pytest.mark.parametrize("left", [0, 100])
-def test_a_truncated_file_is_named(tmp_path, part, left):
+@pytest.mark.parametrize("name", ["net.json", "net.safetensors"])
+@pytest.mark.parametrize("remaining_bytes", [0, 100])
+def test_a_truncated_file_is_named(tmp_path, name, remaining_bytes):
     save_bundle(bundle(1.0), tmp_path / "net.json")
-    with (tmp_path / part).open("r+") as file:
-        file.truncate(left)
-    with pytest.raises(ValueError, match=part.replace(".", r"\.")):
+    with (tmp_path / name).open("r+") as file:
+        file.truncate(remaining_bytes)
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         load_bundle(tmp_path / "net.json")
 
 
 def test_missing_weights_are_named(tmp_path):
     save_bundle(bundle(1.0), tmp_path / "net.json")
     (tmp_path / "net.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"net\.safetensors is missing; run again the node"):
+    with pytest.raises(ValueError, match=r"net\.safetensors is missing; run the node"):
         load_bundle(tmp_path / "net.json")
 
 
 class Malicious:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder) -> None:
         self.folder = str(folder)
@@ -200,18 +199,20 @@ def test_a_pickle_in_place_of_weights_is_never_run(tmp_path, write):
     save_bundle(bundle(1.0), path)
     with (tmp_path / "net.safetensors").open("wb") as file:
         write({"weight": Malicious(trap)}, file)
-    with pytest.raises(ValueError, match="sha256"):
+    with pytest.raises(ValueError, match="SHA-256"):
         load_bundle(path)
 
     from mst_distill.artifacts.provenance import sha256_of
 
-    card = json.loads(path.read_text())  # who swaps the weights can swap their checksum too
+    # An attacker can replace the checksum too.
+    card = json.loads(path.read_text())
     card["weights"]["sha256"] = sha256_of(tmp_path / "net.safetensors")
     path.write_text(json.dumps(card))
     with pytest.raises(ValueError, match=r"net\.safetensors does not fit"):
         load_bundle(path)
     assert not trap.exists()
-    with (tmp_path / "net.safetensors").open("rb") as file:  # the trap is a real one
+    # The trap works if the file is loaded unsafely.
+    with (tmp_path / "net.safetensors").open("rb") as file:
         if write is pickle.dump:
             pickle.load(file)
         else:
@@ -221,21 +222,21 @@ def test_a_pickle_in_place_of_weights_is_never_run(tmp_path, write):
 
 @pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch"])
 def test_a_pickle_in_place_of_a_checkpoint_is_never_run(tmp_path, write):
-    checkpoint, trap = Checkpoints(tmp_path, "terms").of("stage"), tmp_path / "trap"
+    checkpoint, trap = Checkpoints(tmp_path, "origin").of("stage"), tmp_path / "trap"
     checkpoint.save({})
     (file,) = tmp_path.iterdir()
     with file.open("wb") as opened:
-        write({"terms": "terms stage", "weight": Malicious(trap)}, opened)
-    with pytest.raises(ValueError, match=f"{file} is no whole checkpoint"):
+        write({"terms": "origin stage", "weight": Malicious(trap)}, opened)
+    with pytest.raises(ValueError, match=f"{file} is an incomplete or damaged checkpoint"):
         checkpoint.load()
     assert not trap.exists()
 
 
-def test_a_waiting_json_that_vouches_for_other_weights_is_not_taken(tmp_path):
+def test_a_pending_json_of_other_weights_is_not_used(tmp_path):
     path = tmp_path / "net.json"
     save_bundle(bundle(1.0), path)
     pending(path).write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
     assert value_of(path) == 1.0
     (tmp_path / "net.safetensors").write_bytes(b"tampered")
-    with pytest.raises(ValueError, match="is not the one"):
+    with pytest.raises(ValueError, match="differs from the one in"):
         load_bundle(path)

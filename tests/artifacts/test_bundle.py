@@ -1,4 +1,4 @@
-"""Model bundles: a net that is built again from its JSON is the net that was saved."""
+"""Model bundles: a net that is built from its JSON is equal to the net that was saved."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def edit(path: Path, **values: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_loaded_bundle_equals_the_saved_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = DigitFusionNet(5)
     path = tmp_path / "deep" / "folder" / "multimodal.json"
@@ -61,7 +61,7 @@ def test_a_bundle_comes_back_as_it_was(tmp_path: Path) -> None:
         assert torch.equal(loaded.net(**inputs), net.eval()(**inputs))
 
 
-def test_the_json_says_what_the_weights_are(tmp_path: Path) -> None:
+def test_the_json_describes_the_weights(tmp_path: Path) -> None:
     path = saved(tmp_path)
     card = json.loads(path.read_text())
     weights = path.with_name(card["weights"]["file"])
@@ -72,7 +72,7 @@ def test_the_json_says_what_the_weights_are(tmp_path: Path) -> None:
     assert card["parameters"] == expected
     assert card["layers"] == [
         "features",
-        *(f"features.{place}" for place in range(6)),
+        *(f"features.{layer}" for layer in range(6)),
         "hidden",
         "logits",
     ]
@@ -87,7 +87,7 @@ def test_saving_changes_neither_the_net_nor_its_mode(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
-def test_tied_weights_come_back_tied(tmp_path: Path) -> None:
+def test_tied_weights_are_tied_after_loading(tmp_path: Path) -> None:
     torch.manual_seed(2)
     net = Tied(4)
     net(torch.randn(8, 4))
@@ -102,7 +102,7 @@ def test_tied_weights_come_back_tied(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "net.json").read_text())["parameters"] == 16 + 8 + 8
 
 
-def test_a_bundle_is_overwritten_as_a_whole(tmp_path: Path) -> None:
+def test_saving_replaces_a_bundle_as_a_whole(tmp_path: Path) -> None:
     path = saved(tmp_path, metrics={"accuracy": 0.5})
     net = DigitImageNet(7)
     save_bundle(ModelBundle.of(net, {"classes": 7}), path)
@@ -111,24 +111,26 @@ def test_a_bundle_is_overwritten_as_a_whole(tmp_path: Path) -> None:
     assert torch.equal(loaded.net.state_dict()["logits.bias"], net.logits.bias)
 
 
-def test_tampered_weights_are_refused(tmp_path: Path) -> None:
+def test_tampered_weights_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path)
     weights = path.with_suffix(".safetensors")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     found = hashlib.sha256(content).hexdigest()
-    with pytest.raises(ValueError, match=f"sha256 {found} is not the one that image.json") as error:
+    with pytest.raises(
+        ValueError, match=f"SHA-256 {found} differs from the one in image.json"
+    ) as error:
         load_bundle(path)
     assert str(weights) in str(error.value)
 
 
-def test_weights_of_another_bundle_are_refused(tmp_path: Path) -> None:
+def test_weights_of_another_bundle_are_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path)
     other = tmp_path / "other.json"
     save_bundle(ModelBundle.of(DigitImageNet(5), {"classes": 5}), other)
     other.with_suffix(".safetensors").rename(path.with_suffix(".safetensors"))
-    with pytest.raises(ValueError, match=r"is not the one that image\.json names"):
+    with pytest.raises(ValueError, match=r"differs from the one in image\.json"):
         load_bundle(path)
 
 
@@ -139,7 +141,7 @@ def test_weights_of_another_bundle_are_refused(tmp_path: Path) -> None:
         ({"type": "mst_distill.nets.digits.DigitAudioNet"}, "DigitAudioNet", "dense.weight"),
     ],
 )
-def test_weights_that_do_not_fit_the_class_are_refused(
+def test_weights_that_do_not_fit_the_class_are_rejected(
     tmp_path: Path, values: dict[str, Any], kind: str, layer: str
 ) -> None:
     path = saved(tmp_path)
@@ -150,11 +152,11 @@ def test_weights_that_do_not_fit_the_class_are_refused(
     assert layer in str(error.value)
 
 
-def test_a_class_that_is_no_net_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_is_not_a_net_is_rejected(tmp_path: Path) -> None:
     path = saved(tmp_path)
     edit(path, type="mst_distill.nets.digits.DigitImageNets")
     with pytest.raises(ValueError, match="did you mean 'DigitImageNet'"):
         load_bundle(path)
     edit(path, type="pathlib.Path")
-    with pytest.raises(TypeError, match=r"'pathlib.Path' is no torch.*Module"):
+    with pytest.raises(TypeError, match=r"'pathlib.Path' must be derived from torch.*Module"):
         load_bundle(path)

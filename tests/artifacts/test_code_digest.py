@@ -1,4 +1,4 @@
-"""Which code a result is said to be made by: all that is reached, and no prose."""
+"""The code digest covers all modules that are reached by imports, and no docstrings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from mst_distill.artifacts import code_digest
-from mst_distill.artifacts.code_digest import code_of, refuse_changed_code
-from mst_distill.pipelines.evaluate.nodes import draw_routing, train_control
+from mst_distill.artifacts.code_digest import code_of, reject_changed_code
+from mst_distill.pipelines.evaluate.nodes import draw_routing, train_baseline
 from mst_distill.pipelines.teachers.nodes import train_members
 
 NETS = """
@@ -57,7 +57,7 @@ NET = "own_nets.Net"
 
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's modules, none of them imported."""
+    """The folder of a user's modules, none of which is imported."""
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -65,8 +65,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def forget() -> None:
-    """Be as a process that begins now."""
+def clear_caches() -> None:
+    """Make this process behave like a new one."""
     importlib.invalidate_caches()
     for name in [name for name in sys.modules if name.startswith("own_")]:
         del sys.modules[name]
@@ -76,24 +76,24 @@ def forget() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _forget_before_and_after() -> Iterator[None]:
-    forget()
+def _clear_caches_before_and_after() -> Iterator[None]:
+    clear_caches()
     yield
-    forget()
+    clear_caches()
 
 
 @pytest.fixture
 def digest(own: Path) -> Callable[..., dict[str, str]]:
-    """`code_of`, as a process that begins now would answer."""
+    """`code_of` as in a new process."""
 
-    def ask(*texts: str) -> dict[str, str]:
-        forget()
+    def compute(*texts: str) -> dict[str, str]:
+        clear_caches()
         return code_of(*texts)
 
-    return ask
+    return compute
 
 
-def test_all_that_a_class_reaches_counts_and_nothing_else(
+def test_only_modules_that_a_class_reaches_count(
     digest: Callable[..., dict[str, str]],
 ) -> None:
     assert digest(NET) == digest(NET)
@@ -102,7 +102,7 @@ def test_all_that_a_class_reaches_counts_and_nothing_else(
 
 
 @pytest.mark.parametrize("module", REACHED)
-def test_a_change_of_any_of_it_is_seen(
+def test_a_change_of_any_reached_module_is_detected(
     own: Path, digest: Callable[..., dict[str, str]], module: str
 ) -> None:
     before = digest(NET)
@@ -127,7 +127,7 @@ def test_a_change_of_any_of_it_is_seen(
         ("import own_types", "import own_types, json", True),
     ],
 )
-def test_code_counts_and_prose_does_not(
+def test_code_counts_and_docstrings_and_comments_do_not(
     own: Path, digest: Callable[..., dict[str, str]], old: str, new: str, counts: bool
 ) -> None:
     before = digest(NET)
@@ -141,47 +141,47 @@ def test_code_counts_and_prose_does_not(
     ["", ".", "heldout", "data/01_raw/a.npz", "./a.pth", "..", "a.pth", "own_nets", "json.dumps",
      "no.such.Class", "3.14"],
 )  # fmt: skip
-def test_other_texts_count_for_nothing(own: Path, text: str) -> None:
+def test_texts_that_are_not_import_paths_are_ignored(own: Path, text: str) -> None:
     assert code_of(text) == {}
 
 
-def test_what_is_installed_counts_by_its_version(own: Path) -> None:
-    """But for this package, whose code is known."""
+def test_installed_libraries_count_by_version(own: Path) -> None:
+    """Except this package, whose modules are digested."""
     assert "mst-distill" not in code_of("mst_distill.nets.digits.DigitImageNet")
     assert code_of("torchvision.models.resnet.ResNet") == {"torchvision": version("torchvision")}
 
 
-def test_of_a_node_s_module_what_the_node_uses_counts() -> None:
-    control, figure = code_of(train_control), code_of(draw_routing)
-    assert "mst_distill.pipelines.evaluate.nodes.train_control" in control
-    assert "mst_distill.mst.baseline" in control
-    assert "mst_distill.training.loop" in control
-    assert "mst_distill.evaluate.plots" not in control
+def test_only_what_a_node_uses_of_its_module_counts() -> None:
+    baseline, figure = code_of(train_baseline), code_of(draw_routing)
+    assert "mst_distill.pipelines.evaluate.nodes.train_baseline" in baseline
+    assert "mst_distill.mst.baseline" in baseline
+    assert "mst_distill.training.loop" in baseline
+    assert "mst_distill.evaluate.plots" not in baseline
     assert "mst_distill.evaluate.plots" in figure
     assert "mst_distill.mst.baseline" not in figure
 
 
 def test_a_partial_function_counts_as_its_function_and_a_lambda_as_its_module() -> None:
-    assert code_of(partial(train_control, seed=1)) == code_of(train_control)
-    assert not any("<lambda>" in name for name in code_of(lambda: train_control))
+    assert code_of(partial(train_baseline, plan=None)) == code_of(train_baseline)
+    assert not any("<lambda>" in name for name in code_of(lambda: train_baseline))
 
 
-def test_training_does_not_depend_on_what_judges_it() -> None:
-    rooms = {name.split(".")[1] for name in code_of(train_members) if name.count(".")}
-    assert {"training", "mst"} <= rooms
+def test_training_does_not_depend_on_evaluation_code() -> None:
+    packages = {name.split(".")[1] for name in code_of(train_members) if name.count(".")}
+    assert {"training", "mst"} <= packages
     others = {"compare", "evaluate", "diagnose", "benchmarks", "hooks", "datasets"}
-    assert not others & rooms
+    assert not others & packages
 
 
-def test_code_that_changes_while_it_runs_is_refused(own: Path) -> None:
+def test_code_that_changes_during_a_run_is_rejected(own: Path) -> None:
     code = code_of(NET)
-    refuse_changed_code(code)
+    reject_changed_code(code)
     file = own / "own_layers.py"
     file.write_text("# The same, with a comment.\n" + FILES["own_layers.py"])
-    refuse_changed_code(code)
+    reject_changed_code(code)
     file.write_text(textwrap.dedent(FILES["own_layers.py"]).replace("3", "4"))
-    assert code_of(NET) == code  # what was loaded
+    assert code_of(NET) == code  # the code that was loaded
     with pytest.raises(RuntimeError, match=r"own_layers\.py was changed while this run was going"):
-        refuse_changed_code(code)
+        reject_changed_code(code)
     file.write_text(FILES["own_layers.py"])
-    refuse_changed_code(code)
+    reject_changed_code(code)

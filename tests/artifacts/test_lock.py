@@ -1,4 +1,4 @@
-"""Two runs never write to one folder; a dead one's lock is taken over."""
+"""Two runs never write to the same folder; the lock of a killed process is released."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with holding(Path(sys.argv[1])):
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process, which holds a folder."""
+    """Another process, which holds the lock of a folder."""
     command = [sys.executable, "-c", HOLD, str(tmp_path / "held")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
@@ -33,9 +33,11 @@ def other(tmp_path):
         process.kill()
 
 
-def test_the_second_is_refused_with_the_first_one_s_pid(other, tmp_path):
+def test_the_error_for_a_locked_folder_names_the_process(other, tmp_path):
     with (
-        pytest.raises(BlockingIOError, match=f"process {other.pid} is making this run"),
+        pytest.raises(
+            BlockingIOError, match=f"process {other.pid} is writing the results of this run"
+        ),
         holding(tmp_path / "held"),
     ):
         pass
@@ -43,17 +45,17 @@ def test_the_second_is_refused_with_the_first_one_s_pid(other, tmp_path):
         pass
 
 
-def test_a_dead_one_s_lock_is_taken_over(other, tmp_path):
+def test_the_lock_of_a_killed_process_is_taken_over(other, tmp_path):
     other.send_signal(signal.SIGKILL)
     other.wait()
     for _ in range(2):
         with holding(tmp_path / "held"):
-            (told,) = (tmp_path / "held").glob("*.pid")
-            assert told.read_text() == str(os.getpid())
+            (pid_file,) = (tmp_path / "held").glob("*.pid")
+            assert pid_file.read_text() == str(os.getpid())
 
 
 SHORT = {"teachers": {"epochs": 1}, "limit": 200}
-HELD = f"process {os.getpid()} is making this run"
+HELD = f"process {os.getpid()} is writing the results of this run"
 
 
 @pytest.fixture
@@ -61,21 +63,21 @@ def project(tmp_path):
     return copy_project(tmp_path / "project")
 
 
-def test_a_run_that_another_makes_is_refused_and_one_beside_it_is_not(project):
+def test_a_run_in_progress_is_locked_and_a_run_of_another_name_is_not(project):
     run = "digits/heldout-200/image/seed-0/main"
     with holding(project / "data/06_models" / run):
-        run_session(project, "ingest", **SHORT)  # what all runs share has a lock of its own
+        run_session(project, "ingest", **SHORT)  # the sample store has a lock of its own
         started = time.perf_counter()
         with pytest.raises(BlockingIOError, match=HELD):
             run_session(project, "teachers", **SHORT)
         assert time.perf_counter() - started < 30
-        run_session(project, "ingest", run="beside", **SHORT)
-        run_session(project, "teachers", run="beside", **SHORT)
+        run_session(project, "ingest", run="another", **SHORT)
+        run_session(project, "teachers", run="another", **SHORT)
     run_session(project, "teachers", **SHORT)
-    run_session(project, "teachers", **SHORT)  # a run that is over holds nothing
-    with pytest.raises(ValueError, match=r"'members' is not .*epochs was 1 and is 2"):
+    run_session(project, "teachers", **SHORT)  # a finished run holds no lock
+    with pytest.raises(ValueError, match=r"'members' is out of .*epochs was 1 and is 2"):
         run_session(project, "masks", **{**SHORT, "teachers": {"epochs": 2}})
-    with holding(project / "data/06_models" / run):  # one that never began holds nothing either
+    with holding(project / "data/06_models" / run):  # nor does a run that was rejected
         pass
 
 
@@ -90,6 +92,6 @@ def test_a_run_that_another_makes_is_refused_and_one_beside_it_is_not(project):
         ("aggregate", "08_reporting/aggregate/main"),
     ],
 )
-def test_whatever_writes_holds_where_it_writes(project, pipeline, folder):
+def test_every_pipeline_locks_the_folders_that_it_writes_to(project, pipeline, folder):
     with holding(project / "data" / folder), pytest.raises(BlockingIOError, match=HELD):
         run_session(project, pipeline, **SHORT)

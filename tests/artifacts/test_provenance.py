@@ -1,4 +1,4 @@
-"""Artefacts say what they were made from, and are verified; the git revision is the tree's."""
+"""Sidecars of artefacts, their verification, the parameters that count, and the git revision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from mst_distill.artifacts.provenance import (
     verify,
     write_sidecar,
 )
-from mst_distill.parameters import Route, Runtime, Teachers
+from mst_distill.parameters import Route, Runtime
+from toy_runs import make_plan
 
 ORIGIN = Origin(
     "train_student",
@@ -43,7 +44,7 @@ def write(folder: Path, name: str = "table.csv", content: bytes = b"id,label\na,
     return file
 
 
-def test_a_file_has_its_sha256_and_its_origin_beside_it(tmp_path: Path) -> None:
+def test_the_sidecar_of_a_file_has_its_sha256_and_its_origin(tmp_path: Path) -> None:
     file = write(tmp_path)
     record = json.loads((tmp_path / "table.csv.origin.json").read_text())
     digest = hashlib.sha256(b"id,label\na,0\n").hexdigest()
@@ -55,7 +56,7 @@ def test_a_file_has_its_sha256_and_its_origin_beside_it(tmp_path: Path) -> None:
     assert verify(file).identity == read_sidecar(file).identity
 
 
-def test_equal_content_has_an_equal_identity_wherever_it_is(tmp_path: Path) -> None:
+def test_equal_content_in_different_folders_has_an_equal_identity(tmp_path: Path) -> None:
     identities = []
     for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
         (tmp_path / name).mkdir()
@@ -63,7 +64,7 @@ def test_equal_content_has_an_equal_identity_wherever_it_is(tmp_path: Path) -> N
     assert identities[0] == identities[1] != identities[2]
 
 
-def test_any_flipped_bit_is_seen(tmp_path: Path) -> None:
+def test_any_flipped_bit_is_detected(tmp_path: Path) -> None:
     content = random.Random(0).randbytes(500)
     file = write(tmp_path, "weights.safetensors", content)
     for bit in range(8 * len(content)):
@@ -76,7 +77,7 @@ def test_any_flipped_bit_is_seen(tmp_path: Path) -> None:
     verify(file)
 
 
-def test_a_cut_or_missing_file_is_seen(tmp_path: Path) -> None:
+def test_a_truncated_or_missing_file_is_detected(tmp_path: Path) -> None:
     file = write(tmp_path)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(ValueError, match=r"table\.csv is damaged"):
@@ -86,7 +87,7 @@ def test_a_cut_or_missing_file_is_seen(tmp_path: Path) -> None:
         verify(file)
 
 
-def test_without_a_whole_sidecar_nothing_is_whole(tmp_path: Path) -> None:
+def test_an_artefact_without_a_complete_sidecar_is_incomplete(tmp_path: Path) -> None:
     file = write(tmp_path)
     sidecar = sidecar_path(file)
     whole = sidecar.read_text()
@@ -95,7 +96,9 @@ def test_without_a_whole_sidecar_nothing_is_whole(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"table\.csv\.origin\.json is damaged"):
             verify(file)
     sidecar.unlink()
-    with pytest.raises(ValueError, match=r"table\.csv is not whole, or from before artefacts said"):
+    with pytest.raises(
+        ValueError, match=r"table\.csv is incomplete, or was made before artefacts had"
+    ):
         verify(file)
     file.unlink()
     with pytest.raises(ValueError, match=r"table\.csv does not exist"):
@@ -104,7 +107,7 @@ def test_without_a_whole_sidecar_nothing_is_whole(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """An artefact of three files, one of them deeper."""
+    """An artefact of three files, one of them in a subfolder."""
     folder = tmp_path / "masks"
     (folder / "audio").mkdir(parents=True)
     for name in ("one.json", "one.safetensors", "audio/two.json"):
@@ -114,9 +117,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_is_its_files_and_no_others(folder: Path) -> None:
+def test_a_folder_must_hold_exactly_the_files_of_its_sidecar(folder: Path) -> None:
     verify(folder)
-    (folder / "audio/three.json").write_text("a stranger")
+    (folder / "audio/three.json").write_text("not in the sidecar")
     with pytest.raises(ValueError, match=r"three\.json was not written together with masks"):
         verify(folder)
     (folder / "audio/three.json").unlink()
@@ -125,7 +128,7 @@ def test_a_folder_is_its_files_and_no_others(folder: Path) -> None:
         verify(folder)
 
 
-def test_swapped_files_are_seen(folder: Path) -> None:
+def test_swapped_files_are_detected(folder: Path) -> None:
     one, two = folder / "one.json", folder / "audio/two.json"
     texts = one.read_text(), two.read_text()
     one.write_text(texts[1])
@@ -134,7 +137,7 @@ def test_swapped_files_are_seen(folder: Path) -> None:
         verify(folder)
 
 
-def test_a_large_file_is_read_once_and_again_when_it_looks_different(
+def test_a_large_file_is_read_again_only_if_its_size_or_time_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path, "large.npy", bytes(LARGE))
@@ -179,46 +182,56 @@ def test_a_large_file_is_read_once_and_again_when_it_looks_different(
         ),
     ],
 )
-def test_whatever_differs_is_named(change: dict[str, Any], clause: str) -> None:
+def test_every_difference_is_named(change: dict[str, Any], clause: str) -> None:
     other = dataclasses.replace(ORIGIN, **change)
     assert ORIGIN.differences(other) == [clause]
     assert other.digest != ORIGIN.digest
     assert ORIGIN.differences(dataclasses.replace(ORIGIN)) == []
 
 
-def test_a_node_s_parameters_count_as_far_as_it_depends_on_them() -> None:
-    @depends_on(route=("masked",), masks=())
+def test_only_the_declared_parameters_of_a_node_count() -> None:
+    @depends_on("seed", "teachers", "runtime", route=("masked",), masks=())
     def node() -> None:
-        """It."""
+        """A node."""
 
-    teachers = Teachers(epochs=3, batch_size=4, learning_rate=0.1)
-    blocks = {
+    plan = make_plan(runtime=Runtime(device="cpu", precision="tf32"))
+    assert counted_parameters(node, plan) == {
         "seed": 0,
-        "teachers": teachers,
-        "route": ROUTE,
-        "masks": {"epochs": 1},
-        "runtime": Runtime(device="cpu", precision="tf32"),
-    }
-    assert counted_parameters(node, blocks) == {
-        "seed": 0,
-        "teachers": teachers.model_dump(mode="json"),
+        "teachers": plan.teachers.model_dump(mode="json"),
         "route": {"masked": True},
         "runtime": {"precision": "tf32"},
     }
-    whole = counted_parameters(lambda: None, blocks)
-    assert whole["route"]["selection"] == "accuracy"
-    assert whole["masks"] == {"epochs": 1}
+    assert counted_parameters(lambda: None, plan) == {}
 
 
-def git(folder: Path, *words: str) -> str:
+def test_a_preset_counts_by_its_values_and_not_by_its_name() -> None:
+    @depends_on("route")
+    def node() -> None:
+        """A node."""
+
+    length = {"epochs": 3, "batch_size": 4, "learning_rate": 0.1}
+    routes = Route(**length, preset="paper"), Route(**length, selection="ce")
+    one, other = (counted_parameters(node, make_plan(route=route)) for route in routes)
+    assert one == other
+    assert one["route"]["selection"] == "ce"
+
+
+def test_a_node_gets_only_the_parameters_that_it_declares() -> None:
+    plan = make_plan().only(("seed", "teachers"))
+    assert (plan.seed, plan.teachers.epochs) == (0, 2)
+    with pytest.raises(AttributeError, match="route"):
+        _ = plan.route
+
+
+def git(folder: Path, *arguments: str) -> str:
     settings = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     done = subprocess.run(
-        ["git", *settings, *words], cwd=folder, capture_output=True, text=True, check=True
+        ["git", *settings, *arguments], cwd=folder, capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 
 
-def test_the_git_revision_is_the_commit_and_whether_it_was_changed(
+def test_the_git_revision_is_the_commit_and_marks_changed_files(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "provenance.py"
@@ -226,7 +239,7 @@ def test_the_git_revision_is_the_commit_and_whether_it_was_changed(
     git(tmp_path, "init", "--quiet")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "--quiet", "--no-gpg-sign", "-m", "one")
-    git(tmp_path, "tag", "-a", "v1", "-m", "a tag is not to stand for the commit")
+    git(tmp_path, "tag", "-a", "v1", "-m", "the revision is the commit, not the tag")
     monkeypatch.setattr("mst_distill.artifacts.provenance.__file__", str(file))
     commit = git(tmp_path, "rev-parse", "HEAD")
     assert len(commit) == 40

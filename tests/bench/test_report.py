@@ -1,4 +1,4 @@
-"""What a bench prints, from timings worked out by hand."""
+"""The report of a bench, from timings with known ratios."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEACHERS = Timing(
     samples=400,
     seconds=2.0,
     plain_seconds=5.0,
-    alone_seconds=None,
+    baseline_seconds=None,
     once_seconds=4.0,
     peak_bytes=12_400_000,
     plain_peak_bytes=31_000_000,
@@ -24,7 +24,7 @@ TEACHERS = Timing(
 )
 MASKS = replace(TEACHERS, seconds=0.5, plain_seconds=40.0, once_seconds=16.0)
 ROUTE = replace(
-    TEACHERS, seconds=0.25, plain_seconds=10.0, alone_seconds=0.2, once_seconds=5.0, peak_bytes=0
+    TEACHERS, seconds=0.25, plain_seconds=10.0, baseline_seconds=0.2, once_seconds=5.0, peak_bytes=0
 )
 STAGES = {"teachers": TEACHERS, "masks": MASKS, "route": ROUTE}
 
@@ -36,45 +36,45 @@ def cells(line: str) -> list[str]:
 
 
 def rows(case: str, stages: dict[str, Timing]) -> dict[str, list[str]]:
-    """The table's rows by their first cell, header and rule included."""
+    """The rows of the table by their first cell, with the header and the line below it."""
     lines = table(case, stages).splitlines()
     assert lines[:3] == ["", case, ""]
-    found = [cells(line) for line in lines[3:]]
-    assert {len(row) for row in found} == {8}
-    return {first: rest for first, *rest in found}
+    table_rows = [cells(line) for line in lines[3:]]
+    assert {len(row) for row in table_rows} == {8}
+    return {first: rest for first, *rest in table_rows}
 
 
-def test_a_row_tells_both_schedules_times_and_how_often_the_one_goes_into_the_other() -> None:
-    found = rows("toys", STAGES)
-    assert found["teachers"] == ["2", "5", "2.5", "200", "4.0", "12", "31"]
-    assert found["masks"] == ["0.5", "40", "80.0", "800", "16.0", "12", "31"]
-    assert found["route"] == ["0.25", "10", "40.0", "1600", "5.0", "0", "31"]
+def test_a_row_has_the_times_of_both_schedules_and_their_ratio() -> None:
+    table_rows = rows("toys", STAGES)
+    assert table_rows["teachers"] == ["2", "5", "2.5", "200", "4.0", "12", "31"]
+    assert table_rows["masks"] == ["0.5", "40", "80.0", "800", "16.0", "12", "31"]
+    assert table_rows["route"] == ["0.25", "10", "40.0", "1600", "5.0", "0", "31"]
 
 
-def test_the_student_alone_stands_under_the_stage_that_is_held_against_it() -> None:
-    found = rows("toys", STAGES)
-    assert found["the student alone"] == ["", "0.2", "0.80", "", "", "", ""]
-    names = list(found)
-    assert names.index("the student alone") == names.index("route") + 1
-    assert "the student alone" not in rows("toys", {"masks": MASKS})
+def test_the_baseline_follows_stage_3() -> None:
+    table_rows = rows("toys", STAGES)
+    assert table_rows["baseline"] == ["", "0.2", "0.80", "", "", "", ""]
+    names = list(table_rows)
+    assert names.index("baseline") == names.index("route") + 1
+    assert "baseline" not in rows("toys", {"masks": MASKS})
 
 
-def test_a_whole_run_is_every_stage_s_epochs_and_what_ours_does_once() -> None:
+def test_a_whole_run_is_the_epochs_of_all_stages_and_the_one_time_costs_of_the_project() -> None:
     assert EPOCHS == 100
-    # Ours: 4 + 200, 16 + 50, 5 + 25 seconds; plain: 500, 4000, 1000; 120,000 samples.
-    whole = rows("toys", STAGES)["a run of 100 epochs a stage"]
-    assert whole == ["300 in all", "5500", "18.3", "400", "", "", ""]
+    # The project: 4 + 200, 16 + 50, 5 + 25 s; plain: 500, 4000, 1000 s; 120,000 samples.
+    whole = rows("toys", STAGES)["a run of 100 epochs per stage"]
+    assert whole == ["300 in total", "5500", "18.3", "400", "", "", ""]
 
 
-@pytest.mark.parametrize("lacking", STAGES)
-def test_without_all_stages_there_is_no_whole_run(lacking: str) -> None:
-    some = {stage: timing for stage, timing in STAGES.items() if stage != lacking}
-    assert "a run of 100 epochs a stage" not in rows("toys", some)
+@pytest.mark.parametrize("missing", STAGES)
+def test_without_all_stages_there_is_no_row_of_a_whole_run(missing: str) -> None:
+    others = {stage: timing for stage, timing in STAGES.items() if stage != missing}
+    assert "a run of 100 epochs per stage" not in rows("toys", others)
 
 
-def test_startup_names_the_packages_that_take_longest() -> None:
+def test_the_startup_line_lists_the_slowest_imports() -> None:
     line = startup_line(Startup(5.04, 6.28, {"torch": 1.234, "mlflow": 0.5, "kedro": 0.001}))
-    assert "5.0 s of CPU, 6.3 s by the clock" in line
+    assert "5.0 s of CPU time and 6.3 s of wall-clock time" in line
     assert line.endswith("imports take, in seconds: torch 1.23, mlflow 0.50, kedro 0.00")
 
 
@@ -89,17 +89,17 @@ def test_startup_names_the_packages_that_take_longest() -> None:
         ("INFO     Running node: ingest", None),
     ],
 )
-def test_a_line_of_importtime_names_package_and_microseconds(
+def test_package_and_microseconds_are_read_from_a_line_of_importtime(
     line: str, expected: tuple[str, str] | None
 ) -> None:
-    found = IMPORT.match(line)
-    assert (found and found.groups()) == expected
+    match = IMPORT.match(line)
+    assert (match and match.groups()) == expected
 
 
-def test_the_interpreter_writes_such_lines() -> None:
+def test_the_lines_of_the_interpreter_match() -> None:
     command = [sys.executable, "-X", "importtime", "-c", "import json.decoder"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
-    found = [IMPORT.match(line) for line in lines[1:]]
-    assert all(found)
-    assert [match[2] for match in found if match].count("json") >= 2
+    matches = [IMPORT.match(line) for line in lines[1:]]
+    assert all(matches)
+    assert [match[2] for match in matches if match].count("json") >= 2

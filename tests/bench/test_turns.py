@@ -1,4 +1,4 @@
-"""Schedules that take turns, each in a process of its own."""
+"""Timing of schedules in turn, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def diary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clocked(diary: Path) -> dict[str, Clocked]:
-    """Of a schedule that takes an epoch at a turn and one that takes three."""
+    """The measurements of a schedule with one epoch per turn, and of one with three."""
     schedules = {
         "one": (partial(small, diary, NAMES["one"]), 1),
         "three": (partial(large, diary, NAMES["three"]), 3),
@@ -29,28 +29,30 @@ def clocked(diary: Path) -> dict[str, Clocked]:
     return take_turns(schedules, REPEATS)
 
 
-def test_schedules_train_in_turn(diary: Path, clocked: dict[str, Clocked]) -> None:
+def test_schedules_alternate(diary: Path, clocked: dict[str, Clocked]) -> None:
     assert diary.read_text() == "abbb" * (REPEATS + 1)
     assert list(clocked) == ["one", "three"]
 
 
-def test_every_turn_but_the_first_is_timed(clocked: dict[str, Clocked]) -> None:
-    assert [len(of.epochs) for of in clocked.values()] == [REPEATS, REPEATS]
+def test_the_first_turn_is_not_timed(clocked: dict[str, Clocked]) -> None:
+    assert [len(schedule.epochs) for schedule in clocked.values()] == [REPEATS, REPEATS]
 
 
-def test_the_figures_come_back(clocked: dict[str, Clocked]) -> None:
-    expected = {name: {"epoch": 0.0, "train_loss": float(ord(to))} for name, to in NAMES.items()}
-    assert {name: of.row for name, of in clocked.items()} == expected
+def test_the_metrics_of_the_first_epoch_are_returned(clocked: dict[str, Clocked]) -> None:
+    expected = {
+        name: {"epoch": 0.0, "train_loss": float(ord(letter))} for name, letter in NAMES.items()
+    }
+    assert {name: schedule.row for name, schedule in clocked.items()} == expected
 
 
-def test_memory_is_counted_from_the_beginning_on(clocked: dict[str, Clocked]) -> None:
+def test_the_peak_memory_is_that_of_the_schedule_itself(clocked: dict[str, Clocked]) -> None:
     assert clocked["one"].peak < LARGE <= clocked["three"].peak
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_a_schedule_that_fails_is_an_error_and_says_why(
+def test_a_failing_schedule_is_an_error_and_its_own_error_is_printed(
     after: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(RuntimeError, match="a schedule failed"):
         take_turns({"failing": (partial(failing, after), 1)}, REPEATS)
-    assert "ValueError: out of breath" in capfd.readouterr().err
+    assert "ValueError: failed on purpose" in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""Classes by split: counted by hand, what is refused, and what is warned of."""
+"""Tests of the class counts of the splits: counts by hand, errors and warnings."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ NAMES = ("ant", "bee", "cat", "dog")
 
 
 def counts(dense: bool = False, **rows: tuple[int, int, int]) -> ClassCounts:
-    """So many of each class in train, valid and test."""
-    cells = [
+    """Return counts with so many samples of each class in train, valid and test."""
+    samples = [
         (label, split)
         for label, name in enumerate(rows)
         for split, count in zip(SPLITS, rows[name], strict=True)
         for _ in range(count)
     ]
-    labels = np.array([label for label, _ in cells])
-    split = np.array([split for _, split in cells])
-    order = np.random.default_rng(0).permutation(len(cells))
+    labels = np.array([label for label, _ in samples])
+    split = np.array([split for _, split in samples])
+    order = np.random.default_rng(0).permutation(len(samples))
     shaped = labels[order, None, None] if dense else labels[order]
     return ClassCounts.of(shaped, split[order], list(rows), None)
 
@@ -51,9 +51,9 @@ def test_pixels_are_counted_in_blocks(dtype: type, monkeypatch: pytest.MonkeyPat
     found = ClassCounts.of(labels, split, NAMES, 255)
     assert found.dense
     for label, name in enumerate(NAMES):
-        for where in SPLITS:
-            expected = sum((image == label).sum() for image in labels[split == where])
-            assert found.table.loc[name, where] == expected
+        for split_name in SPLITS:
+            expected = sum((image == label).sum() for image in labels[split == split_name])
+            assert found.table.loc[name, split_name] == expected
 
 
 GOOD = {"ant": (9, 3, 3), "bee": (9, 3, 3)}
@@ -63,14 +63,14 @@ GOOD = {"ant": (9, 3, 3), "bee": (9, 3, 3)}
 @pytest.mark.parametrize(
     ("rows", "rule"),
     [
-        ({"ant": (9, 3, 3)}, "'train' holds one class alone, 'ant': at least two .* to learn"),
-        ({"ant": (9, 0, 3), "bee": (0, 3, 3)}, "'train' holds one class alone, 'ant'"),
-        ({"ant": (9, 3, 3), "bee": (9, 0, 3)}, "'valid' holds one class alone, 'ant'.* an epoch"),
-        ({"ant": (9, 3, 0), "bee": (9, 3, 3)}, "'test' holds one class alone, 'bee'.* a student"),
-        ({"ant": (9, 3, 0), "bee": (9, 3, 0)}, "'test' holds no class"),
+        ({"ant": (9, 3, 3)}, "'train' contains only one class, 'ant': at least two .* to learn"),
+        ({"ant": (9, 0, 3), "bee": (0, 3, 3)}, "'train' contains only one class, 'ant'"),
+        ({"ant": (9, 3, 3), "bee": (9, 0, 3)}, "'valid' contains only one class, 'ant'.* epoch"),
+        ({"ant": (9, 3, 0), "bee": (9, 3, 3)}, "'test' contains only one class, 'bee'.* student"),
+        ({"ant": (9, 3, 0), "bee": (9, 3, 0)}, "'test' contains no class"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(
+def test_a_split_with_fewer_than_two_classes_raises_an_error(
     rows: dict[str, tuple[int, int, int]], rule: str, dense: bool
 ) -> None:
     with pytest.raises(ValueError, match=rule):
@@ -78,12 +78,12 @@ def test_what_cannot_be_judged_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("cat", "where"), [((0, 0, 1), "1 in 'test'"), ((0, 2, 1), "2 in 'valid' and 1 in 'test'")]
+    ("cat", "found"), [((0, 0, 1), "1 in 'test'"), ((0, 2, 1), "2 in 'valid' and 1 in 'test'")]
 )
-def test_a_class_that_is_not_in_train_is_refused_of_samples_and_warned_of_in_pixels(
-    cat: tuple[int, int, int], where: str
+def test_a_class_without_training_data_is_an_error_for_samples_and_a_warning_for_pixels(
+    cat: tuple[int, int, int], found: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"the class 'cat' has no sample in 'train' and {where}:"):
+    with pytest.raises(ValueError, match=f"the class 'cat' has no sample in 'train', but {found}:"):
         counts(**GOOD, cat=cat).check()
     pixels = counts(dense=True, **GOOD, cat=cat)
     pixels.check()
@@ -93,27 +93,28 @@ def test_a_class_that_is_not_in_train_is_refused_of_samples_and_warned_of_in_pix
     ) in pixels.warnings()
 
 
-def test_good_splits_give_no_warning() -> None:
-    good = counts(**dict.fromkeys(NAMES, (FEW, 1, 1)))
-    good.check()
-    assert good.warnings() == []
+def test_valid_splits_yield_no_warning() -> None:
+    valid = counts(**dict.fromkeys(NAMES, (FEW, 1, 1)))
+    valid.check()
+    assert valid.warnings() == []
 
 
-def test_what_can_hardly_be_judged_is_warned_of_by_kind() -> None:
-    doubtful = counts(
+def test_each_problem_with_classes_has_its_own_warning() -> None:
+    problematic = counts(
         **GOOD, lone=(1, 0, 0), few=(FEW - 1, 1, 2), absent=(0, 0, 0), untested=(8, 2, 0)
     )
-    doubtful.check()
-    assert doubtful.warnings() == [
-        "Classes without any samples, which no figure can tell of: 'absent'.",
+    problematic.check()
+    assert problematic.warnings() == [
+        "Classes without any samples, for which no metric is computed: 'absent'.",
         "Classes with fewer than 5 training samples, which can hardly be learned: 'lone' (1), "
         "'few' (4).",
-        "Classes without samples in 'valid', on which no epoch is chosen: 'lone'.",
-        "Classes without samples in 'test', of which no figure tells: 'lone', 'untested'.",
+        "Classes without samples in 'valid', which do not count when an epoch is selected: 'lone'.",
+        "Classes without samples in 'test', for which no test metric is computed: 'lone', "
+        "'untested'.",
     ]
 
 
-def test_of_many_classes_the_first_are_named() -> None:
-    many = counts(**GOOD, **{f"c{place:02d}": (1, 1, 1) for place in range(LISTED + 3)})
+def test_a_warning_names_the_first_of_many_classes() -> None:
+    many = counts(**GOOD, **{f"c{number:02d}": (1, 1, 1) for number in range(LISTED + 3)})
     (warning,) = many.warnings()
     assert warning.endswith("'c08' (1), 'c09' (1) and 3 more.")

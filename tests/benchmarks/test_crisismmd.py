@@ -1,4 +1,4 @@
-"""CrisisMMD from the publisher's own tables, from tiny ones made here, and from ready features."""
+"""Tests of CrisisMMD: the published tables, tiny tables made here, and precomputed features."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from raw_sets import crisis_features as features
 from raw_sets import tweet_row as row
 from raw_sets import write_tweets as write_table
 
-TRAIN, DEV = (f"task_humanitarian_text_img_{part}.tsv" for part in ("train", "dev"))
+TRAIN, DEV = (f"task_humanitarian_text_img_{split}.tsv" for split in ("train", "dev"))
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Eight tweets a split, the first of each with two images."""
+    """A folder with eight tweets for each split, of which the first has two photographs."""
     write_crisismmd(tmp_path)
     return tmp_path
 
@@ -39,10 +39,10 @@ def open_raw(root: Path, **arguments: object) -> CrisisMMD:
 
 @pytest.fixture(scope="module")
 def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The publisher's files, the train file as it was reconstructed from the annotations."""
+    """The publisher's tables; the training table was reconstructed from the annotations."""
     folder, crisis = tmp_path_factory.mktemp("splits"), shared_data / "crisismmd"
-    for part in ("train", "dev", "test"):
-        name = f"task_humanitarian_text_img_{part}"
+    for split in ("train", "dev", "test"):
+        name = f"task_humanitarian_text_img_{split}"
         found = sorted(crisis.glob(f"*/{name}*.tsv.gz"))
         if not found:
             pytest.skip(f"{crisis} has no {name}")
@@ -50,13 +50,13 @@ def published(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
-def test_the_published_tables_have_as_many_tweets_as_the_paper_says(published: Path) -> None:
+def test_the_published_tables_have_the_number_of_tweets_in_the_paper(published: Path) -> None:
     _, tweets = read_tweets(published)
     assert len(tweets) == 16_058
     assert tweets["split"].value_counts().to_dict() == {
         "train": 11_585,
         "valid": 2_237,
-        "test": 2_236,  # of 2,237: one stands in dev, too
+        "test": 2_236,  # of 2,237: one is also in dev
     }
     assert sorted(tweets["label"].unique()) == list(range(8))
     assert tweets["source"].nunique() == 7
@@ -65,19 +65,19 @@ def test_the_published_tables_have_as_many_tweets_as_the_paper_says(published: P
     assign_splits(tweets, "heldout", seed=0)
 
 
-def test_the_published_tables_keep_each_tweet_s_first_image(published: Path) -> None:
+def test_the_first_photograph_of_each_published_tweet_is_used(published: Path) -> None:
     _, tweets = read_tweets(published)
-    kept = dict(zip(tweets["id"], tweets["image"], strict=True))
+    image_of = dict(zip(tweets["id"], tweets["image"], strict=True))
     for file in sorted(published.iterdir()):
         first: dict[str, str] = {}
         for line in file.read_text(encoding="utf-8").split("\n")[1:-1]:
             _, tweet, _, _, image, *_ = line.split("\t")
             first.setdefault(tweet, image)
-        differing = sum(kept[tweet] != image for tweet, image in first.items())
-        assert differing <= 1, file  # the one that stands in two files
+        differing = sum(image_of[tweet] != image for tweet, image in first.items())
+        assert differing <= 1, file  # the tweet that is in two files
 
 
-def test_tweets_are_joined_and_each_is_there_once(raw: Path) -> None:
+def test_the_index_contains_each_tweet_once(raw: Path) -> None:
     source = open_raw(raw)
     check_index(source)
     index = source.index
@@ -92,7 +92,7 @@ def test_tweets_are_joined_and_each_is_there_once(raw: Path) -> None:
     assert not source.omitted
 
 
-def test_each_sample_has_its_own_image_and_text(raw: Path) -> None:
+def test_image_and_text_belong_to_the_same_tweet(raw: Path) -> None:
     source = open_raw(raw)
     samples = source.read(source.index.iloc[[3, 20, 9]])
     np.testing.assert_allclose(samples["image"][:, 0], [30, 200, 90], atol=2)
@@ -105,7 +105,7 @@ def test_each_sample_has_its_own_image_and_text(raw: Path) -> None:
     }
 
 
-def test_repaired_texts_are_noted(raw: Path) -> None:
+def test_a_note_marks_repaired_texts(raw: Path) -> None:
     write_table(raw / "splits" / DEV, [row(8), row(9, tweet_text="Weâ€™re safe")])
     source = open_raw(raw)
     samples = source.read(source.index.query("split == 'valid'"))
@@ -114,8 +114,8 @@ def test_repaired_texts_are_noted(raw: Path) -> None:
     assert samples["text"][1] == len("We're safe")
 
 
-def test_a_tweet_in_two_files_stays_in_the_first(raw: Path) -> None:
-    write_table(raw / "splits" / DEV, [row(2, shot=1), row(8)])
+def test_a_tweet_in_two_files_is_assigned_to_the_first(raw: Path) -> None:
+    write_table(raw / "splits" / DEV, [row(2, photograph=1), row(8)])
     index = open_raw(raw).index
     assert index["split"].value_counts().to_dict() == {"train": 8, "test": 8, "valid": 1}
     assert index.loc[2, "image"].endswith("2_0.jpg")
@@ -133,7 +133,7 @@ def test_a_missing_image_is_omitted(raw: Path) -> None:
         check_index(open_raw(raw))
 
 
-def test_an_unreadable_image_is_one_damaged_sample(raw: Path) -> None:
+def test_an_unreadable_image_damages_its_sample(raw: Path) -> None:
     (raw / "images/data_image/storm/1_10_2017/5_0.jpg").write_bytes(b"\xff\xd8\xff")
     source = open_raw(raw)
     with pytest.raises(DamagedSampleError, match=r"5_0\.jpg") as error:
@@ -142,25 +142,25 @@ def test_an_unreadable_image_is_one_damaged_sample(raw: Path) -> None:
     assert len(source.read(source.index.drop(5))["image"]) == 23
 
 
-def test_a_store_is_built_anew_when_an_image_was_fetched_again(raw: Path) -> None:
+def test_a_replaced_image_changes_the_fingerprint(raw: Path) -> None:
     before = open_raw(raw).fingerprint()
     assert open_raw(raw).fingerprint() == before
     Image.new("RGB", (99, 99)).save(raw / "images/data_image/storm/1_10_2017/5_0.jpg")
     assert open_raw(raw).fingerprint() != before
 
 
-def test_encoders_are_made_only_for_reading(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[object] = []
-    for kind in (Lengths, Colours):
-        monkeypatch.setattr(kind, "__init__", lambda self: made.append(self))
+def test_encoders_are_created_on_the_first_read(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    created: list[object] = []
+    for encoder in (Lengths, Colours):
+        monkeypatch.setattr(encoder, "__init__", lambda self: created.append(self))
     source = open_raw(raw)
-    assert not made
+    assert not created
     source.read(source.index[:1])
     source.read(source.index[1:2])
-    assert len(made) == 2
+    assert len(created) == 2
 
 
-def test_an_unknown_encoder_is_named_before_anything_is_read(tmp_path: Path) -> None:
+def test_an_unknown_encoder_raises_an_error_before_files_are_read(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"unknown class .*'MinLM'.*did you mean 'MiniLM'"):
         CrisisMMD("heldout", "no", "no", text_encoder="mst_distill.media.encoders.MinLM")
 
@@ -173,48 +173,50 @@ def append(line: str) -> Callable[[Path], object]:
     ("damage", "rule"),
     [
         (Path.unlink, "is missing: put the three files task_humanitarian"),
-        (lambda file: write_table(file, []), "holds no row below its header"),
+        (lambda file: write_table(file, []), "contains no row below the header"),
         (lambda file: file.write_bytes(b""), "line 1: unknown column 'event_name'"),
         (lambda file: write_table(file, [row(1)], HEADER.replace("label\t", "lable\t")), "lable"),
         (lambda file: write_table(file, [row(1)], HEADER.replace("\t", ",")), "unknown column"),
-        (lambda file: file.write_bytes(file.read_bytes() + b"caf\xe9"), "line 11 is no UTF-8"),
-        (append("hurricane_maria\t7"), "line 11 has 2 fields, the header 9"),
-        (append(row(1) + "\t"), "line 11 has 10 fields, the header 9"),
-        (append(row(1, tweet_text="cut in\ntwo")), "line 11 has 4 fields, the header 9"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"caf\xe9"), "line 11 is not UTF-8"),
+        (append("hurricane_maria\t7"), "line 11 has 2 fields, but the header has 9"),
+        (append(row(1) + "\t"), "line 11 has 10 fields, but the header has 9"),
+        (append(row(1, tweet_text="cut in\ntwo")), "line 11 has 4 fields, but the header has 9"),
         (append(row(1, tweet_text="  ")), "line 11: tweet_text of tweet 9145097570707701001 is em"),
-        (append(row(1, label="floods")), "line 11: unknown label 'floods'; there are: not_hum"),
+        (append(row(1, label="floods")), "line 11: unknown label 'floods'; available: not_hum"),
         (append(row(1, label="vehicle_damages")), "did you mean 'vehicle_damage'"),
         (append(row(1, label="")), "line 11: unknown label ''"),
-        (append(row(1, tweet_id="9.14510E+18")), "line 11: tweet_id '9.14510E\\+18' is not made"),
+        (append(row(1, tweet_id="9.14510E+18")), "line 11: tweet_id '9.14510E\\+18' does not"),
         (append(row(1, image="/etc/passwd")), "line 11: image '/etc/passwd' must be a path within"),
         (append(row(1, image="data_image/../../x.jpg")), "line 11: image .* must be a path within"),
         (append(row(1, image="")), "line 11: image '' must be a path within"),
     ],
 )
-def test_a_damaged_table_is_named(raw: Path, damage: Callable[[Path], object], rule: str) -> None:
+def test_the_error_names_the_damaged_table(
+    raw: Path, damage: Callable[[Path], object], rule: str
+) -> None:
     damage(raw / "splits" / TRAIN)
     with pytest.raises((ValueError, FileNotFoundError), match=rule) as error:
         open_raw(raw)
     assert TRAIN in str(error.value)
 
 
-def test_windows_line_ends_and_a_byte_order_mark_change_nothing(raw: Path) -> None:
+def test_windows_line_ends_and_a_byte_order_mark_are_accepted(raw: Path) -> None:
     before = open_raw(raw).index
     for file in (raw / "splits").iterdir():
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
     assert open_raw(raw).index.equals(before)
 
 
-def test_missing_folders_say_what_to_put_there(raw: Path) -> None:
+def test_the_error_for_a_missing_folder_states_its_contents(raw: Path) -> None:
     (raw / "images" / "data_image").rename(raw / "elsewhere")
-    with pytest.raises(FileNotFoundError, match="data_image is no folder: put the photographs"):
+    with pytest.raises(FileNotFoundError, match="data_image is not a folder: put the photographs"):
         open_raw(raw)
     with pytest.raises(FileNotFoundError, match=r"train\.tsv is missing: put the three files"):
         CrisisMMD("heldout", str(raw), str(raw / "none"))
 
 
 @pytest.mark.parametrize("form", ["tuple", "list", "dict", "tensors", "old pickle"])
-def test_ready_features_are_read_in_every_form(tmp_path: Path, form: str) -> None:
+def test_precomputed_features_are_read_in_all_forms(tmp_path: Path, form: str) -> None:
     arrays = features()
     file = tmp_path / "features.pth"
     saved = {
@@ -234,7 +236,7 @@ def test_ready_features_are_read_in_every_form(tmp_path: Path, form: str) -> Non
         np.testing.assert_array_equal(samples[name], values[[17, 4]].astype(np.float32))
 
 
-def test_tensors_that_learn_or_are_bfloat16_are_read(tmp_path: Path) -> None:
+def test_tensors_with_gradient_or_of_bfloat16_are_read(tmp_path: Path) -> None:
     image, text, label = map(torch.from_numpy, features())
     file = tmp_path / "features.pth"
     torch.save((image.requires_grad_(), text.bfloat16(), label), file)
@@ -244,16 +246,18 @@ def test_tensors_that_learn_or_are_bfloat16_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(samples["text"], text.bfloat16().float().numpy())
 
 
-def test_split_seed_decides_the_split_of_ready_features(tmp_path: Path) -> None:
+def test_the_split_seed_determines_the_split_of_precomputed_features(tmp_path: Path) -> None:
     file = tmp_path / "features.pth"
     torch.save(features(), file)
-    one, same, other = (CrisisMMDFeatures("heldout", str(file), seed).index for seed in (0, 0, 1))
-    assert one.equals(same)
-    assert not one.equals(other)
+    first, again, other = (
+        CrisisMMDFeatures("heldout", str(file), seed).index for seed in (0, 0, 1)
+    )
+    assert first.equals(again)
+    assert not first.equals(other)
 
 
-class Harm:
-    """Unpickled, it would leave a file."""
+class Malicious:
+    """Creates a file when it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -262,14 +266,14 @@ class Harm:
         return Path.touch, (self.trace,)
 
 
-def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_that_runs_code_raises_an_error(tmp_path: Path) -> None:
     image, text, label = features()
-    trace = tmp_path / "harmed"
-    harmful = (image, text, [label, Harm(trace)])
-    torch.save(harmful, tmp_path / "saved.pth")
-    (tmp_path / "bare.pth").write_bytes(pickle.dumps(harmful, protocol=2))
+    trace = tmp_path / "trace"
+    malicious = (image, text, [label, Malicious(trace)])
+    torch.save(malicious, tmp_path / "saved.pth")
+    (tmp_path / "bare.pth").write_bytes(pickle.dumps(malicious, protocol=2))
     for file in (tmp_path / "saved.pth", tmp_path / "bare.pth"):
-        with pytest.raises(ValueError, match=f"{file.name}: no .pth of numpy arrays of numbers"):
+        with pytest.raises(ValueError, match=f"{file.name}: not a .pth file of only numeric numpy"):
             CrisisMMDFeatures("heldout", str(file))
     assert not trace.exists()
 
@@ -280,9 +284,12 @@ IMAGE, TEXT, LABEL = features()
 @pytest.mark.parametrize(
     ("saved", "rule"),
     [
-        ((IMAGE, TEXT), "holds tuple, expected"),
-        ({"image": IMAGE, "text": TEXT, "labels": LABEL}, r"holds \['image', 'labels', 'text'\]"),
-        (IMAGE, "holds ndarray, expected"),
+        ((IMAGE, TEXT), "contains tuple, expected"),
+        (
+            {"image": IMAGE, "text": TEXT, "labels": LABEL},
+            r"contains \['image', 'labels', 'text'\]",
+        ),
+        (IMAGE, "contains ndarray, expected"),
         ((IMAGE[0], TEXT, LABEL), r"image is float64 \(6,\), expected float \(N, width\)"),
         ((IMAGE, TEXT.astype(int), LABEL), r"text is int64 \(40, 4\), expected float"),
         ((IMAGE, TEXT, LABEL[:, None]), r"label is int64 \(40, 1\), expected integers"),
@@ -290,11 +297,13 @@ IMAGE, TEXT, LABEL = features()
         ((IMAGE, TEXT[:-1], LABEL), "differ in length: {'image': 40, 'text': 39, 'label': 40}"),
         ((IMAGE, TEXT, LABEL + 1), "label of row 7 is 8, expected 0 to 7"),
         ((IMAGE, TEXT, LABEL - 1), "label of row 0 is -1, expected 0 to 7"),
-        ((IMAGE, TEXT.astype(object), LABEL), "no .pth of numpy arrays of numbers"),
-        (([[1.0], [1.0, 2.0]], TEXT, LABEL), "image is no array of numbers"),
+        ((IMAGE, TEXT.astype(object), LABEL), "not a .pth file of only numeric numpy arrays"),
+        (([[1.0], [1.0, 2.0]], TEXT, LABEL), "image is not an array of numbers"),
     ],
 )
-def test_ready_features_that_do_not_fit_are_named(tmp_path: Path, saved: object, rule: str) -> None:
+def test_the_error_states_what_is_wrong_with_precomputed_features(
+    tmp_path: Path, saved: object, rule: str
+) -> None:
     file = tmp_path / "features.pth"
     torch.save(saved, file)
     with pytest.raises(ValueError, match=rule) as error:
@@ -305,14 +314,17 @@ def test_ready_features_that_do_not_fit_are_named(tmp_path: Path, saved: object,
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
-        (Path.unlink, "is missing: put ready features there"),
-        (lambda file: file.write_bytes(b""), "no .pth of numpy arrays"),
-        (lambda file: file.write_bytes(b"<html>"), "no .pth of numpy arrays"),
-        (lambda file: file.write_bytes(file.read_bytes()[:-500]), "no .pth of numpy arrays"),
-        (lambda file: file.write_bytes(b"\x80\x02X\x01\x00\x00\x00\xff."), "no .pth of numpy arr"),
+        (Path.unlink, "is missing: put precomputed features there"),
+        (lambda file: file.write_bytes(b""), "not a .pth file of only numeric"),
+        (lambda file: file.write_bytes(b"<html>"), "not a .pth file of only numeric"),
+        (
+            lambda file: file.write_bytes(file.read_bytes()[:-500]),
+            "not a .pth file of only numeric",
+        ),
+        (lambda file: file.write_bytes(b"\x80\x02X\x01\x00\x00\x00\xff."), "not a .pth file"),
     ],
 )
-def test_damaged_ready_features_are_named(
+def test_the_error_names_damaged_precomputed_features(
     tmp_path: Path, damage: Callable[[Path], object], rule: str
 ) -> None:
     file = tmp_path / "features.pth"

@@ -1,4 +1,4 @@
-"""The embedded benchmark, against the raw arrays opened anew."""
+"""Tests of the embedded benchmark, compared with its raw arrays."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def everything(source: Digits) -> dict[str, np.ndarray]:
 
 
 def recording(raw: dict[str, np.ndarray], row: int) -> np.ndarray:
-    """The frames of one recording, ``(length, 13)``, of which 32 at most are used."""
+    """Return the frames of one recording that are used, ``(length, 13)`` with length <= 32."""
     start = raw["lengths"][:row].sum()
     return raw["X"][start : start + raw["lengths"][row]][:32].astype(np.float64)
 
 
-def test_neither_an_image_nor_a_recording_is_used_twice(source: Digits) -> None:
+def test_no_image_or_recording_is_used_twice(source: Digits) -> None:
     check_splits(source.index)
     for column in ("image", "recording", "id", "group"):
         assert source.index[column].is_unique, column
@@ -46,18 +46,18 @@ def test_neither_an_image_nor_a_recording_is_used_twice(source: Digits) -> None:
     assert source.index["recording"].between(0, 2999).all()
 
 
-def test_nearly_every_image_finds_a_recording_of_its_split(source: Digits) -> None:
+def test_nearly_every_image_is_paired_within_its_split(source: Digits) -> None:
     assert source.index["split"].value_counts().to_dict() == {
         "train": 1078,
         "valid": 360,
         "test": 359,
     }
-    cells = source.index.groupby(["split", "label"]).size().unstack()
-    assert cells.loc["train"].between(100, 112).all()
-    assert cells.loc[["valid", "test"]].min().min() > 30
+    counts = source.index.groupby(["split", "label"]).size().unstack()
+    assert counts.loc["train"].between(100, 112).all()
+    assert counts.loc[["valid", "test"]].min().min() > 30
 
 
-def test_image_and_recording_are_of_the_same_digit(
+def test_image_and_recording_have_the_same_digit(
     source: Digits, raw: dict[str, np.ndarray]
 ) -> None:
     _, image_labels = load_digits(return_X_y=True)
@@ -67,7 +67,7 @@ def test_image_and_recording_are_of_the_same_digit(
     assert source.classes == tuple("0123456789")
 
 
-def test_an_id_names_both_halves(source: Digits) -> None:
+def test_an_id_names_image_and_recording(source: Digits) -> None:
     expected = [
         f"image-{image:04d}_recording-{row:04d}"
         for image, row in source.index[["image", "recording"]].to_numpy()
@@ -94,26 +94,26 @@ def test_shapes_and_ranges(everything: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "kept_energy"), [("heldout", 0.3), ("random", 0.7)])
-def test_images_keep_about_the_share_of_energy_asked_for(protocol: str, kept_energy: float) -> None:
+def test_images_keep_about_the_requested_share_of_energy(protocol: str, kept_energy: float) -> None:
     source = Digits(protocol, str(RECORDINGS), kept_energy=kept_energy)
     fit = source.index if protocol == "random" else source.index[source.index["split"] == "train"]
     images, _ = load_digits(return_X_y=True)
-    chosen = images[fit["image"]]
-    variance, axes = np.linalg.eigh(np.cov(chosen.T))
+    fitted = images[fit["image"]]
+    variance, axes = np.linalg.eigh(np.cov(fitted.T))
     share = np.cumsum(variance[::-1]) / variance.sum()
     count = int(np.abs(share - kept_energy).argmin()) + 1
     assert share[count - 1] == pytest.approx(kept_energy, abs=0.03)
-    kept = axes[:, ::-1][:, :count]
+    components = axes[:, ::-1][:, :count]
     part = source.index.sample(50, random_state=0)
-    centred = images[part["image"]] - chosen.mean(axis=0)
-    weak = centred @ kept @ kept.T + chosen.mean(axis=0)
-    low, high = weak.min(axis=1, keepdims=True), weak.max(axis=1, keepdims=True)
+    centred = images[part["image"]] - fitted.mean(axis=0)
+    reduced = centred @ components @ components.T + fitted.mean(axis=0)
+    low, high = reduced.min(axis=1, keepdims=True), reduced.max(axis=1, keepdims=True)
     found = source.read(part)["image"].reshape(50, 64)
-    np.testing.assert_allclose(found, (weak - low) / (high - low), atol=1e-5)
+    np.testing.assert_allclose(found, (reduced - low) / (high - low), atol=1e-5)
 
 
 @pytest.mark.parametrize("protocol", ["heldout", "random"])
-def test_recordings_are_standardised_by_those_of_the_protocol(
+def test_recordings_are_standardised_on_the_samples_of_the_protocol(
     raw: dict[str, np.ndarray], protocol: str
 ) -> None:
     source = Digits(protocol, str(RECORDINGS))
@@ -125,12 +125,12 @@ def test_recordings_are_standardised_by_those_of_the_protocol(
     assert lengths.min() < 32
     for audio, row in zip(source.read(part)["audio"], part["recording"], strict=True):
         expected = np.zeros((13, 32))
-        wanted = (recording(raw, row) - mean) / deviation
-        expected[:, : len(wanted)] = wanted.T
+        scaled = (recording(raw, row) - mean) / deviation
+        expected[:, : len(scaled)] = scaled.T
         np.testing.assert_allclose(audio, expected, atol=2e-5)
 
 
-def test_training_recordings_have_mean_0_and_deviation_1(
+def test_training_recordings_have_mean_0_and_standard_deviation_1(
     source: Digits, everything: dict[str, np.ndarray], raw: dict[str, np.ndarray]
 ) -> None:
     train = (source.index["split"] == "train").to_numpy()
@@ -146,7 +146,7 @@ def test_both_protocols_have_the_same_pairs(source: Digits) -> None:
     assert Digits("random", str(RECORDINGS)).index.equals(source.index)
 
 
-def test_the_same_arguments_give_the_same_samples(
+def test_equal_arguments_yield_equal_samples(
     source: Digits, everything: dict[str, np.ndarray]
 ) -> None:
     np.random.default_rng(9)
@@ -157,7 +157,7 @@ def test_the_same_arguments_give_the_same_samples(
         np.testing.assert_array_equal(array, everything[name])
 
 
-def test_split_seed_decides_splits_and_pairs(source: Digits) -> None:
+def test_the_split_seed_determines_splits_and_pairs(source: Digits) -> None:
     other = Digits("heldout", str(RECORDINGS), split_seed=1)
     check_splits(other.index)
     assert not other.index.equals(source.index)
@@ -166,7 +166,7 @@ def test_split_seed_decides_splits_and_pairs(source: Digits) -> None:
         assert other.index[column].is_unique
 
 
-def test_a_sample_is_the_same_whatever_is_read_with_it(
+def test_a_sample_does_not_depend_on_the_samples_read_with_it(
     source: Digits, everything: dict[str, np.ndarray]
 ) -> None:
     part = source.read(source.index.iloc[[700, 3]])
@@ -174,7 +174,7 @@ def test_a_sample_is_the_same_whatever_is_read_with_it(
         np.testing.assert_array_equal(array, everything[name][[700, 3]])
 
 
-def test_a_missing_file_says_where_it_is_from(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_file_states_its_origin(tmp_path: Path) -> None:
     path = tmp_path / "digits.npz"
     with pytest.raises(FileNotFoundError, match=re.escape(f"{path} is missing")) as error:
         Digits("heldout", str(path))
@@ -182,7 +182,7 @@ def test_a_missing_file_says_where_it_is_from(tmp_path: Path) -> None:
     assert "benchmark.arguments.recordings" in str(error.value)
 
 
-def without(name: str) -> Callable[[dict[str, np.ndarray]], object]:
+def remove(name: str) -> Callable[[dict[str, np.ndarray]], object]:
     return lambda arrays: arrays.pop(name)
 
 
@@ -190,7 +190,7 @@ def shorten(name: str) -> Callable[[dict[str, np.ndarray]], object]:
     return lambda arrays: arrays.update({name: arrays[name][:-1]})
 
 
-def spoil(arrays: dict[str, np.ndarray]) -> None:
+def insert_infinity(arrays: dict[str, np.ndarray]) -> None:
     frames = arrays["X"].copy()
     frames[arrays["lengths"][:7].sum(), 3] = np.inf
     arrays["X"] = frames
@@ -199,16 +199,16 @@ def spoil(arrays: dict[str, np.ndarray]) -> None:
 @pytest.mark.parametrize(
     ("damage", "rule"),
     [
-        (spoil, "recording 7 in X holds NaN or infinity"),
-        (without("X"), "X is not a file in the archive.*must hold X, y and lengths"),
-        (without("y"), "y is not a file"),
-        (without("lengths"), "lengths is not a file"),
-        (shorten("X"), "53998 frames and 3000 labels do not fit lengths that sum to 53999"),
-        (shorten("y"), "53999 frames and 2999 labels do not fit .* over 3000 recordings"),
-        (shorten("lengths"), "3000 labels do not fit .* over 2999 recordings"),
+        (insert_infinity, "recording 7 in X contains NaN or infinity"),
+        (remove("X"), "X is not a file in the archive.*must contain X, y and lengths"),
+        (remove("y"), "y is not a file"),
+        (remove("lengths"), "lengths is not a file"),
+        (shorten("X"), "53998 frames and 3000 labels do not match the lengths, which sum to 53999"),
+        (shorten("y"), "53999 frames and 2999 labels do not match .* over 3000 recordings"),
+        (shorten("lengths"), "3000 labels do not match .* over 2999 recordings"),
     ],
 )
-def test_damaged_recordings_are_named(
+def test_the_error_names_the_damaged_recording(
     tmp_path: Path,
     raw: dict[str, np.ndarray],
     damage: Callable[[dict[str, np.ndarray]], object],
@@ -224,14 +224,14 @@ def test_damaged_recordings_are_named(
 
 
 @pytest.mark.parametrize("size", [0, 10, 5000])
-def test_a_file_that_was_cut_off_is_named(tmp_path: Path, size: int) -> None:
+def test_the_error_names_a_truncated_file(tmp_path: Path, size: int) -> None:
     path = tmp_path / "digits.npz"
     path.write_bytes(RECORDINGS.read_bytes()[:size])
-    with pytest.raises(ValueError, match=re.escape(f"{path} is no .npz file that can be read")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable .npz file")):
         Digits("heldout", str(path))
 
 
-def test_bytes_that_cannot_be_unpacked_are_named(
+def test_the_error_names_a_file_that_cannot_be_decompressed(
     tmp_path: Path, raw: dict[str, np.ndarray]
 ) -> None:
     path = tmp_path / "digits.npz"
@@ -239,5 +239,5 @@ def test_bytes_that_cannot_be_unpacked_are_named(
     content = bytearray(path.read_bytes())
     content[200:1200] = b"\xff" * 1000
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=re.escape(f"{path} is no .npz file that can be read")):
+    with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable .npz file")):
         Digits("heldout", str(path))

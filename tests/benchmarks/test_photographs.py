@@ -1,4 +1,4 @@
-"""Photographs of samples: whatever comes as RGB, whatever is damaged costs one sample."""
+"""Tests of reading photographs: all become RGB, and a damaged one damages one sample only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.source import DamagedSampleError
 
 
-def test_an_image_becomes_rgb_whatever_it_was(tmp_path: Path) -> None:
+def test_an_image_of_any_mode_becomes_rgb(tmp_path: Path) -> None:
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "gif")):
         file = tmp_path / f"{mode}.{suffix}"
         Image.new(mode, (9, 7), 100 if mode in "LP" else None).save(file)
@@ -20,7 +20,7 @@ def test_an_image_becomes_rgb_whatever_it_was(tmp_path: Path) -> None:
         assert (image.mode, image.size) == ("RGB", (9, 7))
 
 
-def write_bomb(file: Path) -> None:
+def write_decompression_bomb(file: Path) -> None:
     Image.new("1", (10_000, 10_000)).save(file, "PNG")
 
 
@@ -32,11 +32,11 @@ def write_bomb(file: Path) -> None:
         (lambda file: file.write_bytes(file.read_bytes()[:-900]), "truncated"),
         (lambda file: Image.new("RGB", (9, 9)).save(file, "PPM"), "cannot identify .* PNG, GIF"),
         (lambda file: Image.new("RGB", (9, 9)).save(file, "BMP"), "is BMP, .* PNG, GIF and WebP"),
-        (write_bomb, "decompression bomb"),
+        (write_decompression_bomb, "decompression bomb"),
         (Path.unlink, "No such file"),
     ],
 )
-def test_a_damaged_image_is_one_damaged_sample(tmp_path: Path, damage: object, rule: str) -> None:
+def test_a_damaged_image_damages_its_sample(tmp_path: Path, damage: object, rule: str) -> None:
     file = tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file)
@@ -47,11 +47,11 @@ def test_a_damaged_image_is_one_damaged_sample(tmp_path: Path, damage: object, r
     assert str(file) in error.value.reason
 
 
-def test_a_photograph_on_its_side_is_upright(tmp_path: Path) -> None:
+def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     stored = np.zeros((48, 64, 3), np.uint8)
-    stored[:, :32] = (255, 0, 0)  # the stored left is the upper half
+    stored[:, :32] = (255, 0, 0)  # the left half as stored is the upper half when upright
     Image.fromarray(stored).save(tmp_path / "a.jpg", quality=95, exif=exif)
     image = open_image(tmp_path / "a.jpg", "s")
     assert image.size == (48, 64)
@@ -59,14 +59,14 @@ def test_a_photograph_on_its_side_is_upright(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.getpixel((10, 50)), (0, 0, 0), atol=3)
 
 
-def test_a_photograph_of_one_colour_is_kept_with_a_warning(
+def test_a_photograph_of_one_colour_is_accepted_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = Image.new("RGB", (64, 48), "black")
     image.save(tmp_path / "black.jpg")
     assert open_image(tmp_path / "black.jpg", "tweet-1").size == (64, 48)
     assert "sample 'tweet-1'" in caplog.text
-    assert "black.jpg has one colour in all its pixels" in caplog.text
+    assert "black.jpg has the same colour in all pixels" in caplog.text
     caplog.clear()
     image.putpixel((3, 4), (255, 255, 255))
     image.save(tmp_path / "dot.png")

@@ -1,4 +1,4 @@
-"""RAVDESS from files named as they are published: the right frames, faces, MFCC, and damage."""
+"""Tests of RAVDESS from files with the published names: frames, faces, MFCC and damaged files."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mst_distill.media.speech_audio import LENGTH, RATE, mfcc, read_speech
 from raw_sets import (
     BAR,
     BITS,
+    write_audio_only_mp4,
     write_numbered,
     write_ravdess,
-    write_sound_alone,
     write_tone,
     write_video,
 )
@@ -47,7 +47,7 @@ def number_of(frame: np.ndarray | None) -> int | None:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Eighteen clips of six actors in one folder, with songs and video alone as published."""
+    """A folder with 18 clips by six actors, and also songs and silent videos, as published."""
     write_ravdess(tmp_path)
     return tmp_path / "raw"
 
@@ -57,7 +57,7 @@ def open_raw(raw: Path, **arguments: object) -> RAVDESS:
     return RAVDESS("heldout", str(raw), str(raw), **arguments)
 
 
-def test_a_sample_is_a_spoken_clip_that_is_seen_and_heard(raw: Path) -> None:
+def test_each_sample_is_a_spoken_clip_with_video_and_audio(raw: Path) -> None:
     source = open_raw(raw)
     check_index(source)
     check_splits(source.index)
@@ -70,40 +70,41 @@ def test_a_sample_is_a_spoken_clip_that_is_seen_and_heard(raw: Path) -> None:
         assert source.files[row.video].name == f"01-{row.id}.mp4"
 
 
-def test_samples_fit_the_nets_and_do_not_hang_on_the_batch(raw: Path) -> None:
+def test_samples_have_the_shapes_of_the_inputs_and_do_not_depend_on_the_batch(raw: Path) -> None:
     source = open_raw(raw)
-    whole, part = source.read(source.index[:2]), source.read(source.index[1:2])
-    assert {name: array.shape for name, array in whole.items()} == {
+    two, one = source.read(source.index[:2]), source.read(source.index[1:2])
+    assert {name: array.shape for name, array in two.items()} == {
         "video": (2, 3, 15, 224, 224),
         "audio": (2, 15, 156),
         "seconds": (2,),
         "frames_without_face": (2,),
         "frames_missing": (2,),
     }
-    assert set(source.notes) == set(whole) - {"video", "audio"}
-    for name, array in whole.items():
+    assert set(source.notes) == set(two) - {"video", "audio"}
+    for name, array in two.items():
         assert np.isfinite(array).all()
-        np.testing.assert_array_equal(array[1:], part[name])
-    assert whole["seconds"].tolist() == [0.5, 0.5]
-    assert whole["frames_missing"].tolist() == [13, 13]  # 0.4 s: the instants 0.1 and 0.33
+        np.testing.assert_array_equal(array[1:], one[name])
+    assert two["seconds"].tolist() == [0.5, 0.5]
+    # A video of 0.4 s has frames at the instants 0.1 s and 0.33 s only.
+    assert two["frames_missing"].tolist() == [13, 13]
 
 
-def test_a_clip_without_its_partner_is_left_out_with_the_reason(raw: Path) -> None:
+def test_a_clip_without_video_or_audio_is_omitted_with_the_reason(raw: Path) -> None:
     for name in ("03-01-01-01-01-01-02.wav", "01-01-04-01-01-01-03.mp4"):
         next(raw.rglob(name)).unlink()
     source = open_raw(raw, tolerated_share=0.2)
     assert dict(source.omitted) == {
-        "01-01-01-01-01-02": f"{raw} holds no audio of this clip",
-        "01-04-01-01-01-03": f"{raw} holds no video of this clip",
+        "01-01-01-01-01-02": f"{raw} contains no audio of this clip",
+        "01-04-01-01-01-03": f"{raw} contains no video of this clip",
     }
     assert len(source.index) == 16
     check_index(source)
-    with pytest.raises(ValueError, match=r"2 of 18 samples cannot be used.*holds no audio of"):
+    with pytest.raises(ValueError, match=r"2 of 18 samples cannot be used.*contains no audio of"):
         check_index(open_raw(raw))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_actors_stand_in_one_split_and_men_and_women_in_all(seed: int) -> None:
+def test_each_actor_is_in_one_split_and_each_split_has_men_and_women(seed: int) -> None:
     clips = [
         f"01-{emotion:02d}-01-01-01-{actor:02d}" for actor in range(1, 25) for emotion in (1, 2)
     ]
@@ -120,7 +121,7 @@ def test_actors_stand_in_one_split_and_men_and_women_in_all(seed: int) -> None:
     }
 
 
-def test_split_seed_decides_who_goes_where() -> None:
+def test_the_split_seed_determines_the_split_of_each_actor() -> None:
     clips = [f"01-01-01-01-01-{actor:02d}" for actor in range(1, 25)]
     assert index_clips(clips, 0).equals(index_clips(clips, 0))
     assert not index_clips(clips, 0).equals(index_clips(clips, 1))
@@ -142,15 +143,15 @@ def test_split_seed_decides_who_goes_where() -> None:
         (4, 30, [3, *[None] * 14]),
     ],
 )
-def test_the_frames_nearest_to_the_instants_are_taken(
+def test_the_frames_nearest_to_the_instants_are_used(
     tmp_path: Path, count: int, rate: Fraction | int, expected: list[int | None]
 ) -> None:
     frames = read_frames(write_numbered(tmp_path / "clip.mp4", count, rate))
     found = [number_of(frame) for frame in frames]
-    # Frames that are equally near: either would do.
+    # At 25 Hz two frames may be equally near; both are accepted.
     tie = 1 if rate == 25 else 0
-    for number, wanted in zip(found, expected, strict=True):
-        assert number == wanted or (number is not None and 0 <= number - (wanted or 0) <= tie)
+    for number, nearest in zip(found, expected, strict=True):
+        assert number == nearest or (number is not None and 0 <= number - (nearest or 0) <= tie)
     start = max(0, (count / rate - 3.6) / 2)
     for number, instant in zip(found, INSTANTS, strict=True):
         if number is not None:
@@ -158,7 +159,7 @@ def test_the_frames_nearest_to_the_instants_are_taken(
 
 
 def quarters() -> np.ndarray:
-    """RGB ``(48, 64, 3)``: red, green, blue and black, each in a quarter."""
+    """Return RGB ``(48, 64, 3)`` with red, green, blue and black quarters."""
     frame = np.zeros((48, 64, 3), np.uint8)
     frame[:24, :32, 0] = frame[:24, 32:, 1] = frame[24:, :32, 2] = 255
     return frame
@@ -166,36 +167,39 @@ def quarters() -> np.ndarray:
 
 @pytest.mark.parametrize("flip", ["", "hflip", "vflip"])
 @pytest.mark.parametrize("degrees", [0, 90, 180, -90])
-def test_a_video_is_turned_as_it_is_to_be_shown(tmp_path: Path, degrees: int, flip: str) -> None:
-    turn = {"degrees": degrees, **({flip: True} if flip else {})}
-    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, turn=turn)
+def test_a_video_is_rotated_as_its_file_states(tmp_path: Path, degrees: int, flip: str) -> None:
+    rotation = {"degrees": degrees, **({flip: True} if flip else {})}
+    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, rotation=rotation)
     expected = np.rot90(quarters(), degrees // 90)  # counter-clockwise
     if flip:
         expected = np.flip(expected, axis={"vflip": 0, "hflip": 1}[flip])
     frame = read_frames(clip)[0]
     assert frame.shape == expected.shape
     assert frame.flags.c_contiguous
-    assert np.abs(frame.astype(int) - expected).mean() < 12  # H.264 blurs where quarters meet
+    assert np.abs(frame.astype(int) - expected).mean() < 12  # H.264 blurs the edges of the quarters
 
 
-def test_a_video_that_is_to_be_shown_aslant_is_refused(tmp_path: Path) -> None:
-    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, turn={"degrees": 37})
-    with pytest.raises(ValueError, match=r"a\.mp4: is to be shown turned by 3[67] degrees"):
+def test_a_rotation_by_other_than_a_multiple_of_90_degrees_raises_an_error(tmp_path: Path) -> None:
+    clip = write_video(tmp_path / "a.mp4", [quarters()] * 12, rotation={"degrees": 37})
+    with pytest.raises(ValueError, match=r"a\.mp4: is to be displayed rotated by 3[67] degrees"):
         read_frames(clip)
 
 
-def test_a_video_in_which_nothing_is_seen_is_refused(tmp_path: Path) -> None:
-    """Frames of one colour, were it a different one in each."""
+def test_a_video_of_uniform_frames_raises_an_error(tmp_path: Path) -> None:
+    """Each frame has one colour, although the colours of the frames differ."""
     plain = [np.full((48, 64, 3), 10 * number, np.uint8) for number in range(12)]
     clip = write_video(tmp_path / "a.mp4", plain)
-    with pytest.raises(ValueError, match=r"a\.mp4: nothing is to be seen, every frame has one"):
+    with pytest.raises(ValueError, match=r"a\.mp4: is blank, every frame has one"):
         read_frames(clip)
     plain[3] = quarters()
     assert len(read_frames(write_video(tmp_path / "b.mp4", plain))) == 15
 
 
-class Shown(FaceFinder):
-    """Finds a face at the left end of every frame whose number is in `numbers`."""
+class NumberedFaces(FaceFinder):
+    """Finds a face in the frames whose number, their green value, is in `numbers`.
+
+    The left edge of the face is at the column with this number.
+    """
 
     def __init__(self, numbers: set[int]) -> None:
         self.numbers = numbers
@@ -206,7 +210,7 @@ class Shown(FaceFinder):
 
 
 @pytest.mark.parametrize(
-    ("seen", "expected"),
+    ("visible", "expected"),
     [
         ({10, 20, 30}, [10, 20, 30]),
         ({10}, [10, 10, 10]),
@@ -215,19 +219,19 @@ class Shown(FaceFinder):
         (set(), [None, None, None]),
     ],
 )
-def test_where_no_face_is_found_the_last_one_s_place_is_taken(
-    seen: set[int], expected: list[int | None]
+def test_a_frame_without_a_face_is_cropped_at_the_position_of_the_last_face(
+    visible: set[int], expected: list[int | None]
 ) -> None:
     frames = []
     for number in (10, 20, 30):
-        # Blue tells the column, so that a crop tells where it was cut.
+        # Blue is the column, so that a crop shows where it was cut.
         frame = np.zeros((20, 60, 3), np.uint8)
         frame[..., 1], frame[..., 2] = number, np.arange(60)
         frames.append(frame)
-    cropped, without_face, missing = crop_faces([*frames, None], Shown(seen))
+    cropped, without_face, missing = crop_faces([*frames, None], NumberedFaces(visible))
     assert cropped.shape == (3, 4, 224, 224)
     assert cropped.dtype == np.float32
-    assert (without_face, missing) == (3 - len(seen), 1)
+    assert (without_face, missing) == (3 - len(visible), 1)
     assert (cropped[:, 3] == 0).all()
     for picture, number, left in zip(
         cropped[:, :3].transpose(1, 0, 2, 3), (10, 20, 30), expected, strict=True
@@ -241,7 +245,7 @@ def test_where_no_face_is_found_the_last_one_s_place_is_taken(
 
 
 @pytest.mark.parametrize("shape", [(20, 60), (60, 20), (30, 30)])
-def test_the_centre_crop_is_the_largest_square_in_the_middle(shape: tuple[int, int]) -> None:
+def test_the_centre_crop_is_the_largest_centred_square(shape: tuple[int, int]) -> None:
     square = CentreCrop().find(np.zeros((*shape, 3), np.uint8))
     side = min(shape)
     assert square == ((shape[1] - side) / 2, (shape[0] - side) / 2, side)
@@ -260,12 +264,12 @@ def faces(shared_data: Path) -> list[Path]:
     return files
 
 
-def test_real_faces_are_found_in_nearly_every_frame(faces: list[Path]) -> None:
+def test_real_faces_are_found_in_all_frames(faces: list[Path]) -> None:
     finder = HaarFaces()
     for file in faces[:4]:
         frames = read_frames(file)
         cropped, without_face, missing = crop_faces(frames, finder)
-        assert missing == 2  # 3.0 s: the instants 3.2 and 3.43
+        assert missing == 2  # the video ends at 3.0 s, before the instants 3.2 s and 3.43 s
         assert without_face == 0
         for frame in frames[:-2]:
             height, width, _ = frame.shape
@@ -274,20 +278,21 @@ def test_real_faces_are_found_in_nearly_every_frame(faces: list[Path]) -> None:
             assert left >= 0 <= top
             assert left + side <= width
             assert top + side <= height
-        # Skin in the middle of the picture: red above green above blue, and the wall is blue.
+        # The centre shows skin, with more red than green and more green than blue; the wall is
+        # blue.
         red, green, blue = cropped[:, :-2, 80:176, 80:144].mean(axis=(1, 2, 3))
         assert red > green + 0.05
         assert green > blue
 
 
-def test_a_face_that_a_phone_stored_on_its_side_is_found(faces: list[Path], tmp_path: Path) -> None:
+def test_a_face_in_a_rotated_video_is_found(faces: list[Path], tmp_path: Path) -> None:
     with av.open(str(faces[0])) as container:
-        shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    lying = [np.rot90(frame) for frame in shown]
-    clip = write_video(tmp_path / "a.mp4", map(np.ascontiguousarray, lying), 25)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    rotated = [np.rot90(frame) for frame in frames]
+    clip = write_video(tmp_path / "a.mp4", map(np.ascontiguousarray, rotated), 25)
     assert crop_faces(read_frames(clip), HaarFaces())[1] == 13
     clip = write_video(
-        tmp_path / "b.mp4", map(np.ascontiguousarray, lying), 25, turn={"degrees": -90}
+        tmp_path / "b.mp4", map(np.ascontiguousarray, rotated), 25, rotation={"degrees": -90}
     )
     cropped, without_face, missing = crop_faces(read_frames(clip), HaarFaces())
     assert (without_face, missing) == (0, 2)
@@ -296,14 +301,14 @@ def test_a_face_that_a_phone_stored_on_its_side_is_found(faces: list[Path], tmp_
 
 
 @pytest.mark.parametrize("scale", [3, 4])
-def test_a_large_frame_shows_the_same_face(faces: list[Path], scale: int) -> None:
+def test_the_same_face_is_found_in_an_enlarged_frame(faces: list[Path], scale: int) -> None:
     frame = read_frames(faces[0])[0]
     small = HaarFaces().find(frame)
     large = HaarFaces().find(frame.repeat(scale, axis=0).repeat(scale, axis=1))
     np.testing.assert_allclose(np.array(large) / scale, small, atol=frame.shape[0] / 10)
 
 
-def test_grid_clips_under_ravdess_names_are_samples(faces: list[Path], tmp_path: Path) -> None:
+def test_clips_of_grid_with_names_of_ravdess_are_read(faces: list[Path], tmp_path: Path) -> None:
     for clip, file in zip(CLIPS[::3], faces, strict=False):
         shutil.copy(file, tmp_path / f"01-{clip}.mp4")
         write_tone(tmp_path / f"03-{clip}.wav", 440, 3, 48_000)
@@ -319,7 +324,7 @@ def test_grid_clips_under_ravdess_names_are_samples(faces: list[Path], tmp_path:
 
 
 def librosa_mfcc(wave: np.ndarray) -> np.ndarray:
-    """MFCC by the formulas that librosa documents, ``(15, 156)`` in float64."""
+    """Compute MFCC ``(15, 156)`` in float64 by the formulas that librosa documents."""
     padded = np.pad(wave.astype(np.float64), 1024)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2048)[::512]
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(2048) / 2048)
@@ -348,14 +353,14 @@ def to_unit(values: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("gain", [1, 1e-4])
-def test_mfcc_are_those_of_librosa_s_formulas(gain: float) -> None:
+def test_mfcc_agree_with_the_formulas_of_librosa(gain: float) -> None:
     rng = np.random.default_rng(0)
     time = np.arange(LENGTH) / RATE
     chirp = np.sin(2 * np.pi * (200 + 700 * time) * time) + 0.01 * rng.normal(size=LENGTH)
-    # Faint and silent parts, so that the cut at 80 dB matters.
+    # Quiet and silent intervals, so that the clipping at 80 dB has an effect.
     chirp[30_000:50_000] *= 1e-4
     chirp[60_000:] = 0
-    # A loud clip beside it must not raise the cut.
+    # A loud clip in the same batch must not raise the level of clipping.
     waves = np.stack([gain * chirp, rng.normal(size=LENGTH)]).astype(np.float32)
     found = mfcc(waves)
     assert found.shape == (2, 15, 156)
@@ -369,23 +374,23 @@ def test_mfcc_are_those_of_librosa_s_formulas(gain: float) -> None:
 def test_a_clip_is_padded_at_its_end_or_cut_to_its_middle(
     tmp_path: Path, rate: int, seconds: float, expected: float
 ) -> None:
-    # The phase tells the time: a ramp from 0 to half at the file's end.
+    # The value of an audio sample encodes its time: a ramp from 0 to 0.5 at the end of the file.
     ramp = np.linspace(0, 0.5, round(seconds * rate))
     soundfile.write(tmp_path / "a.wav", np.stack([ramp, ramp], axis=1), rate, subtype="FLOAT")
-    wave, noted = read_speech(tmp_path / "a.wav")
+    wave, found_seconds = read_speech(tmp_path / "a.wav")
     assert wave.shape == (LENGTH,)
     assert wave.dtype == np.float32
-    assert noted == pytest.approx(seconds)
-    kept = round(expected * RATE)
-    assert (wave[kept + 1 :] == 0).all()
+    assert found_seconds == pytest.approx(seconds)
+    count = round(expected * RATE)
+    assert (wave[count + 1 :] == 0).all()
     start = max(0.0, (seconds - 3.6) / 2)
-    wanted = (start + np.arange(kept) / RATE) / seconds / 2
-    np.testing.assert_allclose(wave[200 : kept - 200], wanted[200:-200], atol=1e-3)
+    values = (start + np.arange(count) / RATE) / seconds / 2
+    np.testing.assert_allclose(wave[200 : count - 200], values[200:-200], atol=1e-3)
 
 
 @pytest.mark.parametrize("rate", [RATE, 44_100, 48_000])
 @pytest.mark.parametrize("value", [0.0, 0.25])
-def test_speech_that_is_silent_where_it_is_kept_is_refused(
+def test_speech_that_is_silent_in_the_used_part_raises_an_error(
     tmp_path: Path, rate: int, value: float
 ) -> None:
     wave = np.full(6 * rate, value)
@@ -398,7 +403,7 @@ def test_speech_that_is_silent_where_it_is_kept_is_refused(
     assert np.ptp(read_speech(tmp_path / "a.wav")[0]) > 0.1
 
 
-def test_an_untouched_wav_sounds_as_its_ogg_does(shared_data: Path) -> None:
+def test_an_original_wav_and_its_ogg_yield_similar_features(shared_data: Path) -> None:
     wavs = sorted((shared_data / "ravdess" / "original_wav").rglob("*.wav"))
     if not wavs:
         pytest.skip(f"{shared_data}/ravdess/original_wav is absent")
@@ -407,29 +412,29 @@ def test_an_untouched_wav_sounds_as_its_ogg_does(shared_data: Path) -> None:
         (original, seconds), (coded, coded_seconds) = read_speech(wav), read_speech(ogg)
         assert seconds == pytest.approx(coded_seconds, abs=0.01)
         assert np.corrcoef(original, coded)[0, 1] > 0.99
-        one, other = mfcc(np.stack([original, coded]))
-        assert np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.99
+        wav_mfcc, ogg_mfcc = mfcc(np.stack([original, coded]))
+        assert np.corrcoef(wav_mfcc.ravel(), ogg_mfcc.ravel())[0, 1] > 0.99
 
 
 # Damage
 
 
-def cut(path: Path) -> None:
+def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def blot(path: Path) -> None:
-    """Zeros in place of the frames."""
+def zero_frames(path: Path) -> None:
+    """Overwrite the frames with zeros."""
     content = bytearray(path.read_bytes())
     start, end = content.index(b"mdat") + 4, content.index(b"moov") - 4
     content[start:end] = bytes(end - start)
     path.write_bytes(content)
 
 
-def write_cut_movie(path: Path) -> None:
-    """The header first, as for streaming, and half of the frames."""
+def write_truncated_mp4(path: Path) -> None:
+    """Write an mp4 with its header first, as for streaming, and only half of its frames."""
     write_numbered(path, 108, movflags="faststart")
-    cut(path)
+    truncate(path)
 
 
 WAV, MP4 = "03-01-04-01-01-01-03.wav", "01-01-04-01-01-01-03.mp4"
@@ -441,7 +446,7 @@ WAV, MP4 = "03-01-04-01-01-01-03.wav", "01-01-04-01-01-01-03.mp4"
         (WAV, lambda file: file.write_bytes(b""), "no audio that soundfile can read"),
         (WAV, lambda file: file.write_bytes(b"<html>"), "no audio that soundfile can read"),
         (WAV, lambda file: soundfile.write(file, [], 8000), "holds 0 audio samples"),
-        (WAV, cut, "is cut short, 4022 of 8044 bytes"),
+        (WAV, truncate, "is cut short, 4022 of 8044 bytes"),
         (
             WAV,
             lambda file: soundfile.write(file, np.full(99, np.nan), 8000, subtype="FLOAT"),
@@ -449,14 +454,14 @@ WAV, MP4 = "03-01-04-01-01-01-03.wav", "01-01-04-01-01-01-03.mp4"
         ),
         (MP4, lambda file: file.write_bytes(b""), "no video that can be decoded"),
         (MP4, lambda file: file.write_bytes(b"<html>"), "no video that can be decoded"),
-        (MP4, cut, "no video that can be decoded"),
-        (MP4, blot, "decoded"),
-        (MP4, write_cut_movie, r"is cut short, \d+ of 108 frames are left"),
-        (MP4, write_sound_alone, "has no video stream"),
+        (MP4, truncate, "no video that can be decoded"),
+        (MP4, zero_frames, "decoded"),
+        (MP4, write_truncated_mp4, r"is cut short, \d+ of 108 frames are left"),
+        (MP4, write_audio_only_mp4, "has no video stream"),
         (MP4, lambda file: write_numbered(file, 2), r"lasts 0.067 s and ends before the first"),
     ],
 )
-def test_a_file_that_cannot_be_read_damages_its_sample_alone(
+def test_an_unreadable_file_damages_only_its_sample(
     raw: Path, file: str, damage: Callable[[Path], object], rule: str
 ) -> None:
     damage(next(raw.rglob(file)))
@@ -472,9 +477,9 @@ def test_a_file_that_cannot_be_read_damages_its_sample_alone(
 @pytest.mark.parametrize(
     ("name", "rule"),
     [
-        ("recording.wav", "the name 'recording' does not fit {modality}-{channel}-{emotion}-"),
-        ("03-01-04-01-01-01.wav", "does not fit .*, two digits each"),
-        ("03-01-04-01-01-01-3.wav", "does not fit"),
+        ("recording.wav", "the name 'recording' does not match {modality}-{channel}-{emotion}-"),
+        ("03-01-04-01-01-01.wav", "does not match .* of two digits each"),
+        ("03-01-04-01-01-01-3.wav", "does not match"),
         ("03-01-09-01-01-01-03.wav", "has emotion 09, expected 01 to 08"),
         ("03-01-04-01-01-01-25.wav", "has actor 25, expected 01 to 24"),
         ("04-01-04-01-01-01-03.mp4", "has modality 04, expected 01 to 03"),
@@ -484,7 +489,7 @@ def test_a_file_that_cannot_be_read_damages_its_sample_alone(
         ),
     ],
 )
-def test_a_wrong_name_is_named_with_the_rule(raw: Path, name: str, rule: str) -> None:
+def test_the_error_for_an_invalid_name_states_the_rule(raw: Path, name: str, rule: str) -> None:
     (raw / "Actor_03" / name).write_bytes(b"")
     with pytest.raises(ValueError, match=rule) as error:
         open_raw(raw)
@@ -494,27 +499,30 @@ def test_a_wrong_name_is_named_with_the_rule(raw: Path, name: str, rule: str) ->
 @pytest.mark.parametrize(
     ("pattern", "rule"),
     [
-        ("03-01-*.wav", "raw holds no spoken audio: put RAVDESS's speech, 03-01-….wav"),
-        ("01-01-*.mp4", "raw holds no spoken video: put RAVDESS's videos with sound"),
-        ("01-01-*-0[12].mp4", "6 of 18 samples cannot be used.*raw holds no video of this clip"),
-        ("01-01-*-0[1-5].mp4", "15 of 18 samples cannot be used.*raw holds no video of this clip"),
+        ("03-01-*.wav", "raw contains no spoken audio: put RAVDESS's speech, 03-01-….wav"),
+        ("01-01-*.mp4", "raw contains no spoken video: put RAVDESS's videos with sound"),
+        ("01-01-*-0[12].mp4", "6 of 18 samples cannot be used.*raw contains no video of this clip"),
+        (
+            "01-01-*-0[1-5].mp4",
+            "15 of 18 samples cannot be used.*raw contains no video of this clip",
+        ),
         ("0*-0[3456].*", "2 actors: at least 3 are needed"),
     ],
 )
-def test_too_few_files_are_told(raw: Path, pattern: str, rule: str) -> None:
+def test_too_few_files_raise_an_error(raw: Path, pattern: str, rule: str) -> None:
     for file in raw.rglob(pattern):
         file.unlink()
     with pytest.raises((FileNotFoundError, ValueError), match=rule):
         open_raw(raw)
 
 
-def test_a_missing_folder_says_what_to_put_there(raw: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none is no folder: put .*Audio_Speech_Actors"):
+def test_the_error_for_a_missing_folder_states_its_contents(raw: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder: put .*Audio_Speech_Actors"):
         RAVDESS("heldout", str(raw / "none"), str(raw))
-    with pytest.raises(FileNotFoundError, match=r"none is no folder: put .*Video_Speech_Actor"):
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder: put .*Video_Speech_Actor"):
         RAVDESS("heldout", str(raw), str(raw / "none"))
 
 
-def test_an_unknown_face_finder_is_told_with_the_nearest(raw: Path) -> None:
+def test_the_error_for_an_unknown_face_finder_suggests_the_nearest(raw: Path) -> None:
     with pytest.raises(ValueError, match="did you mean 'HaarFaces'"):
         open_raw(raw, face_finder="mst_distill.media.faces.HarFace")

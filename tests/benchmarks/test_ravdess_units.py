@@ -1,4 +1,4 @@
-"""RAVDESS with action units: the real table and recordings, and tables that are damaged."""
+"""Tests of RAVDESS with action units: the real table and recordings, and damaged tables."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def real(shared_data: Path) -> RAVDESSUnits:
     return RAVDESSUnits("heldout", str(table), str(folder / "audio_ogg_22k"))
 
 
-def test_all_1440_real_clips_are_there(real: RAVDESSUnits) -> None:
+def test_the_index_contains_all_1440_real_clips(real: RAVDESSUnits) -> None:
     check_index(real)
     check_splits(real.index)
     assert not real.omitted
@@ -39,7 +39,9 @@ def test_all_1440_real_clips_are_there(real: RAVDESSUnits) -> None:
     assert (real.index.groupby("group").size() == 60).all()
 
 
-def test_real_samples_fit_the_nets(real: RAVDESSUnits, tmp_path: Path) -> None:
+def test_real_samples_have_the_shapes_of_the_networks_inputs(
+    real: RAVDESSUnits, tmp_path: Path
+) -> None:
     real.fit(tmp_path)
     samples = real.read(real.index.iloc[::96])
     assert samples["units"].shape == (15, 35)
@@ -51,7 +53,7 @@ def test_real_samples_fit_the_nets(real: RAVDESSUnits, tmp_path: Path) -> None:
     assert (samples["seconds"] < 5.3).all()
 
 
-def test_real_units_tell_happy_faces_from_sad_ones(real: RAVDESSUnits, tmp_path: Path) -> None:
+def test_real_units_distinguish_happy_from_sad_faces(real: RAVDESSUnits, tmp_path: Path) -> None:
     real.fit(tmp_path)
     units = pd.DataFrame(real._scale(real.index["id"]), columns=list(UNITS))
     smile = units["AU12_r"].groupby(real.index["label"].to_numpy()).mean()
@@ -64,7 +66,7 @@ def test_real_units_tell_happy_faces_from_sad_ones(real: RAVDESSUnits, tmp_path:
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """Eighteen clips of six actors, and a song and a video alone in the table."""
+    """A folder with 18 clips by six actors; the table also lists a song and a silent video."""
     write_units(tmp_path)
     return tmp_path
 
@@ -73,14 +75,14 @@ def open_raw(raw: Path, protocol: str = "heldout", tolerated_share: float = 0.0)
     return RAVDESSUnits(protocol, str(raw / TABLE), str(raw), tolerated_share=tolerated_share)
 
 
-def test_names_may_bear_the_video_s_suffix(raw: Path) -> None:
+def test_names_may_have_the_suffix_of_the_video(raw: Path) -> None:
     write_table(raw, make_table().assign(name=[f"01-{clip}.mp4" for clip in CLIPS]))
     assert open_raw(raw).index["id"].tolist() == sorted(CLIPS)
 
 
 @pytest.mark.parametrize("protocol", ["heldout", "random"])
 @pytest.mark.parametrize("limit", [18, 9])
-def test_scaling_is_fitted_on_train_under_heldout_alone(
+def test_under_heldout_scaling_is_fitted_on_train_only(
     raw: Path, protocol: str, limit: int
 ) -> None:
     source = open_raw(raw, protocol)
@@ -88,8 +90,8 @@ def test_scaling_is_fitted_on_train_under_heldout_alone(
     source.fit(raw)
     table = make_table()
     table.index = pd.Index(CLIPS)
-    known = source.index if protocol == "random" else source.index.query("split == 'train'")
-    fit = table.loc[known["id"], list(UNITS)].to_numpy()
+    fitted = source.index if protocol == "random" else source.index.query("split == 'train'")
+    fit = table.loc[fitted["id"], list(UNITS)].to_numpy()
     raw_units = table.loc[source.index["id"], list(UNITS)].to_numpy()
     expected = (raw_units - fit.mean(axis=0)) / np.where(fit.std(axis=0) > 0, fit.std(axis=0), 1)
     found = source.read(source.index)["units"]
@@ -97,23 +99,23 @@ def test_scaling_is_fitted_on_train_under_heldout_alone(
     assert (found[:, UNITS.index("AU28_c")] == 0).all()
 
 
-def test_a_unit_that_is_constant_in_train_is_0_everywhere(raw: Path) -> None:
+def test_a_unit_that_is_constant_in_train_is_set_to_0(raw: Path) -> None:
     index = open_raw(raw).index
     table = make_table()
-    tested = table["name"].str[3:].isin(index.query("split == 'test'")["id"])
-    write_table(raw, table.assign(AU45_c=tested.astype(float)))
+    in_test = table["name"].str[3:].isin(index.query("split == 'test'")["id"])
+    write_table(raw, table.assign(AU45_c=in_test.astype(float)))
     source = open_raw(raw)
     source.fit(raw)
     assert (source.read(source.index)["units"][:, UNITS.index("AU45_c")] == 0).all()
 
 
-def test_a_clip_without_its_partner_is_left_out_with_the_reason(raw: Path) -> None:
+def test_a_clip_without_units_or_audio_is_omitted_with_the_reason(raw: Path) -> None:
     (raw / f"03-{CLIPS[4]}.wav").unlink()
     write_table(raw, make_table()[1:])
     source = open_raw(raw, tolerated_share=0.2)
     assert dict(source.omitted) == {
-        CLIPS[0]: f"{raw / TABLE} holds no units of this clip",
-        CLIPS[4]: f"{raw} holds no audio of this clip",
+        CLIPS[0]: f"{raw / TABLE} contains no units of this clip",
+        CLIPS[4]: f"{raw} contains no audio of this clip",
     }
     check_index(source)
     with pytest.raises(ValueError, match="2 of 18 samples cannot be used"):
@@ -141,7 +143,7 @@ def set_cell(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFram
         ("AU45_c", "inf", "is 'inf', expected a number from 0 to 1"),
     ],
 )
-def test_a_damaged_row_is_left_out_or_named(
+def test_a_damaged_row_is_omitted_or_raises_an_error(
     raw: Path, column: str, value: object, rule: str
 ) -> None:
     write_table(raw, set_cell(column, value)(make_table()))
@@ -159,12 +161,12 @@ def test_a_damaged_row_is_left_out_or_named(
         (lambda table: table.drop(columns="AU04_r"), "lacks the columns AU04_r; it must have name"),
         (lambda table: table.drop(columns=["name", "AU45_c"]), "lacks the columns name, AU45_c"),
         (set_cell("name", "01-01-09-01-01-01-02"), "line 5: the name .* has emotion 09"),
-        (set_cell("name", None), "line 5: the name 'nan' does not fit"),
-        (set_cell("name", f"01-{CLIPS[2]}"), f"line 5: 01-{CLIPS[2]} stands there a second time"),
-        (lambda table: table[:0], "names no spoken clip"),
+        (set_cell("name", None), "line 5: the name 'nan' does not match"),
+        (set_cell("name", f"01-{CLIPS[2]}"), f"line 5: 01-{CLIPS[2]} appears a second time"),
+        (lambda table: table[:0], "lists no spoken clip"),
     ],
 )
-def test_a_wrong_table_is_refused(
+def test_an_invalid_table_raises_an_error(
     raw: Path, damage: Callable[[pd.DataFrame], pd.DataFrame], rule: str
 ) -> None:
     write_table(raw, damage(make_table()))
@@ -173,14 +175,14 @@ def test_a_wrong_table_is_refused(
     assert TABLE in str(error.value)
 
 
-def test_when_every_row_is_damaged_the_first_is_told(raw: Path) -> None:
+def test_the_error_for_many_damaged_rows_names_the_first(raw: Path) -> None:
     text = (raw / TABLE).read_text()
     (raw / TABLE).write_text(text.replace("0.", "0,"))
     with pytest.raises(ValueError, match=r"18 of 18 samples cannot be used.*is '0,.*', expected a"):
         open_raw(raw)
 
 
-def test_blank_lines_are_counted_and_passed_by(raw: Path) -> None:
+def test_blank_lines_are_counted_but_ignored(raw: Path) -> None:
     header, *rows = (raw / TABLE).read_text().splitlines()
     (raw / TABLE).write_text("\n".join([header, "", *rows, "", ""]))
     assert len(open_raw(raw).index) == len(CLIPS)
@@ -192,21 +194,21 @@ def test_blank_lines_are_counted_and_passed_by(raw: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a;b\n1;2\n1;2;3;4\n"])
-def test_what_is_no_table_is_refused(raw: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_table_raises_an_error(raw: Path, content: bytes) -> None:
     (raw / TABLE).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{TABLE}: no table with ';'"):
+    with pytest.raises(ValueError, match=f"{TABLE}: not a table with ';'"):
         open_raw(raw)
 
 
-def test_what_is_missing_is_told_with_what_to_put_there(raw: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none is no folder: put RAVDESS's speech"):
+def test_the_error_for_missing_files_states_which_belong_there(raw: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none is not a folder: put RAVDESS's speech"):
         RAVDESSUnits("heldout", str(raw / TABLE), str(raw / "none"))
     (raw / TABLE).unlink()
     with pytest.raises(FileNotFoundError, match=r"is missing: put the table of action units"):
         open_raw(raw)
 
 
-def test_a_recording_that_cannot_be_read_damages_its_sample_alone(raw: Path) -> None:
+def test_an_unreadable_recording_damages_only_its_sample(raw: Path) -> None:
     (raw / f"03-{CLIPS[4]}.wav").write_bytes(b"RIFF")
     source = open_raw(raw)
     source.fit(raw)

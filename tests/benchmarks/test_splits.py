@@ -1,4 +1,4 @@
-"""Splits: shares, limits, the reference's protocol, and tables that are refused."""
+"""Tests of the splits: shares, limits, the protocol of the reference, and invalid tables."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mst_distill.data.samples import SPLITS, rows_of
 
 
 def make_index(
-    cells: dict[tuple[str, int], int] | None = None, total: int = 100, seed: int = 0
+    counts: dict[tuple[str, int], int] | None = None, total: int = 100, seed: int = 0
 ) -> pd.DataFrame:
-    """A shuffled index with so many samples in each (split, label) cell."""
-    if cells is None:
+    """Return a shuffled index with so many samples for each split and label."""
+    if counts is None:
         labels = np.arange(total) % 4
         split = stratified_split(labels, np.random.default_rng(seed))
         rows = list(zip(split, labels, strict=True))
     else:
-        rows = [cell for cell, count in cells.items() for _ in range(count)]
+        rows = [stratum for stratum, count in counts.items() for _ in range(count)]
     order = np.random.default_rng(seed).permutation(len(rows))
     index = pd.DataFrame([rows[row] for row in order], columns=["split", "label"])
     index.insert(0, "id", [f"s{row:04d}" for row in range(len(index))])
@@ -44,7 +44,7 @@ def make_index(
         ([1, 3], [(1, 0, 0), (2, 0, 1)]),
     ],
 )
-def test_every_class_is_dealt_60_20_20(
+def test_each_class_is_split_60_20_20(
     counts: list[int], expected: list[tuple[int, int, int]]
 ) -> None:
     rng = np.random.default_rng(1)
@@ -58,64 +58,66 @@ def test_every_class_is_dealt_60_20_20(
 
 
 @pytest.mark.parametrize("count", [11, 38, 97, 1001, 99_999])
-def test_the_shares_hold_to_one_sample(count: int) -> None:
+def test_the_shares_are_exact_to_one_sample(count: int) -> None:
     split = stratified_split(np.zeros(count, dtype=int), np.random.default_rng(0))
     for name, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
         assert abs((split == name).sum() - share * count) <= 1
 
 
-def test_the_generator_decides_who_goes_where() -> None:
+def test_the_generator_determines_the_split_of_samples() -> None:
     labels = np.arange(60) % 3
-    one, same, other = (stratified_split(labels, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert (one == same).all()
-    assert (one != other).any()
+    first, again, other = (
+        stratified_split(labels, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert (first == again).all()
+    assert (first != other).any()
 
 
 @pytest.mark.parametrize(
     ("count", "expected"),
     [(3, (1, 1, 1)), (4, (2, 1, 1)), (6, (4, 1, 1)), (24, (14, 5, 5)), (250, (150, 50, 50))],
 )
-def test_groups_are_dealt_60_20_20_and_at_least_one_to_each_split(
+def test_groups_are_split_60_20_20_with_at_least_one_in_each_split(
     count: int, expected: tuple[int, int, int]
 ) -> None:
     for kinds in (None, np.arange(count) % 2, np.zeros(count)):
-        dealt = deal_groups(count, "actors", np.random.default_rng(0), kinds)
-        assert tuple((dealt == name).sum() for name in SPLITS) == expected
+        split = deal_groups(count, "actors", np.random.default_rng(0), kinds)
+        assert tuple((split == name).sum() for name in SPLITS) == expected
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_split_gets_its_share_of_every_kind(seed: int) -> None:
+def test_each_split_gets_its_share_of_each_kind(seed: int) -> None:
     for kinds in (np.arange(24) % 2, np.arange(24) < 8, np.arange(24) % 3):
-        dealt = deal_groups(24, "actors", np.random.default_rng(seed), kinds)
+        split = deal_groups(24, "actors", np.random.default_rng(seed), kinds)
         for name in SPLITS:
             for kind in np.unique(kinds):
-                fair = (dealt == name).sum() * (kinds == kind).mean()
-                assert abs(((dealt == name) & (kinds == kind)).sum() - fair) <= 1
+                share = (split == name).sum() * (kinds == kind).mean()
+                assert abs(((split == name) & (kinds == kind)).sum() - share) <= 1
 
 
-def test_the_generator_decides_to_whom_a_group_is_dealt() -> None:
+def test_the_generator_determines_the_split_of_groups() -> None:
     for kinds in (None, np.arange(24) % 2):
-        one, same, other = (
+        first, again, other = (
             deal_groups(24, "actors", np.random.default_rng(seed), kinds) for seed in (0, 0, 1)
         )
-        assert (one == same).all()
-        assert (one != other).any()
+        assert (first == again).all()
+        assert (first != other).any()
 
 
-def test_fewer_groups_than_splits_are_refused() -> None:
+def test_fewer_groups_than_splits_raise_an_error() -> None:
     with pytest.raises(ValueError, match="2 speakers: at least 3 are needed"):
         deal_groups(2, "speakers", np.random.default_rng(0))
 
 
-def test_rows_of_a_split_are_ascending_and_leave_none_out() -> None:
+def test_the_rows_of_a_split_are_ascending_and_complete() -> None:
     splits = make_index()
     rows = [rows_of(splits, name) for name in SPLITS]
     assert sorted(np.concatenate(rows)) == list(range(100))
-    for name, part in zip(SPLITS, rows, strict=True):
-        assert part.tolist() == splits.index[splits["split"] == name].tolist()
+    for name, split_rows in zip(SPLITS, rows, strict=True):
+        assert split_rows.tolist() == splits.index[splits["split"] == name].tolist()
 
 
-def test_heldout_takes_the_benchmark_s_own_splits_whatever_the_seed() -> None:
+def test_heldout_uses_the_own_splits_of_the_benchmark_for_all_seeds() -> None:
     index = make_index()
     index["group"] = index["id"]
     expected = index[["id", "group", "label", "split"]]
@@ -123,12 +125,12 @@ def test_heldout_takes_the_benchmark_s_own_splits_whatever_the_seed() -> None:
         pd.testing.assert_frame_equal(assign_splits(index, "heldout", seed), expected)
 
 
-def test_heldout_refuses_a_group_in_two_splits() -> None:
+def test_under_heldout_a_group_in_two_splits_raises_an_error() -> None:
     index = make_index()
     index["group"] = index["id"]
     rows = [index.index[index["split"] == split][0] for split in ("train", "test")]
     index.loc[rows, "group"] = "speaker 7"
-    message = r"group 'speaker 7' stands in the splits \['test', 'train'\]"
+    message = r"group 'speaker 7' is in the splits \['test', 'train'\]"
     with pytest.raises(ValueError, match=message):
         assign_splits(index, "heldout", 0)
     assert len(assign_splits(index, "random", 0)) == len(index)
@@ -137,26 +139,28 @@ def test_heldout_refuses_a_group_in_two_splits() -> None:
 def test_random_permutes_all_samples_by_the_seed() -> None:
     index = make_index(total=250)
     before = index.copy()
-    one, same, other = (assign_splits(index, "random", seed) for seed in (3, 3, 4))
-    assert one["split"].value_counts().to_dict() == {"train": 150, "valid": 50, "test": 50}
-    pd.testing.assert_frame_equal(one, same)
-    assert (one["split"] != other["split"]).any()
+    first, again, other = (assign_splits(index, "random", seed) for seed in (3, 3, 4))
+    assert first["split"].value_counts().to_dict() == {"train": 150, "valid": 50, "test": 50}
+    pd.testing.assert_frame_equal(first, again)
+    assert (first["split"] != other["split"]).any()
     columns = ["id", "group", "label"]
-    pd.testing.assert_frame_equal(one[columns], index[columns])
+    pd.testing.assert_frame_equal(first[columns], index[columns])
     pd.testing.assert_frame_equal(index, before)
-    # A random split of 250 leaves the benchmark's own in about 44 % of the samples.
-    assert 0.3 < (one["split"] == index["split"]).mean() < 0.6
+    # Two random splits of 250 samples agree in about 44 % of them.
+    assert 0.3 < (first["split"] == index["split"]).mean() < 0.6
 
 
-def test_random_gives_every_sample_its_share_of_every_split() -> None:
+def test_random_puts_each_sample_into_each_split_with_its_share() -> None:
     index = make_index(total=20)
     seeds = 400
-    tested = sum(assign_splits(index, "random", seed)["split"] == "test" for seed in range(seeds))
-    # Binomial: 0.2 with a deviation of 0.02.
-    assert np.abs(tested / seeds - 0.2).max() < 0.09
+    test_counts = sum(
+        assign_splits(index, "random", seed)["split"] == "test" for seed in range(seeds)
+    )
+    # The shares are binomial with mean 0.2 and standard deviation 0.02.
+    assert np.abs(test_counts / seeds - 0.2).max() < 0.09
 
 
-CELLS = {
+COUNTS = {
     ("train", 0): 300,
     ("train", 1): 120,
     ("valid", 0): 100,
@@ -167,92 +171,95 @@ CELLS = {
 
 
 @pytest.mark.parametrize("limit", [10, 60, 150, 300, 599])
-def test_a_limit_shrinks_every_cell_alike_and_empties_none(limit: int) -> None:
-    index = make_index(CELLS)
-    kept = stratified_limit(index, limit)
-    assert abs(len(kept) - limit) <= len(CELLS)
-    counts = kept.groupby(["split", "label"]).size()
-    for cell, count in CELLS.items():
-        assert counts[cell] >= 1
-        assert abs(counts[cell] - limit * count / 600) <= 1.5, cell
+def test_a_limit_reduces_all_strata_by_one_factor_and_empties_none(limit: int) -> None:
+    index = make_index(COUNTS)
+    limited = stratified_limit(index, limit)
+    assert abs(len(limited) - limit) <= len(COUNTS)
+    counts = limited.groupby(["split", "label"]).size()
+    for stratum, count in COUNTS.items():
+        assert counts[stratum] >= 1
+        assert abs(counts[stratum] - limit * count / 600) <= 1.5, stratum
 
 
-def test_a_limit_of_one_a_cell_keeps_one_of_each() -> None:
-    kept = stratified_limit(make_index(CELLS), len(CELLS))
-    assert kept.groupby(["split", "label"]).size().to_dict() == dict.fromkeys(CELLS, 1)
+def test_the_smallest_limit_keeps_one_sample_of_each_stratum() -> None:
+    limited = stratified_limit(make_index(COUNTS), len(COUNTS))
+    assert limited.groupby(["split", "label"]).size().to_dict() == dict.fromkeys(COUNTS, 1)
 
 
-def test_a_limit_keeps_rows_whole_and_in_order() -> None:
-    index = make_index(CELLS)
-    kept = stratified_limit(index, 150)
-    assert kept.index.tolist() == list(range(len(kept)))
-    assert kept["extra"].is_monotonic_increasing
-    expected = index.loc[kept["extra"]].reset_index(drop=True)
-    pd.testing.assert_frame_equal(kept, expected)
+def test_a_limit_keeps_rows_unchanged_and_in_order() -> None:
+    index = make_index(COUNTS)
+    limited = stratified_limit(index, 150)
+    assert limited.index.tolist() == list(range(len(limited)))
+    assert limited["extra"].is_monotonic_increasing
+    expected = index.loc[limited["extra"]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(limited, expected)
 
 
 @pytest.mark.parametrize("limit", [600, 601, 10**6])
-def test_a_limit_that_is_no_limit_keeps_all(limit: int) -> None:
-    index = make_index(CELLS)
+def test_a_limit_above_the_number_of_samples_keeps_all(limit: int) -> None:
+    index = make_index(COUNTS)
     pd.testing.assert_frame_equal(stratified_limit(index, limit), index)
 
 
-def test_a_limit_keeps_the_same_samples_every_time() -> None:
-    index = make_index(CELLS)
+def test_a_limit_is_deterministic() -> None:
+    index = make_index(COUNTS)
     pd.testing.assert_frame_equal(stratified_limit(index, 77), stratified_limit(index, 77))
 
 
-def test_a_limit_does_not_simply_take_the_first_rows() -> None:
-    kept = stratified_limit(make_index(CELLS), 150)
-    # The mean of a quarter of 0..599, drawn evenly, has a deviation of 12.
-    assert abs(kept["extra"].mean() - 299.5) < 60
-    assert kept["extra"].max() > 550
+def test_a_limit_draws_samples_from_all_rows() -> None:
+    limited = stratified_limit(make_index(COUNTS), 150)
+    # The mean of a random quarter of 0..599 has a standard deviation of 12.
+    assert abs(limited["extra"].mean() - 299.5) < 60
+    assert limited["extra"].max() > 550
 
 
-def test_dense_samples_are_limited_by_split_alone() -> None:
+def test_samples_with_dense_labels_are_limited_by_split_only() -> None:
     index = make_index({("train", -1): 60, ("valid", -1): 20, ("test", -1): 20})
     counts = stratified_limit(index, 10)["split"].value_counts()
     assert counts.to_dict() == {"train": 6, "valid": 2, "test": 2}
 
 
-def test_good_splits_pass() -> None:
+def test_valid_splits_pass() -> None:
     check_splits(make_index())
     check_splits(assign_splits(make_index(), "random", 0))
 
 
-def rename(splits: pd.DataFrame) -> None:
+def rename_split(splits: pd.DataFrame) -> None:
     splits.loc[7, "split"] = "validation"
 
 
-def mistype(splits: pd.DataFrame) -> None:
+def misspell_split(splits: pd.DataFrame) -> None:
     splits.loc[7, "split"] = "tets"
 
 
-def repeat(splits: pd.DataFrame) -> None:
+def repeat_id(splits: pd.DataFrame) -> None:
     splits.loc[7, "id"] = "s0003"
     splits.loc[7, "split"] = splits.loc[3, "split"]
 
 
-def leak(splits: pd.DataFrame) -> None:
+def repeat_id_in_two_splits(splits: pd.DataFrame) -> None:
     splits.loc[[3, 5, 7], "id"] = "s0003"
     splits.loc[[3, 5, 7], "split"] = ["train", "test", "train"]
 
 
-def empty(splits: pd.DataFrame) -> None:
+def empty_split(splits: pd.DataFrame) -> None:
     splits["split"] = splits["split"].replace("valid", "train")
 
 
 @pytest.mark.parametrize(
     ("damage", "rules"),
     [
-        (rename, ["split 'validation'", "train, valid, test", "did you mean 'valid'?"]),
-        (mistype, ["split 'tets'", "did you mean 'test'?"]),
-        (repeat, ["sample id 's0003' appears 2 times"]),
-        (leak, ["sample id 's0003' appears 3 times", "in the splits ['test', 'train']", "leaks"]),
-        (empty, ["the split 'valid' is empty", "`limit`"]),
+        (rename_split, ["split 'validation'", "train, valid, test", "did you mean 'valid'?"]),
+        (misspell_split, ["split 'tets'", "did you mean 'test'?"]),
+        (repeat_id, ["sample id 's0003' appears 2 times"]),
+        (
+            repeat_id_in_two_splits,
+            ["sample id 's0003' appears 3 times", "in the splits ['test', 'train']", "leak"],
+        ),
+        (empty_split, ["the split 'valid' is empty", "`limit`"]),
     ],
 )
-def test_splits_that_no_figure_can_be_trusted_on_are_refused(damage: Any, rules: list[str]) -> None:
+def test_invalid_splits_raise_an_error(damage: Any, rules: list[str]) -> None:
     splits = make_index()
     damage(splits)
     with pytest.raises(ValueError, match="split") as error:
@@ -260,6 +267,6 @@ def test_splits_that_no_figure_can_be_trusted_on_are_refused(damage: Any, rules:
     assert all(rule in str(error.value) for rule in rules), str(error.value)
 
 
-def test_a_table_without_rows_is_refused() -> None:
+def test_a_table_without_rows_raises_an_error() -> None:
     with pytest.raises(ValueError, match="the split 'train' is empty"):
         check_splits(make_index().iloc[:0])

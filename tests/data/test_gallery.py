@@ -1,4 +1,4 @@
-"""The picture of some samples: every shape that a benchmark has, in its place."""
+"""The figure of some samples: modalities of every shape that a benchmark has."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SHAPES = {
 }
 
 
-def drawn(axes: Axes) -> np.ndarray:
+def image_of(axes: Axes) -> np.ndarray:
     (image,) = axes.get_images()
     return np.asarray(image.get_array())
 
 
-def of(values: np.ndarray, name: str = "image") -> Samples:
-    """Samples of one modality, each of a class of its own."""
+def samples_of(values: np.ndarray, name: str = "image") -> Samples:
+    """Make samples of one modality, each with a class of its own."""
     count = len(values)
     ids = [f"s{row}" for row in range(count)]
     index = pd.DataFrame({"id": ids, "group": ids, "split": "train", "label": np.arange(count)})
@@ -40,7 +40,7 @@ def of(values: np.ndarray, name: str = "image") -> Samples:
     return Samples(index, {name: values.astype(np.float32)}, labels, classes, None, "0")
 
 
-def rows_of(figure: Figure, columns: int) -> list[list[Axes]]:
+def grid_rows(figure: Figure, columns: int) -> list[list[Axes]]:
     axes = figure.axes
     assert len(axes) % columns == 0
     return [axes[start : start + columns] for start in range(0, len(axes), columns)]
@@ -52,17 +52,17 @@ def assert_saves(figure: Figure) -> None:
     assert file.getvalue().startswith(b"\x89PNG")
 
 
-def test_every_shape_is_drawn_a_row_a_modality_and_a_column_a_sample() -> None:
+def test_modalities_are_rows_and_samples_are_columns() -> None:
     samples, _ = make_samples(12, SHAPES, classes=4)
     figure = gallery(samples)
     assert len(figure.axes) == len(SHAPES) * 4
-    grid = dict(zip(SHAPES, rows_of(figure, 4), strict=True))
+    grid = dict(zip(SHAPES, grid_rows(figure, 4), strict=True))
     assert [line[0].get_ylabel() for line in grid.values()] == list(SHAPES)
     for name, line in grid.items():
         for axes in line:
             assert len(axes.get_images()) == (name != "feature")
             assert len(axes.get_lines()) == (name == "feature")
-    shapes = {name: drawn(line[0]).shape for name, line in grid.items() if name != "feature"}
+    shapes = {name: image_of(line[0]).shape for name, line in grid.items() if name != "feature"}
     assert shapes == {
         "digit": (28, 28),
         "photograph": (12, 16, 3),
@@ -74,25 +74,25 @@ def test_every_shape_is_drawn_a_row_a_modality_and_a_column_a_sample() -> None:
     assert_saves(figure)
 
 
-def test_dense_labels_are_a_row_of_maps() -> None:
+def test_dense_labels_are_drawn_as_a_row_of_maps() -> None:
     shapes = {"image": (3, 12, 16), "depth": (1, 12, 16)}
     samples, _ = make_samples(20, shapes, classes=5, dense=(12, 16))
     figure = gallery(samples)
     assert len(figure.axes) == 3 * COLUMNS
-    line = rows_of(figure, COLUMNS)[2]
-    assert line[0].get_ylabel() == "label"
-    # Evenly out of twenty.
-    for axes, row in zip(line, [0, 3, 7, 11, 15, 19], strict=True):
-        np.testing.assert_array_equal(drawn(axes), samples.labels[row])
+    labels = grid_rows(figure, COLUMNS)[2]
+    assert labels[0].get_ylabel() == "label"
+    # Evenly spaced among twenty samples.
+    for axes, row in zip(labels, [0, 3, 7, 11, 15, 19], strict=True):
+        np.testing.assert_array_equal(image_of(axes), samples.labels[row])
         assert axes.get_images()[0].get_clim() == (0, 4)
-    titles = [axes.get_title() for axes in rows_of(figure, COLUMNS)[0]]
+    titles = [axes.get_title() for axes in grid_rows(figure, COLUMNS)[0]]
     assert titles == ["s000", "s003", "s007", "s011", "s015", "s019"]
     assert_saves(figure)
 
 
 @pytest.mark.parametrize(("count", "columns"), [(1, 1), (3, 3), (6, 6), (141, 6)])
-def test_one_sample_is_drawn_of_each_of_some_classes(count: int, columns: int) -> None:
-    figure = gallery(of(np.random.default_rng(0).random((count, 1, 2, 2))))
+def test_one_sample_of_each_class_is_drawn_up_to_the_limit(count: int, columns: int) -> None:
+    figure = gallery(samples_of(np.random.default_rng(0).random((count, 1, 2, 2))))
     assert len(figure.axes) == columns
     titles = [axes.get_title() for axes in figure.axes]
     assert len(set(titles)) == columns
@@ -100,7 +100,7 @@ def test_one_sample_is_drawn_of_each_of_some_classes(count: int, columns: int) -
     assert titles[-1] == f"class {count - 1}\ns{count - 1}"
 
 
-def test_the_title_is_of_the_sample_below_it() -> None:
+def test_a_title_belongs_to_the_sample_below_it() -> None:
     samples, _ = make_samples(30, {"image": (1, 4, 4), "audio": (5,)}, classes=3)
     order = np.random.default_rng(2).permutation(30)
     samples = Samples(
@@ -111,24 +111,24 @@ def test_the_title_is_of_the_sample_below_it() -> None:
         None,
         "0",
     )
-    images, curves = rows_of(gallery(samples), 3)
+    images, curves = grid_rows(gallery(samples), 3)
     for label, (picture, curve) in enumerate(zip(images, curves, strict=True)):
-        named, sample = picture.get_title().split("\n")
-        assert named == f"class {label}"
+        class_name, sample = picture.get_title().split("\n")
+        assert class_name == f"class {label}"
         (row,) = np.flatnonzero(samples.index["id"] == sample)
         assert samples.labels[row] == label
         values = samples.modalities["image"][row, 0]
         expected = (values - values.min()) / (values.max() - values.min())
-        np.testing.assert_allclose(drawn(picture), expected, atol=1e-6)
+        np.testing.assert_allclose(image_of(picture), expected, atol=1e-6)
         (line,) = curve.get_lines()
         np.testing.assert_array_equal(line.get_ydata(), samples.modalities["audio"][row])
 
 
-def test_frames_stand_in_the_order_in_which_one_reads() -> None:
-    """Fifteen frames, each of one brightness: nine, evenly out of them, three to a line."""
+def test_frames_are_in_reading_order() -> None:
+    """Of fifteen frames, each of one brightness, nine are shown in three lines of three."""
     video = np.arange(15.0).reshape(1, 1, 15, 1, 1) * np.ones((1, 3, 1, 4, 5))
-    (axes,) = gallery(of(video)).axes
-    picture = drawn(axes)
+    (axes,) = gallery(samples_of(video)).axes
+    picture = image_of(axes)
     assert picture.shape == (12, 15, 3)
     frames = picture[::4, ::5, 0] * 14
     assert np.rint(frames).astype(int).tolist() == [[0, 1, 3], [5, 7, 8], [10, 12, 14]]
@@ -139,47 +139,47 @@ def test_frames_stand_in_the_order_in_which_one_reads() -> None:
 
 
 @pytest.mark.parametrize(("frames", "side"), [(1, 1), (3, 1), (4, 2), (8, 2), (9, 3), (108, 3)])
-def test_as_many_frames_are_shown_as_fill_a_square(frames: int, side: int) -> None:
-    (axes,) = gallery(of(np.random.default_rng(0).random((1, 3, frames, 4, 5)))).axes
-    assert drawn(axes).shape == (side * 4, side * 5, 3)
+def test_the_frames_of_a_video_fill_a_square(frames: int, side: int) -> None:
+    (axes,) = gallery(samples_of(np.random.default_rng(0).random((1, 3, frames, 4, 5)))).axes
+    assert image_of(axes).shape == (side * 4, side * 5, 3)
 
 
-def test_many_channels_are_shown_by_their_mean() -> None:
+def test_the_mean_of_many_channels_is_shown() -> None:
     maps = np.random.default_rng(0).random((1, 512, 6, 7))
-    (axes,) = gallery(of(maps)).axes
+    (axes,) = gallery(samples_of(maps)).axes
     mean = maps[0].mean(axis=0)
     expected = (mean - mean.min()) / (mean.max() - mean.min())
-    np.testing.assert_allclose(drawn(axes), expected, atol=1e-4)
+    np.testing.assert_allclose(image_of(axes), expected, atol=1e-4)
 
 
-def test_an_image_stands_upright_and_a_matrix_has_its_first_row_at_the_bottom() -> None:
+def test_an_image_is_upright_and_the_first_row_of_a_matrix_is_at_the_bottom() -> None:
     image = np.zeros((1, 3, 4, 6))
     image[0, 1, 0, 5] = 1  # green, upper right
-    (axes,) = gallery(of(image)).axes
-    assert np.argwhere(drawn(axes)).tolist() == [[0, 5, 1]]
+    (axes,) = gallery(samples_of(image)).axes
+    assert np.argwhere(image_of(axes)).tolist() == [[0, 5, 1]]
     assert axes.get_images()[0].origin == "upper"
     assert axes.yaxis_inverted()
     matrix = np.zeros((1, 4, 6))
     matrix[0, 0, 5] = 1
-    (axes,) = gallery(of(matrix)).axes
-    assert np.argwhere(drawn(axes)).tolist() == [[0, 5]]
+    (axes,) = gallery(samples_of(matrix)).axes
+    assert np.argwhere(image_of(axes)).tolist() == [[0, 5]]
     assert axes.get_images()[0].origin == "lower"
     assert not axes.yaxis_inverted()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=str)
 @pytest.mark.parametrize("value", [0.0, -2.5])
-def test_a_constant_sample_is_no_division_by_zero(shape: tuple[int, ...], value: float) -> None:
+def test_a_constant_sample_causes_no_division_by_zero(shape: tuple[int, ...], value: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = gallery(of(np.full((2, *shape), value)))
+        figure = gallery(samples_of(np.full((2, *shape), value)))
         assert_saves(figure)
     for axes in figure.axes:
-        assert all(np.isfinite(drawn(axes)).all() for _ in axes.get_images())
+        assert all(np.isfinite(image_of(axes)).all() for _ in axes.get_images())
 
 
-def test_long_names_are_cut() -> None:
-    samples = of(np.zeros((1, 1, 2, 2)))
+def test_long_names_are_shortened() -> None:
+    samples = samples_of(np.zeros((1, 1, 2, 2)))
     samples.index["id"] = "917791130590183424_0_and_more_of_it"
     long = Samples(samples.index, samples.modalities, samples.labels, ("c" * 60,), None, "0")
     (axes,) = gallery(long).axes
@@ -189,7 +189,7 @@ def test_long_names_are_cut() -> None:
     assert len(sample) == 24
 
 
-def test_samples_and_labels_on_disk_are_drawn_too(tmp_path) -> None:
+def test_samples_and_labels_on_disk_are_drawn_equally(tmp_path) -> None:
     samples, _ = make_samples(8, {"image": (3, 4, 4)}, classes=2, dense=(4, 4))
     for name, array in (("image", samples.modalities["image"]), ("label", samples.labels)):
         np.save(tmp_path / f"{name}.npy", array)
@@ -202,14 +202,12 @@ def test_samples_and_labels_on_disk_are_drawn_too(tmp_path) -> None:
         "0",
     )
     for one, two in zip(gallery(samples).axes, gallery(on_disk).axes, strict=True):
-        np.testing.assert_array_equal(drawn(one), drawn(two))
+        np.testing.assert_array_equal(image_of(one), image_of(two))
 
 
 @pytest.mark.parametrize(("shape", "dtype"), [((9,), np.int64), ((4, 30), np.uint8)])
-def test_a_modality_of_whole_numbers_is_as_high_as_any_other(
-    shape: tuple[int, ...], dtype: type
-) -> None:
-    samples = of(np.ones((2, *shape)))
+def test_a_modality_of_integers_has_the_same_height(shape: tuple[int, ...], dtype: type) -> None:
+    samples = samples_of(np.ones((2, *shape)))
     whole = {"image": np.ones((2, *shape), dtype)}
     counted = Samples(samples.index, whole, samples.labels, samples.classes, None, "0")
     sizes = [gallery(which).get_size_inches().tolist() for which in (samples, counted)]

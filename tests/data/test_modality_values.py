@@ -1,4 +1,4 @@
-"""The numbers of a modality against numpy on all of them at once, and when they are warned of."""
+"""Statistics of a modality, compared with numpy on the whole array, and the warnings on them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ RNG = np.random.default_rng(0)
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (3, 4, 5), (2, 6, 3, 3)])
 @pytest.mark.parametrize("size", [1, 10_000])
-def test_figures_are_those_of_all_numbers_at_once(
+def test_statistics_are_those_of_the_whole_array(
     shape: tuple[int, ...], size: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Means of samples differ by far more than numbers within one; parts may be uneven."""
+    """The means of samples differ far more than the numbers of a sample; chunks may be uneven."""
     offsets = RNG.normal(1000, 300, size=(23, *[1] * len(shape)))
     array = (RNG.normal(size=(23, *shape)) + offsets).astype(np.float32)
     np.save(tmp_path / "array.npy", array)
@@ -34,7 +34,7 @@ def test_figures_are_those_of_all_numbers_at_once(
     }
 
 
-def test_small_differences_beside_a_large_mean_are_not_lost() -> None:
+def test_a_small_deviation_from_a_large_mean_is_not_lost() -> None:
     """In float32 the mean square of 4096 and 4096.5 is off by more than their variance, 1/16."""
     array = np.full((1000, 64), 4096, np.float32)
     array[:, ::2] += 0.5
@@ -43,7 +43,7 @@ def test_small_differences_beside_a_large_mean_are_not_lost() -> None:
     assert found["standard_deviation"] == pytest.approx(0.25, rel=1e-12)
 
 
-def test_constant_samples_are_counted_and_told() -> None:
+def test_constant_samples_are_counted_and_reported() -> None:
     array = RNG.normal(size=(40, 2, 3)).astype(np.float32)
     array[3], array[30] = 0, 0.7
     values = {"sound": measure_values("sound", array)}
@@ -53,7 +53,7 @@ def test_constant_samples_are_counted_and_told() -> None:
     assert "DamagedSampleError" in warning
 
 
-def test_one_number_a_sample_is_not_called_constant() -> None:
+def test_samples_of_one_number_are_not_called_constant() -> None:
     assert value_warnings({"age": measure_values("age", RNG.normal(size=(9, 1)))}) == []
 
 
@@ -65,18 +65,18 @@ UNIT = RNG.normal(size=(50, 30))
     [
         UNIT,
         RNG.random((50, 30)),  # scaled to [0, 1]
-        np.maximum(UNIT, 0) * 2,  # behind a ReLU
-        UNIT / np.linalg.norm(UNIT, axis=1, keepdims=True),  # of length 1
+        np.maximum(UNIT, 0) * 2,  # after a ReLU
+        UNIT / np.linalg.norm(UNIT, axis=1, keepdims=True),  # normalized to length 1
         RNG.uniform(0.7, 10, (50, 30)),  # metres
         (RNG.random((50, 30)) < 0.3).astype(np.int64),
     ],
 )
-def test_what_nets_are_made_for_gives_no_warning(array: np.ndarray) -> None:
+def test_scales_suitable_for_nets_give_no_warning(array: np.ndarray) -> None:
     assert value_warnings({"x": measure_values("x", array)}) == []
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "expected"),
     [
         (RNG.integers(0, 256, (50, 30)).astype(np.float32), "between 0 and 255, with the mean 1"),
         (RNG.normal(-60, 15, (50, 30)), "with the mean -"),  # decibels
@@ -85,10 +85,10 @@ def test_what_nets_are_made_for_gives_no_warning(array: np.ndarray) -> None:
         (UNIT + 300, "with the mean 300"),  # kelvin
     ],
 )
-def test_raw_scales_are_told_with_what_to_do(array: np.ndarray, told: str) -> None:
+def test_raw_scales_are_reported_with_advice(array: np.ndarray, expected: str) -> None:
     (warning,) = value_warnings(
         {"text": measure_values("text", UNIT), "x": measure_values("x", array)}
     )
     assert warning.startswith("The modality 'x' is far from unit scale")
-    assert told in warning
-    assert "scale it in the `read` of its source" in warning
+    assert expected in warning
+    assert "Scale the modality in the `read` method of its source" in warning

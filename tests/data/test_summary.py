@@ -1,4 +1,4 @@
-"""What a reader is told of the samples: counted by hand on a store of eight."""
+"""The summary of the samples, compared with counts by hand on a store of eight."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def store(**changes: Any) -> Samples:
         }
     )
     modalities = {"image": np.zeros((8, 3, 4, 5), np.float32), "text": np.zeros((8, 7), np.float32)}
-    given = {
+    values = {
         "index": index,
         "modalities": modalities,
         "labels": index["label"].to_numpy(),
@@ -40,7 +40,7 @@ def store(**changes: Any) -> Samples:
         "digest": "0",
         "notes": ("seconds", "repaired"),
     }
-    return Samples(**{**given, **changes})
+    return Samples(**{**values, **changes})
 
 
 def splits_of(samples: Samples) -> pd.DataFrame:
@@ -55,13 +55,13 @@ def test_classes_are_counted_by_split() -> None:
     assert table.loc["all"].tolist() == [5, 1, 2, 8]
 
 
-def test_a_class_without_samples_is_a_row_of_noughts_in_its_place() -> None:
+def test_a_class_without_samples_is_a_row_of_zeros_in_class_order() -> None:
     table = count_classes(store(), splits_of(store())).set_index("class")
     assert table.index.tolist() == ["zebra", "unseen", "ant", "all"]
     assert table.loc["unseen"].tolist() == [0, 0, 0, 0]
 
 
-def test_a_split_without_samples_is_a_column_of_noughts() -> None:
+def test_a_split_without_samples_is_a_column_of_zeros() -> None:
     splits = splits_of(store()).assign(split="train")
     table = count_classes(store(), splits).set_index("class")
     assert table.loc["all"].tolist() == [8, 0, 0, 8]
@@ -75,12 +75,12 @@ def test_dense_samples_are_counted_as_one_class() -> None:
     assert table.loc["(dense)"].tolist() == [5, 1, 2, 8]
 
 
-def test_samples_groups_and_shapes_are_told() -> None:
+def test_the_report_has_samples_groups_and_shapes() -> None:
     report = describe(store(), splits_of(store()))
     assert report["samples"] == 8
     assert report["groups"] == 4
     assert report["splits"] == {"train": 5, "valid": 1, "test": 2}
-    assert {name: of["shape"] for name, of in report["modalities"].items()} == {
+    assert {name: values["shape"] for name, values in report["modalities"].items()} == {
         "image": "3 x 4 x 5 float32",
         "text": "7 float32",
     }
@@ -88,7 +88,7 @@ def test_samples_groups_and_shapes_are_told() -> None:
     assert "pixels" not in report
 
 
-def test_what_is_doubtful_is_told_of_classes_and_modalities() -> None:
+def test_classes_and_modalities_cause_warnings() -> None:
     rng = np.random.default_rng(0)
     sound = rng.integers(0, 200, (8, 9)).astype(np.float32)
     samples = store(modalities={"text": rng.random((8, 7), np.float32), "sound": sound})
@@ -116,7 +116,7 @@ def test_pixels_of_dense_labels_are_counted_by_class() -> None:
     assert any("Classes without pixels in 'valid'" in warning for warning in report["warnings"])
 
 
-def test_notes_are_summed_up() -> None:
+def test_notes_are_summarized() -> None:
     notes = describe(store(), splits_of(store()))["notes"]
     assert notes == {
         # 0, 0, 1, 2, 3, 4, 5, 9
@@ -137,21 +137,21 @@ def test_sources_are_counted_by_split() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2, LISTED, LISTED + 50])
-def test_what_was_left_out_is_counted_and_the_first_are_named(count: int) -> None:
+def test_omitted_samples_are_counted_and_the_first_are_listed(count: int) -> None:
     omitted = {f"x{row}": f"reason {row}" for row in range(count)}
-    told = describe(store(omitted=omitted), splits_of(store()))["omitted"]
-    assert told["count"] == count
-    assert told["first"] == {f"x{row}": f"reason {row}" for row in range(min(count, 100))}
+    reported = describe(store(omitted=omitted), splits_of(store()))["omitted"]
+    assert reported["count"] == count
+    assert reported["first"] == {f"x{row}": f"reason {row}" for row in range(min(count, 100))}
 
 
-def test_the_report_can_be_kept_as_json(tmp_path: Path) -> None:
+def test_the_report_can_be_saved_as_json(tmp_path: Path) -> None:
     samples = store(index=store().index.assign(source=np.arange(8) % 3), omitted={"x": "torn"})
     report = describe(samples, splits_of(samples))
     (tmp_path / "report.json").write_text(json.dumps(report))
-    back = json.loads((tmp_path / "report.json").read_text())
-    assert back["sources"] == {
+    loaded = json.loads((tmp_path / "report.json").read_text())
+    assert loaded["sources"] == {
         "0": {"train": 2, "valid": 0, "test": 1},
         "1": {"train": 2, "valid": 1, "test": 0},
         "2": {"train": 1, "valid": 0, "test": 1},
     }
-    assert back["omitted"] == {"count": 1, "first": {"x": "torn"}}
+    assert loaded["omitted"] == {"count": 1, "first": {"x": "torn"}}

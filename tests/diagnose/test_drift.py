@@ -1,4 +1,4 @@
-"""Where student and sources look, on toy runs: against nets called one by one."""
+"""Saliency, features and logits of student and sources, against nets called one by one."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mst_distill.data.samples import rows_of
-from mst_distill.datasets.rules import check_drift
+from mst_distill.datasets.validators import check_drift
 from mst_distill.diagnose.drift import (
     choose_rows,
+    drift_examples,
     drift_table,
-    drift_views,
-    look,
     most_drifted,
+    saliency_maps,
     similarity_table,
 )
 from mst_distill.diagnose.similarity import linear_cka
@@ -28,12 +28,12 @@ def toy(request) -> Toy:
     return finished(request.param)
 
 
-def seeing(toy: Toy) -> list[str]:
-    masked = [name for name in toy.panel.names if name.startswith("multimodal/")]
+def sources_with_target(toy: Toy) -> list[str]:
+    masked = [name for name in toy.ensemble.names if name.startswith("multimodal/")]
     return ["multimodal teacher", *masked]
 
 
-def test_at_most_so_many_held_out_samples_are_drawn(toy):
+def test_at_most_count_held_out_samples_are_drawn(toy):
     held_out = rows_of(toy.run.splits, "test")
     assert choose_rows(toy.run, 100).tolist() == held_out.tolist()
     few = choose_rows(toy.run, 3)
@@ -43,77 +43,83 @@ def test_at_most_so_many_held_out_samples_are_drawn(toy):
     assert np.array_equal(few, choose_rows(toy.run, 3))
 
 
-def test_who_sees_the_target_is_told_for_every_sample(toy):
+def test_the_table_has_a_row_for_each_sample_and_source_that_sees_the_target(toy):
     rows = choose_rows(toy.run, 5)
-    table = drift_table(toy.run, look(toy.run, toy.viewers, rows, 2))
+    table = drift_table(toy.run, saliency_maps(toy.run, toy.attributed_models, rows, 2))
     check_drift(table)
-    assert list(dict.fromkeys(table["source"])) == seeing(toy)
+    assert list(dict.fromkeys(table["source"])) == sources_with_target(toy)
     ids = toy.run.samples.index["id"].iloc[rows].tolist()
-    for _, part in table.groupby("source"):
-        assert part["id"].tolist() == ids
+    for _, rows_of_source in table.groupby("source"):
+        assert rows_of_source["id"].tolist() == ids
 
 
-def test_overlaps_are_those_of_the_nets_one_by_one(toy):
-    """Gradient x input by hand, for one sample after another."""
+def test_overlaps_equal_those_of_the_nets_one_by_one(toy):
+    """Compute gradient x input by hand, for one sample after another."""
     rows = choose_rows(toy.run, 4)
-    table = drift_table(toy.run, look(toy.run, toy.viewers, rows, 3)).set_index(["id", "source"])
+    table = drift_table(toy.run, saliency_maps(toy.run, toy.attributed_models, rows, 3)).set_index(
+        ["id", "source"]
+    )
     samples, target = toy.run.samples, toy.run.target
 
-    def parts(net, inputs, judged):
+    def attribution(net, inputs, labelled):
         leaves = {name: value.clone().requires_grad_() for name, value in inputs.items()}
         largest = net(leaves).amax(dim=1)
-        (largest * judged).sum().backward()
+        (largest * labelled).sum().backward()
         sizes = {name: (leaf * leaf.grad).detach().abs()[0] for name, leaf in leaves.items()}
         return {name: of.sum(0) if of.dim() > 2 else of for name, of in sizes.items()}
 
     for row in rows:
         inputs = {name: torch.from_numpy(a[[row]]) for name, a in samples.modalities.items()}
-        judged = torch.from_numpy(samples.labels[[row]] != 0) if samples.dense else 1
-        own = parts(lambda x: toy.student(x[target]), {target: inputs[target]}, judged)[target]
-        seen = parts(lambda x: toy.nets["multimodal"](**x), inputs, judged)[target]
+        labelled = torch.from_numpy(samples.labels[[row]] != 0) if samples.dense else 1
+        of_student = attribution(
+            lambda x: toy.student(x[target]), {target: inputs[target]}, labelled
+        )[target]
+        of_teacher = attribution(lambda x: toy.nets["multimodal"](**x), inputs, labelled)[target]
         found = table.loc[(samples.index["id"][row], "multimodal teacher")]
-        overlap = torch.minimum(own / own.sum(), seen / seen.sum()).sum()
+        overlap = torch.minimum(of_student / of_student.sum(), of_teacher / of_teacher.sum()).sum()
         assert found["overlap"] == pytest.approx(overlap.item(), rel=1e-9)
 
 
-def test_chance_is_the_overlap_with_the_student_s_gaze_on_another_sample(toy):
-    views = look(toy.run, toy.viewers, choose_rows(toy.run, 8), 8)
-    table = drift_table(toy.run, views)
+def test_chance_is_the_overlap_with_the_student_s_map_of_another_sample(toy):
+    maps = saliency_maps(toy.run, toy.attributed_models, choose_rows(toy.run, 8), 8)
+    table = drift_table(toy.run, maps)
     chance = table[table["source"] == "multimodal teacher"]["by_chance"].to_numpy()
-    own, seen = (views.gazes[name].reshape(8, -1) for name in ("student", "multimodal teacher"))
-    matrix = np.minimum(own[:, None], seen[None]).sum(axis=2)
+    of_student, of_teacher = (
+        maps.by_model[name].reshape(8, -1) for name in ("student", "multimodal teacher")
+    )
+    matrix = np.minimum(of_student[:, None], of_teacher[None]).sum(axis=2)
     np.fill_diagonal(matrix, np.nan)
-    for place in range(8):
-        assert np.nanmin(abs(matrix[:, place] - chance[place])) < 1e-9
+    for column in range(8):
+        assert np.nanmin(abs(matrix[:, column] - chance[column])) < 1e-9
 
 
 def test_the_student_against_itself_does_not_drift(toy):
-    views = look(toy.run, toy.viewers, choose_rows(toy.run, 4), 4)
-    views.gazes["multimodal teacher"] = views.gazes["student"]
-    table = drift_table(toy.run, views)
+    maps = saliency_maps(toy.run, toy.attributed_models, choose_rows(toy.run, 4), 4)
+    maps.by_model["multimodal teacher"] = maps.by_model["student"]
+    table = drift_table(toy.run, maps)
     assert table["overlap"].head(4).to_numpy() == pytest.approx(1)
 
 
-def test_the_most_drifted_come_first_with_what_is_seen_of_them(toy):
+def test_examples_have_the_most_drifted_samples_first_with_their_maps(toy):
     rows = choose_rows(toy.run, 8)
-    views = look(toy.run, toy.viewers, rows, 8)
-    table = drift_table(toy.run, views)
-    before = table[table["source"] == "multimodal teacher"].reset_index(drop=True)
+    maps = saliency_maps(toy.run, toy.attributed_models, rows, 8)
+    table = drift_table(toy.run, maps)
+    without_mask = table[table["source"] == "multimodal teacher"].reset_index(drop=True)
     worst = most_drifted(toy.run, table, 3)
-    assert worst.tolist() == [rows[place] for place in before["overlap"].argsort()[:3]]
-    shown = drift_views(toy.run, look(toy.run, toy.viewers, worst, 2))
-    for row, view in zip(worst, shown, strict=True):
+    assert worst.tolist() == [rows[position] for position in without_mask["overlap"].argsort()[:3]]
+    examples = drift_examples(toy.run, saliency_maps(toy.run, toy.attributed_models, worst, 2))
+    for row, example in zip(worst, examples, strict=True):
         sample = toy.run.samples.index["id"][row]
-        assert view.name.splitlines()[-1] == sample
-        assert np.array_equal(view.value, toy.run.samples.modalities[toy.run.target][row])
-        assert list(view.gazes) == ["student", *seeing(toy)]
-        overlap = before.set_index("id")["overlap"][sample]
-        assert view.overlaps["multimodal teacher"] == pytest.approx(overlap, rel=1e-9)
+        assert example.name.splitlines()[-1] == sample
+        assert np.array_equal(example.value, toy.run.samples.modalities[toy.run.target][row])
+        assert list(example.maps) == ["student", *sources_with_target(toy)]
+        overlap = without_mask.set_index("id")["overlap"][sample]
+        assert example.overlaps["multimodal teacher"] == pytest.approx(overlap, rel=1e-9)
 
 
-def test_features_of_teachers_and_logits_of_all_are_held_against_the_student_s(toy):
+def test_features_of_teachers_and_logits_of_all_are_compared_with_the_student_s(toy):
     rows = choose_rows(toy.run, 8)
-    table = similarity_table(toy.run, toy.viewers, rows, 3)
+    table = similarity_table(toy.run, toy.attributed_models, rows, 3)
     titles = [source.title for source in toy.sources]
     assert set(table[table["of"] == "logits"]["source"]) == set(titles)
     assert set(table[table["of"] == "features"]["source"]) == set(titles[: len(toy.teachers)])
@@ -121,20 +127,22 @@ def test_features_of_teachers_and_logits_of_all_are_held_against_the_student_s(t
     inputs = {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
     found = table.set_index(["source", "of"])["cka"]
 
-    def hear(net, *given, **named):
-        heard = []
-        hook = net.last.register_forward_pre_hook(lambda _m, args: heard.append(args[0]))
-        logits = net(*given, **named)
+    def logits_and_features(net, *inputs, **named_inputs):
+        features = []
+        hook = net.last.register_forward_pre_hook(lambda _m, args: features.append(args[0]))
+        logits = net(*inputs, **named_inputs)
         hook.remove()
-        pair = [of.detach().flatten(2).mean(2) if of.dim() > 2 else of for of in (logits, heard[0])]
+        pair = [
+            of.detach().flatten(2).mean(2) if of.dim() > 2 else of for of in (logits, features[0])
+        ]
         return [of.detach().numpy() for of in pair]
 
-    own = hear(toy.student, inputs[target])
-    theirs = hear(toy.nets["multimodal"], **inputs)
-    for of, one, other in zip(("logits", "features"), own, theirs, strict=True):
+    of_student = logits_and_features(toy.student, inputs[target])
+    of_teacher = logits_and_features(toy.nets["multimodal"], **inputs)
+    for of, one, other in zip(("logits", "features"), of_student, of_teacher, strict=True):
         expected = linear_cka(one, other)
         assert found["multimodal teacher", of] == pytest.approx(expected, rel=1e-9)
-    specialist = toy.panel.logits(inputs)[:, 0].detach()
+    specialist = toy.ensemble.logits(inputs)[:, 0].detach()
     flat = specialist.flatten(2).mean(2) if specialist.dim() > 2 else specialist
-    expected = linear_cka(own[0], flat.numpy())
-    assert found[toy.panel.names[0], "logits"] == pytest.approx(expected, rel=1e-9)
+    expected = linear_cka(of_student[0], flat.numpy())
+    assert found[toy.ensemble.names[0], "logits"] == pytest.approx(expected, rel=1e-9)

@@ -1,4 +1,4 @@
-"""Mixtures of probabilities, against numpy; and the whole company before the judge."""
+"""Mixtures of probabilities, against numpy, and the evaluation of all models and mixtures."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mst_distill.diagnose.evaluated_models import MIXTURES, PICKED, mixture
-from mst_distill.diagnose.routing_probabilities import preference_table
-from mst_distill.evaluate.predictions import judge
+from mst_distill.diagnose.evaluated_models import MIXTURES, ROUTED, mixture
+from mst_distill.diagnose.routing_probabilities import routing_probability_table
+from mst_distill.evaluate.predictions import evaluate_models
 from toy_diagnoses import finished
 from toy_runs import KINDS
 
@@ -20,10 +20,10 @@ def softmax(logits, axis):
     return powers / powers.sum(axis=axis, keepdims=True)
 
 
-@pytest.mark.parametrize("places", [(), (4, 5)])
-def test_a_mixture_is_the_weighted_mean_of_the_probabilities(places):
+@pytest.mark.parametrize("shape", [(), (4, 5)])
+def test_a_mixture_is_the_weighted_mean_of_the_probabilities(shape):
     rng = np.random.default_rng(0)
-    logits, weights = rng.normal(size=(6, 3, 4, *places)), rng.dirichlet(np.ones(3), 6)
+    logits, weights = rng.normal(size=(6, 3, 4, *shape)), rng.dirichlet(np.ones(3), 6)
     weights[0] = [0, 1, 0]
     found = mixture(list(torch.from_numpy(logits).unbind(1)), torch.from_numpy(weights)).numpy()
     expected = np.einsum("be,bec...->bc...", weights, softmax(logits, 2))
@@ -32,38 +32,40 @@ def test_a_mixture_is_the_weighted_mean_of_the_probabilities(places):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_judge_hears_everybody(kind):
+def test_every_model_and_mixture_is_evaluated(kind):
     toy = finished(kind)
-    judged = judge(toy.run, toy.company(), 8, 5, 4.0)
-    names = {f"{name} teacher" for name in toy.teachers} | set(toy.panel.names)
-    assert set(judged.predictions["model"]) == names | {
-        *("student", "control", PICKED),
+    results = evaluate_models(toy.run, toy.models(), 8, 5, 4.0)
+    names = {f"{name} teacher" for name in toy.teachers} | set(toy.ensemble.names)
+    assert set(results.predictions["model"]) == names | {
+        *("student", "baseline", ROUTED),
         *MIXTURES.values(),
     }
-    assert set(judged.disagreement["group"]) == {"teachers", "specialists"}
+    assert set(results.disagreement["group"]) == {"teachers", "specialists"}
 
 
-def test_what_is_routed_is_the_specialist_that_is_preferred():
+def test_the_routed_mixture_is_the_specialist_with_the_largest_probability():
     toy = finished("two modalities")
-    judged = judge(toy.run, toy.company(), 8, 5, 4.0).predictions
-    table = preference_table(toy.run, toy.observer, toy.done.router, toy.panel.names, 8)
-    choice = table.set_index("id")[list(toy.panel.names)].idxmax(axis=1)
-    of = judged.set_index(["id", "model"])
+    predictions = evaluate_models(toy.run, toy.models(), 8, 5, 4.0).predictions
+    table = routing_probability_table(
+        toy.run, toy.extractor, toy.result.router, toy.ensemble.names, 8
+    )
+    choice = table.set_index("id")[list(toy.ensemble.names)].idxmax(axis=1)
+    outcomes = predictions.set_index(["id", "model"])
     for sample, specialist in choice.items():
         for column in ("prediction", "nll", "confidence"):
-            routed, alone = of.loc[(sample, PICKED)], of.loc[(sample, specialist)]
+            routed, alone = outcomes.loc[(sample, ROUTED)], outcomes.loc[(sample, specialist)]
             assert routed[column] == pytest.approx(alone[column], rel=1e-10)
 
 
-def test_two_chosen_are_mixed_alike():
+def test_two_selected_specialists_have_equal_weights():
     toy = finished("two modalities")
     rows = np.flatnonzero(toy.run.splits["split"] == "test")
     arrays = toy.run.samples.modalities
     inputs = {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
     with torch.no_grad():
-        said = {name: of.double().numpy() for name, of in toy.company(2).logits(inputs).items()}
-        c = toy.done.router(toy.observer(inputs)).numpy()
-    panel = softmax(np.stack([said[name] for name in toy.panel.names], axis=1), 2)
+        logits = {name: of.double().numpy() for name, of in toy.models(2).logits(inputs).items()}
+        c = toy.result.router(toy.extractor(inputs)).numpy()
+    ensemble = softmax(np.stack([logits[name] for name in toy.ensemble.names], axis=1), 2)
     best = np.argsort(-c, axis=1)[:, :2]
-    expected = np.stack([panel[row, pair].mean(axis=0) for row, pair in enumerate(best)])
-    np.testing.assert_allclose(softmax(said[PICKED], 1), expected, rtol=1e-10)
+    expected = np.stack([ensemble[row, pair].mean(axis=0) for row, pair in enumerate(best)])
+    np.testing.assert_allclose(softmax(logits[ROUTED], 1), expected, rtol=1e-10)

@@ -1,4 +1,4 @@
-"""Every source says what the teacher or the specialist says, and lets gradients through."""
+"""Sources have the logits of their teacher or specialist, and are differentiable."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_sources_say_what_teachers_and_the_panel_say(kind):
+def test_sources_have_the_logits_of_teachers_and_ensemble(kind):
     toy = finished(kind)
     arrays = toy.run.samples.modalities
     inputs = {name: torch.from_numpy(array[:4]) for name, array in arrays.items()}
     teachers = list(toy.teachers)
     assert [source.title for source in toy.sources] == [
         *(f"{name} teacher" for name in teachers),
-        *toy.panel.names,
+        *toy.ensemble.names,
     ]
     with torch.no_grad():
-        specialists = toy.panel.logits(inputs)
-    for place, source in enumerate(toy.sources):
+        specialists = toy.ensemble.logits(inputs)
+    for position, source in enumerate(toy.sources):
         seen = {name: inputs[name].clone().requires_grad_() for name in source.modalities}
-        logits = source.say(seen)
+        logits = source.logits(seen)
         if source.masked:
-            expected = specialists[:, place - len(teachers)]
+            expected = specialists[:, position - len(teachers)]
             assert source.title.startswith(f"{source.teacher}/")
         else:
             expected = forward(toy.nets[source.teacher], source.teacher, seen)

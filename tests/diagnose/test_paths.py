@@ -1,4 +1,4 @@
-"""A path is stage 3 with a router that always picks the same source."""
+"""A path equals stage 3 with a router that always selects the same source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.diagnose.paths import SOURCE, FixedPath, train_paths
 from mst_distill.mst import stage3_route as routing
-from mst_distill.mst.features import Observed
+from mst_distill.mst.features import ModelOutput
 from mst_distill.training.batches import Batch
 from toy_diagnoses import finished
 from toy_runs import KINDS, route
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("float64")
 def trained(toy, settings, sources=None, table=None, run=None):
     return train_paths(
         run or toy.run,
-        toy.first,
+        toy.initial_student,
         toy.sources if sources is None else sources,
-        toy.panel,
+        toy.ensemble,
         toy.table if table is None else table,
         settings,
     )
@@ -37,69 +37,68 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 class Always(nn.Module):
-    """A router that prefers one specialist whatever it sees."""
+    """A router that selects the same specialist for every sample."""
 
-    def __init__(self, specialists: int, place: int) -> None:
+    def __init__(self, specialists: int, index: int) -> None:
         super().__init__()
-        self.bias = nn.Parameter(10.0 * F.one_hot(torch.tensor(place), specialists))
+        self.bias = nn.Parameter(10.0 * F.one_hot(torch.tensor(index), specialists))
 
-    def forward(self, student: Observed) -> torch.Tensor:
+    def forward(self, student: ModelOutput) -> torch.Tensor:
         return self.bias.expand(len(student.logits), -1)
 
 
 @pytest.mark.parametrize(("selection", "gated"), [("accuracy", False), ("last", True)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_is_stage_3_with_a_router_that_never_changes_its_mind(
-    kind, selection, gated, monkeypatch
-):
+def test_a_path_equals_stage_3_with_a_constant_router(kind, selection, gated, monkeypatch):
     toy = finished(kind)
     settings = route(selection=selection, gated=gated, balance_weight=0, early_decay=True, epochs=4)
-    place = 1
-    monkeypatch.setattr(routing, "build_router", lambda *asked: Always(asked[-1], place))
-    student = copy.deepcopy(toy.first)
-    expected = routing.train_student(toy.run, student, toy.panel, toy.table, settings)
-    source = next(of for of in toy.sources if of.title == toy.panel.names[place])
+    index = 1
+    monkeypatch.setattr(routing, "build_router", lambda *args: Always(args[-1], index))
+    student = copy.deepcopy(toy.initial_student)
+    plan = toy.plan.model_copy(update={"route": settings})
+    expected = routing.train_student(toy.run, plan, student, toy.ensemble, toy.table)
+    source = next(source for source in toy.sources if source.title == toy.ensemble.names[index])
     path = trained(toy, settings, [source])[source.title]
-    assert path.row["epoch"] == expected.fit.kept[selection].row["epoch"]
+    assert path.row["epoch"] == expected.fit.best[selection].row["epoch"]
     for name, value in path.student.state_dict().items():
         torch.testing.assert_close(value, expected.students[selection].state_dict()[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_source_has_a_path_and_the_student_stays_as_it_is(kind):
+def test_every_source_has_a_path_and_the_given_student_is_not_changed(kind):
     toy = finished(kind)
-    before = copy.deepcopy(toy.first)
+    before = copy.deepcopy(toy.initial_student)
     paths = trained(toy, route(epochs=1))
     assert list(paths) == [source.title for source in toy.sources]
-    assert same(toy.first, before)
+    assert same(toy.initial_student, before)
     students = [path.student for path in paths.values()]
     assert not any(same(students[0], other) for other in students[1:])
     assert not any(student.training for student in students)
 
 
-def test_without_distillation_all_paths_are_one():
+def test_without_distillation_all_paths_are_equal():
     toy = finished("two modalities")
     first, *others = trained(toy, route(kd_weight=0)).values()
     assert all(same(first.student, other.student) for other in others)
 
 
-def test_the_table_and_the_panel_give_the_same():
+def test_tabulated_and_computed_logits_give_the_same_paths():
     toy = finished("two modalities")
     sources = toy.sources[-2:]
-    known = trained(toy, route(), sources)
-    asked = trained(toy, route(), sources, toy.table.iloc[:0])
-    for title, path in known.items():
+    tabulated = trained(toy, route(), sources)
+    computed = trained(toy, route(), sources, toy.table.iloc[:0])
+    for title, path in tabulated.items():
         for name, value in path.student.state_dict().items():
-            torch.testing.assert_close(value, asked[title].student.state_dict()[name])
+            torch.testing.assert_close(value, computed[title].student.state_dict()[name])
 
 
 def test_the_loss_by_hand():
     torch.manual_seed(0)
     net = nn.Linear(4, 3)
     task = FixedPath(net, "text", route(task_weight=0.7, kd_weight=0.4, temperature=2.0), None)
-    x, said, label = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
-    terms = task.losses(Batch({"text": x}, label, {SOURCE: (said,)}))
-    p, q = (said / 2).softmax(1), (net(x) / 2).softmax(1)
+    x, source_logits, label = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
+    terms = task.losses(Batch({"text": x}, label, {SOURCE: (source_logits,)}))
+    p, q = (source_logits / 2).softmax(1), (net(x) / 2).softmax(1)
     kd = 4 * (p * (p / q).log()).sum(1).mean()
     ce = -net(x).log_softmax(1)[range(5), label].mean()
     torch.testing.assert_close(terms["kd"], kd)
@@ -107,7 +106,7 @@ def test_the_loss_by_hand():
     torch.testing.assert_close(terms["loss"], 0.7 * ce + 0.4 * kd)
 
 
-def test_the_weight_of_distillation_falls_and_is_part_of_the_state():
+def test_the_weight_of_distillation_decays_and_is_part_of_the_state():
     task = FixedPath(nn.Linear(1, 1), "text", route(), None)
     for epoch in range(30):
         assert task.weights.kd == 1
@@ -117,12 +116,12 @@ def test_the_weight_of_distillation_falls_and_is_part_of_the_state():
     assert other.weights.kd == 0.5
 
 
-def test_a_path_that_is_over_is_not_trained_again(tmp_path, monkeypatch):
+def test_a_completed_path_is_not_trained_again(tmp_path, monkeypatch):
     toy = finished("two modalities")
-    kept = copy.copy(toy.run)
-    object.__setattr__(kept, "checkpoints", Checkpoints(tmp_path, "terms"))
+    run = copy.copy(toy.run)
+    object.__setattr__(run, "checkpoints", Checkpoints(tmp_path, "origin"))
     source = toy.sources[:1]
-    first = trained(toy, route(), source, run=kept)
+    first = trained(toy, route(), source, run=run)
     monkeypatch.setattr(FixedPath, "losses", None)
-    again = trained(toy, route(), source, run=kept)
+    again = trained(toy, route(), source, run=run)
     assert same(*(paths[source[0].title].student for paths in (first, again)))

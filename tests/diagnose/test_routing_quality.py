@@ -1,4 +1,4 @@
-"""Shares, mutual information and the gain of a choice: against scikit-learn, scipy and by hand."""
+"""Shares, mutual information and gain of a choice, against scikit-learn, scipy and by hand."""
 
 from __future__ import annotations
 
@@ -31,42 +31,42 @@ def test_entropy_is_in_bits():
 
 
 @pytest.mark.parametrize("symbols", [(2, 2), (4, 16), (1, 5)])
-def test_mutual_information_is_scikit_learn_s(symbols):
+def test_mutual_information_equals_scikit_learn_s(symbols):
     one, other = (RNG.integers(count, size=300) for count in symbols)
     other = np.where(RNG.random(300) < 0.5, one, other)
     expected = mutual_info_score(one, other) / np.log(2)
     assert mutual_information(one, other) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_choice_of_who_is_right_tells_all_and_cannot_be_chance():
+def test_choosing_the_correct_specialist_has_all_the_information():
     choice = RNG.integers(3, size=200)
     weights = one_hot(choice, 3)
-    told = information(weights, weights, np.random.default_rng(1))
-    assert told["share"] == pytest.approx(1)
-    assert told["choice_bits"] == pytest.approx(scipy_entropy(np.bincount(choice), base=2))
-    assert told["p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
-    right = [mutual_info_score(choice == e, weights[:, e]) / np.log(2) for e in range(3)]
-    assert told["bits_each"] == pytest.approx(right)
+    found = information(weights, weights, np.random.default_rng(1))
+    assert found["share"] == pytest.approx(1)
+    assert found["choice_bits"] == pytest.approx(scipy_entropy(np.bincount(choice), base=2))
+    assert found["p_value"] == pytest.approx(1 / (1 + PERMUTATIONS))
+    expected = [mutual_info_score(choice == e, weights[:, e]) / np.log(2) for e in range(3)]
+    assert found["bits_each"] == pytest.approx(expected)
 
 
-def test_a_choice_at_random_tells_what_chance_tells():
+def test_a_random_choice_has_as_much_information_as_chance():
     correct = RNG.integers(2, size=(300, 4))
-    told = information(one_hot(RNG.integers(4, size=300), 4), correct, np.random.default_rng(1))
-    assert told["bits"] > 0.05  # counts alone give so much
-    assert told["bits"] == pytest.approx(told["bits_by_chance"], rel=0.4)
-    assert told["p_value"] > 0.02
+    found = information(one_hot(RNG.integers(4, size=300), 4), correct, np.random.default_rng(1))
+    assert found["bits"] > 0.05  # the bias of counts
+    assert found["bits"] == pytest.approx(found["bits_by_chance"], rel=0.4)
+    assert found["p_value"] > 0.02
     patterns = correct @ [8, 4, 2, 1]
     choice = np.random.default_rng(0).integers(4, size=300)
     again = information(one_hot(choice, 4), correct, np.random.default_rng(1))
     assert again["bits"] == pytest.approx(mutual_info_score(choice, patterns) / np.log(2))
 
 
-def test_a_choice_that_is_always_the_same_tells_nothing():
-    told = information(
+def test_a_constant_choice_has_no_information():
+    found = information(
         one_hot([1] * 20, 2), RNG.integers(2, size=(20, 2)), np.random.default_rng(1)
     )
-    assert (told["choice_bits"], told["bits"], told["share"]) == (0, 0, 0)
-    assert told["p_value"] == 1
+    assert (found["choice_bits"], found["bits"], found["share"]) == (0, 0, 0)
+    assert found["p_value"] == 1
 
 
 def test_shares_by_class():
@@ -75,13 +75,13 @@ def test_shares_by_class():
     np.testing.assert_allclose(found, [[0.5, 0.5], [np.nan, np.nan], [0.25, 0.75]])
 
 
-def gains(routed, correct, judged=None, resamples=200):
+def gains(routed, correct, labelled=None, resamples=200):
     routed, correct = (np.asarray(values, dtype=float) for values in (routed, correct))
-    judged = np.ones(len(correct)) if judged is None else np.asarray(judged, dtype=float)
-    return against_fixed(routed, correct, judged, Bootstrap(resamples, 0.95, 0))
+    labelled = np.ones(len(correct)) if labelled is None else np.asarray(labelled, dtype=float)
+    return against_fixed(routed, correct, labelled, Bootstrap(resamples, 0.95, 0))
 
 
-def test_as_routed_against_the_best_fixed_by_hand():
+def test_routed_against_the_best_fixed_by_hand():
     correct = [[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
     found = gains([1, 0, 1, 1, 0], correct)
     assert found["best_fixed"] == 0
@@ -91,7 +91,7 @@ def test_as_routed_against_the_best_fixed_by_hand():
     assert found["difference"]["low"] < 0 < found["difference"]["high"]
 
 
-def test_always_the_best_gains_nothing_at_all():
+def test_routing_to_the_best_specialist_has_no_gain():
     correct = RNG.integers(2, size=(50, 3))
     found = gains(correct[:, correct.sum(axis=0).argmax()], correct)
     assert (found["better"], found["worse"]) == (0, 0)
@@ -99,8 +99,8 @@ def test_always_the_best_gains_nothing_at_all():
     assert np.isnan([found["difference"][end] for end in ("low", "high")]).all()  # no interval
 
 
-def test_pixels_count():
-    found = gains([8, 50], [[3, 8], [90, 50]], judged=[10, 100])
+def test_gains_are_weighted_by_pixels():
+    found = gains([8, 50], [[3, 8], [90, 50]], labelled=[10, 100])
     assert found["best_fixed"] == 0
     assert found["difference"]["value"] == pytest.approx((8 - 3 + 50 - 90) / 110)
     assert (found["better"], found["worse"]) == (0.5, 0.5)

@@ -1,4 +1,4 @@
-"""CKA against its other formula, histogram intersection by hand."""
+"""CKA against its feature and kernel formulas, histogram intersection by hand."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def hsic(k: np.ndarray, other: np.ndarray) -> float:
     return float(np.trace(k @ centre @ other @ centre))
 
 
-def test_cka_is_that_of_the_features():
+def test_cka_equals_the_formula_on_features():
     assert linear_cka(ONE, OTHER) == pytest.approx(cka_of_features(ONE, OTHER))
     assert linear_cka(OTHER, ONE) == pytest.approx(linear_cka(ONE, OTHER))
 
 
-def test_cka_is_that_of_the_kernels():
+def test_cka_equals_the_formula_on_kernels():
     k, other = ONE @ ONE.T, OTHER @ OTHER.T
     expected = hsic(k, other) / np.sqrt(hsic(k, k) * hsic(other, other))
     assert linear_cka(ONE, OTHER) == pytest.approx(expected)
 
 
-def test_cka_does_not_see_rotation_scale_or_offset():
-    turned = 7 * ONE @ ortho_group.rvs(6, random_state=1) - 5
-    assert linear_cka(ONE, turned) == pytest.approx(1)
-    assert linear_cka(turned, OTHER) == pytest.approx(linear_cka(ONE, OTHER))
+def test_cka_is_invariant_to_rotation_scale_and_offset():
+    transformed = 7 * ONE @ ortho_group.rvs(6, random_state=1) - 5
+    assert linear_cka(ONE, transformed) == pytest.approx(1)
+    assert linear_cka(transformed, OTHER) == pytest.approx(linear_cka(ONE, OTHER))
 
 
-def test_cka_of_what_does_not_vary_is_0():
+def test_cka_of_constant_features_is_0():
     assert linear_cka(np.ones((5, 2)), ONE[:5]) == 0
 
 
-def test_chance_is_far_from_0_where_features_are_wider_than_samples_are_many():
+def test_chance_is_far_from_0_if_features_are_wider_than_the_number_of_samples():
     wide, other = RNG.normal(size=(2, 30, 3000))
     rng = np.random.default_rng(0)
     assert cka_by_chance(wide, other, rng) == pytest.approx(linear_cka(wide, other), abs=0.02)
@@ -61,7 +61,7 @@ def test_intersection_by_hand():
     np.testing.assert_allclose(intersection(one, other), [0.6, 0.0, 1.0])
 
 
-def test_intersection_sums_over_all_places_of_a_map():
+def test_intersection_sums_over_all_positions_of_a_map():
     maps = RNG.random((2, 7, 4, 5))
     maps /= maps.sum(axis=(2, 3), keepdims=True)
     by_hand = [sum(map(min, a.ravel(), b.ravel())) for a, b in zip(*maps, strict=True)]

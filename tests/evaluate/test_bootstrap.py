@@ -1,4 +1,4 @@
-"""The bootstrap of several figures: against one draw at a time, and paired."""
+"""The bootstrap: against one draw at a time, and its pairing of columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from mst_distill.evaluate.bootstrap import Bootstrap
 
 
-def test_the_draws_are_those_of_a_plain_bootstrap():
+def test_the_distribution_equals_that_of_a_plain_bootstrap():
     rng = np.random.default_rng(0)
     values, weight = rng.integers(0, 50, (60, 2)).astype(float), rng.integers(50, 90, 60)
     found = Bootstrap(4000, 0.95, 1).means(values, weight)
@@ -23,7 +23,7 @@ def test_the_draws_are_those_of_a_plain_bootstrap():
         )
 
 
-def test_columns_see_the_same_draws():
+def test_columns_share_the_resamples():
     values = np.random.default_rng(1).random((30, 1))
     draws = Bootstrap(50, 0.95, 0).means(np.hstack([values, values + 1]), np.ones(30))
     np.testing.assert_allclose(draws[:, 1] - draws[:, 0], 1)
@@ -37,11 +37,11 @@ def test_many_samples_are_drawn_in_blocks(monkeypatch):
     np.testing.assert_allclose(blocks, whole)
 
 
-def test_one_figure_has_one_interval_however_often_it_is_asked_for():
-    gain, judged = np.random.default_rng(3).normal(size=40), np.ones(40)
+def test_the_same_values_and_seed_give_the_same_interval():
+    gain, labelled = np.random.default_rng(3).normal(size=40), np.ones(40)
     bootstrap = Bootstrap(100, 0.95, 0)
-    assert bootstrap.mean(gain, judged) == bootstrap.mean(gain, judged)
-    assert bootstrap.mean(gain, judged) != Bootstrap(100, 0.95, 1).mean(gain, judged)
+    assert bootstrap.mean(gain, labelled) == bootstrap.mean(gain, labelled)
+    assert bootstrap.mean(gain, labelled) != Bootstrap(100, 0.95, 1).mean(gain, labelled)
 
 
 def test_an_interval_by_hand():
@@ -49,6 +49,6 @@ def test_an_interval_by_hand():
     assert found == pytest.approx({"value": 0.4, "low": 0.05, "high": 0.95})
 
 
-def test_draws_without_anything_judged_do_not_count():
+def test_draws_without_labelled_samples_are_ignored():
     draws = np.array([np.nan, 0.0, 1.0])
     assert Bootstrap(3, 0.95, 0).interval(0.5, draws)["high"] == pytest.approx(0.975)

@@ -1,4 +1,4 @@
-"""Tallies and figures of merit, against scikit-learn on single labels and against hand counts."""
+"""Metric counts and metrics, against scikit-learn on single labels and against hand counts."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ import pytest
 import torch
 from sklearn import metrics
 
-from mst_distill.evaluate.accumulate import Tally
+from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.metrics import calibration_error, measure
 
 CPU = torch.device("cpu")
 NAMES = ("zero", "one", "two", "three")
 
 
-def tally_of(
+def counts_of(
     logits: np.ndarray,
     label: np.ndarray,
     bins: int = 15,
     ignored: int | None = None,
     batch_size: int = 60,
 ) -> dict[str, Any]:
-    tally = Tally(logits.shape[1], bins, ignored, CPU)
+    accumulator = MetricAccumulator(logits.shape[1], bins, ignored, CPU)
     for start in range(0, len(label), batch_size):
-        part = slice(start, start + batch_size)
-        tally.update(torch.from_numpy(logits[part]), torch.from_numpy(label[part]))
-    return tally.summary()
+        batch = slice(start, start + batch_size)
+        accumulator.update(torch.from_numpy(logits[batch]), torch.from_numpy(label[batch]))
+    return accumulator.summary()
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over axis 1, in float64."""
+    """Compute it over axis 1, in float64."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
 
 
 def binned_error(probability: np.ndarray, label: np.ndarray, bins: int) -> float:
-    """The expected calibration error of ``(n, C)`` probabilities, in a plain loop."""
+    """Compute the expected calibration error of ``(n, C)`` probabilities in a plain loop."""
     confidence = probability.max(axis=1)
     right = probability.argmax(axis=1) == label
     total = 0.0
-    for place in range(bins):
-        last = place == bins - 1
-        inside = (confidence >= place / bins) & ((confidence < (place + 1) / bins) | last)
+    for index in range(bins):
+        last = index == bins - 1
+        inside = (confidence >= index / bins) & ((confidence < (index + 1) / bins) | last)
         if inside.any():
             total += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
     return total
 
 
-def as_confident(rows: list[list[float]]) -> np.ndarray:
-    """Logits whose softmax is `rows`."""
+def logits_for(rows: list[list[float]]) -> np.ndarray:
+    """Return logits whose softmax is `rows`."""
     return np.log(np.array(rows, dtype=np.float64))
 
 
 @pytest.fixture(scope="module")
 def guesses() -> tuple[np.ndarray, np.ndarray]:
-    """Logits of 250 samples that lean towards the true one of 4 classes; the last is rare."""
+    """Return logits of 250 samples, biased towards the true one of 4 classes; the last is rare."""
     rng = np.random.default_rng(0)
     label = rng.choice(4, size=250, p=[0.4, 0.3, 0.25, 0.05])
     logits = rng.normal(size=(250, 4)).astype(np.float32)
@@ -65,15 +65,15 @@ def guesses() -> tuple[np.ndarray, np.ndarray]:
     return logits, label
 
 
-def test_figures_are_those_of_scikit_learn_on_the_labels(
+def test_metrics_equal_those_of_scikit_learn_on_the_labels(
     guesses: tuple[np.ndarray, np.ndarray],
 ) -> None:
     logits, label = guesses
     guess = logits.argmax(axis=1)
-    figures = measure(tally_of(logits, label), NAMES, dense=False)
+    values = measure(counts_of(logits, label), NAMES, dense=False)
     precision = metrics.precision_score(label, guess, average=None)
-    assert figures.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
-    assert figures == pytest.approx(
+    assert values.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
+    assert values == pytest.approx(
         {
             "accuracy": metrics.accuracy_score(label, guess),
             "weighted_f1": metrics.f1_score(label, guess, average="weighted"),
@@ -91,25 +91,25 @@ def test_the_confusion_matrix_has_true_classes_as_rows(
 ) -> None:
     logits, label = guesses
     expected = metrics.confusion_matrix(label, logits.argmax(axis=1))
-    assert tally_of(logits, label)["confusion"] == expected.tolist()
+    assert counts_of(logits, label)["confusion"] == expected.tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 250])
-def test_batches_do_not_change_a_tally(
+def test_the_batch_size_does_not_change_the_counts(
     guesses: tuple[np.ndarray, np.ndarray], batch_size: int
 ) -> None:
-    whole, parts = tally_of(*guesses), tally_of(*guesses, batch_size=batch_size)
-    assert parts["confusion"] == whole["confusion"]
-    assert parts["nll"] == pytest.approx(whole["nll"], rel=1e-12)
+    whole, batched = counts_of(*guesses), counts_of(*guesses, batch_size=batch_size)
+    assert batched["confusion"] == whole["confusion"]
+    assert batched["nll"] == pytest.approx(whole["nll"], rel=1e-12)
     for name, values in whole["calibration"].items():
-        assert parts["calibration"][name] == pytest.approx(values, rel=1e-12)
+        assert batched["calibration"][name] == pytest.approx(values, rel=1e-12)
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     # True 0, 0, 0, 1 and guessed 0, 0, 1, 1.
-    logits = as_confident([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    figures = measure(tally_of(logits, np.array([0, 0, 0, 1]), bins=4), ("no", "yes"), dense=True)
-    assert figures == {
+    logits = logits_for([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+    values = measure(counts_of(logits, np.array([0, 0, 0, 1]), bins=4), ("no", "yes"), dense=True)
+    assert values == {
         "accuracy": pytest.approx(3 / 4),
         # F1 of class 0 is 2 * 1 * (2/3) / (5/3) = 4/5, of class 1 it is 2/3.
         "weighted_f1": pytest.approx((3 * 4 / 5 + 2 / 3) / 4),
@@ -124,19 +124,19 @@ def test_figures_by_hand() -> None:
     }
 
 
-def test_a_class_that_is_never_a_target_counts_in_no_mean() -> None:
+def test_a_class_that_is_never_a_target_is_left_out_of_all_means() -> None:
     # Class 2 is guessed once but never true; class 3 is neither.
     label, guess = np.array([0, 0, 1, 1]), np.array([0, 2, 1, 1])
     logits = 5.0 * np.eye(4)[guess]
-    figures = measure(tally_of(logits, label), NAMES, dense=True)
-    assert figures["macro_recall"] == pytest.approx((1 / 2 + 1) / 2)
-    assert figures["mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
-    assert figures["weighted_f1"] == pytest.approx((2 * 2 / 3 + 2 * 1) / 4)
-    assert figures["precision"] == {"zero": 1.0, "one": 1.0, "two": 0.0, "three": 0.0}
+    values = measure(counts_of(logits, label), NAMES, dense=True)
+    assert values["macro_recall"] == pytest.approx((1 / 2 + 1) / 2)
+    assert values["mean_iou"] == pytest.approx((1 / 2 + 1) / 2)
+    assert values["weighted_f1"] == pytest.approx((2 * 2 / 3 + 2 * 1) / 4)
+    assert values["precision"] == {"zero": 1.0, "one": 1.0, "two": 0.0, "three": 0.0}
 
 
 def test_a_confidence_of_one_falls_in_the_last_bin() -> None:
-    summary = tally_of(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 0]), bins=5)
+    summary = counts_of(np.array([[1000.0, 0.0], [0.0, 1000.0]]), np.array([0, 0]), bins=5)
     assert summary["calibration"] == {
         "count": [0, 0, 0, 0, 2],
         "confidence": [0, 0, 0, 0, 2],
@@ -157,74 +157,81 @@ def test_over_and_under_confidence_do_not_cancel_between_bins() -> None:
     assert calibration_error(calibration) == pytest.approx(0.5)
 
 
-def test_an_empty_tally_has_no_error_and_no_likelihood() -> None:
-    summary = Tally(3, 4, None, CPU).summary()
+def test_an_empty_accumulator_has_an_nll_and_calibration_error_of_0() -> None:
+    summary = MetricAccumulator(3, 4, None, CPU).summary()
     assert summary["nll"] == 0
     assert calibration_error(summary["calibration"]) == 0
 
 
-def test_an_update_says_how_each_sample_fared() -> None:
-    logits = as_confident([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    fared = Tally(3, 4, None, CPU).update(torch.from_numpy(logits), torch.tensor([0, 1]))
-    assert fared["prediction"].tolist() == [0, 2]
-    assert fared["correct"].tolist() == [1, 0]
-    assert fared["judged"].tolist() == [1, 1]
-    assert fared["confidence"].tolist() == pytest.approx([0.7, 0.6])
-    assert fared["nll"].tolist() == pytest.approx([-math.log(0.7), -math.log(0.3)])
+def test_an_update_returns_the_outcome_of_each_sample() -> None:
+    logits = logits_for([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    outcome = MetricAccumulator(3, 4, None, CPU).update(
+        torch.from_numpy(logits), torch.tensor([0, 1])
+    )
+    assert outcome["prediction"].tolist() == [0, 2]
+    assert outcome["correct"].tolist() == [1, 0]
+    assert outcome["labelled"].tolist() == [1, 1]
+    assert outcome["confidence"].tolist() == pytest.approx([0.7, 0.6])
+    assert outcome["nll"].tolist() == pytest.approx([-math.log(0.7), -math.log(0.3)])
 
 
-def test_an_ignored_class_is_left_out_and_guessing_it_is_wrong_for_one_label_a_sample() -> None:
+def test_an_ignored_class_is_left_out_and_predicting_it_is_wrong() -> None:
     logits = 5.0 * np.eye(3)[[0, 1, 2, 2]]
-    tally = Tally(3, 4, 2, CPU)
-    fared = tally.update(torch.from_numpy(logits), torch.tensor([0, 2, 1, 2]))
-    assert fared["judged"].tolist() == [1, 0, 1, 0]
-    assert fared["correct"].tolist() == [1, 0, 0, 0]
-    assert tally.summary()["confusion"] == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
+    accumulator = MetricAccumulator(3, 4, 2, CPU)
+    outcome = accumulator.update(torch.from_numpy(logits), torch.tensor([0, 2, 1, 2]))
+    assert outcome["labelled"].tolist() == [1, 0, 1, 0]
+    assert outcome["correct"].tolist() == [1, 0, 0, 0]
+    assert accumulator.summary()["confusion"] == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
 def test_two_images_of_dense_labels_by_hand() -> None:
-    # Class 2 is no target. Image 0: two of three judged pixels right, one guessed as 2 and wrong.
+    # Class 2 is no target. In image 0, two of three labelled pixels are correct; one is predicted
+    # as 2.
     label = np.array([[[0, 1], [1, 2]], [[2, 2], [0, 1]]])
     guess = np.array([[[0, 1], [2, 2]], [[0, 1], [1, 1]]])
-    sure = np.array([[[0.8, 0.6], [0.5, 0.9]], [[0.9, 0.9], [0.7, 0.6]]])
+    confidence = np.array([[[0.8, 0.6], [0.5, 0.9]], [[0.9, 0.9], [0.7, 0.6]]])
     probability = np.where(
         np.arange(3)[None, :, None, None] == guess[:, None],
-        sure[:, None],
-        (1 - sure[:, None]) / 2,
+        confidence[:, None],
+        (1 - confidence[:, None]) / 2,
     )
-    tally = Tally(3, 2, 2, CPU)
-    fared = tally.update(torch.from_numpy(np.log(probability)), torch.from_numpy(label))
-    assert fared["prediction"].tolist() == [-1, -1]
-    assert fared["judged"].tolist() == [3, 2]
-    assert fared["correct"].tolist() == [2, 1]
-    assert fared["confidence"].tolist() == pytest.approx([1.9 / 3, 1.3 / 2])
-    lost = [-math.log(0.8 * 0.6 * 0.25), -math.log(0.15 * 0.6)]
-    assert fared["nll"].tolist() == pytest.approx([lost[0] / 3, lost[1] / 2])
-    figures = measure(tally.summary(), ("a", "b", "none"), dense=True)
-    assert figures["accuracy"] == pytest.approx(3 / 5)
-    assert figures["macro_recall"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    accumulator = MetricAccumulator(3, 2, 2, CPU)
+    outcome = accumulator.update(torch.from_numpy(np.log(probability)), torch.from_numpy(label))
+    assert outcome["prediction"].tolist() == [-1, -1]
+    assert outcome["labelled"].tolist() == [3, 2]
+    assert outcome["correct"].tolist() == [2, 1]
+    assert outcome["confidence"].tolist() == pytest.approx([1.9 / 3, 1.3 / 2])
+    nll = [-math.log(0.8 * 0.6 * 0.25), -math.log(0.15 * 0.6)]
+    assert outcome["nll"].tolist() == pytest.approx([nll[0] / 3, nll[1] / 2])
+    values = measure(accumulator.summary(), ("a", "b", "none"), dense=True)
+    assert values["accuracy"] == pytest.approx(3 / 5)
+    assert values["macro_recall"] == pytest.approx((1 / 2 + 2 / 3) / 2)
     # Class 0: 1 of 2 true pixels, no false one. Class 1: 2 right, 1 missed, 1 too many.
-    assert figures["mean_iou"] == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert figures["precision"] == {"a": 1.0, "b": pytest.approx(2 / 3), "none": 0.0}
-    assert figures["nll"] == pytest.approx(sum(lost) / 5)
-    # All five are at least half sure, so in the upper bin.
-    assert figures["calibration_error"] == pytest.approx(abs(3 - 3.2) / 5)
+    assert values["mean_iou"] == pytest.approx((1 / 2 + 2 / 4) / 2)
+    assert values["precision"] == {"a": 1.0, "b": pytest.approx(2 / 3), "none": 0.0}
+    assert values["nll"] == pytest.approx(sum(nll) / 5)
+    # All five confidences are at least 0.5, so in the upper bin.
+    assert values["calibration_error"] == pytest.approx(abs(3 - 3.2) / 5)
 
 
-def test_dense_figures_are_those_of_scikit_learn_on_the_judged_pixels() -> None:
+def test_dense_metrics_equal_those_of_scikit_learn_on_the_labelled_pixels() -> None:
     rng = np.random.default_rng(1)
     label = rng.integers(4, size=(9, 5, 6))
     logits = rng.normal(size=(9, 4, 5, 6)).astype(np.float32)
     logits += 1.5 * (np.arange(4)[:, None, None] == label[:, None])
-    figures = measure(tally_of(logits, label, ignored=3, batch_size=4), NAMES, dense=True)
+    values = measure(counts_of(logits, label, ignored=3, batch_size=4), NAMES, dense=True)
     flat = np.moveaxis(logits, 1, -1).reshape(-1, 4)
-    judged = label.ravel() != 3
-    true, guess, probability = label.ravel()[judged], flat.argmax(1)[judged], softmax(flat)[judged]
+    labelled = label.ravel() != 3
+    true, guess, probability = (
+        label.ravel()[labelled],
+        flat.argmax(1)[labelled],
+        softmax(flat)[labelled],
+    )
     assert (guess == 3).any()
     precision = metrics.precision_score(true, guess, average=None, zero_division=0)
-    assert figures.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
+    assert values.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
     present = [0, 1, 2]
-    assert figures == pytest.approx(
+    assert values == pytest.approx(
         {
             "accuracy": metrics.accuracy_score(true, guess),
             "weighted_f1": metrics.f1_score(true, guess, average="weighted"),
@@ -239,22 +246,22 @@ def test_dense_figures_are_those_of_scikit_learn_on_the_judged_pixels() -> None:
 
 
 def test_an_ignored_label_need_not_be_a_class() -> None:
-    tally = Tally(2, 4, 255, CPU)
-    logits = torch.from_numpy(as_confident([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]))
-    fared = tally.update(logits, torch.tensor([0, 255, 0]))
-    assert fared["judged"].tolist() == [1, 0, 1]
-    assert tally.summary()["confusion"] == [[1, 1], [0, 0]]
-    assert tally.summary()["nll"] == pytest.approx(-math.log(0.9 * 0.4) / 2)
+    accumulator = MetricAccumulator(2, 4, 255, CPU)
+    logits = torch.from_numpy(logits_for([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]]))
+    outcome = accumulator.update(logits, torch.tensor([0, 255, 0]))
+    assert outcome["labelled"].tolist() == [1, 0, 1]
+    assert accumulator.summary()["confusion"] == [[1, 1], [0, 0]]
+    assert accumulator.summary()["nll"] == pytest.approx(-math.log(0.9 * 0.4) / 2)
 
 
-def test_an_image_without_a_judged_pixel_counts_nothing() -> None:
-    tally = Tally(2, 3, 1, CPU)
-    fared = tally.update(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, dtype=torch.long))
-    assert {name: value.tolist() for name, value in fared.items()} == {
+def test_an_image_without_labelled_pixels_adds_nothing() -> None:
+    accumulator = MetricAccumulator(2, 3, 1, CPU)
+    outcome = accumulator.update(torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, dtype=torch.long))
+    assert {name: value.tolist() for name, value in outcome.items()} == {
         "prediction": [-1],
         "confidence": [0.0],
         "nll": [0.0],
         "correct": [0],
-        "judged": [0],
+        "labelled": [0],
     }
-    assert np.sum(tally.summary()["confusion"]) == 0
+    assert np.sum(accumulator.summary()["confusion"]) == 0

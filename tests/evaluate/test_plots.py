@@ -1,4 +1,4 @@
-"""The report's figures: what they show, and that they can be saved."""
+"""The figures of the report: their content, and that they can be saved."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def names(count: int) -> list[str]:
     return [f"class {label}" for label in range(count)]
 
 
-def tally(classes: int, seed: int = 0) -> dict[str, Any]:
+def counts_of_model(classes: int, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     count = rng.integers(0, 30, 10) * (np.arange(10) > 2)
     confidence = count * (np.arange(10) + 0.5) / 10
@@ -47,16 +47,18 @@ def tally(classes: int, seed: int = 0) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("classes", [3, 50])
-@pytest.mark.parametrize("models", [["student"], ["student", "control"]])
-def test_confusion_shows_a_matrix_a_model(classes: int, models: list[str]) -> None:
-    tallies = {model: tally(classes, seed) for seed, model in enumerate(["student", "control"])}
-    figure = confusion_figure(tallies, names(classes), models)
+@pytest.mark.parametrize("models", [["student"], ["student", "baseline"]])
+def test_confusion_shows_a_matrix_for_each_model(classes: int, models: list[str]) -> None:
+    metric_counts = {
+        model: counts_of_model(classes, seed) for seed, model in enumerate(["student", "baseline"])
+    }
+    figure = confusion_figure(metric_counts, names(classes), models)
     drawn = [axes for axes in figure.axes if axes.get_title()]
     assert [axes.get_title() for axes in drawn] == models
     for axes, model in zip(drawn, models, strict=True):
         (image,) = axes.get_images()
         assert isinstance(image, AxesImage)
-        counts = np.array(tallies[model]["confusion"], dtype=float)
+        counts = np.array(metric_counts[model]["confusion"], dtype=float)
         shares = counts / counts.sum(axis=1, keepdims=True)
         np.testing.assert_allclose(np.asarray(image.get_array()), shares)
         ticks = [label.get_text() for label in axes.get_yticklabels()]
@@ -68,8 +70,8 @@ def test_confusion_shows_a_matrix_a_model(classes: int, models: list[str]) -> No
 
 
 def test_confusion_writes_the_share_in_percent_of_the_true_class() -> None:
-    tallies = {"student": {"confusion": [[3, 1, 0], [0, 0, 0], [0, 0, 5]]}}
-    (axes, _colorbar) = confusion_figure(tallies, names(3), ["student"]).axes
+    metric_counts = {"student": {"confusion": [[3, 1, 0], [0, 0, 0], [0, 0, 5]]}}
+    (axes, _colorbar) = confusion_figure(metric_counts, names(3), ["student"]).axes
     texts = {text.get_position(): text.get_text() for text in axes.texts}
     assert texts == {(0, 0): "75", (1, 0): "25", (2, 2): "100"}
 
@@ -87,10 +89,10 @@ def test_reliability_shows_accuracy_against_confidence() -> None:
     assert_saves(figure)
 
 
-def test_reliability_has_a_panel_a_model() -> None:
-    models = ["multimodal teacher", "student", "control"]
-    tallies = {model: tally(50, seed) for seed, model in enumerate(models)}
-    figure = reliability_figure(tallies, models)
+def test_reliability_has_axes_for_each_model() -> None:
+    models = ["multimodal teacher", "student", "baseline"]
+    metric_counts = {model: counts_of_model(50, seed) for seed, model in enumerate(models)}
+    figure = reliability_figure(metric_counts, models)
     assert [axes.get_title().splitlines()[0] for axes in figure.axes] == models
     assert_saves(figure)
 
@@ -102,43 +104,43 @@ def histories(epochs: int) -> dict[str, pd.DataFrame]:
         return pd.DataFrame({"epoch": range(epochs), **{c: rng.random(epochs) for c in columns}})
 
     members = ["multimodal", "image", "audio"]
-    figures = ("valid_accuracy", "valid_ce")
+    metrics = ("valid_accuracy", "valid_ce")
     return {
         "teachers": history(
-            "train_loss", *(f"{figure}_{member}" for figure in figures for member in members)
+            "train_loss", *(f"{metric}_{member}" for metric in metrics for member in members)
         ),
         "masks": history("train_loss", *(f"valid_kd_{name}" for name in SPECIALISTS)),
-        "route": history("train_loss", "train_ce", "train_kd", "train_balance", *figures),
-        "control": pd.concat(
-            [history(*figures).assign(phase=phase) for phase in ("teachers", "route")],
+        "route": history("train_loss", "train_ce", "train_kd", "train_balance", *metrics),
+        "baseline": pd.concat(
+            [history(*metrics).assign(phase=phase) for phase in ("teachers", "route")],
             ignore_index=True,
         ),
     }
 
 
 @pytest.mark.parametrize("epochs", [1, 30])
-def test_learning_curves_show_every_stage_and_the_control(epochs: int) -> None:
-    given = histories(epochs)
-    figure = learning_curves(**given)
-    members = ["multimodal", "image", "audio", "control"]
+def test_learning_curves_show_every_stage_and_the_baseline(epochs: int) -> None:
+    tables = histories(epochs)
+    figure = learning_curves(**tables)
+    members = ["multimodal", "image", "audio", "baseline"]
     shown = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
     assert shown == [
         members,
         SPECIALISTS,
-        ["student", "control"],
+        ["student", "baseline"],
         members,
         ["ce", "kd", "balance"],
-        ["student", "control"],
+        ["student", "baseline"],
     ]
-    control = given["control"].query("phase == 'route'")["valid_accuracy"]
-    for place, expected in (
-        (2, [given["route"]["valid_accuracy"], control]),
-        (0, [given["teachers"]["valid_accuracy_multimodal"]]),
-        (3, [given["teachers"]["valid_ce_multimodal"]]),
-        (1, [given["masks"]["valid_kd_multimodal/fusion"]]),
-        (4, [given["route"]["train_ce"], given["route"]["train_kd"]]),
+    baseline = tables["baseline"].query("phase == 'route'")["valid_accuracy"]
+    for position, expected in (
+        (2, [tables["route"]["valid_accuracy"], baseline]),
+        (0, [tables["teachers"]["valid_accuracy_multimodal"]]),
+        (3, [tables["teachers"]["valid_ce_multimodal"]]),
+        (1, [tables["masks"]["valid_kd_multimodal/fusion"]]),
+        (4, [tables["route"]["train_ce"], tables["route"]["train_kd"]]),
     ):
-        for line, values in zip(figure.axes[place].get_lines(), expected, strict=False):
+        for line, values in zip(figure.axes[position].get_lines(), expected, strict=False):
             np.testing.assert_array_equal(line.get_ydata(), values)
     assert_saves(figure)
 
@@ -151,7 +153,7 @@ def routing(classes: list[str], epochs: int = 4) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("count", [3, 50])
-def test_routing_shows_a_bar_a_class_in_the_order_of_the_classes(count: int) -> None:
+def test_routing_shows_a_bar_for_each_class_in_order(count: int) -> None:
     table = routing(names(count))
     figure = routing_figure(table)
     left, right = figure.axes
@@ -159,11 +161,11 @@ def test_routing_shows_a_bar_a_class_in_the_order_of_the_classes(count: int) -> 
     assert [label.get_text() for label in right.get_yticklabels()] == names(count)
     bars = [[bar.get_width() for bar in bars] for bars in right.containers]
     assert [len(widths) for widths in bars] == [count] * 3
-    for place, specialist in enumerate(SPECIALISTS):
-        part = table[table["class"] == "class 1"]
-        given = part.loc[part["specialist"] == specialist, "samples"]
-        share = given.sum() / part["samples"].sum()
-        assert bars[place][1] == pytest.approx(share)
+    for index, specialist in enumerate(SPECIALISTS):
+        of_class = table[table["class"] == "class 1"]
+        selected = of_class.loc[of_class["specialist"] == specialist, "samples"]
+        share = selected.sum() / of_class["samples"].sum()
+        assert bars[index][1] == pytest.approx(share)
     np.testing.assert_allclose(np.sum(bars, axis=0), 1)
     starts = [[bar.get_x() for bar in bars] for bars in right.containers]
     np.testing.assert_allclose(starts, np.cumsum([np.zeros(count), *bars[:-1]], axis=0))
@@ -178,13 +180,13 @@ def test_routing_of_a_dense_task_has_one_bar(epochs: int) -> None:
     assert [label.get_text() for label in right.get_yticklabels()] == ["all"]
     # The lowest band of the stack is the first specialist's share of each epoch's samples.
     band = left.collections[0].get_paths()[0].vertices
-    for epoch, part in table.groupby("epoch"):
-        share = part["samples"].iloc[0] / part["samples"].sum()
+    for epoch, of_epoch in table.groupby("epoch"):
+        share = of_epoch["samples"].iloc[0] / of_epoch["samples"].sum()
         assert band[band[:, 0] == epoch, 1].max() == pytest.approx(share)
     assert_saves(figure)
 
 
-def test_a_class_that_was_never_given_to_anyone_has_no_bar() -> None:
+def test_a_class_without_samples_has_no_bar() -> None:
     table = routing(names(3))
     table.loc[table["class"] == "class 2", "samples"] = 0
     figure = routing_figure(table)

@@ -11,8 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.data.samples import Samples, rows_of
-from mst_distill.evaluate.predictions import Cast, Judgement, judge, tally_nets
-from mst_distill.mst.ensemble import Panel
+from mst_distill.evaluate.predictions import (
+    EvaluatedModels,
+    HeldOutResults,
+    evaluate_models,
+    evaluate_nets,
+)
+from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.masks import MapMask, VectorMask
 from mst_distill.mst.split_teacher import specialise
 from mst_distill.nets.digits import DigitAudioNet, DigitFusionNet, DigitImageNet
@@ -23,19 +28,19 @@ from toys import make_samples
 pytestmark = pytest.mark.usefixtures("float64")
 
 SPECIALISTS = ("multimodal/fusion", "multimodal/hidden", "audio/hidden")
-NETS = ["multimodal teacher", "audio teacher", *SPECIALISTS, "student", "control"]
+NETS = ["multimodal teacher", "audio teacher", *SPECIALISTS, "student", "baseline"]
 TAU = 3.0
 
 
 class Dropping(DigitImageNet):
-    """Would give chance figures if it were judged in training mode."""
+    """A net whose accuracy would be lower if it were evaluated in training mode."""
 
     def forward(self, image: Tensor) -> Tensor:
         return nn.functional.dropout(super().forward(image), 0.5, self.training)
 
 
 class DenseNet(nn.Module):
-    """``(B, 1, H, W)`` maps, one or two, to logits ``(B, C, H, W)``."""
+    """A net from one or two ``(B, 1, H, W)`` maps to logits ``(B, C, H, W)``."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -56,29 +61,33 @@ class DenseFusion(nn.Module):
         return self.net(image, depth)
 
 
-def panel_of(teachers: dict[str, nn.Module], masks: dict[str, nn.Module], of: Samples) -> Panel:
-    """Specialists as named in `masks`, ``teacher/layer``."""
+def ensemble_of(
+    teachers: dict[str, nn.Module], masks: dict[str, nn.Module], samples: Samples
+) -> SpecialistEnsemble:
+    """Build the specialists of `masks`, which are named ``teacher/layer``."""
     layers: dict[str, dict[str, nn.Module]] = {name: {} for name in teachers}
     for name, mask in masks.items():
         teacher, layer = name.split("/")
         layers[teacher][layer] = mask.eval()
-    return Panel({name: specialise(name, net, layers[name], of) for name, net in teachers.items()})
+    return SpecialistEnsemble(
+        {name: specialise(name, net, layers[name], samples) for name, net in teachers.items()}
+    )
 
 
-def make_cast(samples: Samples) -> Cast:
+def make_models(samples: Samples) -> EvaluatedModels:
     torch.manual_seed(0)
     teachers = {"multimodal": DigitFusionNet(3), "audio": DigitAudioNet(3)}
-    students = {"student": Dropping(3), "control": DigitImageNet(3)}
+    students = {"student": Dropping(3), "baseline": DigitImageNet(3)}
     for net in (*teachers.values(), *students.values()):
-        # Untrained nets hardly differ: their logits are all but 0.
+        # The logits of untrained nets are nearly 0, so that the nets would hardly differ.
         net.logits.weight.data *= 20
     masks = {
         "multimodal/fusion": VectorMask(96, 8, 3),
         "multimodal/hidden": VectorMask(48, 4, 3),
         "audio/hidden": VectorMask(48, 4, 3),
     }
-    panel = panel_of(teachers, masks, samples)
-    return Cast(teachers, panel, "image", students)
+    ensemble = ensemble_of(teachers, masks, samples)
+    return EvaluatedModels(teachers, ensemble, "image", students)
 
 
 @pytest.fixture(scope="module")
@@ -88,41 +97,43 @@ def run(float64: None) -> Run:
 
 
 @pytest.fixture(scope="module")
-def cast(run: Run) -> Cast:
-    return make_cast(run.samples)
+def models(run: Run) -> EvaluatedModels:
+    return make_models(run.samples)
 
 
 @pytest.fixture(scope="module")
-def judged(run: Run, cast: Cast) -> Judgement:
+def results(run: Run, models: EvaluatedModels) -> HeldOutResults:
     # 7 held-out samples: batches of 3 and 4.
-    for net in (*cast.teachers.values(), *cast.students.values()):
+    for net in (*models.teachers.values(), *models.students.values()):
         net.train()
-    return judge(run, cast, batch_size=3, bins=5, temperature=TAU)
+    return evaluate_models(run, models, batch_size=3, bins=5, temperature=TAU)
 
 
 @pytest.fixture(scope="module")
-def logits(run: Run, cast: Cast, judged: Judgement) -> dict[str, np.ndarray]:
-    """What the models say of the held-out samples, all at once."""
+def logits(run: Run, models: EvaluatedModels, results: HeldOutResults) -> dict[str, np.ndarray]:
+    """Return the logits of all models for the held-out samples, computed in one batch."""
     rows = rows_of(run.splits, "test")
     inputs = {name: torch.from_numpy(of[rows]) for name, of in run.samples.modalities.items()}
-    fusion, audio = cast.teachers["multimodal"].eval(), cast.teachers["audio"].eval()
+    fusion, audio = models.teachers["multimodal"].eval(), models.teachers["audio"].eval()
     with torch.no_grad():
-        said = {
+        tensors = {
             "multimodal teacher": fusion(**inputs),
             "audio teacher": audio(inputs["audio"]),
-            **{name: net.eval()(inputs["image"]) for name, net in cast.students.items()},
-            **dict(specialists_by_hand(cast, inputs)),
+            **{name: net.eval()(inputs["image"]) for name, net in models.students.items()},
+            **dict(specialists_by_hand(models, inputs)),
         }
-    return {name: tensor.double().numpy() for name, tensor in said.items()}
+    return {name: tensor.double().numpy() for name, tensor in tensors.items()}
 
 
-def specialists_by_hand(cast: Cast, inputs: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Each specialist as its teacher with one mask hooked on one layer."""
+def specialists_by_hand(
+    models: EvaluatedModels, inputs: dict[str, Tensor]
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the logits of each specialist: its teacher with one mask hooked on one layer."""
     for name in SPECIALISTS:
         teacher, layer = name.split("/")
-        tail = cast.panel.teachers[teacher].tails[layer]
+        tail = models.ensemble.teachers[teacher].tails[layer]
         mask = next(module for module in tail.modules() if isinstance(module, VectorMask))
-        net = cast.teachers[teacher]
+        net = models.teachers[teacher]
         hook = net.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, output, mask=mask: mask(output)
         )
@@ -140,45 +151,49 @@ def mean_kd(student: np.ndarray, teacher: np.ndarray) -> float:
     return float(TAU**2 * (p * np.log(p / q)).sum(axis=1).mean())
 
 
-def test_every_model_is_asked_about_every_held_out_sample(run: Run, judged: Judgement) -> None:
+def test_every_model_is_evaluated_on_every_held_out_sample(
+    run: Run, results: HeldOutResults
+) -> None:
     held_out = run.splits[run.splits["split"] == "test"]
     assert len(held_out) == 7
-    assert set(judged.predictions["model"]) == set(NETS) == set(judged.tallies)
-    for model, part in judged.predictions.groupby("model"):
-        assert part["id"].tolist() == held_out["id"].tolist(), model
-        assert part["label"].tolist() == held_out["label"].tolist(), model
-        assert (part["judged"] == 1).all()
+    assert set(results.predictions["model"]) == set(NETS) == set(results.metric_counts)
+    for model, rows in results.predictions.groupby("model"):
+        assert rows["id"].tolist() == held_out["id"].tolist(), model
+        assert rows["label"].tolist() == held_out["label"].tolist(), model
+        assert (rows["labelled"] == 1).all()
 
 
 @pytest.mark.parametrize("model", NETS)
-def test_a_row_is_what_the_model_says_of_the_sample(
-    run: Run, judged: Judgement, logits: dict[str, np.ndarray], model: str
+def test_rows_equal_the_outcomes_by_numpy(
+    run: Run, results: HeldOutResults, logits: dict[str, np.ndarray], model: str
 ) -> None:
     label = run.samples.labels[rows_of(run.splits, "test")]
     probability = softmax(logits[model])
-    rows = judged.predictions[judged.predictions["model"] == model]
+    rows = results.predictions[results.predictions["model"] == model]
     guess = probability.argmax(axis=1)
     assert rows["prediction"].tolist() == guess.tolist()
     assert rows["correct"].tolist() == (guess == label).astype(int).tolist()
     assert rows["confidence"].to_numpy() == pytest.approx(probability.max(axis=1), rel=1e-10)
     nll = -np.log(probability[np.arange(7), label])
     assert rows["nll"].to_numpy() == pytest.approx(nll, rel=1e-10)
-    tally = judged.tallies[model]
-    assert tally["nll"] == pytest.approx(nll.mean(), rel=1e-10)
-    assert np.trace(tally["confusion"]) == (guess == label).sum()
-    assert sum(tally["calibration"]["count"]) == 7
-    assert len(tally["calibration"]["count"]) == 5
+    counts = results.metric_counts[model]
+    assert counts["nll"] == pytest.approx(nll.mean(), rel=1e-10)
+    assert np.trace(counts["confusion"]) == (guess == label).sum()
+    assert sum(counts["calibration"]["count"]) == 7
+    assert len(counts["calibration"]["count"]) == 5
 
 
-def test_models_differ_so_that_a_mix_up_would_show(logits: dict[str, np.ndarray]) -> None:
+def test_models_differ_so_that_other_tests_would_notice_a_mix_up(
+    logits: dict[str, np.ndarray],
+) -> None:
     values = list(logits.values())
-    for place, one in enumerate(values):
-        for other in values[place + 1 :]:
+    for index, one in enumerate(values):
+        for other in values[index + 1 :]:
             assert np.abs(one - other).max() > 0.05
 
 
-def test_teachers_and_specialists_are_held_against_one_another(judged: Judgement) -> None:
-    pairs = judged.disagreement[["group", "model", "from"]].itertuples(index=False, name=None)
+def test_disagreement_has_all_ordered_pairs_within_each_group(results: HeldOutResults) -> None:
+    pairs = results.disagreement[["group", "model", "from"]].itertuples(index=False, name=None)
     teachers = ("multimodal teacher", "audio teacher")
     assert set(pairs) == {
         *(("teachers", one, other) for one in teachers for other in teachers if one != other),
@@ -191,10 +206,10 @@ def test_teachers_and_specialists_are_held_against_one_another(judged: Judgement
     }
 
 
-def test_disagreement_is_the_mean_distillation_of_the_one_from_the_other(
-    judged: Judgement, logits: dict[str, np.ndarray]
+def test_disagreement_is_the_mean_kd_of_one_model_from_the_other(
+    results: HeldOutResults, logits: dict[str, np.ndarray]
 ) -> None:
-    found = judged.disagreement.set_index(["model", "from"])["kl"]
+    found = results.disagreement.set_index(["model", "from"])["kl"]
     assert len(found) == 8
     for (model, source), value in found.items():
         expected = mean_kd(logits[model], logits[source])
@@ -203,35 +218,39 @@ def test_disagreement_is_the_mean_distillation_of_the_one_from_the_other(
     assert found[one, other] != pytest.approx(found[other, one], rel=1e-3)
 
 
-def test_the_batch_size_changes_no_figure(run: Run, cast: Cast, judged: Judgement) -> None:
-    whole = judge(run, cast, batch_size=100, bins=5, temperature=TAU)
+def test_the_batch_size_does_not_change_the_results(
+    run: Run, models: EvaluatedModels, results: HeldOutResults
+) -> None:
+    whole = evaluate_models(run, models, batch_size=100, bins=5, temperature=TAU)
     order = ["model", "id"]
-    one, other = (of.predictions.sort_values(order) for of in (whole, judged))
+    one, other = (of.predictions.sort_values(order) for of in (whole, results))
     assert one["prediction"].tolist() == other["prediction"].tolist()
     np.testing.assert_allclose(one["nll"], other["nll"], rtol=1e-10)
-    np.testing.assert_allclose(whole.disagreement["kl"], judged.disagreement["kl"], rtol=1e-10)
+    np.testing.assert_allclose(whole.disagreement["kl"], results.disagreement["kl"], rtol=1e-10)
 
 
-def test_logits_that_are_not_finite_are_told_by_model_and_sample(run: Run, cast: Cast) -> None:
+def test_the_error_for_logits_that_are_not_finite_names_model_and_sample(
+    run: Run, models: EvaluatedModels
+) -> None:
     rows = rows_of(run.splits, "test")
     arrays = {name: of.copy() for name, of in run.samples.modalities.items()}
-    arrays["image"][rows[4]] = np.inf  # as a product that float32 cannot hold
+    arrays["image"][rows[4]] = np.inf  # like a product that overflows float32
     run = replace(run, samples=replace(run.samples, modalities=arrays))
     sample = run.splits["id"].iloc[rows[4]]
     with pytest.raises(FloatingPointError, match=f"'multimodal.+' for .* sample '{sample}'"):
-        judge(run, cast, batch_size=3, bins=5, temperature=TAU)
-    with pytest.raises(FloatingPointError, match=f"'image kept by ce'.*sample '{sample}'"):
-        tally_nets(run, {"ce": cast.students["control"]}, "image", 3, 5)
+        evaluate_models(run, models, batch_size=3, bins=5, temperature=TAU)
+    with pytest.raises(FloatingPointError, match=f"'image net selected by ce'.*sample '{sample}'"):
+        evaluate_nets(run, {"ce": models.students["baseline"]}, "image", 3, 5)
 
 
-def test_dense_models_are_judged_by_their_pixels() -> None:
+def test_dense_models_are_evaluated_on_their_pixels() -> None:
     samples, splits = make_samples(
         10, {"image": (1, 4, 4), "depth": (1, 4, 4)}, classes=3, dense=(4, 4), ignored=2
     )
     torch.manual_seed(1)
     teachers = {"multimodal": DenseFusion(3), "depth": DenseNet(1, 3)}
     mask = MapMask(6, 1, 3)
-    panel = Panel(
+    ensemble = SpecialistEnsemble(
         {
             "multimodal": specialise(
                 "multimodal", teachers["multimodal"], {"net.hidden": mask.eval()}, samples
@@ -239,15 +258,15 @@ def test_dense_models_are_judged_by_their_pixels() -> None:
         }
     )
     student = DenseNet(1, 3)
-    cast = Cast(teachers, panel, "image", {"student": student})
+    models = EvaluatedModels(teachers, ensemble, "image", {"student": student})
     run = Run(samples, splits, "image", 0, Runtime(device="cpu"))
-    judged = judge(run, cast, batch_size=1, bins=4, temperature=TAU)
-    rows = judged.predictions[judged.predictions["model"] == "student"]
+    results = evaluate_models(run, models, batch_size=1, bins=4, temperature=TAU)
+    rows = results.predictions[results.predictions["model"] == "student"]
     assert (rows["prediction"] == -1).all()
     assert (rows["label"] == -1).all()
     held_out = rows_of(splits, "test")
     with torch.no_grad():
-        said = {
+        logits = {
             "student": student(torch.from_numpy(samples.modalities["image"][held_out])),
             "depth": teachers["depth"](torch.from_numpy(samples.modalities["depth"][held_out])),
             "both": teachers["multimodal"](
@@ -255,12 +274,12 @@ def test_dense_models_are_judged_by_their_pixels() -> None:
             ),
         }
     label = samples.labels[held_out]
-    right = (said["student"].numpy().argmax(axis=1) == label) & (label != 2)
+    right = (logits["student"].numpy().argmax(axis=1) == label) & (label != 2)
     assert rows["correct"].tolist() == right.sum(axis=(1, 2)).tolist()
-    assert rows["judged"].tolist() == (label != 2).sum(axis=(1, 2)).tolist()
+    assert rows["labelled"].tolist() == (label != 2).sum(axis=(1, 2)).tolist()
     pixels = {
-        name: np.moveaxis(of.double().numpy(), 1, -1).reshape(-1, 3) for name, of in said.items()
+        name: np.moveaxis(of.double().numpy(), 1, -1).reshape(-1, 3) for name, of in logits.items()
     }
-    found = judged.disagreement.set_index(["model", "from"])["kl"]
+    found = results.disagreement.set_index(["model", "from"])["kl"]
     expected = mean_kd(pixels["depth"], pixels["both"])
     assert found["depth teacher", "multimodal teacher"] == pytest.approx(expected, rel=1e-10)

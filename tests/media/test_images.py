@@ -1,4 +1,4 @@
-"""Pictures as they are meant: upright, in 8 bits, on white; label maps with every class kept."""
+"""Images are converted to upright 8-bit RGB on white; label maps retain every class."""
 
 from __future__ import annotations
 
@@ -28,33 +28,36 @@ def read_rgb(path: Path) -> np.ndarray:
     return np.asarray(image)
 
 
-def tagged(orientation: int) -> Image.Exif:
+def exif_of(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     return exif
 
 
 def stored_as(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """What a camera stores that shows `upright`: where EXIF says the first row and column lie."""
-    across = upright.swapaxes(0, 1)
+    """Return the pixels that a file with this EXIF orientation stores for an upright image.
+
+    The comments name the sides of the image on which the first stored row and column lie.
+    """
+    transposed = upright.swapaxes(0, 1)
     return {
         1: upright,  # first row at the top, first column at the left
         2: upright[:, ::-1],  # top, right
         3: upright[::-1, ::-1],  # bottom, right
         4: upright[::-1],  # bottom, left
-        5: across,  # left, top
-        6: across[::-1],  # right, top
-        7: across[::-1, ::-1],  # right, bottom
-        8: across[:, ::-1],  # left, bottom
+        5: transposed,  # left, top
+        6: transposed[::-1],  # right, top
+        7: transposed[::-1, ::-1],  # right, bottom
+        8: transposed[:, ::-1],  # left, bottom
     }[orientation]
 
 
 def write_png(path: Path, width: int, bits: int, rows: list[bytes], transparent: int = -1) -> Path:
-    """A grey PNG of any depth, which Pillow does not write."""
+    """Write a grey PNG of any bit depth; Pillow cannot write all of them."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
-        checked = name + data
-        return struct.pack(">I", len(data)) + checked + struct.pack(">I", zlib.crc32(checked))
+        content = name + data
+        return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
 
     header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
     path.write_bytes(
@@ -67,36 +70,36 @@ def write_png(path: Path, width: int, bits: int, rows: list[bytes], transparent:
     return path
 
 
-# Upright
+# Orientation
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("suffix", "options"), [("png", {}), ("webp", {"lossless": True})])
-def test_a_picture_is_brought_upright(
+def test_an_image_is_turned_upright(
     tmp_path: Path, orientation: int, suffix: str, options: dict[str, bool]
 ) -> None:
     upright = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
     file = tmp_path / f"a.{suffix}"
     stored = Image.fromarray(np.ascontiguousarray(stored_as(upright, orientation)))
-    stored.save(file, exif=tagged(orientation), **options)
+    stored.save(file, exif=exif_of(orientation), **options)
     assert orientation_of(decode_image(file)) == orientation
     np.testing.assert_array_equal(read_rgb(file), upright)
 
 
-def test_what_is_upright_is_not_turned_again(tmp_path: Path) -> None:
+def test_an_upright_image_is_not_turned_again(tmp_path: Path) -> None:
     upright = np.random.default_rng(0).integers(0, 256, (2, 3, 4), np.uint8)
-    upright[..., 3] |= 1  # so that no pixel is wholly transparent
+    upright[..., 3] |= 1  # so that no pixel is fully transparent
     for mode, pixels in (("RGB", upright[..., :3]), ("RGBA", upright), ("L", upright[..., 0])):
         file = tmp_path / f"{mode}.png"
         stored = Image.fromarray(np.ascontiguousarray(stored_as(pixels, 6)))
-        stored.save(file, exif=tagged(6))
+        stored.save(file, exif=exif_of(6))
         once = to_rgb(decode_image(file))
         assert once.size == (3, 2)
         np.testing.assert_array_equal(np.asarray(to_rgb(once)), np.asarray(once))
         assert orientation_of(once) == 1
 
 
-def test_an_orientation_in_xmp_alone_counts(tmp_path: Path) -> None:
+def test_an_orientation_only_in_xmp_is_applied(tmp_path: Path) -> None:
     upright = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="8"/>')
@@ -112,22 +115,20 @@ def test_an_orientation_in_xmp_alone_counts(tmp_path: Path) -> None:
         b"Exif\0\0II*\0\xff\xff\xff\xff",
         b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01",
         b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0six\0\0\0\0\0",
-        bytes(tagged(0).tobytes()),
-        bytes(tagged(9).tobytes()),
+        bytes(exif_of(0).tobytes()),
+        bytes(exif_of(9).tobytes()),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_tags_that_say_nothing_leave_the_picture_as_it_is_stored(
-    tmp_path: Path, tags: bytes
-) -> None:
+def test_invalid_orientation_tags_are_ignored(tmp_path: Path, tags: bytes) -> None:
     Image.new("RGB", (3, 2), "red").save(tmp_path / "a.jpg", exif=tags)
     assert read_rgb(tmp_path / "a.jpg").shape == (2, 3, 3)
 
 
-# Eight bits, opaque
+# Eight bits, opacity
 
 
-def test_grey_of_sixteen_bits_keeps_its_levels(tmp_path: Path) -> None:
+def test_16_bit_grey_retains_its_levels(tmp_path: Path) -> None:
     levels = np.linspace(0, 65_535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(levels).save(tmp_path / "a.png")
     pixels = read_rgb(tmp_path / "a.png")
@@ -136,22 +137,22 @@ def test_grey_of_sixteen_bits_keeps_its_levels(tmp_path: Path) -> None:
         np.testing.assert_allclose(channel, levels / 65_535 * 255, atol=0.5 + 1e-9)
 
 
-def test_grey_beyond_sixteen_bits_or_with_fractions_is_refused() -> None:
+def test_grey_beyond_16_bits_or_with_fractions_is_an_error() -> None:
     whole = np.array([[0, 257], [514, 65_535]], np.int32)
     assert np.asarray(to_rgb(Image.fromarray(whole)))[..., 0].tolist() == [[0, 1], [2, 255]]
-    for wrong, rule in (
-        (np.array([[0, 65_536]], np.int32), "0 to 65536; 0 to 65535 are read"),
-        (np.array([[-1, 5]], np.int32), "-1 to 5; 0 to 65535 are read"),
-        (np.array([[0.5, 5]], np.float32), "has fractions"),
+    for wrong, message in (
+        (np.array([[0, 65_536]], np.int32), "0 to 65536; 0 to 65535 are allowed"),
+        (np.array([[-1, 5]], np.int32), "-1 to 5; 0 to 65535 are allowed"),
+        (np.array([[0.5, 5]], np.float32), "has floating-point values"),
     ):
-        with pytest.raises(ValueError, match=rule):
+        with pytest.raises(ValueError, match=message):
             to_rgb(Image.fromarray(wrong))
 
 
 WHITE = [255, 255, 255]
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparent_pixels_are_blended_with_white(tmp_path: Path) -> None:
     file = tmp_path / "a.png"
     pixels = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [200, 0, 0, 102]]], np.uint8)
     Image.fromarray(pixels).save(file)
@@ -161,7 +162,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert read_rgb(file).tolist() == [[[0] * 3, WHITE, [153] * 3]]
 
 
-def test_the_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
+def test_the_transparent_colour_of_a_palette_becomes_white(tmp_path: Path) -> None:
     for suffix in ("png", "gif"):
         image = Image.new("P", (3, 1))
         image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
@@ -170,7 +171,7 @@ def test_the_transparent_colour_of_a_palette_is_white(tmp_path: Path) -> None:
         assert read_rgb(tmp_path / f"a.{suffix}").tolist() == [[[10, 20, 30], WHITE, [70, 80, 90]]]
 
 
-def test_the_transparent_colour_without_a_palette_is_white(tmp_path: Path) -> None:
+def test_the_transparent_colour_without_a_palette_becomes_white(tmp_path: Path) -> None:
     pixels = np.array([[[1, 2, 3], [4, 5, 6]]], np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png", transparency=(4, 5, 6))
     assert read_rgb(tmp_path / "a.png").tolist() == [[[1, 2, 3], WHITE]]
@@ -178,14 +179,14 @@ def test_the_transparent_colour_without_a_palette_is_white(tmp_path: Path) -> No
     assert read_rgb(file).tolist() == [[[9] * 3, WHITE]]
 
 
-def test_ink_is_told_as_colour(tmp_path: Path) -> None:
+def test_cmyk_is_converted_to_rgb(tmp_path: Path) -> None:
     for ink, colour in (((0, 255, 255, 0), (255, 0, 0)), ((0, 0, 0, 255), (0, 0, 0))):
         Image.new("CMYK", (8, 8), ink).save(tmp_path / "a.jpg", quality=95)
         np.testing.assert_allclose(read_rgb(tmp_path / "a.jpg")[4, 4], colour, atol=3)
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_of_an_animation_the_first_frame_is_read(tmp_path: Path, suffix: str) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path, suffix: str) -> None:
     frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
     file = tmp_path / f"a.{suffix}"
     frames[0].save(file, save_all=True, append_images=frames[1:], lossless=True)
@@ -206,7 +207,7 @@ def test_of_an_animation_the_first_frame_is_read(tmp_path: Path, suffix: str) ->
         (b"MM\0*\0\0\0\x08", "TIFF"),
     ],
 )
-def test_another_format_than_the_name_says_is_told_with_those_that_are_read(
+def test_an_unsupported_format_is_an_error_that_names_the_supported_formats(
     tmp_path: Path, content: str | bytes, name: str
 ) -> None:
     file = tmp_path / "a.jpg"
@@ -214,12 +215,14 @@ def test_another_format_than_the_name_says_is_told_with_those_that_are_read(
         file.write_bytes(content)
     else:
         Image.new("RGB", (64, 48)).save(file, content)
-    with pytest.raises(ValueError, match=f"is {name}, .*JPEG, PNG, GIF and WebP are read") as error:
+    with pytest.raises(
+        ValueError, match=f"is {name}, .*JPEG, PNG, GIF and WebP are supported"
+    ) as error:
         decode_image(file)
     assert str(file) in str(error.value)
 
 
-def test_a_known_format_is_read_whatever_the_name_says(tmp_path: Path) -> None:
+def test_a_supported_format_is_read_whatever_the_suffix(tmp_path: Path) -> None:
     for name in ("JPEG", "PNG", "GIF", "WEBP"):
         file = tmp_path / "a.bmp"
         Image.new("RGB", (16, 16), "red").save(file, name)
@@ -235,7 +238,7 @@ CLASSES = np.arange(40, dtype=np.uint8).reshape(5, 8)
 
 def save_palette(file: Path) -> None:
     image = Image.fromarray(CLASSES).convert("P")
-    # Two classes of one colour, and colours that are no class.
+    # Two classes share a colour, and some colours belong to no class.
     image.putpalette([(7 * entry) % 256 for entry in range(39 * 3)] + [0, 0, 0])
     image.save(file, transparency=3)
 
@@ -248,12 +251,12 @@ def save_palette(file: Path) -> None:
         save_palette,
         lambda file: Image.fromarray(CLASSES).save(file, transparency=0),
         lambda file: Image.fromarray(np.ascontiguousarray(stored_as(CLASSES, 6))).save(
-            file, exif=tagged(6)
+            file, exif=exif_of(6)
         ),
     ],
     ids=["8 bits", "16 bits", "palette", "transparent void", "on its side"],
 )
-def test_every_class_of_a_label_map_stays(tmp_path: Path, save: Callable[[Path], None]) -> None:
+def test_a_label_map_retains_every_class(tmp_path: Path, save: Callable[[Path], None]) -> None:
     save(tmp_path / "a.png")
     labels = to_labels(decode_image(tmp_path / "a.png"))
     np.testing.assert_array_equal(labels, CLASSES)
@@ -267,10 +270,10 @@ def test_every_class_of_a_label_map_stays(tmp_path: Path, save: Callable[[Path],
         (1, bytes([0b0110_0000]), [0, 1, 1, 0]),
     ],
 )
-def test_labels_of_fewer_bits_are_not_spread_over_eight(
+def test_labels_of_fewer_than_8_bits_are_not_scaled(
     tmp_path: Path, bits: int, row: bytes, expected: list[int]
 ) -> None:
-    """Programs that make PNGs smaller write them so; of a picture 15 of 15 would be white."""
+    """PNG optimisers write such files; in an image, the value 15 of 15 would be white."""
     file = write_png(tmp_path / "a.png", 4, bits, [row])
     assert to_labels(decode_image(file)).tolist() == [expected]
     white = 255 // (2**bits - 1)
@@ -281,7 +284,7 @@ def test_labels_of_fewer_bits_are_not_spread_over_eight(
     ("name", "options"),
     [("JPEG", {"quality": 95}), ("WEBP", {}), ("WEBP", {"lossless": True}), ("GIF", {})],
 )
-def test_labels_in_a_format_that_may_lose_some_are_refused(
+def test_labels_in_a_lossy_format_are_an_error(
     tmp_path: Path, name: str, options: dict[str, int]
 ) -> None:
     file = tmp_path / "0001.png"
@@ -293,10 +296,10 @@ def test_labels_in_a_format_that_may_lose_some_are_refused(
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_labels_and_depth_of_several_channels_are_refused(tmp_path: Path, mode: str) -> None:
+def test_labels_and_depth_with_several_channels_are_an_error(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (8, 6)).save(tmp_path / "a.png")
     for convert in (to_labels, to_depth):
-        with pytest.raises(ValueError, match=rf"a\.png: {mode}, not one channel"):
+        with pytest.raises(ValueError, match=rf"a\.png: has the mode {mode}, not one channel"):
             convert(decode_image(tmp_path / "a.png"))
 
 
@@ -304,60 +307,60 @@ def test_labels_and_depth_of_several_channels_are_refused(tmp_path: Path, mode: 
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_depth_of_sixteen_bits_stays_and_is_brought_upright(
-    tmp_path: Path, orientation: int
-) -> None:
+def test_16_bit_depth_is_unchanged_and_turned_upright(tmp_path: Path, orientation: int) -> None:
     upright = np.array([[0, 1, 257], [40_000, 65_534, 65_535]], np.uint16)
     stored = Image.fromarray(np.ascontiguousarray(stored_as(upright, orientation)))
-    stored.save(tmp_path / "a.png", exif=tagged(orientation))
+    stored.save(tmp_path / "a.png", exif=exif_of(orientation))
     depth = to_depth(decode_image(tmp_path / "a.png"))
     np.testing.assert_array_equal(depth, upright)
     assert depth.dtype == np.uint16
 
 
-def test_depth_in_colours_of_a_palette_is_refused(tmp_path: Path) -> None:
+def test_depth_with_a_palette_is_an_error(tmp_path: Path) -> None:
     save_palette(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png: has a palette; depth must be one channel"):
+    with pytest.raises(ValueError, match=r"a\.png: has a palette; depth must be a single channel"):
         to_depth(decode_image(tmp_path / "a.png"))
 
 
-# The faults that were found first
+# The files with which these faults were found
 
 
-def test_the_picture_on_its_side_is_upright(shared_faults: Path) -> None:
+def test_the_shared_image_on_its_side_is_turned_upright(shared_faults: Path) -> None:
     with Image.open(shared_faults / "exif6.jpg") as image:
         stored = np.asarray(image)
     pixels = read_rgb(shared_faults / "exif6.jpg")
     assert pixels.shape == (64, 48, 3)
-    np.testing.assert_array_equal(pixels, np.rot90(stored, -1))  # a quarter clockwise
+    np.testing.assert_array_equal(pixels, np.rot90(stored, -1))  # a quarter turn clockwise
 
 
-def test_the_grey_png_keeps_64_levels(shared_faults: Path) -> None:
+def test_the_shared_grey_png_retains_64_levels(shared_faults: Path) -> None:
     pixels = read_rgb(shared_faults / "grey16.png")
     assert len(np.unique(pixels)) == 64
     assert (pixels.min(), pixels.max()) == (0, 255)
 
 
-def test_the_transparent_palette_lies_on_white(shared_faults: Path) -> None:
+def test_the_shared_transparent_palette_is_blended_with_white(shared_faults: Path) -> None:
     with Image.open(shared_faults / "pal_transp.png") as image:
-        see_through = image.info["transparency"]
+        transparency = image.info["transparency"]
         indices, colours = np.asarray(image), np.reshape(image.getpalette(), (-1, 3))
     alpha = np.full(256, 255)
-    if isinstance(see_through, bytes):
-        alpha[: len(see_through)] = list(see_through)
+    if isinstance(transparency, bytes):
+        alpha[: len(transparency)] = list(transparency)
     else:
-        alpha[see_through] = 0
-    share = alpha[indices][..., None] / 255
-    expected = share * colours[indices] + (1 - share) * 255
+        alpha[transparency] = 0
+    opacity = alpha[indices][..., None] / 255
+    expected = opacity * colours[indices] + (1 - opacity) * 255
     np.testing.assert_allclose(read_rgb(shared_faults / "pal_transp.png"), expected, atol=1)
 
 
-def test_the_bitmap_is_refused_with_the_formats_that_are_read(shared_faults: Path) -> None:
+def test_the_shared_bitmap_is_an_error_that_names_the_supported_formats(
+    shared_faults: Path,
+) -> None:
     with pytest.raises(ValueError, match=r"bmp_named\.jpg: is BMP.* JPEG, PNG, GIF and WebP are"):
         decode_image(shared_faults / "bmp_named.jpg")
 
 
-def test_the_labels_as_jpeg_are_refused(shared_faults: Path) -> None:
+def test_the_shared_labels_as_jpeg_are_an_error(shared_faults: Path) -> None:
     for check in (check_lossless, lambda file: to_labels(decode_image(file))):
         with pytest.raises(ValueError, match=r"95\.jpg: is JPEG; labels must be lossless: PNG"):
             check(shared_faults / "95.jpg")

@@ -1,4 +1,4 @@
-"""Sound files: what is cut short is refused, and nothing else is."""
+"""Sound files: damaged or silent files are an error, and all others are read completely."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3"])
-def test_a_whole_file_is_read_whole(tmp_path: Path, name: str) -> None:
+def test_an_intact_file_is_read_completely(tmp_path: Path, name: str) -> None:
     wave, seconds = read_sound(write(tmp_path / name), RATE)
     assert len(wave) == 4 * RATE
     assert seconds == 4
@@ -29,20 +29,20 @@ def test_a_whole_file_is_read_whole(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
 @pytest.mark.parametrize("left", [0.3, 0.5, 0.9, -1])
-def test_a_cut_file_is_refused(tmp_path: Path, name: str, left: float) -> None:
+def test_a_file_that_is_cut_short_is_an_error(tmp_path: Path, name: str, left: float) -> None:
     file = write(tmp_path / name)
-    whole = file.read_bytes()
-    file.write_bytes(whole[: -1 if left == -1 else int(left * len(whole))])
+    content = file.read_bytes()
+    file.write_bytes(content[: -1 if left == -1 else int(left * len(content))])
     with pytest.raises(ValueError, match=name):
         read_sound(file, RATE)
 
 
-def test_a_wav_from_a_pipe_is_read_whole(tmp_path: Path) -> None:
-    """It does not know its length when its header is written."""
+def test_a_wav_from_a_pipe_is_read_completely(tmp_path: Path) -> None:
+    """Its length is unknown when its header is written."""
     file = write(tmp_path / "a.wav")
     content = bytearray(file.read_bytes())
-    place = content.index(b"data") + 4
-    content[4:8] = content[place : place + 4] = b"\xff" * 4
+    offset = content.index(b"data") + 4
+    content[4:8] = content[offset : offset + 4] = b"\xff" * 4
     file.write_bytes(content)
     wave, seconds = read_sound(file, RATE)
     assert len(wave) == 4 * RATE
@@ -59,10 +59,10 @@ def test_a_wav_from_a_pipe_is_read_whole(tmp_path: Path) -> None:
         ("a.flac", -0.5),
     ],
 )
-def test_digital_silence_is_refused(
+def test_digital_silence_is_an_error(
     tmp_path: Path, name: str, value: float, channels: int, rate: int
 ) -> None:
-    """Zeros, or a constant without any sound in it."""
+    """The file holds zeros, or a constant offset without sound."""
     file = tmp_path / name
     soundfile.write(file, np.full((RATE, channels), value), 16_000)
     with pytest.raises(ValueError, match="the file is silent throughout") as error:
@@ -71,8 +71,8 @@ def test_digital_silence_is_refused(
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3"])
-def test_channels_that_cancel_each_other_out_are_refused(tmp_path: Path, name: str) -> None:
-    """Their mean is silence, or what rounding left of it."""
+def test_channels_that_cancel_each_other_out_are_an_error(tmp_path: Path, name: str) -> None:
+    """Their mean is zero, except for errors of rounding."""
     tone = np.sin(np.arange(2 * RATE)) / 3
     file = tmp_path / name
     soundfile.write(file, np.stack([tone, -tone], axis=1), RATE)
@@ -92,7 +92,7 @@ def test_channels_that_cancel_each_other_out_are_refused(tmp_path: Path, name: s
     ],
     ids=["one channel", "nearly opposite", "faint", "a click", "on a constant"],
 )
-def test_what_is_heard_at_all_is_read(
+def test_faint_or_short_sounds_are_read(
     tmp_path: Path, channels: Callable[[np.ndarray], list[np.ndarray]]
 ) -> None:
     wave = np.stack(channels(np.sin(np.arange(2 * RATE)) / 3), axis=1)
@@ -101,7 +101,7 @@ def test_what_is_heard_at_all_is_read(
     np.testing.assert_allclose(read, wave.mean(axis=1), atol=2**-15)
 
 
-def test_every_real_recording_is_whole(shared_data: Path) -> None:
+def test_every_real_recording_is_read(shared_data: Path) -> None:
     folders = ("ravdess/audio_ogg_22k/Actor_01", "esc50_noise/esc10_original_ogg")
     files = [file for folder in folders for file in sorted((shared_data / folder).rglob("*.ogg"))]
     if not files:

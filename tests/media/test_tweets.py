@@ -1,4 +1,4 @@
-"""Tweets made plain, on text as it stands in CrisisMMD's files."""
+"""Normalisation of tweets, on texts such as those in CrisisMMD's files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mst_distill.media.tweets import clean_tweet, repair
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("damaged", "repaired"),
     [
         ("PLS SHARE: Weâ€™re capturing", "PLS SHARE: We're capturing"),
         ("suffers burns â€” now", "suffers burns — now"),
@@ -19,7 +19,7 @@ from mst_distill.media.tweets import clean_tweet, repair
         ("photos &gt;&gt; here", "photos >> here"),
         ("I â\x9d¤ï¸\x8f her!", "I ❤️ her!"),
         ("plain text stays, Σίσυφος and こんにちは too", None),
-        ("ἀγάπη is Greek", None),  # Greek with accents stays where no digit follows it
+        ("ἀγάπη is Greek", None),  # accented Greek is unchanged if no hexadecimal digit follows
         ("Hope ὤF", "Hope 🙏"),
         ("How did it start? á½£3á½£3á½ƒ9", "How did it start? 😳😳🐹"),
         ("California is on fire! á½’5", "California is on fire! 🔥"),
@@ -27,12 +27,12 @@ from mst_distill.media.tweets import clean_tweet, repair
         ("#\u1f1fA\u1f1f8#Gulfport", "#🇺🇸#Gulfport"),
     ],
 )
-def test_text_is_repaired(written: str, meant: str | None) -> None:
-    assert repair(written) == (written if meant is None else meant)
+def test_text_is_repaired(damaged: str, repaired: str | None) -> None:
+    assert repair(damaged) == (damaged if repaired is None else repaired)
 
 
 @pytest.mark.parametrize(
-    ("tweet", "plain"),
+    ("tweet", "normalised"),
     [
         ("RT @Cal_OES: go https://t.co/r89LKp https://t.co/HiA1", "RT @USER: go HTTPURL HTTPURL"),
         ("cut off http:/… and https…", "cut off HTTPURL and HTTPURL"),
@@ -49,19 +49,19 @@ def test_text_is_repaired(written: str, meant: str | None) -> None:
         ("", ""),
     ],
 )
-def test_a_tweet_is_made_plain(tweet: str, plain: str) -> None:
-    assert clean_tweet(tweet) == plain
-    assert clean_tweet(plain) == plain
+def test_a_tweet_is_normalised(tweet: str, normalised: str) -> None:
+    assert clean_tweet(tweet) == normalised
+    assert clean_tweet(normalised) == normalised
 
 
-def test_nothing_garbled_is_left_in_crisismmds_own_files(shared_data: Path) -> None:
+def test_no_misdecoded_text_is_left_in_the_files_of_crisismmd(shared_data: Path) -> None:
     files = sorted((shared_data / "crisismmd" / "crisismmd_datasplit_all").glob("*humanitarian*"))
     if not files:
         pytest.skip(f"{shared_data} has no CrisisMMD")
     lines = [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
     tweets = [line.decode().split("\t")[3] for line in lines]
-    garbled = ("â€", "ðŸ", "á½", "&amp;")
-    assert sum(any(mark in tweet for mark in garbled) for tweet in tweets) > 400
-    plain = [clean_tweet(tweet) for tweet in tweets]
-    assert not [tweet for tweet in plain if any(mark in tweet for mark in garbled)]
-    assert not [tweet for tweet in plain if "http" in tweet or not tweet]
+    marks = ("â€", "ðŸ", "á½", "&amp;")
+    assert sum(any(mark in tweet for mark in marks) for tweet in tweets) > 400
+    normalised = [clean_tweet(tweet) for tweet in tweets]
+    assert not [tweet for tweet in normalised if any(mark in tweet for mark in marks)]
+    assert not [tweet for tweet in normalised if "http" in tweet or not tweet]

@@ -1,4 +1,4 @@
-"""Losses against figures worked out by hand in float64."""
+"""Losses compared with values that numpy computes from their definitions in float64."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_distillation_of_dense_logits_is_the_mean_over_pixels():
     assert found.tolist() == pytest.approx(expected, rel=1e-12)
 
 
-def test_distillation_of_equal_logits_is_nothing_and_its_gradient_reaches_both_sides():
+def test_distillation_of_equal_logits_is_0_and_both_sides_receive_a_gradient():
     student = torch.tensor(STUDENT, dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor(TEACHER, dtype=torch.float64, requires_grad=True)
     assert losses.distillation(student, student.detach(), 4.0).abs().max() < 1e-14
@@ -61,7 +61,7 @@ def test_distillation_of_equal_logits_is_nothing_and_its_gradient_reaches_both_s
     assert teacher.grad.abs().sum() > 0
 
 
-def test_distillation_has_the_right_gradient():
+def test_the_gradient_of_distillation_is_that_of_finite_differences():
     torch.manual_seed(0)
     pair = [torch.randn(3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     assert torch.autograd.gradcheck(lambda s, t: losses.distillation(s, t, 4.0), pair)
@@ -76,7 +76,7 @@ def test_cross_entropy_ignores_the_label_that_is_no_target():
     assert losses.cross_entropy(logits, label, 0).item() == pytest.approx(first)
 
 
-def test_accuracy_counts_only_targets_and_a_predicted_ignored_label_as_wrong():
+def test_accuracy_skips_ignored_labels_and_counts_predicted_ones_as_wrong():
     logits = torch.tensor([[5.0, 0, 0], [0, 5, 0], [0, 5, 0], [0, 0, 5]])
     label = torch.tensor([1, 1, 0, 2])
     assert losses.accuracy(logits, label, None).item() == pytest.approx(2 / 4)
@@ -86,7 +86,7 @@ def test_accuracy_counts_only_targets_and_a_predicted_ignored_label_as_wrong():
 WEIGHTS = [[0.7, 0.1, 0.1, 0.1], [0.4, 0.4, 0.1, 0.1]]
 
 
-def test_balance_is_kl_from_uniform_to_the_mean_weights():
+def test_balance_kl_is_kl_from_uniform_to_the_mean_weights():
     mean = np.mean(WEIGHTS, axis=0)
     expected = kl(np.full(4, 0.25), mean)
     log_weights = torch.tensor(WEIGHTS, dtype=torch.float64).log()
@@ -98,7 +98,7 @@ def test_balance_is_kl_from_uniform_to_the_mean_weights():
     assert losses.balance_kl(even, scaled=False).item() == pytest.approx(0, abs=1e-12)
 
 
-def test_balance_by_variation_is_deviation_over_mean_of_the_load():
+def test_balance_cv_is_the_standard_deviation_over_the_mean_of_the_load():
     load = np.sum(WEIGHTS, axis=0)
     expected = np.std(load, ddof=1) / np.mean(load)
     found = losses.balance_cv(torch.tensor(WEIGHTS, dtype=torch.float64)).item()
@@ -113,16 +113,16 @@ def test_losses_of_bfloat16_logits_are_computed_in_float32(name):
     rounded = logits.bfloat16(), teacher.bfloat16()
     if name == "distillation":
         found = losses.distillation(*rounded, 4.0)
-        expected = losses.distillation(*(one.double() for one in rounded), 4.0)
+        expected = losses.distillation(*(one.double() for one in rounded), 4.0)  # type: ignore[call-arg]
     else:
         label = torch.arange(8) % 5
         found = losses.cross_entropy(rounded[0], label, None)
         expected = losses.cross_entropy(rounded[0].double(), label, None)
-    # Rounding of logarithms, which are below 4, times tau squared: bfloat16's would be 0.1.
+    # The rounding error of logarithms below 4, times tau squared. In bfloat16 it would be 0.1.
     torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=2e-5)
 
 
-def test_a_batch_in_which_nothing_is_a_target_costs_nothing():
+def test_the_loss_of_a_batch_with_ignored_labels_only_is_0():
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     label = torch.full((2, 4, 4), 255)
     loss = losses.cross_entropy(logits, label, 255)

@@ -1,4 +1,4 @@
-"""A teacher that is cut says what it says when it is run whole with hooks."""
+"""A teacher that is cut has the same output as the whole net with hooks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mst_distill.mst.networks import feature_shapes, forward
 from mst_distill.mst.split_teacher import specialise
 from toy_nets import (
     Audio,
+    BatchSizeInTrunk,
     Dense,
     Fusion,
     Image,
@@ -21,7 +22,6 @@ from toy_nets import (
     OnePixel,
     OnePixelAside,
     OptionalInput,
-    SizeAhead,
     Skip,
     Untraceable,
 )
@@ -35,14 +35,18 @@ CASES = {
     "map, then vector": ("image", lambda: Image(3), ["conv", "second"]),
     "two modalities": ("multimodal", lambda: Fusion(3, WIDTHS), ["fusion", "hidden"]),
     "pooling indices": ("image", lambda: Dense(3), ["encode", "middle"]),
-    "batch size ahead of the cut": ("image", lambda: SizeAhead(3), ["first", "second"]),
+    "batch size read before the cut": (
+        "image",
+        lambda: BatchSizeInTrunk(3),
+        ["first", "second"],
+    ),
     "untraceable": ("image", lambda: Untraceable(3), ["first", "second"]),
     "optional input": ("image", lambda: OptionalInput(3), ["first", "second"]),
-    "in place by a method": ("image", lambda: InPlaceMethod(3), ["first", "second"]),
+    "in-place method": ("image", lambda: InPlaceMethod(3), ["first", "second"]),
     "a map of one pixel": ("image", lambda: OnePixel(3), ["conv", "mix"]),
-    "a map of one pixel beside another": ("image", lambda: OnePixelAside(3), ["conv", "mix"]),
-    "in place": ("image", lambda: InPlace(3), ["first", "second"]),
-    "the net's own input layer": ("audio", lambda: Audio(3), ["first"]),
+    "a map of one pixel added to another map": ("image", lambda: OnePixelAside(3), ["conv", "mix"]),
+    "in-place function": ("image", lambda: InPlace(3), ["first", "second"]),
+    "the first layer of the net": ("audio", lambda: Audio(3), ["first"]),
 }
 
 
@@ -63,7 +67,7 @@ def build(case: str) -> tuple[str, nn.Module, dict[str, nn.Module], dict[str, Te
 def hooked(
     name: str, net: nn.Module, masks: dict[str, nn.Module], inputs: dict[str, Tensor]
 ) -> Tensor:
-    """The reference's way: the whole net, its layers' outputs replaced."""
+    """The method of the released implementation: the whole net, with replaced layer outputs."""
     hooks = [
         net.get_submodule(layer).register_forward_hook(lambda m, i, out, mask=mask: mask(out))
         for layer, mask in masks.items()
@@ -77,14 +81,17 @@ def hooked(
 
 @pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_trunk_and_tail_equal_the_whole_forward(case, stacked):
+def test_trunk_and_tail_equal_the_whole_forward_pass(case, stacked):
     name, net, masks, inputs = build(case)
     layers = list(masks)
     expected = {
         layer: hooked(
-            name, net, {on: masks[on] for on in (layers[: at + 1] if stacked else [layer])}, inputs
+            name,
+            net,
+            {masked: masks[masked] for masked in (layers[: index + 1] if stacked else [layer])},
+            inputs,
         )
-        for at, layer in enumerate(layers)
+        for index, layer in enumerate(layers)
     }
     cut = specialise(name, net, masks, make_samples()[0], stacked)
     values = cut.trunk.compute(inputs)
@@ -106,12 +113,12 @@ def test_the_specialists_of_a_teacher_share_one_trunk_pass():
     assert calls == {"conv": 1, "second": 1, "last": 0}
     for tail in cut.tails.values():
         tail(*values)
-    # Behind the map's mask lie `second` and `last`, behind the vector's only `last`.
+    # After the mask of the map come `second` and `last`, after the mask of the vector only `last`.
     assert calls == {"conv": 1, "second": 2, "last": 2}
 
 
-def test_a_batch_that_crosses_can_be_sliced_and_a_size_that_crosses_cannot():
-    for case, crosses in (("vector", 2), ("batch size ahead of the cut", 1)):
+def test_values_that_cross_have_one_row_for_each_sample():
+    for case, crosses in (("vector", 2), ("batch size read before the cut", 1)):
         name, net, masks, inputs = build(case)
         values = specialise(name, net, masks, make_samples()[0]).trunk.compute(inputs)
         assert len(values) == crosses
@@ -119,7 +126,7 @@ def test_a_batch_that_crosses_can_be_sliced_and_a_size_that_crosses_cannot():
     torch.testing.assert_close(values[0], inputs["image"])
 
 
-def test_only_masks_learn():
+def test_only_masks_receive_gradients():
     name, net, masks, inputs = build("two modalities")
     cut = specialise(name, net, masks, make_samples()[0])
     with torch.no_grad():
@@ -133,7 +140,7 @@ def test_only_masks_learn():
 @pytest.mark.parametrize("kind", [OnePixel, OnePixelAside])
 @pytest.mark.parametrize("layer", ["conv", "mix"])
 def test_a_mask_of_one_pixel_scales_its_channels_and_nothing_else(kind, layer):
-    """Against a net whose convolution has its weights multiplied: for one fixed mask the same."""
+    """A fixed mask equals multiplying the weights of the convolution before it."""
     torch.manual_seed(2)
     net, mask = kind(3), FixedMask(8)
     nn.init.normal_(mask.preference)
@@ -147,22 +154,22 @@ def test_a_mask_of_one_pixel_scales_its_channels_and_nothing_else(kind, layer):
     cut = specialise("image", net, {layer: mask}, make_samples()[0])
     found = cut.tails[layer](*cut.trunk.compute({"image": image}))
     torch.testing.assert_close(found, expected)
-    for row in range(5):  # and no sample sees another
+    for row in range(5):  # the samples do not influence one another
         (alone,) = cut.tails[layer](*cut.trunk.compute({"image": image[row : row + 1]}))
         torch.testing.assert_close(found[row], alone)
 
 
-WHOLE = {
-    "batch size ahead of the cut",
+NOT_CUT = {
+    "batch size read before the cut",
     "untraceable",
     "optional input",
-    "in place by a method",
+    "in-place method",
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_cannot_be_cut_is_run_whole_and_the_log_says_so(case, caplog):
+def test_the_log_states_which_nets_cannot_be_cut(case, caplog):
     name, net, masks, _ = build(case)
     with caplog.at_level("INFO"):
         specialise(name, net, masks, make_samples()[0])
-    assert ("runs whole for every mask" in caplog.text) == (case in WHOLE)
+    assert ("the whole net runs for every mask" in caplog.text) == (case in NOT_CUT)

@@ -1,4 +1,4 @@
-"""The nets for sound, video and action units, as the parameters of their environments make them."""
+"""The nets for sound, video and action units, built from the parameters of their environments."""
 
 from __future__ import annotations
 
@@ -31,41 +31,41 @@ WEIGHTS = {
     ("vggsound50k", "video"): 4_761_549,
     ("vggsound50k", "multimodal"): 4_851_965,
 }
-"""Those of video and audio are the paper's."""
+"""The counts of the nets for video and audio are those of the paper."""
 
 
 @pytest.fixture(params=WEIGHTS, ids="-".join)
-def which(request: pytest.FixtureRequest) -> tuple[str, str]:
+def member(request: pytest.FixtureRequest) -> tuple[str, str]:
     torch.manual_seed(0)
     return request.param
 
 
-def make(which: tuple[str, str], classes: int | None = None) -> nn.Module:
-    environment, name = which
+def make(member: tuple[str, str], classes: int | None = None) -> nn.Module:
+    environment, name = member
     members = yaml.safe_load((CONF / environment / "parameters.yml").read_text())["members"]
-    member = {"multimodal": members["multimodal"], **members["modalities"]}[name]
-    assert member["masked_layers"] == ["head.fc1", "head.fc2"]
-    net = resolve(member["type"], nn.Module)
-    return net(classes or CLASSES[environment], **member.get("arguments", {}))
+    settings = {"multimodal": members["multimodal"], **members["modalities"]}[name]
+    assert settings["masked_layers"] == ["head.fc1", "head.fc2"]
+    net = resolve(settings["type"], nn.Module)
+    return net(classes or CLASSES[environment], **settings.get("arguments", {}))
 
 
-def inputs_of(which: tuple[str, str], batch: int = 2) -> dict[str, Tensor]:
-    environment, name = which
-    made = {of: torch.rand(batch, *shape) for of, shape in SHAPES[environment].items()}
-    return made if name == "multimodal" else {name: made[name]}
+def inputs_of(member: tuple[str, str], batch: int = 2) -> dict[str, Tensor]:
+    environment, name = member
+    inputs = {key: torch.rand(batch, *shape) for key, shape in SHAPES[environment].items()}
+    return inputs if name == "multimodal" else {name: inputs[name]}
 
 
-def test_the_nets_have_the_paper_s_number_of_weights(which: tuple[str, str]) -> None:
+def test_the_nets_have_the_number_of_weights_of_the_paper(member: tuple[str, str]) -> None:
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in make(which).parameters()) == WEIGHTS[which]
+        assert sum(weight.numel() for weight in make(member).parameters()) == WEIGHTS[member]
 
 
-def test_logits_have_a_column_a_class(which: tuple[str, str]) -> None:
-    assert make(which, 5)(**inputs_of(which)).shape == (2, 5)
+def test_logits_have_one_column_for_each_class(member: tuple[str, str]) -> None:
+    assert make(member, 5)(**inputs_of(member)).shape == (2, 5)
 
 
-def test_every_weight_and_every_modality_reaches_the_logits(which: tuple[str, str]) -> None:
-    net, inputs = make(which), inputs_of(which)
+def test_every_weight_and_every_modality_affects_the_logits(member: tuple[str, str]) -> None:
+    net, inputs = make(member), inputs_of(member)
     for tensor in inputs.values():
         tensor.requires_grad_(True)
     net(**inputs).square().sum().backward()
@@ -77,27 +77,27 @@ def test_every_weight_and_every_modality_reaches_the_logits(which: tuple[str, st
 
 
 @torch.no_grad()
-def test_masked_layers_are_called_once_and_give_what_is_not_yet_rectified(
-    which: tuple[str, str],
+def test_masked_layers_are_called_once_and_return_values_before_the_relu(
+    member: tuple[str, str],
 ) -> None:
-    net, calls = make(which), []
+    net, calls = make(member), []
     for layer in ("head.fc1", "head.fc2"):
-        net.get_submodule(layer).register_forward_hook(lambda _, given, out: calls.append(out))
-    net(**inputs_of(which))
+        net.get_submodule(layer).register_forward_hook(lambda _, inputs, out: calls.append(out))
+    net(**inputs_of(member))
     assert [call.shape for call in calls] == [(2, 320), (2, 160)]
     assert all((call < 0).any() for call in calls)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("environment", SHAPES)
-def test_the_teacher_puts_the_audio_first(environment: str) -> None:
-    which = (environment, "multimodal")
-    net, inputs = make(which).eval(), inputs_of(which)
+def test_the_teacher_concatenates_the_audio_features_first(environment: str) -> None:
+    member = (environment, "multimodal")
+    net, inputs = make(member).eval(), inputs_of(member)
     (other,) = set(inputs) - {"audio"}
-    given: list[Tensor] = []
-    net.head.fc1.register_forward_pre_hook(lambda _, args: given.append(args[0]))
+    features: list[Tensor] = []
+    net.head.fc1.register_forward_pre_hook(lambda _, args: features.append(args[0]))
     net(**inputs)
     net(**inputs | {other: torch.zeros_like(inputs[other])})
-    same = (given[0] == given[1]).all(dim=0)
+    same = (features[0] == features[1]).all(dim=0)
     assert same[: AUDIO_WIDTH[environment]].all()
     assert not same[AUDIO_WIDTH[environment] :].all()

@@ -1,4 +1,4 @@
-"""FuseNet: its size, what it fuses, where it unpools to, and the layers that get masks."""
+"""FuseNet: number of weights, fusion, unpooling, masked layers and initialisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mst_distill.nets.nyudepthv2 import FuseNet, FusionFuseNet, imagenet_encoder
 from toys import make_samples
 
 Calls = list[tuple[tuple[Tensor, ...], Tensor]]
-Listen = Callable[[nn.Module, str], Calls]
+RecordCalls = Callable[[nn.Module, str], Calls]
 
 CLASSES = 41
 SIZE = (32, 64)
@@ -37,8 +37,8 @@ MAKERS: dict[str, Callable[..., nn.Module]] = {
 
 def inputs_of(name: str, batch: int = 2, size: tuple[int, int] = SIZE) -> list[Tensor]:
     torch.manual_seed(1)
-    made = {of: torch.randn(batch, channels, *size) for of, channels in CHANNELS.items()}
-    return list(made.values()) if name == "multimodal" else [made[name]]
+    inputs = {key: torch.randn(batch, channels, *size) for key, channels in CHANNELS.items()}
+    return list(inputs.values()) if name == "multimodal" else [inputs[name]]
 
 
 @pytest.fixture(scope="module")
@@ -54,22 +54,22 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def net(nets: dict[str, nn.Module], name: str) -> nn.Module:
-    """In eval mode, all of it learning."""
+    """Return a net in eval mode, of which all parameters require gradients."""
     return nets[name].eval().requires_grad_(True)
 
 
 @pytest.fixture
-def listen() -> Iterator[Listen]:
-    """Gives inputs and output of every call that a layer gets until the test is over."""
+def record_calls() -> Iterator[RecordCalls]:
+    """Return a function that records inputs and output of each call of a layer during the test."""
     hooks: list[RemovableHandle] = []
 
-    def listen(net: nn.Module, layer: str) -> Calls:
+    def record_calls(net: nn.Module, layer: str) -> Calls:
         calls: Calls = []
         module = net.get_submodule(layer)
-        hooks.append(module.register_forward_hook(lambda _, given, out: calls.append((given, out))))
+        hooks.append(module.register_forward_hook(lambda _, args, out: calls.append((args, out))))
         return calls
 
-    yield listen
+    yield record_calls
     for hook in hooks:
         hook.remove()
 
@@ -78,13 +78,15 @@ def listen() -> Iterator[Listen]:
     ("name", "expected"),
     [("image", 29_466_665), ("depth", 29_465_513), ("multimodal", 44_188_649)],
 )
-def test_the_nets_have_the_number_of_weights_that_they_say(name: str, expected: int) -> None:
+def test_the_nets_have_the_number_of_weights_in_their_docstrings(name: str, expected: int) -> None:
     with torch.device("meta"):
         assert sum(weight.numel() for weight in MAKERS[name]().parameters()) == expected
 
 
 @pytest.mark.parametrize("size", [(32, 32), (32, 96), (64, 32)])
-def test_logits_are_a_map_a_class(net: nn.Module, name: str, size: tuple[int, int]) -> None:
+def test_logits_have_one_map_for_each_class(
+    net: nn.Module, name: str, size: tuple[int, int]
+) -> None:
     with torch.no_grad():
         assert net(*inputs_of(name, 1, size)).shape == (1, CLASSES, *size)
 
@@ -92,21 +94,23 @@ def test_logits_are_a_map_a_class(net: nn.Module, name: str, size: tuple[int, in
 @pytest.mark.parametrize(
     ("size", "nearest"), [((240, 320), "256 x 320"), ((48, 64), "64 x 64"), ((8, 31), "32 x 32")]
 )
-def test_a_size_that_cannot_be_unpooled_is_refused_with_the_nearest(
+def test_a_size_that_cannot_be_unpooled_is_an_error_that_names_the_nearest(
     net: nn.Module, name: str, size: tuple[int, int], nearest: str
 ) -> None:
-    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}, .*such as {nearest} "):
+    with pytest.raises(ValueError, match=f"{size[0]} x {size[1]}; .*such as {nearest} "):
         net(*inputs_of(name, 1, size))
 
 
 @torch.no_grad()
-def test_logits_have_as_many_channels_as_there_are_classes() -> None:
+def test_logits_have_one_channel_for_each_class() -> None:
     assert FuseNet(5, 2).eval()(torch.randn(1, 2, *SIZE)).shape == (1, 5, *SIZE)
 
 
 @torch.no_grad()
-def test_masked_layers_give_the_deepest_maps(net: nn.Module, name: str, listen: Listen) -> None:
-    calls = {layer: listen(net, layer) for layer in LAYERS[name]}
+def test_masked_layers_return_the_deepest_maps(
+    net: nn.Module, name: str, record_calls: RecordCalls
+) -> None:
+    calls = {layer: record_calls(net, layer) for layer in LAYERS[name]}
     net(*inputs_of(name))
     height, width = SIZE
     expected = {
@@ -114,61 +118,66 @@ def test_masked_layers_give_the_deepest_maps(net: nn.Module, name: str, listen: 
         "decoder.stages.0": (2, 512, height // 16, width // 16),
         "encoder.stages.4": (2, 512, height // 16, width // 16),
     }
-    for layer, heard in calls.items():
-        assert [tuple(out.shape) for _, out in heard] == [expected[layer]]
+    for layer, recorded in calls.items():
+        assert [tuple(out.shape) for _, out in recorded] == [expected[layer]]
 
 
-def test_the_teachers_can_be_cut_behind_their_masked_layers(net: nn.Module, name: str) -> None:
-    """What lies in front of a mask, most of the net, is the same for all specialists."""
-    shapes = {of: (channels, *SIZE) for of, channels in CHANNELS.items()}
+def test_the_teachers_can_be_split_after_their_masked_layers(net: nn.Module, name: str) -> None:
+    """The layers before a mask, most of the net, are shared by all specialists."""
+    shapes = {key: (channels, *SIZE) for key, channels in CHANNELS.items()}
     samples, _ = make_samples(2, shapes, CLASSES, dense=SIZE)
-    cut = specialise(name, net, {layer: nn.Identity() for layer in LAYERS[name]}, samples)
-    assert all(isinstance(tail, fx.GraphModule) for tail in cut.tails.values())
-    for tail in cut.tails.values():
+    split = specialise(name, net, {layer: nn.Identity() for layer in LAYERS[name]}, samples)
+    assert all(isinstance(tail, fx.GraphModule) for tail in split.tails.values())
+    for tail in split.tails.values():
         assert not any(
             path.startswith(("encoder", "image", "depth")) for path, _ in tail.named_parameters()
         )
 
 
 @torch.no_grad()
-def test_colour_becomes_the_mean_of_colour_and_depth_after_every_stage(
-    nets: dict[str, nn.Module], listen: Listen
+def test_colour_is_replaced_by_the_mean_of_colour_and_depth_after_every_stage(
+    nets: dict[str, nn.Module], record_calls: RecordCalls
 ) -> None:
     fusion = nets["multimodal"].eval()
-    colour = [listen(fusion, f"image.stages.{stage}") for stage in range(5)]
-    depth = [listen(fusion, f"depth.stages.{stage}") for stage in range(5)]
-    fused, alone = listen(fusion, "image.pool"), listen(fusion, "depth.pool")
-    image, far = inputs_of("multimodal")
-    fusion(image, far)
+    colour_stages = [record_calls(fusion, f"image.stages.{stage}") for stage in range(5)]
+    depth_stages = [record_calls(fusion, f"depth.stages.{stage}") for stage in range(5)]
+    colour_pool, depth_pool = record_calls(fusion, "image.pool"), record_calls(fusion, "depth.pool")
+    image, depth = inputs_of("multimodal")
+    fusion(image, depth)
     for stage in range(5):
-        (((seen,), of_colour),), (((felt,), of_depth),) = colour[stage], depth[stage]
-        assert torch.equal(seen, image)
-        assert torch.equal(felt, far)
-        assert torch.equal(fused[stage][0][0], (of_colour + of_depth) / 2)
-        assert torch.equal(alone[stage][0][0], of_depth)
-        assert not torch.equal(of_colour, of_depth)
-        image, far = fused[stage][1][0], alone[stage][1][0]
+        (((image_in,), image_out),), (((depth_in,), depth_out),) = (
+            colour_stages[stage],
+            depth_stages[stage],
+        )
+        assert torch.equal(image_in, image)
+        assert torch.equal(depth_in, depth)
+        assert torch.equal(colour_pool[stage][0][0], (image_out + depth_out) / 2)
+        assert torch.equal(depth_pool[stage][0][0], depth_out)
+        assert not torch.equal(image_out, depth_out)
+        image, depth = colour_pool[stage][1][0], depth_pool[stage][1][0]
 
 
 @torch.no_grad()
-def test_fusing_a_map_with_itself_is_the_net_of_one_modality(nets: dict[str, nn.Module]) -> None:
-    """Three channels, each a third of the weights of the one, see what the one sees.
+def test_fusing_a_map_with_itself_gives_the_logits_of_the_unimodal_net(
+    nets: dict[str, nn.Module],
+) -> None:
+    """Three equal channels with a third of the weights each are equivalent to one channel.
 
-    In float64: where rounding made another place of a window the largest, the net would unpool to
-    there.
+    The test runs in float64: a rounding error could move the maximum of a window, and the net would
+    unpool to another position.
     """
-    alone = copy.deepcopy(nets["depth"]).double().eval()
+    unimodal = copy.deepcopy(nets["depth"]).double().eval()
     state = {}
-    for key, value in alone.state_dict().items():
-        part, rest = key.split(".", 1)
-        for of in ("image", "depth") if part == "encoder" else ("decoder",):
-            state[f"{of}.{rest}"] = value
+    for key, value in unimodal.state_dict().items():
+        module, rest = key.split(".", 1)
+        for target in ("image", "depth") if module == "encoder" else ("decoder",):
+            state[f"{target}.{rest}"] = value
     first = "image.stages.0.0.weight"
     state[first] = state[first].repeat(1, 3, 1, 1) / 3
     fusion = FusionFuseNet(CLASSES).double().eval()
     fusion.load_state_dict(state)
     maps = inputs_of("depth")[0].double()
-    expected = alone(maps)
+    expected = unimodal(maps)
     assert expected.std() > 1e-3
     torch.testing.assert_close(
         fusion(maps.repeat(1, 3, 1, 1), maps), expected, rtol=1e-9, atol=1e-12
@@ -176,68 +185,70 @@ def test_fusing_a_map_with_itself_is_the_net_of_one_modality(nets: dict[str, nn.
 
 
 @torch.no_grad()
-def test_the_decoder_unpools_to_where_the_encoder_pooled_from(
-    net: nn.Module, name: str, listen: Listen
+def test_the_decoder_unpools_to_the_positions_of_the_encoder_s_maxima(
+    net: nn.Module, name: str, record_calls: RecordCalls
 ) -> None:
-    pools = listen(net, "image.pool" if name == "multimodal" else "encoder.pool")
-    unpools = listen(net, "decoder.unpool")
+    pools = record_calls(net, "image.pool" if name == "multimodal" else "encoder.pool")
+    unpools = record_calls(net, "decoder.unpool")
     net(*inputs_of(name))
     assert len(pools) == len(unpools) == 5
-    for (_, (_, places)), ((_, used), _) in zip(pools, reversed(unpools), strict=True):
-        assert used is places
+    for (_, (_, indices)), ((_, used), _) in zip(pools, reversed(unpools), strict=True):
+        assert used is indices
 
 
 @torch.no_grad()
-def test_dropout_follows_three_pools_and_stands_between_the_decoder_s_stages(
-    net: nn.Module, name: str, listen: Listen
+def test_dropout_follows_three_pools_and_lies_between_the_decoder_s_stages(
+    net: nn.Module, name: str, record_calls: RecordCalls
 ) -> None:
-    forgetting = [path for path, of in net.named_modules() if isinstance(of, nn.Dropout)]
-    sides = ["image", "depth"] if name == "multimodal" else ["encoder"]
-    expected = [f"{side}.dropouts.{stage}" for side in sides for stage in (2, 3, 4)]
-    assert forgetting == [*expected, "decoder.dropout"]
-    assert all(net.get_submodule(path).p == 0.4 for path in forgetting)
-    calls = {path: listen(net, path) for path in forgetting}
+    dropouts = [path for path, layer in net.named_modules() if isinstance(layer, nn.Dropout)]
+    encoders = ["image", "depth"] if name == "multimodal" else ["encoder"]
+    expected = [f"{encoder}.dropouts.{stage}" for encoder in encoders for stage in (2, 3, 4)]
+    assert dropouts == [*expected, "decoder.dropout"]
+    assert all(net.get_submodule(path).p == 0.4 for path in dropouts)
+    calls = {path: record_calls(net, path) for path in dropouts}
     net(*inputs_of(name))
-    assert [len(heard) for heard in calls.values()] == [1] * len(expected) + [4]
+    assert [len(recorded) for recorded in calls.values()] == [1] * len(expected) + [4]
 
 
 @torch.no_grad()
-def test_dropout_is_at_work_in_training_alone(net: nn.Module, name: str) -> None:
-    given = inputs_of(name)
-    assert torch.equal(net(*given), net(*given))
-    for of in net.modules():
-        of.training = isinstance(of, nn.Dropout)
-    assert not torch.equal(net(*given), net(*given))
+def test_dropout_is_applied_only_in_training_mode(net: nn.Module, name: str) -> None:
+    inputs = inputs_of(name)
+    assert torch.equal(net(*inputs), net(*inputs))
+    for layer in net.modules():
+        layer.training = isinstance(layer, nn.Dropout)
+    assert not torch.equal(net(*inputs), net(*inputs))
 
 
 @torch.no_grad()
-def test_a_share_of_nothing_is_no_dropout(name: str) -> None:
-    net, given = MAKERS[name](dropout=0.0).train(), inputs_of(name)
-    assert torch.equal(net(*given), net(*given))
+def test_a_dropout_of_0_drops_no_values(name: str) -> None:
+    net, inputs = MAKERS[name](dropout=0.0).train(), inputs_of(name)
+    assert torch.equal(net(*inputs), net(*inputs))
 
 
 @torch.no_grad()
-def test_a_sample_s_logits_do_not_hang_on_the_batch(net: nn.Module, name: str) -> None:
-    exact, given = copy.deepcopy(net).double(), [of.double() for of in inputs_of(name, 3)]
-    alone = torch.cat([exact(*(of[i : i + 1] for of in given)) for i in range(3)])
-    torch.testing.assert_close(exact(*given), alone, rtol=1e-9, atol=1e-12)
+def test_the_logits_of_a_sample_do_not_depend_on_the_batch(net: nn.Module, name: str) -> None:
+    net, inputs = copy.deepcopy(net).double(), [tensor.double() for tensor in inputs_of(name, 3)]
+    alone = torch.cat([net(*(tensor[i : i + 1] for tensor in inputs)) for i in range(3)])
+    torch.testing.assert_close(net(*inputs), alone, rtol=1e-9, atol=1e-12)
 
 
-def test_every_weight_and_every_input_reaches_the_logits(net: nn.Module, name: str) -> None:
-    given = [of.requires_grad_() for of in inputs_of(name)]
-    net(*given).square().sum().backward()
-    for which, weight in net.named_parameters():
-        assert weight.grad is not None, which
-        assert weight.grad.abs().sum() > 0, which
+def test_every_weight_and_every_input_affects_the_logits(net: nn.Module, name: str) -> None:
+    inputs = [tensor.requires_grad_() for tensor in inputs_of(name)]
+    net(*inputs).square().sum().backward()
+    for key, weight in net.named_parameters():
+        assert weight.grad is not None, key
+        assert weight.grad.abs().sum() > 0, key
         weight.grad = None
-    assert all((of.grad.flatten(1).abs().sum(dim=1) > 0).all() for of in given)
+    assert all((tensor.grad.flatten(1).abs().sum(dim=1) > 0).all() for tensor in inputs)
 
 
 def layers_of(net: nn.Module, kind: type[nn.Module]) -> dict[str, nn.Module]:
-    return {path: of for path, of in net.named_modules() if isinstance(of, kind)}
+    return {path: layer for path, layer in net.named_modules() if isinstance(layer, kind)}
 
 
-def test_small_xavier_draws_what_the_released_implementation_draws(name: str) -> None:
+def test_small_xavier_draws_from_the_distributions_of_the_released_implementation(
+    name: str,
+) -> None:
     torch.manual_seed(0)
     net = MAKERS[name]()
     small_xavier(net)
@@ -249,7 +260,7 @@ def test_small_xavier_draws_what_the_released_implementation_draws(name: str) ->
         error = 4 / (2 * layer.weight.numel()) ** 0.5  # four standard errors
         assert layer.weight.std().item() == pytest.approx(expected, rel=error), path
         assert abs(layer.weight.mean().item()) < 4 * expected / layer.weight.numel() ** 0.5, path
-        # Of a normal distribution 68 % lie within one deviation; of a uniform one 58 %.
+        # 68 % of a normal distribution lie within one standard deviation, 58 % of a uniform one.
         within = (layer.weight.abs() < expected).double().mean().item()
         assert within == pytest.approx(0.6827, abs=2 / layer.weight.numel() ** 0.5), path
         assert not layer.bias.any(), path
@@ -265,17 +276,17 @@ def test_small_xavier_draws_what_the_released_implementation_draws(name: str) ->
 
 
 FIRST = (0, 7, 14, 24, 34)
-"""Where in torchvision's VGG-16 with batch norm each stage's first convolution stands."""
+"""Index of each stage's first convolution in torchvision's VGG-16 with batch norm."""
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 
 FILE = "vgg16_bn-6c64b313.pth"
-"""What torchvision calls the weights that it keeps."""
+"""File name of the weights that torchvision downloads."""
 
 
 @pytest.fixture(scope="module")
 def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TORCH_HOME with weights of VGG-16's shape; those behind the encoder are noughts."""
+    """Return a TORCH_HOME with random weights for VGG-16; those after the encoder are zeros."""
     from torchvision.models import vgg16_bn
 
     with torch.device("meta"):
@@ -284,7 +295,7 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {}
     for key, value in shapes.items():
         if key.startswith("classifier"):
-            # One number, seen as many: the file has 60 MB instead of 550.
+            # A view of a single number, so that the file has 60 MB instead of 550.
             state[key] = torch.zeros(1).expand(prod(value.shape)).view(value.shape)
         elif value.dtype == torch.long:
             state[key] = torch.tensor(11)
@@ -301,14 +312,15 @@ def torch_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An empty TORCH_HOME, and a proxy at which nobody listens."""
+    """Set an empty TORCH_HOME, and a proxy address on which no server listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.setenv(name, "" if name == "no_proxy" else proxy)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr("urllib.request._opener", None)  # would have kept the proxies it knew
+    # A cached opener would use the earlier proxies.
+    monkeypatch.setattr("urllib.request._opener", None)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -321,7 +333,7 @@ def weights(
     return torch.load(torch_home / "hub" / "checkpoints" / FILE)
 
 
-def test_imagenet_s_weights_are_in_every_encoder_and_in_nothing_else(
+def test_imagenet_weights_are_loaded_into_every_encoder_and_nowhere_else(
     name: str, weights: dict[str, Tensor]
 ) -> None:
     torch.manual_seed(3)
@@ -333,17 +345,17 @@ def test_imagenet_s_weights_are_in_every_encoder_and_in_nothing_else(
     compared = set()
     for encoder, channels in encoders.items():
         for stage, (first, count) in enumerate(zip(FIRST, CONVOLUTIONS, strict=True)):
-            for place in range(count):
-                convolution, norm = 3 * place, 3 * place + 1
-                for own, given in ((convolution, first + convolution), (norm, first + norm)):
-                    for key in [key for key in weights if key.startswith(f"features.{given}.")]:
+            for index in range(count):
+                convolution, norm = 3 * index, 3 * index + 1
+                for target, source in ((convolution, first + convolution), (norm, first + norm)):
+                    for key in [key for key in weights if key.startswith(f"features.{source}.")]:
                         expected = weights[key]
-                        which = f"{encoder}.stages.{stage}.{own}.{key.split('.')[-1]}"
-                        if which.endswith("stages.0.0.weight") and channels == 1:
+                        name_in_net = f"{encoder}.stages.{stage}.{target}.{key.split('.')[-1]}"
+                        if name_in_net.endswith("stages.0.0.weight") and channels == 1:
                             red, green, blue = expected.unbind(1)
                             expected = ((red + green + blue) / 3)[:, None]
-                        torch.testing.assert_close(after[which], expected, rtol=0, atol=1e-7)
-                        compared.add(which)
+                        torch.testing.assert_close(after[name_in_net], expected, rtol=0, atol=1e-7)
+                        compared.add(name_in_net)
     # A convolution has two tensors, a batch norm five.
     assert len(compared) == len(encoders) * 13 * (2 + 5)
     for key, value in before.items():
@@ -351,12 +363,12 @@ def test_imagenet_s_weights_are_in_every_encoder_and_in_nothing_else(
 
 
 @torch.no_grad()
-def test_a_colour_encoder_sees_what_vgg_sees(weights: dict[str, Tensor]) -> None:
+def test_a_colour_encoder_computes_the_features_of_vgg(weights: dict[str, Tensor]) -> None:
     from torchvision.models import vgg16_bn
 
     net = FuseNet(CLASSES, 3).eval()
     imagenet_encoders(net)
-    # Without weights for the layers behind it, which are most of VGG-16.
+    # The weights of the later layers, which are most of VGG-16, are not allocated.
     with torch.device("meta"):
         vgg = vgg16_bn(weights=None).features
     features = {key.removeprefix("features."): value for key, value in weights.items()}
@@ -369,20 +381,20 @@ def test_a_colour_encoder_sees_what_vgg_sees(weights: dict[str, Tensor]) -> None
     torch.testing.assert_close(maps, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_weights_that_cannot_be_fetched_are_named_with_the_folder_where_they_belong(
+def test_an_error_in_downloading_weights_names_the_expected_path(
     offline: Path,
 ) -> None:
-    with pytest.raises(ConnectionError, match="cannot be fetched") as error:
+    with pytest.raises(ConnectionError, match="cannot be downloaded") as error:
         imagenet_encoders(FuseNet(CLASSES, 1))
     message = str(error.value)
-    assert f"{FILE} is not in {offline / 'hub' / 'checkpoints' / FILE}, " in message
-    assert "bring it there, or start from small_xavier" in message
+    assert f"{offline / 'hub' / 'checkpoints' / FILE} does not exist, " in message
+    assert "copy the file there, or set start to small_xavier" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\3\4 the rest did not come"])
-def test_a_damaged_file_of_weights_is_named(offline: Path, content: bytes) -> None:
+def test_a_damaged_file_of_weights_is_an_error_that_names_it(offline: Path, content: bytes) -> None:
     file = offline / "hub" / "checkpoints" / FILE
     file.parent.mkdir(parents=True)
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=f"{FILE} holds no whole .* or start from small_xavier"):
+    with pytest.raises(ValueError, match=f"{FILE} is damaged .* or set start to small_xavier"):
         imagenet_encoders(FuseNet(CLASSES, 1))

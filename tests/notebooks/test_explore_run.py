@@ -1,4 +1,4 @@
-"""The notebook runs to its end on a real, tiny run, and only reads it."""
+"""The notebook executes completely on a short real run, and does not change it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.long
-def test_notebook_shows_a_finished_run(project: Path) -> None:
+def test_the_notebook_shows_a_finished_run(project: Path) -> None:
     run_session(project, **stages(epochs=1))
     before = _files(project / "data")
 
@@ -33,17 +33,17 @@ def test_notebook_shows_a_finished_run(project: Path) -> None:
     assert _files(project / "data") == before
 
 
-def test_committed_notebook_has_no_outputs() -> None:
+def test_the_committed_notebook_has_no_outputs() -> None:
     for cell in nbformat.read(ROOT / NOTEBOOK, as_version=4).cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
 
 
 def _execute(project: Path) -> list[nbformat.NotebookNode]:
-    """Run all cells of the project's copy; what they put out."""
+    """Execute all cells of the notebook in the copied project; returns their outputs."""
     notebook = nbformat.read(project / NOTEBOOK, as_version=4)
-    where = {"metadata": {"path": str(project / "notebooks")}}
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where)
+    resources = {"metadata": {"path": str(project / "notebooks")}}
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources)
     client.execute(env=os.environ | ENVIRONMENT)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code)
@@ -56,5 +56,5 @@ def _report(project: Path) -> dict[str, object]:
 
 
 def _files(folder: Path) -> dict[Path, int]:
-    """Every file and when it was last written."""
+    """Every file to the time of its last modification."""
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}

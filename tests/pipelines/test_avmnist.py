@@ -1,4 +1,4 @@
-"""AV-MNIST from real raw files: 600 samples through all stages."""
+"""Runs of AV-MNIST on real raw files, limited to 600 samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from projects import copy_project, run_session, stages
 
 
 @pytest.mark.long
-def test_six_hundred_real_samples_go_through_all_stages(shared_data, tmp_path):
+def test_six_hundred_real_samples_pass_all_stages(shared_data, tmp_path):
     project = copy_project(tmp_path / "project")
     folders = {
         "mnist": shared_data / "mnist",
@@ -40,8 +40,8 @@ def test_six_hundred_real_samples_go_through_all_stages(shared_data, tmp_path):
     assert {"valid_accuracy_multimodal", "valid_accuracy_audio"} <= set(history)
 
 
-def test_missing_files_are_named_with_what_belongs_there(tmp_path):
+def test_the_error_of_a_missing_file_names_the_expected_files(tmp_path):
     project = copy_project(tmp_path / "project")
-    with pytest.raises(FileNotFoundError, match=r"data/01_raw/avmnist/mnist is no folder.*idx"):
+    with pytest.raises(FileNotFoundError, match=r"data/01_raw/avmnist/mnist is not a folder.*idx"):
         run_session(project, env="avmnist")
     assert not (project / "data/05_model_input").exists()

@@ -1,4 +1,4 @@
-"""No result is taken for that of code that has changed since, and none of two versions is kept."""
+"""Stale results: those of changed code are not reused, those of mixed code are not saved."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from projects import ENVIRONMENT, copy_project, kedro
 
-pytestmark = pytest.mark.long  # code is read once a process: every run is a new one
+pytestmark = pytest.mark.long  # a process reads code once, so every run is a new process
 
 NETS = """
 from mst_distill.nets.digits import DigitImageNet
@@ -37,7 +37,7 @@ compare:
   seeds: 1
   targets: image
   methods:
-    none: {type: mst_distill.compare.methods.alone.Alone}
+    baseline: {type: mst_distill.compare.methods.baseline.Baseline}
     own: {type: own_method.Own}
 """
 METHOD = """
@@ -55,7 +55,7 @@ SHORT = (
 
 @pytest.fixture
 def project(tmp_path):
-    """A project with a net and a method of the user's own."""
+    """A project with a network and a method that the user has written."""
     folder = copy_project(tmp_path / "project")
     (folder / "conf/local/parameters.yml").write_text(PARAMETERS)
     (folder / "own").mkdir()
@@ -65,11 +65,11 @@ def project(tmp_path):
 
 
 def run(project, *arguments, check=True):
-    own = {"PYTHONPATH": os.pathsep.join([str(project / "own"), os.environ.get("PYTHONPATH", "")])}
-    return kedro(project, "run", SHORT, *arguments, check=check, environment=own)
+    path = {"PYTHONPATH": os.pathsep.join([str(project / "own"), os.environ.get("PYTHONPATH", "")])}
+    return kedro(project, "run", SHORT, *arguments, check=check, environment=path)
 
 
-def test_stages_refuse_what_another_version_of_a_net_has_left(project):
+def test_results_of_another_version_of_a_network_are_an_error(project):
     run(project, "--pipelines=ingest,teachers")
     nets = project / "own/own_nets.py"
     nets.write_text('"""My nets."""\n' + NETS + "# A comment more.\n")
@@ -77,31 +77,31 @@ def test_stages_refuse_what_another_version_of_a_net_has_left(project):
     nets.write_text(NETS.replace("1.0", "2.0"))
     done = run(project, "--pipelines=masks,route,evaluate", check=False)
     assert done.returncode == 1
-    assert "'members' is not what would be made now: the code has changed (own_nets)" in done.stdout
+    assert "'members' is out of date: the code has changed (own_nets)" in done.stdout
     assert "masks epoch" not in done.stdout
 
 
-def test_compare_trains_again_what_another_version_of_the_code_has_trained(project):
+def test_compare_repeats_the_trials_whose_code_has_changed(project):
     first = run(project, "--pipeline=compare")
-    assert "Alone image <- nobody epoch" in first.stdout
+    assert "Baseline image <- no teacher epoch" in first.stdout
     method = project / "own/own_method.py"
     method.write_text(METHOD + "\n    extra = 1\n")
     edited = run(project, "--pipeline=compare")
     assert "Own image <- audio epoch" in edited.stdout
-    assert "Alone image <- nobody epoch" not in edited.stdout
+    assert "Baseline image <- no teacher epoch" not in edited.stdout
     (project / "own/own_nets.py").write_text(NETS.replace("1.0", "2.0"))
     edited = run(project, "--pipeline=compare")
-    for title in ("Own image <- audio epoch", "Alone image <- nobody epoch"):
+    for title in ("Own image <- audio epoch", "Baseline image <- no teacher epoch"):
         assert title in edited.stdout
 
 
-def test_what_two_versions_of_the_code_have_made_together_is_not_kept(project):
-    """An edit after training has begun."""
-    own = {"PYTHONPATH": os.pathsep.join([str(project / "own"), os.environ.get("PYTHONPATH", "")])}
+def test_results_of_a_run_whose_code_changes_meanwhile_are_not_saved(project):
+    """The code is edited after training has begun."""
+    path = {"PYTHONPATH": os.pathsep.join([str(project / "own"), os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(
         [sys.executable, "-m", "kedro", "run", SHORT, "--pipelines=ingest,teachers"],
         cwd=project,
-        env=os.environ | ENVIRONMENT | own,
+        env=os.environ | ENVIRONMENT | path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

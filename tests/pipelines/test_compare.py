@@ -1,4 +1,4 @@
-"""`kedro run --pipeline=compare` as users type it."""
+"""`kedro run --pipeline=compare` on the command line, and `aggregate` after it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FOLDER = "digits/heldout-200/compare/main"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the project in which all methods were compared, tracked."""
+    """A copy of the project with a tracked comparison of all methods."""
     folder = copy_project(tmp_path_factory.mktemp("compare") / "project")
     kedro(folder, "run", "--pipeline=compare", f"--params=limit=200,{SHORT}")
     return folder
@@ -36,10 +36,11 @@ def test_every_method_is_in_the_report(project):
     assert trials["title"].nunique() == 26
     assert (trials["error"] == "").all()
     page = (project / f"data/08_reporting/{FOLDER}/methods_page.md").read_text()
-    assert "# 26 ways to teach, 2 seeds" in page
-    assert "### Against `none`" in page
-    assert "cannot be told from 2 seeds: intervals and tests need at least 3" in page
-    assert page.count("no interval: 2 seeds") == 2 * 3 * 25 + 3  # none too has a best other
+    assert "# 26 combinations of method and teacher, 2 seeds" in page
+    assert "### Against `baseline`" in page
+    assert "cannot be determined from 2 seeds: intervals and tests need at least 3" in page
+    # Each criterion compares 25 methods with the baseline and all 26 with the best other one.
+    assert page.count("no interval: 2 seeds") == 2 * 3 * 25 + 3
     differences = pd.read_csv(project / f"data/08_reporting/{FOLDER}/methods_differences.csv")
     assert differences[["low", "high", "p", "p_corrected"]].isna().all(axis=None)
     report = json.loads((project / f"data/08_reporting/{FOLDER}/methods_report.json").read_text())
@@ -47,16 +48,16 @@ def test_every_method_is_in_the_report(project):
     assert (project / f"data/08_reporting/{FOLDER}/methods_figure.png").stat().st_size > 10_000
 
 
-def test_mlflow_has_the_report(project):
+def test_the_report_is_logged_to_mlflow(project):
     import mlflow
 
     mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
     (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert run.data.params["compare.budget"] == "equal"
-    assert "accuracy.audio.none" in run.data.metrics
+    assert "accuracy.audio.baseline" in run.data.metrics
 
 
-def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
+def test_with_one_seed_more_only_its_trials_are_trained(project):
     log = project / f"data/06_models/{FOLDER}/trial_log"
     before = {path: path.stat().st_mtime_ns for path in log.rglob("*.json")}
     run_session(project, "compare", **THREE)
@@ -65,28 +66,30 @@ def test_nothing_is_trained_again_and_another_seed_alone_is_trained(project):
     assert {path.parent.name for path in after.keys() - before.keys()} == {"seed-2"}
 
 
-def test_comparisons_of_all_benchmarks_are_put_together(project):
+def test_comparisons_on_all_benchmarks_are_aggregated(project):
     run_session(project, "compare", **THREE)
-    made = project / "data/07_model_output"
-    other = made / FOLDER.replace("digits", "another")
-    shutil.copytree(made / FOLDER, other)
+    outputs = project / "data/07_model_output"
+    other = outputs / FOLDER.replace("digits", "another")
+    shutil.copytree(outputs / FOLDER, other)
     run_session(project, "aggregate")
     shutil.rmtree(other)
     reports = project / "data/08_reporting/aggregate/main"
     gains = pd.read_csv(reports / "aggregate_gains.csv")
     assert gains["setting"].unique().tolist() == ["another, audio", "digits, audio", "all settings"]
     assert gains["method"].nunique() == 14
-    assert gains["rule"].unique().tolist() == ["accuracy", "ce", "last"]
+    assert gains["selection"].unique().tolist() == ["accuracy", "ce", "last"]
     assert (reports / "aggregate_page.md").read_text().startswith("# 2 settings, 3 seeds")
     assert (reports / "aggregate_figure.png").stat().st_size > 10_000
 
 
-def test_a_comparison_with_other_methods_is_not_put_among_them(project):
+def test_a_comparison_with_other_methods_is_not_aggregated(project):
     compare = {"methods": {"kd": {"type": "mst_distill.compare.methods.dml.DML"}}}
-    with pytest.raises(ValueError, match=r"comparison on digits\S* is not .*methods\.kd\.type was"):
+    with pytest.raises(
+        ValueError, match=r"comparison on digits\S* is out of .*methods\.kd\.type was"
+    ):
         run_session(project, "aggregate", compare=compare)
 
 
-def test_a_comparison_that_there_is_not_is_named_with_those_that_there_are(project):
+def test_an_unknown_comparison_is_named_with_the_available_ones(project):
     with pytest.raises(ValueError, match=r"unknown run 'mian'; .* main; did you mean 'main'"):
         run_session(project, "aggregate", run="mian")

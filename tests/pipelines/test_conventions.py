@@ -1,4 +1,4 @@
-"""What holds of every node, every catalog entry, every parameter, every room of the house."""
+"""Conventions that all nodes, catalog entries, parameters and packages follow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
 import yaml
 
+from mst_distill.artifacts.provenance import parameters_read
 from mst_distill.pipeline_registry import register_pipelines
+from mst_distill.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mst_distill"
@@ -37,33 +38,33 @@ ENVIRONMENTS = sorted(
 )
 WHOLE = PIPELINES["distill"] + PIPELINES["diagnose"] + PIPELINES["compare"] + PIPELINES["aggregate"]
 NODES = WHOLE.nodes
-OF_ALL = {"comparisons"}
-"""An entry that reads what another one wrote, for all benchmarks together."""
+WITHOUT_OWN_PATH = {"comparisons"}
+"""The entry that reads the files of another entry, on all benchmarks."""
 DATASETS = {name for name in WHOLE.datasets() if not name.startswith("param")}
 
 
-def test_distill_is_all_stages_in_order_and_the_default():
+def test_distill_has_all_stages_in_order_and_is_the_default():
     stages = [PIPELINES[name] for name in ("ingest", "teachers", "masks", "route", "evaluate")]
     distill = {node.name for node in PIPELINES["distill"].nodes}
     assert {node.name for stage in stages for node in stage.nodes} == distill
     assert PIPELINES["__default__"] == PIPELINES["distill"]
-    known = {"checkpoints"}  # there before any stage, and empty
+    available = {"checkpoints"}  # it exists before the first stage, and is empty
     for stage in stages:
-        assert {n for n in stage.inputs() if not n.startswith("params:")} <= known
-        known |= stage.all_outputs()
+        assert {name for name in stage.inputs() if name != "parameters"} <= available
+        available |= stage.all_outputs()
 
 
-def test_diagnose_looks_into_what_distill_left_and_makes_none_of_it():
+def test_diagnose_reads_the_outputs_of_distill_and_overwrites_none():
     distill, diagnose = PIPELINES["distill"], PIPELINES["diagnose"]
-    needed = {name for name in diagnose.inputs() if not name.startswith("params:")}
+    needed = {name for name in diagnose.inputs() if name != "parameters"}
     assert needed <= distill.all_outputs() | {"checkpoints"}
     assert not diagnose.all_outputs() & distill.all_outputs()
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
-def test_every_node_is_named_for_what_it_does(node):
-    assert node.name == node.func.__name__
-    verb = node.name.split("_")[0]
+def test_every_node_is_named_after_its_function_which_begins_with_a_verb(node):
+    assert node.name == f"{node.namespace}.{node.func.__name__}"
+    verb = node.func.__name__.split("_")[0]
     assert verb in {
         "aggregate", "assign", "build", "compare", "compute", "draw", "predict", "summarise",
         "train",
@@ -71,18 +72,25 @@ def test_every_node_is_named_for_what_it_does(node):
     assert node.func.__doc__
 
 
+def test_every_pipeline_is_one_namespace():
+    for stage in ("ingest", "teachers", "masks", "route", "evaluate", "diagnose", "aggregate"):
+        assert {node.namespace for node in PIPELINES[stage].nodes} == {stage}
+    assert {node.namespace for node in PIPELINES["compare"].nodes} == {"ingest", "compare"}
+
+
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
-def test_a_node_depends_on_keys_that_it_is_given(node):
-    given = {name.removeprefix("params:") for name in node.inputs if name.startswith("params:")}
-    kinds = get_type_hints(node.func)
-    arguments = dict(zip(node.inputs, signature(node.func).parameters, strict=True))
-    for block, keys in getattr(node.func, "depends_on", {}).items():
-        assert block in given
+def test_a_node_takes_data_sets_by_name_and_declares_its_parameters(node):
+    names = signature(node.func).parameters
+    assert len(names) <= 6
+    assert ("plan" in names) == ("parameters" in node.inputs) == bool(parameters_read(node.func))
+    for name in names:
+        assert name in node.inputs or name == "plan" or names[name].kind == names[name].VAR_KEYWORD
+    for block, keys in parameters_read(node.func).items():
         if keys:
-            assert set(keys) <= set(kinds[arguments[f"params:{block}"]].model_fields)
+            assert set(keys) <= set(Plan.model_fields[block].annotation.model_fields)
 
 
-def test_every_dataset_is_catalogued_and_every_entry_used():
+def test_every_data_set_has_an_entry_and_every_entry_is_used():
     assert set(CATALOG) == DATASETS
 
 
@@ -92,30 +100,30 @@ def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
     path = entry.get("filepath") or entry["path"]
     folder = path.split("/")[1]
     assert entry["metadata"]["kedro-viz"]["layer"] == LAYERS[folder]
-    parts = ("${_data}", "${_run}", "${_trials}", "${_aggregate}")
-    if name not in OF_ALL:
-        assert any(part in path for part in parts)
+    folders = ("${_data}", "${_run}", "${_trials}", "${_aggregate}")
+    if name not in WITHOUT_OWN_PATH:
+        assert any(folder in path for folder in folders)
         assert Path(path).name.startswith(name)
 
 
-def test_every_parameter_is_used_and_every_used_one_is_there():
-    used = {name.split(":")[1] for name in WHOLE.inputs() if ":" in name}
-    assert used == set(given_by("base", "parameters"))
+def test_every_parameter_is_used_and_every_used_parameter_exists():
+    used = {name for node in NODES for name in parameters_read(node.func)}
+    assert used == set(configuration("base", "parameters")) == set(Plan.model_fields)
 
 
-def given_by(environment: str, kind: str) -> dict[str, object]:
-    """What the files of a kind in an environment hold, each key in one of them."""
+def configuration(environment: str, kind: str) -> dict[str, object]:
+    """The content of the files of a kind in an environment; no key is in two files."""
     files = sorted((ROOT / "conf" / environment).glob(f"{kind}*.yml"))
     blocks = [yaml.safe_load(file.read_text()) for file in files]
-    merged = {key: of for block in blocks for key, of in block.items()}
+    merged = {key: value for block in blocks for key, value in block.items()}
     assert len(merged) == sum(map(len, blocks))
     return merged
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_an_environment_changes_only_what_base_has(environment):
+def test_an_environment_has_only_keys_of_base(environment):
     for kind in ("globals", "parameters"):
-        assert set(given_by(environment, kind)) <= set(given_by("base", kind))
+        assert set(configuration(environment, kind)) <= set(configuration("base", kind))
 
 
 def imports_of(file: Path) -> set[str]:
@@ -128,51 +136,90 @@ def imports_of(file: Path) -> set[str]:
     return found
 
 
-OURS = {
-    f"mst_distill.{room}"
-    for room in ("mst", "compare", "evaluate", "diagnose", "data", "datasets", "hooks")
+HIGHER_LEVEL = {
+    f"mst_distill.{package}"
+    for package in ("mst", "compare", "evaluate", "diagnose", "data", "datasets", "hooks")
 }
 FORBIDDEN = {
-    "artifacts": {*OURS, "mst_distill.benchmarks", "mst_distill.nets", "mst_distill.training"},
-    "benchmarks": {f"mst_distill.{room}" for room in ("mst", "compare", "evaluate", "diagnose")},
+    "artifacts": {
+        *HIGHER_LEVEL,
+        "mst_distill.benchmarks",
+        "mst_distill.nets",
+        "mst_distill.training",
+    },
+    "benchmarks": {
+        f"mst_distill.{package}" for package in ("mst", "compare", "evaluate", "diagnose")
+    },
     "media": {"mst_distill"},
     "nets": {"mst_distill"},
-    "data": {*OURS, "mst_distill.training"} - {"mst_distill.data"},
-    "training": OURS - {"mst_distill.data"},
-    "mst": OURS - {"mst_distill.data", "mst_distill.mst"},
+    "data": {*HIGHER_LEVEL, "mst_distill.training"} - {"mst_distill.data"},
+    "training": HIGHER_LEVEL - {"mst_distill.data"},
+    "mst": HIGHER_LEVEL - {"mst_distill.data", "mst_distill.mst"},
     "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
     "compare": {"mst_distill.diagnose"},
     "diagnose": {"mst_distill.compare"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }
-"""A room to what it must not import, besides Kedro, MLflow and the pipelines."""
+"""Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""
 
-KEDRO_S_OWN = ("hooks", "pipeline_registry.py", "settings.py", "config_loader.py")
+LOADED_BY_KEDRO = (
+    *("hooks", "pipeline_registry.py", "settings.py", "config_loader.py", "context.py"),
+)
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_a_room_knows_only_the_rooms_it_may(file):
-    room = file.relative_to(SOURCE).parts[0]
-    assert room.endswith(".py") or room in {*FORBIDDEN, "pipelines", "hooks"}, "no rule for it"
+def test_a_package_imports_only_what_it_may(file):
+    package = file.relative_to(SOURCE).parts[0]
+    assert package.endswith(".py") or package in {*FORBIDDEN, "pipelines", "hooks"}, (
+        "missing in FORBIDDEN"
+    )
     imports = imports_of(file)
-    forbidden = FORBIDDEN.get(room, set())
-    if room not in ("pipelines", *KEDRO_S_OWN):
+    forbidden = FORBIDDEN.get(package, set())
+    if package not in ("pipelines", *LOADED_BY_KEDRO):
         forbidden = forbidden | {"mst_distill.pipelines"}
-    if room not in ("pipelines", "datasets", *KEDRO_S_OWN):
+    if package not in ("pipelines", "datasets", *LOADED_BY_KEDRO):
         forbidden = forbidden | {"kedro", "mlflow", "kedro_datasets", "kedro_mlflow"}
     for name in imports:
-        own = (f"mst_distill.{room}", "mst_distill.hub_weights")
-        allowed = room in ("nets", "media") and name.startswith(own)
-        caught = [bad for bad in forbidden if name == bad or name.startswith(f"{bad}.")]
-        assert allowed or not caught, f"{file} imports {name}"
+        own = (f"mst_distill.{package}", "mst_distill.hub_weights")
+        allowed = package in ("nets", "media") and name.startswith(own)
+        violated = [other for other in forbidden if name == other or name.startswith(f"{other}.")]
+        assert allowed or not violated, f"{file} imports {name}"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
-def test_no_path_of_a_machine_and_no_address_of_an_index(file):
+def test_no_file_has_an_absolute_path_or_the_address_of_a_package_index(file):
     text = file.read_text()
     assert not re.search(r"/(home|root|Users|work|tmp)/", text)
     assert "index-url" not in text
+
+
+COINED = re.compile(
+    r"\b(panels?|company|census|tall(?:y|ies)|preferences?|weighing|heard|hears?|judge[sd]?|judging"
+    r"|merit|gazes?|viewers?|opponents?|worn|Observ(?:er|ed)|said|told|refuse[sd]?|beside|nobody"
+    r"|picked|weakening|taught|Setup|Recipe|the controls?|held fast|to be had|anew)\b"
+)
+"""Words that the glossary of docs/method.md replaces; as part of a longer name they are free."""
+
+ALLOWED = {
+    "preference": ("mst/masks.py", "mst/router.py"),  # a key in the state of networks
+    "gaze": ("training/seeding.py",),  # the value of a stream, on which results depend
+    "merit": ("parameters.py", "mst/stage3_route.py", ".md"),  # a preset and a loss term
+}
+"""Words that stand in files or on command lines of users, and where they are allowed."""
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("file", [*FILES, *PAGES], ids=lambda file: str(file.relative_to(ROOT)))
+def test_the_words_are_those_of_the_glossary(file):
+    found = {
+        f"line {number}: {word}"
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        for word in COINED.findall(line)
+        if not str(file).endswith(ALLOWED.get(word, ()))
+    }
+    assert not found, "see the glossary in docs/method.md"
 
 
 def test_listing_the_pipelines_does_not_load_torch():

@@ -1,4 +1,4 @@
-"""CrisisMMD in the publisher's layout: real tweets, made-up photographs, through all stages."""
+"""Runs of CrisisMMD in the publisher's layout, on real tweets with random photographs."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ MEMBERS = {
 
 
 def write_crisismmd(shared: Path, folder: Path) -> None:
-    """Forty real rows of each table, and a small random photograph for each.
+    """Write forty real rows of each table, and a small random photograph for each row.
 
-    What is judged is of a class that is among those to learn from.
+    The rows of the validation and test tables have only classes that are in the training table.
     """
     rng = np.random.default_rng(0)
-    learned: set[str] = set()
-    for part in ("train", "dev", "test"):
-        name = f"task_humanitarian_text_img_{part}"
+    train_classes: set[str] = set()
+    for split in ("train", "dev", "test"):
+        name = f"task_humanitarian_text_img_{split}"
         found = sorted(shared.glob(f"*/{name}*.tsv.gz"))
         if not found:
             pytest.skip(f"{shared} has no {name}")
         header, *rows = gzip.decompress(found[0].read_bytes()).decode().rstrip("\n").split("\n")
-        place = header.split("\t").index("label")
-        rows = [row for row in rows if not learned or row.split("\t")[place] in learned]
-        chosen = rows[:: len(rows) // 39][:40]
-        learned = learned or {row.split("\t")[place] for row in chosen}
+        label = header.split("\t").index("label")
+        rows = [row for row in rows if not train_classes or row.split("\t")[label] in train_classes]
+        selected = rows[:: len(rows) // 39][:40]
+        train_classes = train_classes or {row.split("\t")[label] for row in selected}
         (folder / "splits").mkdir(parents=True, exist_ok=True)
-        (folder / "splits" / f"{name}.tsv").write_text("\n".join([header, *chosen, ""]))
-        for row in chosen:
+        (folder / "splits" / f"{name}.tsv").write_text("\n".join([header, *selected, ""]))
+        for row in selected:
             file = folder / "CrisisMMD_v2.0" / row.split("\t")[4]
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(file)
 
 
 @pytest.mark.long
-def test_real_tweets_go_through_all_stages(shared_data: Path, tmp_path: Path) -> None:
+def test_real_tweets_pass_all_stages(shared_data: Path, tmp_path: Path) -> None:
     write_crisismmd(shared_data / "crisismmd", tmp_path / "raw")
     sorted((tmp_path / "raw").rglob("*.jpg"))[0].unlink()
     sorted((tmp_path / "raw").rglob("*.jpg"))[1].write_bytes(b"no image")
@@ -82,7 +82,7 @@ def test_real_tweets_go_through_all_stages(shared_data: Path, tmp_path: Path) ->
     assert splits["id"].str.fullmatch(r"\d{18}").all()
 
 
-def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_the_expected_files(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     file = "task_humanitarian_text_img_train.tsv"
     with pytest.raises(FileNotFoundError, match=f"raw/crisismmd/crisismmd_datasplit_all.*{file}"):

@@ -1,4 +1,4 @@
-"""`kedro run` as users type it: whole, in parts, for both targets, with and without MLflow."""
+"""`kedro run` on the command line: whole, by stages, for both targets, with and without MLflow."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import pandas as pd
 import pytest
 
 from mst_distill.artifacts.bundle import load_bundle
-from projects import copy_project, kedro, run_session, stages
+from mst_distill.mst.run_stages import run_stages
+from mst_distill.pipelines.nets import open_run
+from projects import copy_project, kedro, run_session, session_in, stages
 
 SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
+SETTINGS = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 2}}
 RUN = "digits/heldout-all/image/seed-0/main"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project in which the default run has been made, tracked."""
+    """A copy of the project with a tracked run of the default pipeline."""
     folder = copy_project(tmp_path_factory.mktemp("distill") / "project")
     done = kedro(folder, "run", "--pipeline=distill", f"--params={SHORT}")
     (folder / "printed.txt").write_text(done.stdout)
@@ -27,7 +30,7 @@ def project(tmp_path_factory) -> Path:
 
 
 def files(project: Path, suffix: str = "") -> dict[str, str]:
-    """Path to content's hash, of all that a run left."""
+    """Path of each file that runs have written, to the hash of its content."""
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted((project / "data").rglob(f"*{suffix}"))
@@ -35,34 +38,43 @@ def files(project: Path, suffix: str = "") -> dict[str, str]:
     }
 
 
-def test_a_run_says_how_far_it_is_and_ends_with_the_verdict(project):
+def test_a_run_prints_its_progress_and_the_verdict(project):
     printed = (project / "printed.txt").read_text()
-    for stage in ("teachers", "masks", "route", "control (route)"):
+    for stage in ("teachers", "masks", "route", "baseline (route)"):
         assert f"{stage} epoch 1/" in printed
     verdict = json.loads((project / f"data/08_reporting/{RUN}/metrics.json").read_text())["verdict"]
     assert verdict in " ".join(printed.split())
 
 
-def test_the_student_s_bundle_says_where_it_comes_from(project):
+def test_the_nodes_and_run_stages_have_the_same_results_to_the_bit(project):
+    with session_in(project, **SETTINGS) as session:
+        catalog = session.load_context().catalog
+        plan = catalog.plan
+        done = run_stages(open_run(catalog.load("samples"), catalog.load("splits"), plan), plan)
+    student = load_bundle(project / f"data/06_models/{RUN}/student.json").net
+    expected = done.student.students[plan.route.selection].state_dict()
+    assert all(value.equal(expected[name]) for name, value in student.state_dict().items())
+
+
+def test_the_bundle_of_the_student_has_its_origin(project):
     card = json.loads((project / f"data/06_models/{RUN}/student.json").read_text())
     assert card["type"] == "mst_distill.nets.digits.DigitImageNet"
     assert card["arguments"] == {"classes": 10}
     origin = card["provenance"]
     assert set(origin) == {"made_by", "parameters", "made_from", "origin", "versions", "git"}
-    assert origin["made_by"] == "train_student"
+    assert origin["made_by"] == "route.train_student"
     assert origin["parameters"]["seed"] == 0
     assert {"samples", "splits", "members", "masks"} <= set(origin["made_from"])
     assert {"mst-distill", "torch", "numpy"} == set(origin["versions"])
     assert set(card["metrics"]) == {"epoch", "accuracy", "ce"}
     student = load_bundle(project / f"data/06_models/{RUN}/student.json").net
-    chosen = load_bundle(project / f"data/06_models/{RUN}/students/accuracy.json").net
+    selected = load_bundle(project / f"data/06_models/{RUN}/students/accuracy.json").net
     assert all(
-        value.equal(chosen.state_dict()[name]) for name, value in student.state_dict().items()
+        value.equal(selected.state_dict()[name]) for name, value in student.state_dict().items()
     )
 
 
-def test_the_report_holds_every_model_and_its_figures_agree(project):
-    """Accuracy, again, from the table of predictions."""
+def test_the_report_has_all_models_and_its_metrics_agree_with_the_predictions(project):
     folder = project / f"data/08_reporting/{RUN}"
     metrics = json.loads((folder / "metrics.json").read_text())
     names = {
@@ -75,37 +87,39 @@ def test_the_report_holds_every_model_and_its_figures_agree(project):
         "student after stage 1",
     }
     names |= {
-        f"{who}{rule}" for who in ("student", "control") for rule in ("", " by ce", " by last")
+        f"{model}{criterion}"
+        for model in ("student", "baseline")
+        for criterion in ("", " by ce", " by last")
     }
     assert set(metrics["models"]) == names
     predictions = pd.read_parquet(project / f"data/07_model_output/{RUN}/predictions.parquet")
-    right = predictions["label"] == predictions["prediction"]
-    accuracy = right.groupby(predictions["model"]).mean()
-    for name, figures in metrics["models"].items():
-        assert figures["accuracy"] == pytest.approx(accuracy[name])
+    correct = predictions["label"] == predictions["prediction"]
+    accuracy = correct.groupby(predictions["model"]).mean()
+    for name, of_model in metrics["models"].items():
+        assert of_model["accuracy"] == pytest.approx(accuracy[name])
     splits = pd.read_parquet(
         project / "data/05_model_input/digits/heldout-all/seed-0/splits.parquet"
     )
     held_out = set(splits.query("split == 'test'")["id"])
     assert set(predictions["id"]) == held_out
-    gain = metrics["gain_over_control"]["student"]
-    assert gain["difference"] == pytest.approx(accuracy["student"] - accuracy["control"])
+    gain = metrics["gain_over_baseline"]["student"]
+    assert gain["difference"] == pytest.approx(accuracy["student"] - accuracy["baseline"])
     assert gain["low"] <= gain["difference"] <= gain["high"]
-    for over, figure in (("nll", "nll"), ("calibration", "calibration_error")):
-        found = metrics[f"{over}_over_control"]["student"]
-        both = [metrics["models"][model][figure] for model in ("student", "control")]
-        assert found["difference"] == pytest.approx(both[0] - both[1], rel=1e-9, abs=1e-12)
-        assert found["low"] < found["high"]
+    for name, metric in (("nll", "nll"), ("calibration", "calibration_error")):
+        reported = metrics[f"{name}_over_baseline"]["student"]
+        values = [metrics["models"][model][metric] for model in ("student", "baseline")]
+        assert reported["difference"] == pytest.approx(values[0] - values[1], rel=1e-9, abs=1e-12)
+        assert reported["low"] < reported["high"]
     assert set(metrics["disagreement"]) == {"teachers", "specialists"}
 
 
-def test_specialists_logits_are_a_table_of_every_sample(project):
+def test_the_table_of_logits_has_all_specialists_on_all_samples(project):
     table = pd.read_parquet(project / f"data/06_models/{RUN}/specialist_logits.parquet")
     assert len(table) == 1797 * 4
     assert list(table.columns) == ["id", "split", "specialist", *map(str, range(10))]
 
 
-def test_mlflow_has_flat_parameters_histories_metrics_figures_and_the_student(project):
+def test_parameters_histories_metrics_figures_and_the_student_are_logged_to_mlflow(project):
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
@@ -115,11 +129,11 @@ def test_mlflow_has_flat_parameters_histories_metrics_figures_and_the_student(pr
     assert parameters["route.epochs"] == "2"
     assert parameters["members.modalities.image.type"] == "mst_distill.nets.digits.DigitImageNet"
     assert not any("{" in value or "=" in value for value in parameters.values())
-    assert {"models.student.accuracy", "gain_over_control.student.low"} <= set(run.data.metrics)
+    assert {"models.student.accuracy", "gain_over_baseline.student.low"} <= set(run.data.metrics)
     history = client.get_metric_history(run.info.run_id, "route/valid_accuracy")
     saved = pd.read_csv(project / f"data/08_reporting/{RUN}/route_history.csv")
     assert [point.value for point in history] == pytest.approx(saved["valid_accuracy"].tolist())
-    for stage in ("teachers", "masks", "control"):
+    for stage in ("teachers", "masks", "baseline"):
         assert any(name.startswith(f"{stage}/") for name in run.data.metrics)
     artifacts = {
         file.path
@@ -130,15 +144,17 @@ def test_mlflow_has_flat_parameters_histories_metrics_figures_and_the_student(pr
     assert "learning_curves/learning_curves.png" in artifacts
 
 
-def test_the_same_run_elsewhere_untracked_is_the_same_to_the_bit(project, tmp_path):
-    """Tracking off leaves training as it is, and no run in MLflow."""
+def test_an_untracked_run_elsewhere_has_the_same_results_to_the_bit(project, tmp_path):
+    """Without tracking, training is the same, and MLflow has no run."""
     other = copy_project(tmp_path / "project")
     run_session(other, **stages(epochs=1) | {"route": {"epochs": 2}})
-    one, two = files(project), files(other)
-    # The cards of bundles and store say which revision of the code and which raw file it was.
-    stable = [name for name in one if not name.endswith(".json") or "reporting" in name]
+    tracked, untracked = files(project), files(other)
+    # The JSON files of bundles and store name the revision of the code and the raw files.
+    stable = [name for name in tracked if not name.endswith(".json") or "reporting" in name]
     assert sum(name.endswith(".safetensors") for name in stable) == 15
-    assert {name: one[name] for name in stable} == {name: two.get(name) for name in stable}
+    assert {name: tracked[name] for name in stable} == {
+        name: untracked.get(name) for name in stable
+    }
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{other / 'mlflow.db'}")
@@ -146,26 +162,26 @@ def test_the_same_run_elsewhere_untracked_is_the_same_to_the_bit(project, tmp_pa
     assert not experiment or not client.search_runs([experiment.experiment_id])
 
 
-def test_what_is_there_is_not_made_again(project):
+def test_only_missing_outputs_runs_no_node_of_a_finished_run(project):
     before = files(project)
     done = kedro(project, "run", "--only-missing-outputs", f"--params={SHORT}")
     assert "Running node" not in done.stdout
     assert files(project) == before
 
 
-def test_a_benchmark_s_other_arguments_make_another_store(project):
-    """The same files and the same pairs, but other images."""
-    card = project / "data/05_model_input/digits/heldout-300/samples/store.json"
+def test_other_arguments_of_the_benchmark_rebuild_the_store(project):
+    """The files and the pairs are the same, but the images differ."""
+    header = project / "data/05_model_input/digits/heldout-300/samples/store.json"
     digests = []
     for energy in (0.3, 0.6, 0.6):
         benchmark = {"arguments": {"kept_energy": energy}}
         run_session(project, "ingest", limit=300, run="energy", benchmark=benchmark)
-        digests.append((json.loads(card.read_text())["digest"], card.stat().st_mtime_ns))
+        digests.append((json.loads(header.read_text())["digest"], header.stat().st_mtime_ns))
     assert digests[0] != digests[1] == digests[2]
     assert digests[0][0] != digests[1][0]
 
 
-def test_stages_run_alone_from_the_catalog_and_other_runs_stay(project):
+def test_stages_run_one_by_one_and_leave_other_runs_unchanged(project):
     before = files(project)
     quick = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 1}}
     for stage in ("ingest", "teachers", "masks", "route", "evaluate"):
@@ -177,7 +193,7 @@ def test_stages_run_alone_from_the_catalog_and_other_runs_stay(project):
     assert set(after) - set(before)
 
 
-def test_a_failed_run_is_failed_in_mlflow_too(project):
+def test_a_failed_run_has_the_status_failed_in_mlflow(project):
     from mlflow.tracking import MlflowClient
 
     shutil.copy2(project / "mlflow.db", project / "before.db")

@@ -1,4 +1,4 @@
-"""A real `kedro run` is killed again and again, and ends as if nothing had happened."""
+"""A `kedro run` that is killed repeatedly has the results of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ BARS = (
     "teachers epoch",
     "masks epoch",
     "route epoch",
-    "control (route) epoch",
+    "baseline (route) epoch",
 )
-"""What a run's progress bars begin with."""
+"""The beginnings of the titles of a run's progress bars."""
 
 METHODS = """
 compare:
@@ -36,12 +36,12 @@ COMPARED = ("teacher multimodal epoch", "KD audio <- image epoch", "C2KD audio <
 
 KILLS = 5
 
-WHOLE = ("safetensors", "csv", "parquet", "metrics.json", "tallies.json")
-"""How models, tables and figures of merit end."""
+RESULTS = ("safetensors", "csv", "parquet", "metrics.json", "metric_counts.json")
+"""The ends of the names of the files with models, tables and metrics."""
 
 
-def results(project, suffixes=WHOLE):
-    """Path to content's hash of what a run has left."""
+def results(project, suffixes=RESULTS):
+    """Path of each file that a run has written, to the hash of its content."""
     return {
         str(path.relative_to(project)): hashlib.sha256(path.read_bytes()).hexdigest()
         for suffix in suffixes
@@ -51,7 +51,7 @@ def results(project, suffixes=WHOLE):
 
 
 def run_and_kill(project, arguments, bars, wait):
-    """Start a run, kill it some time after one of the bars has appeared, and say which it was."""
+    """Start a run and kill it `wait` seconds after one of the bars appears; returns that bar."""
     command = [sys.executable, "-m", "kedro", *arguments]
     shown = re.compile(rf"(?:^|[\r\n])({'|'.join(map(re.escape, bars))})".encode())
     with subprocess.Popen(
@@ -63,9 +63,9 @@ def run_and_kill(project, arguments, bars, wait):
     ) as process:
         printed = b""
         while not (bar := shown.search(printed)):
-            if not (piece := os.read(process.stdout.fileno(), 65536)):
+            if not (chunk := os.read(process.stdout.fileno(), 65536)):
                 return f"none of {bars}"
-            printed += piece
+            printed += chunk
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
@@ -73,11 +73,11 @@ def run_and_kill(project, arguments, bars, wait):
 
 
 def kill_and_finish(project, bars, *arguments):
-    """Kill a run at each of the bars so many times, then let it end."""
-    moments = random.Random(7)
-    left = list(bars) * KILLS
-    while left:
-        left.remove(run_and_kill(project, arguments, set(left), moments.uniform(0, 0.3)))
+    """Kill a run `KILLS` times at each of the bars, then run it to the end; returns its output."""
+    rng = random.Random(7)
+    remaining = list(bars) * KILLS
+    while remaining:
+        remaining.remove(run_and_kill(project, arguments, set(remaining), rng.uniform(0, 0.3)))
     done = kedro(project, *arguments)
     assert not list((project / "data").rglob("*.pt"))
     assert not list((project / "data").rglob("*.pending"))
@@ -86,28 +86,28 @@ def kill_and_finish(project, bars, *arguments):
 
 @pytest.fixture
 def projects(tmp_path):
-    """Two copies of the project: in one nothing is killed."""
-    return copy_project(tmp_path / "calm"), copy_project(tmp_path / "killed")
+    """Two copies of the project, for an uninterrupted run and for one that is killed."""
+    return copy_project(tmp_path / "uninterrupted"), copy_project(tmp_path / "killed")
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_in_every_stage_ends_to_the_bit(projects):
-    calm, killed = projects
+def test_a_run_killed_in_every_stage_has_the_same_results_to_the_bit(projects):
+    uninterrupted, killed = projects
     run = ("run", f"--params={LENGTHS},runtime.tracking=false")
-    kedro(calm, *run)
+    kedro(uninterrupted, *run)
     printed = kill_and_finish(killed, BARS, *run)
-    assert "teachers epoch 1/" not in printed  # that stage was over
-    assert results(killed) == results(calm)
+    assert "teachers epoch 1/" not in printed  # that stage was finished before
+    assert results(killed) == results(uninterrupted)
     assert len(results(killed)) > 20
 
 
 @pytest.mark.long
-def test_a_comparison_that_is_killed_in_its_trials_ends_to_the_bit(projects):
+def test_a_comparison_killed_in_its_trials_has_the_same_results_to_the_bit(projects):
     for project in projects:
         (project / "conf/local/parameters.yml").write_text(METHODS)
-    calm, killed = projects
+    uninterrupted, killed = projects
     run = ("run", "--pipeline=compare", f"--params={LENGTHS},runtime.tracking=false")
-    kedro(calm, *run)
+    kedro(uninterrupted, *run)
     kill_and_finish(killed, COMPARED, *run)
-    assert results(killed, ["safetensors"]) == results(calm, ["safetensors"])
+    assert results(killed, ["safetensors"]) == results(uninterrupted, ["safetensors"])
     assert len(results(killed, ["safetensors"])) == 3 + 2  # students and teachers

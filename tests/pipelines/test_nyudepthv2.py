@@ -1,4 +1,4 @@
-"""NYU-Depth-V2 in the publisher's format: two dozen made-up images through all stages."""
+"""Runs of NYU-Depth-V2 on 24 random images in the publisher's format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import yaml
 from projects import copy_project, run_session
 
 TEST = [4, 8, 12, 16, 20, 24]
-"""Every fourth image tests, so that the others make groups of three."""
+"""Every fourth image is a test image, so that the others form groups of three."""
 
 HEIGHT, WIDTH, COUNT = 64, 128, 24
 RUN = "nyudepthv2/heldout-all/image/seed-0/main"
@@ -42,7 +42,7 @@ def write_nyu(folder: Path) -> np.ndarray:
     return labels
 
 
-VOID_SEER = """
+VOID_PREDICTOR = """
 import torch
 from mst_distill.nets.nyudepthv2 import small_xavier
 
@@ -53,11 +53,11 @@ def start(net):
 
 
 def prepare(project: Path, raw: Path) -> None:
-    """Point a project to the files; let its nets start as the released code's, and small maps do.
+    """Configure the files, small maps, and the initial weights of the released code.
 
-    The depth net starts so that it sees void in every pixel.
+    The depth net is initialised such that it predicts void in every pixel.
     """
-    (project / "src" / "void_seer.py").write_text(VOID_SEER)
+    (project / "src" / "void_predictor.py").write_text(VOID_PREDICTOR)
     file = project / "conf" / "nyudepthv2" / "parameters.yml"
     parameters = yaml.safe_load(file.read_text())
     parameters["benchmark"]["arguments"] = {
@@ -69,7 +69,7 @@ def prepare(project: Path, raw: Path) -> None:
     for member in (members["multimodal"], *members["modalities"].values()):
         assert member["start"] == "mst_distill.nets.nyudepthv2.imagenet_encoders"
         member["start"] = "mst_distill.nets.nyudepthv2.small_xavier"
-    members["modalities"]["depth"]["start"] = "void_seer.start"
+    members["modalities"]["depth"]["start"] = "void_predictor.start"
     for stage in ("teachers", "masks", "route"):
         parameters[stage] |= {"epochs": 1, "batch_size": 6}
     parameters["masks"]["factor"] = 40
@@ -78,14 +78,14 @@ def prepare(project: Path, raw: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project that leaves none of its models, which have more than a gigabyte."""
+    """A copy of the project, whose models are deleted at the end: they exceed a gigabyte."""
     folder = copy_project(tmp_path / "project")
     yield folder
     shutil.rmtree(folder / "data" / "06_models", ignore_errors=True)
 
 
 @pytest.mark.long
-def test_a_labelled_file_goes_through_all_stages(
+def test_a_labelled_file_passes_all_stages(
     project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = write_nyu(tmp_path / "raw")
@@ -96,41 +96,43 @@ def test_a_labelled_file_goes_through_all_stages(
     report = project / "data/08_reporting" / RUN
     metrics = json.loads((report / "metrics.json").read_text())
     assert "image student" in metrics["verdict"]
-    # Of pixels the report has no confidence each, so no interval of the calibration error.
-    assert set(metrics["calibration_over_control"]["student"]) == {"difference"}
-    assert set(metrics["nll_over_control"]["student"]) == {"difference", "low", "high"}
-    told = json.loads((report / "samples_report.json").read_text())
-    assert told["splits"] == {"train": 12, "valid": 6, "test": 6}
-    shapes = {name: of["shape"] for name, of in told["modalities"].items()}
+    # The report has no confidence of single pixels, hence no interval of the calibration error.
+    assert set(metrics["calibration_over_baseline"]["student"]) == {"difference"}
+    assert set(metrics["nll_over_baseline"]["student"]) == {"difference", "low", "high"}
+    described = json.loads((report / "samples_report.json").read_text())
+    assert described["splits"] == {"train": 12, "valid": 6, "test": 6}
+    shapes = {name: modality["shape"] for name, modality in described["modalities"].items()}
     assert shapes == {"image": "3 x 32 x 64 float32", "depth": "1 x 32 x 64 float32"}
-    assert told["groups"] == 12
+    assert described["groups"] == 12
     samples = project / "data/05_model_input/nyudepthv2/heldout-all"
     splits = pd.read_parquet(samples / "seed-0" / "splits.parquet").set_index("id")["split"]
     assert splits[splits == "test"].index.tolist() == [f"{number:04d}" for number in TEST]
 
-    # Every second pixel of every second line is left of the labels.
+    # The labels are subsampled to every second pixel of every second row.
     held_out = labels[np.array(TEST) - 1, 1::2, 1::2]
     targets = np.bincount(held_out.ravel(), minlength=41)
     assert 0 < targets[0] < held_out.size
-    targets[0] = 0  # void is no target
-    tallies = json.loads((project / "data/07_model_output" / RUN / "tallies.json").read_text())
-    assert {"student", "control", "multimodal teacher", "depth teacher"} <= set(tallies)
-    for name, tally in tallies.items():
-        confusion = np.array(tally["confusion"])
+    targets[0] = 0  # void pixels are not evaluated
+    metric_counts = json.loads(
+        (project / "data/07_model_output" / RUN / "metric_counts.json").read_text()
+    )
+    assert {"student", "baseline", "multimodal teacher", "depth teacher"} <= set(metric_counts)
+    for name, accumulator in metric_counts.items():
+        confusion = np.array(accumulator["confusion"])
         assert confusion.sum(axis=1).tolist() == targets.tolist(), name
-        figures = metrics["models"][name]
-        assert figures["accuracy"] == pytest.approx(np.trace(confusion) / targets.sum())
+        of_model = metrics["models"][name]
+        assert of_model["accuracy"] == pytest.approx(np.trace(confusion) / targets.sum())
         union = confusion.sum(axis=0) + targets - np.diag(confusion)
         shares = np.diag(confusion)[targets > 0] / union[targets > 0]
-        assert figures["mean_iou"] == pytest.approx(shares.mean())
-    # A pixel that is seen as void counts, and is wrong.
-    void = np.array(tallies["depth teacher"]["confusion"])
+        assert of_model["mean_iou"] == pytest.approx(shares.mean())
+    # A labelled pixel that is predicted as void counts as wrong.
+    void = np.array(metric_counts["depth teacher"]["confusion"])
     assert void[:, 0].tolist() == targets.tolist()
     assert metrics["models"]["depth teacher"]["accuracy"] == 0
     assert metrics["models"]["depth teacher"]["mean_iou"] == 0
 
 
-def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_it(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     file = "data/01_raw/nyudepthv2/nyu_depth_v2_labeled.mat"
     with pytest.raises(FileNotFoundError, match=f"{file} is missing"):

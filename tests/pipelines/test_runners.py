@@ -1,4 +1,4 @@
-"""Nodes run one after the other: they share one random generator, and hooks that lock a run."""
+"""Runners that run several nodes at once are rejected, since nodes share one random generator."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ def files(folder: Path) -> set[Path]:
 
 
 @pytest.mark.parametrize("runner", ["kedro.runner.ThreadRunner", "ParallelRunner"])
-def test_a_runner_of_several_nodes_is_told_to_be_another_before_anything_is_written(
-    tmp_path, runner
-):
+def test_a_concurrent_runner_is_an_error_before_any_file_is_written(tmp_path, runner):
     project = copy_project(tmp_path / "project")
     before = files(project)
     untracked = "--params=runtime.tracking=false"

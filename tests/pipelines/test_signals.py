@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill end a run in good order; a tracker that fails ends nothing."""
+"""SIGINT and SIGTERM end a run in an orderly way; a failure of MLflow does not end it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def project(tmp_path_factory):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_run_at_the_next_step_and_it_goes_on(project, signum):
+def test_a_signal_ends_a_run_at_the_next_step_and_leaves_a_checkpoint(project, signum):
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=teachers", PARAMETERS]
     if signum == signal.SIGTERM:
         run_session(project, "ingest", limit=300)
@@ -38,9 +38,9 @@ def test_a_signal_ends_a_run_at_the_next_step_and_it_goes_on(project, signum):
     ) as process:
         printed = b""
         while not re.search(rb"teachers epoch ([2-9]|\d\d+)/", printed):
-            piece = os.read(process.stdout.fileno(), 65536)
-            assert piece, printed.decode()
-            printed += piece
+            chunk = os.read(process.stdout.fileno(), 65536)
+            assert chunk, printed.decode()
+            printed += chunk
         process.send_signal(signum)
         rest = process.stdout.read()
     assert process.returncode == 128 + signum, (printed + rest).decode()
@@ -54,7 +54,7 @@ def test_a_signal_ends_a_run_at_the_next_step_and_it_goes_on(project, signum):
 
 
 @pytest.mark.parametrize("content", [b"no database", None], ids=["damaged", "unwritable"])
-def test_when_mlflow_fails_there_is_one_warning_and_the_run_ends_well(tmp_path, content):
+def test_a_failure_of_mlflow_is_one_warning_and_the_run_succeeds(tmp_path, content):
     project = copy_project(tmp_path / "project")
     if content is None:
         (project / "mlflow.db").mkdir()
@@ -62,12 +62,12 @@ def test_when_mlflow_fails_there_is_one_warning_and_the_run_ends_well(tmp_path, 
         (project / "mlflow.db").write_bytes(content)
     short = "--params=limit=300,teachers.epochs=1,masks.factor=10"
     done = kedro(project, "run", "--pipelines=ingest,teachers", short)
-    assert done.stdout.count("MLflow is told no more of this run") == 1
+    assert done.stdout.count("MLflow tracks this run no further") == 1
     (history,) = (project / "data/08_reporting").rglob("teachers_history.csv")
     assert "valid_accuracy_image" in history.read_text()
 
 
-def test_a_signal_is_noted_and_the_next_step_of_a_bar_ends():
+def test_a_signal_ends_a_progress_bar_after_the_current_step():
     done = []
 
     def steps():
@@ -81,7 +81,7 @@ def test_a_signal_is_noted_and_the_next_step_of_a_bar_ends():
         steps()
     assert done == [0, 1, 2]
     assert signal.getsignal(signal.SIGTERM) is before
-    check()  # it is forgotten
+    check()  # does not raise: the signal has been handled
 
 
 def test_a_second_signal_ends_the_process_at_once():

@@ -1,4 +1,4 @@
-"""A user's own data and configuration, as docs/your-own-data.md tells it: the example `tweets`."""
+"""The example `tweets` of docs/your-own-data.md: a user's own data and configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "examples" / "tweets"
 
 
 @pytest.mark.long
-def test_a_users_own_data_go_through_all_stages(
+def test_a_users_own_data_pass_all_stages(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shared_data / "tweet_image_text_sentiment"
@@ -39,8 +39,7 @@ def test_a_users_own_data_go_through_all_stages(
     assert "mst_distill.nets.crisismmd.FeatureMLP" in json.dumps(student)
 
 
-def test_the_documents_code_is_the_examples() -> None:
-    """What docs/your-own-data.md prints of the example stands in the example."""
+def test_the_code_in_the_documentation_is_that_of_the_example() -> None:
     blocks = (ROOT / "docs" / "your-own-data.md").read_text().split("```")[1::2]
     printed = {
         EXAMPLE / "tweet_sentiment.py": "# examples/tweets/tweet_sentiment.py\n",
@@ -52,5 +51,5 @@ def test_the_documents_code_is_the_examples() -> None:
         written = file.read_text()
         pieces = [piece.strip("\n") for piece in block.split("    ...\n")]
         for piece in pieces:
-            # A docstring is printed without what stands behind its first line.
-            assert piece.removesuffix('"""') in written, f"{file} has otherwise:\n{piece}"
+            # The documentation prints only the first line of a docstring.
+            assert piece.removesuffix('"""') in written, f"{file} does not contain:\n{piece}"

@@ -1,4 +1,4 @@
-"""VGGSound-50k from made-up features of the real shapes: two dozen clips through all stages."""
+"""Runs of VGGSound-50k on random features of the real shapes, of 24 clips."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from projects import copy_project, run_session, stages
 
 CATEGORIES = ("railroad car", "airplane flyby", "zebra braying")
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 6
-TORN = "clip-05"
+TRUNCATED = "clip-05"
 RUN = "vggsound50k/heldout-all/audio/seed-0/main"
 
 
 def write_clips(folder: Path) -> None:
-    """Twenty-four clips of three classes; one of the training clips is cut short."""
+    """Write 24 clips of three classes; the file of one training clip is truncated."""
     rng = np.random.default_rng(0)
     clips = [f"clip-{row:02d}" for row in range(24)]
     for name, shape in (("video", (10, 7, 7, 512)), ("audio", (10, 128))):
@@ -27,8 +27,8 @@ def write_clips(folder: Path) -> None:
         for row, clip in enumerate(clips):
             values = rng.random(shape, np.float32) + row % 3
             np.save(folder / name / f"{clip}.npy", values)
-    torn = folder / "video" / f"{TORN}.npy"
-    torn.write_bytes(torn.read_bytes()[:-1000])
+    truncated = folder / "video" / f"{TRUNCATED}.npy"
+    truncated.write_bytes(truncated.read_bytes()[:-1000])
     np.save(folder / "audio" / "clip-07.npy", rng.random((6, 128), np.float32))
     lines = [f"{clip}&{row % 3}" for row, clip in enumerate(clips)]
     (folder / "metadata.txt").write_text("\n".join(lines) + "\n")
@@ -38,7 +38,7 @@ def write_clips(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_clips_go_through_all_stages_and_the_torn_one_is_told(tmp_path: Path) -> None:
+def test_clips_pass_all_stages_and_the_truncated_one_is_reported(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     write_clips(raw)
     project = copy_project(tmp_path / "project")
@@ -60,19 +60,22 @@ def test_clips_go_through_all_stages_and_the_torn_one_is_told(tmp_path: Path) ->
     metrics = json.loads((report / "metrics.json").read_text())
     assert "audio student" in metrics["verdict"]
     assert set(metrics["models"]["student"]["precision"]) == set(CATEGORIES)
-    told = json.loads((report / "samples_report.json").read_text())
-    assert told["omitted"]["count"] == 1
-    assert list(told["omitted"]["first"]) == [TORN]
-    assert f"video/{TORN}.npy: no whole .npy file" in told["omitted"]["first"][TORN]
-    assert told["splits"] == {"train": 11, "valid": 6, "test": 6}
-    assert {name: of["shape"] for name, of in told["modalities"].items()} == {
+    described = json.loads((report / "samples_report.json").read_text())
+    assert described["omitted"]["count"] == 1
+    assert list(described["omitted"]["first"]) == [TRUNCATED]
+    assert (
+        f"video/{TRUNCATED}.npy: not a complete .npy file"
+        in described["omitted"]["first"][TRUNCATED]
+    )
+    assert described["splits"] == {"train": 11, "valid": 6, "test": 6}
+    assert {name: modality["shape"] for name, modality in described["modalities"].items()} == {
         "video": "512 x 10 x 7 x 7 float32",
         "audio": "10 x 128 float32",
     }
     seconds = {"min": 6.0, "median": 10.0, "max": 10.0, "sum": 226.0, "samples_not_0": 23}
-    assert told["notes"] == {"audio_seconds": seconds}
+    assert described["notes"] == {"audio_seconds": seconds}
     summary = pd.read_csv(report / "samples_summary.csv").set_index("class")
-    # Clips 2, 5 (torn), 8 and 11 of the training clips are of the third class.
+    # Clips 2, 5 (truncated), 8 and 11 of the training clips are of the third class.
     assert summary.loc["zebra braying"].tolist() == [3, 2, 2, 7]
     assert summary.loc["all"].tolist() == [11, 6, 6, 23]
     assert (report / "samples_gallery.png").read_bytes().startswith(b"\x89PNG")
@@ -85,7 +88,7 @@ def test_clips_go_through_all_stages_and_the_torn_one_is_told(tmp_path: Path) ->
         assert samples.modalities[name][train].max() == 1
 
 
-def test_missing_files_are_named_with_what_belongs_there(tmp_path: Path) -> None:
+def test_the_error_of_a_missing_file_names_it(tmp_path: Path) -> None:
     project = copy_project(tmp_path / "project")
     with pytest.raises(FileNotFoundError, match=r"raw/vggsound50k/metadata\.txt is missing"):
         run_session(project, env="vggsound50k")

@@ -1,4 +1,4 @@
-"""Wrong input is refused before anything is trained, by a message that helps."""
+"""Wrong input is an error with a helpful message, before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,84 +14,92 @@ from projects import copy_project, run_session
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project with the samples in place."""
+    """A copy of the project with the store of samples."""
     folder = copy_project(tmp_path_factory.mktemp("wrong") / "project")
     run_session(folder, "ingest")
     return folder
 
 
-def refused(project: Path, message: str, pipeline: str = "distill", **changes) -> None:
+def assert_error(project: Path, message: str, pipeline: str = "distill", **changes) -> None:
     with pytest.raises(Exception, match=message):
         run_session(project, pipeline, **changes)
     assert not list((project / "data/06_models").rglob("*.safetensors")), "something was trained"
 
 
 def test_an_unknown_block(project):
-    refused(project, "unknown parameter 'techers'.*did you mean 'teachers'", techers={"epochs": 1})
+    assert_error(
+        project, "unknown parameter 'techers'.*did you mean 'teachers'", techers={"epochs": 1}
+    )
 
 
 def test_an_unknown_key_in_a_block(project):
     message = "unknown parameter 'epoch'.*did you mean 'epochs'"
-    refused(project, message, teachers={"epoch": 1})
+    assert_error(project, message, teachers={"epoch": 1})
 
 
-def test_no_masked_layer_at_all(project):
+def test_no_masked_layer(project):
     members = {
         "multimodal": {"masked_layers": []},
         "modalities": {"audio": {"masked_layers": []}},
     }
     message = "no teacher of 'image' has masked layers.*multimodal, audio"
-    refused(project, message, members=members)
+    assert_error(project, message, members=members)
 
 
 def test_a_value_out_of_range(project):
-    refused(project, "(?s)route.*learning_rate.*greater than 0", route={"learning_rate": -1.0})
+    assert_error(project, "(?s)route.*learning_rate.*greater than 0", route={"learning_rate": -1.0})
 
 
 def test_an_unknown_preset(project):
-    refused(project, "'default', 'paper', 'reference' or 'merit'", route={"preset": "papers"})
+    assert_error(project, "'default', 'paper', 'reference' or 'merit'", route={"preset": "papers"})
 
 
 @pytest.mark.parametrize("pipeline", ["distill", "ingest"])
 def test_an_unknown_target(project, pipeline):
-    message = "unknown target 'video'; there are: image, audio"
-    refused(project, message, pipeline, target="video")
+    message = "unknown target 'video'; available: image, audio"
+    assert_error(project, message, pipeline, target="video")
 
 
 def test_an_unknown_layer(project):
     members = {"modalities": {"audio": {"masked_layers": ["dens"]}}}
     message = "unknown layer of member 'audio' 'dens'.*features.0.*did you mean 'dense'"
-    refused(project, message, members=members)
+    assert_error(project, message, members=members)
 
 
-def test_a_layer_that_is_too_narrow_or_no_vector(project):
+def test_a_layer_that_cannot_be_masked(project):
     members = {"modalities": {"audio": {"masked_layers": ["features.0"]}}}
-    refused(project, "layer 'features.0' of member 'audio'.*cannot be masked", members=members)
+    assert_error(project, "layer 'features.0' of member 'audio'.*cannot be masked", members=members)
 
 
-def test_a_net_that_is_no_module(project):
+def test_a_net_that_is_not_a_module(project):
     members = {"modalities": {"image": {"type": "mst_distill.data.samples.Samples"}}}
-    refused(project, r"member 'image'.*is no torch.nn.modules.module.Module", members=members)
+    assert_error(
+        project,
+        r"member 'image'.*must be derived from torch.nn.modules.module.Module",
+        members=members,
+    )
 
 
 def test_a_net_whose_logits_do_not_fit_the_classes(project):
     members = {"modalities": {"image": {"type": "torch.nn.Flatten", "arguments": {}}}}
-    refused(project, "member 'image'", members=members)
+    assert_error(project, "member 'image'", members=members)
     members = {"modalities": {"image": {"type": "toy_nets.Stubborn"}}}
-    refused(project, r"member 'image' gives logits of shape \(2, 7\).*\(2, 10\)", members=members)
+    assert_error(
+        project, r"member 'image' outputs logits of shape \(2, 7\).*\(2, 10\)", members=members
+    )
 
 
 def test_missing_and_empty_raw_files(project):
     missing = {"arguments": {"recordings": "nowhere/digits.npz"}}
-    refused(project, "nowhere/digits.npz is missing", run="m", benchmark=missing)
+    assert_error(project, "nowhere/digits.npz is missing", run="m", benchmark=missing)
     empty = project / "empty.npz"
     empty.touch()
-    refused(project, "empty.npz", benchmark={"arguments": {"recordings": str(empty)}})
+    assert_error(project, "empty.npz", benchmark={"arguments": {"recordings": str(empty)}})
 
 
-def test_an_argument_that_the_benchmark_does_not_have(project):
+def test_an_unknown_argument_of_the_benchmark(project):
     message = "benchmark mst_distill.benchmarks.digits.Digits.*kept_enrgy"
-    refused(project, message, benchmark={"arguments": {"kept_enrgy": 0.3}})
+    assert_error(project, message, benchmark={"arguments": {"kept_enrgy": 0.3}})
 
 
 @pytest.mark.parametrize(
@@ -100,15 +108,15 @@ def test_an_argument_that_the_benchmark_does_not_have(project):
         ({"protocol": "held-out"}, "unknown protocol 'held-out'.*did you mean 'heldout'"),
         ({"route": {"chosen": 5}}, "route.chosen is 5, but the teachers of 'image' have only 4"),
         ({"masks": {"factor": 40}}, "layer 'fusion' of member 'multimodal'.*width 96.*at most 96"),
-        ({"seed": -1}, "seed is -1; it must be a whole number from 0 on"),
+        ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
         ({"seed": "one"}, "seed is 'one'"),
-        ({"limit": 0}, "limit is 0; it must be a number above 0, or 'all'"),
+        ({"limit": 0}, "limit is 0; it must be an integer above 0, or 'all'"),
         ({"limit": "some"}, "limit is 'some'"),
         ({"runtime": {"device": "gpu"}}, "runtime.device 'gpu'.*'auto' or 'cpu'"),
     ],
 )
-def test_other_values_that_there_are_not(project, changes, message):
-    refused(project, message, **changes)
+def test_other_invalid_values(project, changes, message):
+    assert_error(project, message, **changes)
 
 
 def test_nan_in_a_modality_names_the_recording(project):
@@ -119,19 +127,19 @@ def test_nan_in_a_modality_names_the_recording(project):
     benchmark = {"arguments": {"recordings": str(project / "nan.npz")}}
     store = project / "data/05_model_input/digits/heldout-all/samples/store.json"
     before = store.read_bytes()
-    refused(project, "nan.npz: recording 0 in X holds NaN", benchmark=benchmark)
-    assert store.read_bytes() == before, "the good store was lost"
+    assert_error(project, "nan.npz: recording 0 in X contains NaN", benchmark=benchmark)
+    assert store.read_bytes() == before, "the valid store was overwritten"
 
 
 def test_a_sample_id_in_two_splits(project):
-    """The catalog's validator stands behind every table of splits, whoever wrote it."""
+    """The catalog validates every table of splits that it saves."""
     from kedro.io import DataCatalog
 
     import mst_distill.benchmarks.splits as splits
 
     bootstrap_project(project)
     with KedroSession.create(project_path=project) as session:
-        catalog: DataCatalog = session.load_context().catalog
+        catalog: DataCatalog = session.load_context().catalog  # type: ignore[attr-defined]
         table = catalog.load("splits")
         table.loc[len(table) - 1, "id"] = table.loc[0, "id"]
         with pytest.raises(Exception, match=r"appears 2 times, in the splits \['test', 'train'\]"):

@@ -1,4 +1,4 @@
-"""Batches: order, alignment, and the same figures however they are held in memory."""
+"""Batches: order, alignment, and equal values in memory and from the store."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from toys import make_samples
 CPU = torch.device("cpu")
 
 
-def counted(n: int = 30) -> tuple[Samples, np.ndarray]:
-    """Samples whose modality ``x`` is their store row, and the rows of their training split."""
+def numbered_samples(n: int = 30) -> tuple[Samples, np.ndarray]:
+    """Samples whose modality ``x`` is their store row, and the rows of the training split."""
     samples, splits = make_samples(n, {"x": (1,), "y": (2, 3)})
     arrays = {**samples.modalities, "x": np.arange(n, dtype=np.float32)[:, None]}
     return dataclasses.replace(samples, modalities=arrays), rows_of(splits, "train")
@@ -36,12 +36,12 @@ def batches(samples: Samples, rows: np.ndarray, **options: Any) -> Batches:
     return Batches(samples, rows, **{**settings, **options})
 
 
-def seen(batch: Batch) -> list[int]:
+def rows_in(batch: Batch) -> list[int]:
     return batch.inputs["x"][:, 0].int().tolist()
 
 
 def order(of: Batches) -> list[int]:
-    return [row for batch in of for row in seen(batch)]
+    return [row for batch in of for row in rows_in(batch)]
 
 
 @pytest.mark.parametrize("resident", [True, False])
@@ -49,26 +49,26 @@ def order(of: Batches) -> list[int]:
 def test_batches_hold_the_rows_of_the_store_whether_resident_or_mapped(
     monkeypatch: pytest.MonkeyPatch, resident: bool, seed: int | None
 ) -> None:
-    samples, rows = counted()
+    samples, rows = numbered_samples()
     monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
     shuffle = None if seed is None else generator(seed)
     expected = rows if seed is None else rows[torch.randperm(len(rows), generator=generator(seed))]
     found = batches(samples, rows, shuffle=shuffle)
     start = 0
     for batch in found:
-        part = expected[start : start + len(batch.label)]
-        assert seen(batch) == part.tolist()
-        np.testing.assert_array_equal(batch.inputs["y"].numpy(), samples.modalities["y"][part])
-        np.testing.assert_array_equal(batch.label.numpy(), samples.labels[part])
+        of_batch = expected[start : start + len(batch.label)]
+        assert rows_in(batch) == of_batch.tolist()
+        np.testing.assert_array_equal(batch.inputs["y"].numpy(), samples.modalities["y"][of_batch])
+        np.testing.assert_array_equal(batch.label.numpy(), samples.labels[of_batch])
         start += len(batch.label)
     assert start == len(rows) == found.count
 
 
 @pytest.mark.parametrize(("resident", "expected"), [(True, 1.0), (False, 0.0)])
-def test_a_split_that_does_not_fit_stays_where_it_is(
+def test_a_split_that_does_not_fit_is_read_from_the_store(
     monkeypatch: pytest.MonkeyPatch, resident: bool, expected: float
 ) -> None:
-    samples, rows = counted()
+    samples, rows = numbered_samples()
     monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
     samples.modalities["y"][:] = 1
     found = batches(samples, rows)
@@ -79,7 +79,7 @@ def test_a_split_that_does_not_fit_stays_where_it_is(
 def test_batches_of_a_memory_map_are_those_of_the_array(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    samples, rows = counted()
+    samples, rows = numbered_samples()
     for name, array in samples.modalities.items():
         np.save(tmp_path / f"{name}.npy", array)
     maps = {name: np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in samples.modalities}
@@ -91,21 +91,21 @@ def test_batches_of_a_memory_map_are_those_of_the_array(
         assert torch.equal(one.label, other.label)
 
 
-def test_without_a_generator_every_pass_follows_the_rows() -> None:
-    samples, rows = counted()
+def test_without_a_generator_every_pass_has_the_order_of_the_rows() -> None:
+    samples, rows = numbered_samples()
     found = batches(samples, rows)
     assert order(found) == order(found) == rows.tolist()
 
 
-def test_a_shuffled_pass_holds_every_sample_once() -> None:
-    samples, rows = counted()
+def test_a_shuffled_pass_has_every_sample_once() -> None:
+    samples, rows = numbered_samples()
     found = batches(samples, rows, shuffle=generator(3))
     for _ in range(3):
         assert sorted(order(found)) == rows.tolist()
 
 
-def test_equal_generators_give_equal_orders_and_every_pass_a_new_one() -> None:
-    samples, rows = counted()
+def test_equal_generators_give_equal_orders_and_each_pass_has_a_new_order() -> None:
+    samples, rows = numbered_samples()
     one, other = (batches(samples, rows, shuffle=generator(3, "order")) for _ in range(2))
     passes = [order(one) for _ in range(3)]
     assert [order(other) for _ in range(3)] == passes
@@ -114,7 +114,7 @@ def test_equal_generators_give_equal_orders_and_every_pass_a_new_one() -> None:
 
 
 def test_a_generator_is_the_only_source_of_the_order() -> None:
-    samples, rows = counted()
+    samples, rows = numbered_samples()
     found = []
     for noise in (1, 2):
         torch.manual_seed(noise)
@@ -134,10 +134,10 @@ def test_a_generator_is_the_only_source_of_the_order() -> None:
     ],
 )
 @pytest.mark.parametrize("shuffled", [True, False])
-def test_a_last_batch_of_one_joins_the_one_before(
+def test_a_last_batch_of_one_sample_is_merged_with_the_one_before(
     count: int, size: int, expected: list[int], shuffled: bool
 ) -> None:
-    samples, _ = counted()
+    samples, _ = numbered_samples()
     shuffle = generator(0) if shuffled else None
     found = batches(samples, np.arange(count), batch_size=size, shuffle=shuffle)
     assert [len(batch.label) for batch in found] == expected
@@ -145,8 +145,8 @@ def test_a_last_batch_of_one_joins_the_one_before(
     assert sorted(order(found)) == list(range(count))
 
 
-class Spy:
-    """Two frozen tensors of different shapes, and how often they were computed."""
+class CountingFrozen:
+    """Computes two tensors of different shapes and counts the samples that it is called with."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -162,70 +162,71 @@ def test_frozen_values_belong_to_the_samples_of_their_batch(
     monkeypatch: pytest.MonkeyPatch, mode: str, resident: bool
 ) -> None:
     monkeypatch.setattr("mst_distill.training.batches.fits", lambda *_: resident)
-    samples, rows = counted()
-    # 16 = 5 + 5 + 6: the last batch has been joined, cached tables must not mind.
+    samples, rows = numbered_samples()
+    # 16 = 5 + 5 + 6: the cached tables must be correct although the last batch was merged.
     rows = rows[:16]
     found = batches(
         samples,
         rows,
         modalities=("x",),
         runtime=Runtime(device="cpu", frozen=mode),
-        frozen={"both": Frozen(("x", "y"), Spy())},
+        frozen={"both": Frozen(("x", "y"), CountingFrozen())},
         shuffle=generator(5),
     )
     passes = [list(found), list(found)]
-    assert [seen(batch) for batch in passes[0]] != [seen(batch) for batch in passes[1]]
+    assert [rows_in(batch) for batch in passes[0]] != [rows_in(batch) for batch in passes[1]]
     for batch in [*passes[0], *passes[1]]:
-        which = np.array(seen(batch))
+        which = np.array(rows_in(batch))
         double, total = batch.frozen["both"]
         assert double.tolist() == (2.0 * which).tolist()
         expected = samples.modalities["y"][which] + which[:, None, None].astype(np.float32)
         np.testing.assert_array_equal(total.numpy(), expected)
 
 
-def test_cached_is_computed_once_and_online_at_every_batch() -> None:
-    samples, rows = counted()
-    extra = {}
+def test_cached_values_are_computed_once_and_online_values_for_every_batch() -> None:
+    samples, rows = numbered_samples()
+    computed = {}
     for mode in ("cached", "online"):
-        spy = Spy()
+        counter = CountingFrozen()
         found = batches(
             samples,
             rows,
             runtime=Runtime(device="cpu", frozen=mode),
-            frozen={"both": Frozen(("x", "y"), spy)},
+            frozen={"both": Frozen(("x", "y"), counter)},
         )
-        before = spy.samples
+        before = counter.samples
         for _ in range(3):
             list(found)
-        extra[mode] = spy.samples - before
-    assert extra == {"cached": 0, "online": 3 * len(rows)}
+        computed[mode] = counter.samples - before
+    assert computed == {"cached": 0, "online": 3 * len(rows)}
 
 
-@pytest.mark.parametrize("room", [True, False])
-def test_auto_keeps_frozen_values_only_where_they_fit(
-    monkeypatch: pytest.MonkeyPatch, room: bool
+@pytest.mark.parametrize("enough", [True, False])
+def test_auto_caches_frozen_values_only_if_they_fit(
+    monkeypatch: pytest.MonkeyPatch, enough: bool
 ) -> None:
-    samples, rows = counted()
-    spy = Spy()
-    # Two tensors a sample, 1 and 6 numbers of 4 bytes, are what must fit beside the split itself.
-    wanted = len(rows) * 4 * (1 + 6)
-    asked: list[int] = []
+    samples, rows = numbered_samples()
+    counter = CountingFrozen()
+    # Each sample has two tensors, of 1 and 6 numbers of 4 bytes; they must fit in addition to the
+    # split itself.
+    total = len(rows) * 4 * (1 + 6)
+    sizes: list[int] = []
 
     def fits(size: int, _device: torch.device) -> bool:
-        asked.append(size)
-        return room or size != wanted
+        sizes.append(size)
+        return enough or size != total
 
     monkeypatch.setattr("mst_distill.training.batches.fits", fits)
-    found = batches(samples, rows, frozen={"both": Frozen(("x", "y"), spy)})
-    assert wanted in asked
-    before = spy.samples
+    found = batches(samples, rows, frozen={"both": Frozen(("x", "y"), counter)})
+    assert total in sizes
+    before = counter.samples
     list(found)
-    assert spy.samples - before == (0 if room else len(rows))
+    assert counter.samples - before == (0 if enough else len(rows))
 
 
 @pytest.mark.parametrize("mode", ["cached", "online"])
-def test_frozen_values_carry_no_gradient_and_the_run_s_precision(mode: str) -> None:
-    samples, rows = counted()
+def test_frozen_values_have_no_gradient_and_the_precision_of_the_run(mode: str) -> None:
+    samples, rows = numbered_samples()
     net = nn.Linear(1, 4)
     found = batches(
         samples,
@@ -238,26 +239,26 @@ def test_frozen_values_carry_no_gradient_and_the_run_s_precision(mode: str) -> N
     assert value.dtype == torch.bfloat16
 
 
-def test_tables_follow_the_shuffle() -> None:
-    samples, rows = counted()
+def test_tables_are_shuffled_with_the_samples() -> None:
+    samples, rows = numbered_samples()
     table = torch.from_numpy(np.stack([rows, 10 * rows], axis=1))
     found = batches(samples, rows, tables={"table": table}, shuffle=generator(2))
     assert order(found) != rows.tolist()
     for batch in found:
-        (given,) = batch.frozen["table"]
-        assert given.tolist() == [[row, 10 * row] for row in seen(batch)]
+        (values,) = batch.frozen["table"]
+        assert values.tolist() == [[row, 10 * row] for row in rows_in(batch)]
 
 
-def test_tables_and_frozen_values_stand_side_by_side() -> None:
-    samples, rows = counted()
+def test_a_batch_carries_tables_and_frozen_values() -> None:
+    samples, rows = numbered_samples()
     table = torch.from_numpy(rows)
     frozen = {"double": Frozen(("x",), lambda inputs: (2 * inputs["x"],))}
     for batch in batches(samples, rows, tables={"table": table}, frozen=frozen):
         assert (2 * batch.frozen["table"][0]).tolist() == batch.frozen["double"][0][:, 0].tolist()
 
 
-def test_batches_carry_only_the_modalities_asked_for() -> None:
-    samples, rows = counted()
+def test_batches_carry_only_the_requested_modalities() -> None:
+    samples, rows = numbered_samples()
     cached = Runtime(device="cpu", frozen="cached")
     frozen = {"sum": Frozen(("y",), lambda inputs: (inputs["y"].sum(dim=(1, 2)),))}
     found = batches(samples, rows, modalities=("x",), runtime=cached, frozen=frozen)
@@ -267,7 +268,7 @@ def test_batches_carry_only_the_modalities_asked_for() -> None:
     np.testing.assert_allclose(batch.frozen["sum"][0].numpy(), expected, rtol=1e-6)
 
 
-def test_dense_labels_come_as_int64_maps() -> None:
+def test_dense_labels_are_int64_maps() -> None:
     samples, splits = make_samples(20, {"x": (1, 4, 4)}, classes=5, dense=(4, 4))
     small = dataclasses.replace(samples, labels=samples.labels.astype(np.uint8))
     rows = rows_of(splits, "valid")

@@ -1,4 +1,4 @@
-"""The device, and what is set for it: precision, the layout of weights, who multiplies."""
+"""The device and its settings: precision, layout of weights, and library of matrix products."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ ROUNDING = {"float32": "ieee", "bfloat16": "ieee", "tf32": "tf32"}
 
 
 def settings() -> tuple[Any, Any, Any]:
-    """Of products on CUDA, of convolutions there, and of oneDNN's products."""
+    """The settings for products on CUDA, for convolutions on CUDA, and for products by oneDNN."""
     backends: Any = torch.backends
     return backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _restored_settings() -> Iterator[None]:
     before = [setting.fp32_precision for setting in settings()]
     yield
     for setting, precision in zip(settings(), before, strict=True):
@@ -40,12 +40,12 @@ def _as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["gpu0", "cuda:99", "", "cpuu"])
-def test_a_device_that_is_not_there_is_named_beside_one_that_is(name: str) -> None:
+def test_the_error_for_an_unavailable_device_names_it_and_the_valid_choices(name: str) -> None:
     with pytest.raises(ValueError, match=f"runtime.device '{name}'.*'auto' or 'cpu'"):
         resolve_device(name)
 
 
-def test_auto_takes_a_gpu_where_there_is_one() -> None:
+def test_auto_selects_a_gpu_if_there_is_one() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert resolve_device("auto").type == expected
     assert resolve_device("cpu") == CPU
@@ -55,7 +55,7 @@ def test_auto_takes_a_gpu_where_there_is_one() -> None:
     ("precision", "expected"),
     [("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)],
 )
-def test_autocast_sets_the_precision_asked_for(precision: str, expected: torch.dtype) -> None:
+def test_autocast_sets_the_precision_of_the_run(precision: str, expected: torch.dtype) -> None:
     ones = torch.ones(2, 2)
     with autocast(CPU, Runtime(precision=precision)):
         assert (ones @ ones).dtype == expected
@@ -63,7 +63,7 @@ def test_autocast_sets_the_precision_asked_for(precision: str, expected: torch.d
 
 
 @pytest.mark.parametrize("precision", ROUNDING)
-def test_products_on_cuda_round_as_the_precision_says(precision: str) -> None:
+def test_products_on_cuda_are_rounded_according_to_the_precision(precision: str) -> None:
     other = "ieee" if ROUNDING[precision] == "tf32" else "tf32"
     on_cuda = settings()[:2]
     for setting in on_cuda:
@@ -72,7 +72,7 @@ def test_products_on_cuda_round_as_the_precision_says(precision: str) -> None:
     assert [setting.fp32_precision for setting in on_cuda] == [ROUNDING[precision]] * 2
 
 
-def test_a_run_s_device_is_prepared_when_it_is_first_asked_for() -> None:
+def test_the_device_of_a_run_is_prepared_at_the_first_access() -> None:
     run, _ = make_run(precision="tf32")
     for setting in settings()[:2]:
         setting.fp32_precision = "ieee"
@@ -81,7 +81,7 @@ def test_a_run_s_device_is_prepared_when_it_is_first_asked_for() -> None:
 
 
 def multiply(*shape: int) -> tuple[Tensor, Tensor]:
-    """A product of numbers that bfloat16 does not have, and what it should be."""
+    """A product of numbers that bfloat16 cannot represent, and the exact product."""
     torch.manual_seed(0)
     one, other = torch.randn(2, *shape)
     return one @ other, one.double() @ other.double()
@@ -92,7 +92,7 @@ def error(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [(600, 600), (5, 120, 120)])
-def test_wide_products_are_those_of_float32(shape: tuple[int, ...]) -> None:
+def test_wide_products_are_computed_in_float32(shape: tuple[int, ...]) -> None:
     with wide_products(CPU, nn.Linear(600, 600)):
         assert error(*multiply(*shape)) < 1e-6
     found, expected = multiply(*shape)
@@ -100,7 +100,7 @@ def test_wide_products_are_those_of_float32(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("former", ["none", "ieee", "bf16"])
-def test_after_wide_products_the_setting_is_what_it_was(former: str) -> None:
+def test_wide_products_restore_the_setting(former: str) -> None:
     setting = settings()[2]
     setting.fp32_precision = former
     with wide_products(CPU, nn.Linear(600, 600)):
@@ -113,14 +113,14 @@ def fail_inside() -> None:
         raise KeyError("inside")
 
 
-def test_an_error_among_wide_products_leaves_the_setting_as_it_was() -> None:
+def test_wide_products_restore_the_setting_after_an_error() -> None:
     settings()[2].fp32_precision = "ieee"
     with pytest.raises(KeyError, match="inside"):
         fail_inside()
     assert settings()[2].fp32_precision == "ieee"
 
 
-def test_wide_products_may_stand_inside_one_another() -> None:
+def test_wide_products_can_be_nested() -> None:
     setting = settings()[2]
     setting.fp32_precision = "ieee"
     with wide_products(CPU, nn.Linear(600, 600)):
@@ -146,8 +146,10 @@ def test_wide_products_may_stand_inside_one_another() -> None:
         ("cuda", nn.Linear(600, 600), False),
     ],
 )
-def test_only_large_matrices_on_a_cpu_are_wide(device: str, net: nn.Module, wide: bool) -> None:
-    # Where oneDNN would round to bfloat16, no matrix is left to it.
+def test_only_nets_with_large_matrices_on_a_cpu_use_wide_products(
+    device: str, net: nn.Module, wide: bool
+) -> None:
+    # If oneDNN rounds to bfloat16 on this processor, it must not be used.
     rounds = _onednn_rounds()
     settings()[2].fp32_precision = "ieee"
     with wide_products(torch.device(device), net):
@@ -167,7 +169,7 @@ def net_of_maps() -> nn.Module:
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "maps": (partial(nn.Conv2d, 3, 8, 3), (2, 3, 9, 10)),
     "maps, in groups": (partial(nn.Conv2d, 8, 8, 3, groups=8), (2, 8, 9, 10)),
-    "maps, the other way": (partial(nn.ConvTranspose2d, 4, 6, 3, stride=2), (2, 4, 5, 6)),
+    "maps, transposed": (partial(nn.ConvTranspose2d, 4, 6, 3, stride=2), (2, 4, 5, 6)),
     "maps, to logits": (net_of_maps, (3, 3, 4, 6)),
     "vectors": (partial(nn.Linear, 7, 5), (2, 7)),
     "sequences": (partial(nn.Conv1d, 3, 8, 3), (2, 3, 9)),
@@ -178,7 +180,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.float32, 1e-4), (torch.float64, 1e-12)])
-def test_a_net_says_the_same_where_it_is_placed(
+def test_place_does_not_change_outputs_and_gradients(
     kind: str, training: bool, dtype: torch.dtype, rounding: float
 ) -> None:
     torch.manual_seed(0)
@@ -194,12 +196,12 @@ def test_a_net_says_the_same_where_it_is_placed(
         (output * towards).sum().backward()
         found.append({"output": output, **{n: w.grad for n, w in net.named_parameters()}})
         assert place(net, CPU) is net
-    # Sums of at most a thousand products round by so much of the largest; some cancel to nothing.
+    # The tolerance is relative to the largest value, because some sums of products cancel to 0.
     largest = max(tensor.abs().max().item() for tensor in found[0].values())
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=rounding * largest)
 
 
-def test_kernels_of_maps_lie_channels_last_and_nothing_else_is_touched() -> None:
+def test_only_kernels_of_maps_are_laid_out_channels_last() -> None:
     torch.manual_seed(0)
     net = nn.ModuleDict(
         {
@@ -229,12 +231,12 @@ def test_a_weight_that_two_layers_share_stays_shared() -> None:
     assert other.weight is one.weight
 
 
-def test_a_placed_net_keeps_what_is_frozen_frozen() -> None:
+def test_place_does_not_unfreeze_weights() -> None:
     net = nn.Conv2d(3, 8, 3).requires_grad_(False)
     assert not any(weight.requires_grad for weight in place(net, CPU).parameters())
 
 
-def test_a_net_that_does_not_say_so_keeps_its_layout_and_may_view_its_maps() -> None:
+def test_a_net_without_channels_last_keeps_its_layout_and_may_view_its_maps() -> None:
     class Viewing(nn.Module):
         def __init__(self) -> None:
             super().__init__()

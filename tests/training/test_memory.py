@@ -1,4 +1,4 @@
-"""How much memory there is to fill, in and out of a container, and that freed memory is kept."""
+"""Free memory inside and outside a container, reuse of freed memory, and peaks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mst_distill.training.memory import Peak, fits, keep_freed_memory, most_held
 
 CPU = torch.device("cpu")
 LARGE = 40 * 2**20
-"""Bytes of a tensor that the C library would by default map and hand back every time."""
+"""Bytes of a tensor for which the C library by default maps new memory every time."""
 
 
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the limits of a container stand, on a machine of which 2001 bytes are free."""
+    """The folder for the limits of a container, on a machine with 2001 free bytes."""
     monkeypatch.setattr("mst_distill.training.memory.CGROUP", tmp_path)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2001))
     return tmp_path
@@ -33,7 +33,7 @@ def limit(container: Path, largest: str, current: str, cached: int = 0) -> None:
     (container / "memory.stat").write_text(f"anon 7\ninactive_file {cached}\n")
 
 
-def test_half_of_the_free_memory_may_be_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_free_memory_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fits(0, CPU)
     assert not fits(2**60, CPU)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1001))
@@ -41,32 +41,34 @@ def test_half_of_the_free_memory_may_be_filled(monkeypatch: pytest.MonkeyPatch) 
     assert not fits(501, CPU)
 
 
-def test_half_of_what_is_left_in_a_container_may_be_filled(container: Path) -> None:
+def test_half_of_the_free_memory_of_a_container_may_be_used(container: Path) -> None:
     limit(container, "1501", "500")
     assert fits(500, CPU)
     assert not fits(501, CPU)
 
 
-def test_what_others_leave_counts_where_a_container_might_have_more(container: Path) -> None:
+def test_the_free_memory_of_the_machine_counts_if_the_limit_of_a_container_is_larger(
+    container: Path,
+) -> None:
     limit(container, "9000", "500")
     assert fits(1000, CPU)
     assert not fits(1001, CPU)
 
 
-def test_a_container_that_is_full_holds_nothing_more(container: Path) -> None:
+def test_nothing_fits_in_a_full_container(container: Path) -> None:
     limit(container, "1000", "1000")
     assert not fits(1, CPU)
     limit(container, "1000", "1200")
     assert not fits(1, CPU)
 
 
-def test_files_that_were_read_take_no_room_in_a_container(container: Path) -> None:
+def test_cached_file_pages_count_as_free_memory_of_a_container(container: Path) -> None:
     limit(container, "1500", "900", cached=400)
     assert fits(500, CPU)
     assert not fits(501, CPU)
 
 
-def test_a_container_of_the_older_kind_has_its_limit_elsewhere(container: Path) -> None:
+def test_limits_of_cgroups_version_1_are_found(container: Path) -> None:
     older = container / "memory"
     older.mkdir()
     (older / "memory.limit_in_bytes").write_text("1500\n")
@@ -76,22 +78,24 @@ def test_a_container_of_the_older_kind_has_its_limit_elsewhere(container: Path) 
     assert not fits(501, CPU)
 
 
-def test_a_container_without_a_limit_is_as_large_as_the_machine(container: Path) -> None:
+def test_a_container_without_a_limit_may_use_the_memory_of_the_machine(container: Path) -> None:
     limit(container, "max", "500")
     assert fits(1000, CPU)
     assert not fits(1001, CPU)
 
 
-@pytest.mark.parametrize("there", [[], ["memory.max"], ["memory.current"]])
-def test_without_a_container_the_machine_alone_counts(container: Path, there: list[str]) -> None:
-    for name in there:
+@pytest.mark.parametrize("files", [[], ["memory.max"], ["memory.current"]])
+def test_without_a_container_the_memory_of_the_machine_counts(
+    container: Path, files: list[str]
+) -> None:
+    for name in files:
         (container / name).write_text("10\n")
     assert fits(1000, CPU)
     assert not fits(1001, CPU)
 
 
-def fresh_pages(times: int) -> int:
-    """Pages that the kernel has to fill for as many large tensors, one after another."""
+def new_pages(times: int) -> int:
+    """The number of pages that the kernel fills for so many large tensors, one after another."""
     import resource
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -100,31 +104,31 @@ def fresh_pages(times: int) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
-def test_freed_memory_is_kept_for_the_tensors_to_come() -> None:
+def test_freed_memory_is_reused_for_later_tensors() -> None:
     if sys.platform == "win32" or not hasattr(ctypes.CDLL(None), "mallopt"):
-        pytest.skip("this C library cannot be told to keep memory")
+        pytest.skip("this C library has no setting to keep freed memory")
     import resource
 
     keep_freed_memory()
-    fresh_pages(12)
-    assert fresh_pages(8) < 4 * LARGE // resource.getpagesize()
+    new_pages(12)
+    assert new_pages(8) < 4 * LARGE // resource.getpagesize()
 
 
-def test_where_the_c_library_wants_a_name_memory_is_left_to_it(
+def test_without_access_to_the_c_library_no_setting_is_changed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As Python does on Windows."""
+    """On Windows, Python raises this error if the library has no name."""
 
-    def unnamed(name: str | None) -> None:
+    def raise_type_error(name: str | None) -> None:
         raise TypeError("argument of type 'NoneType' is not iterable")
 
-    monkeypatch.setattr(ctypes, "CDLL", unnamed)
+    monkeypatch.setattr(ctypes, "CDLL", raise_type_error)
     keep_freed_memory()
     with Peak(CPU):
         pass
 
 
-def test_memory_can_be_kept_more_than_once() -> None:
+def test_keep_freed_memory_can_be_called_more_than_once() -> None:
     for size in (10, 2**22, 3, 2**23):
         keep_freed_memory()
         tensors = [torch.full((size,), number) for number in (1.0, 2.0)]
@@ -134,18 +138,18 @@ def test_memory_can_be_kept_more_than_once() -> None:
         assert (tensors[1] == 3).all()
 
 
-def test_where_a_peak_is_never_forgotten_none_is_told(
+def test_there_is_no_peak_if_the_system_cannot_reset_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """As on macOS; that of the whole process would be an earlier trial's."""
+    """As on macOS, where the peak of the process may be that of an earlier trial."""
     monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
     with Peak(CPU) as peak:
         np.ones(1)
     assert peak.bytes is None
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has another way, see below")
-def test_what_was_held_at_most_is_told_without_linux_s_files(
+@pytest.mark.skipif(sys.platform == "win32", reason="the next test covers Windows")
+def test_most_held_works_without_the_files_of_linux(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
@@ -153,23 +157,23 @@ def test_what_was_held_at_most_is_told_without_linux_s_files(
     assert 0.9 * now < most_held() < psutil.virtual_memory().total
 
 
-def test_what_was_held_at_most_is_told_as_windows_tells_it(
+def test_most_held_reads_the_peak_that_windows_reports(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("mst_distill.training.memory.PROCESS", tmp_path / "none")
     monkeypatch.setitem(sys.modules, "resource", None)
-    told = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1, peak_wset=12345))
-    monkeypatch.setattr("psutil.Process", lambda: told)
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=1, peak_wset=12345))
+    monkeypatch.setattr("psutil.Process", lambda: process)
     assert most_held() == 12345
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can forget a peak")
-def test_the_peak_is_that_of_what_was_done_inside():
-    def held(count):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset a peak")
+def test_a_peak_covers_its_context_alone():
+    def peak_of(count):
         with Peak(torch.device("cpu")) as peak:
             np.ones(count)
         return peak.bytes
 
-    before = held(1)
-    assert held(2**25) - before > 2**27  # 256 MB of numbers, most of them in new pages
-    assert held(1) - before < 2**27
+    before = peak_of(1)
+    assert peak_of(2**25) - before > 2**27  # 256 MB of numbers, most of them in new pages
+    assert peak_of(1) - before < 2**27

@@ -1,4 +1,4 @@
-"""What a run hands to its stages: seeds, and batches in an order of their own."""
+"""What a run provides to its stages: seeds, and batches in an order of their own."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ def pixels(batches: Batches) -> list[float]:
 
 
 def test_a_derived_seed_is_stable() -> None:
-    # The first 8 bytes of printf '0/member/image' | sha256sum, halved.
+    # The first 8 bytes of `printf 0/member/image | sha256sum`, halved.
     assert derive_seed(0, "member", "image") == 0x625E352D94BC8716 // 2
 
 
-def test_every_seed_and_name_gives_a_seed_of_its_own() -> None:
+def test_every_seed_and_name_gives_another_seed() -> None:
     seeds = [derive_seed(seed, *names) for seed in range(20) for names in NAMES]
     assert len(set(seeds)) == 20 * len(NAMES)
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_the_order_of_the_names_counts() -> None:
+def test_the_order_of_the_names_matters() -> None:
     assert derive_seed(0, "a", "b") != derive_seed(0, "b", "a")
 
 
-def test_other_names_give_unrelated_numbers() -> None:
+def test_other_names_give_uncorrelated_numbers() -> None:
     streams = [
         torch.randn(4000, generator=generator(seed, *names)).numpy()
         for seed in (0, 1)
         for names in NAMES
     ]
     correlation = np.corrcoef(streams) - np.eye(len(streams))
-    # Five deviations of the correlation of independent draws.
+    # Five standard deviations of the correlation of independent samples.
     assert np.abs(correlation).max() < 5 / np.sqrt(4000)
 
 
-def test_a_generator_leaves_the_global_one_alone() -> None:
+def test_a_generator_does_not_change_the_global_one() -> None:
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -68,17 +68,19 @@ def test_a_generator_leaves_the_global_one_alone() -> None:
         ({"epoch": 0, "valid_accuracy": 0.8, "valid_ce": 0.4}, {"accuracy", "ce"}),
         ({"epoch": 0, "valid_accuracy": 0.8, "valid_ce": 0.5}, set()),
         ({"epoch": 2, "valid_accuracy": 0.7, "valid_ce": 0.6}, {"last"}),
-        # Rounding in the last digit is a tie, which cross-entropy breaks.
+        # Accuracies that differ by rounding are a tie, which cross-entropy breaks.
         ({"epoch": 0, "valid_accuracy": 0.8 + 2e-16, "valid_ce": 0.6}, set()),
         ({"epoch": 0, "valid_accuracy": 0.8 - 2e-16, "valid_ce": 0.4}, {"accuracy", "ce"}),
     ],
 )
-def test_a_rule_ranks_an_epoch_above_another(row: dict[str, float], expected: set[str]) -> None:
+def test_a_criterion_ranks_one_epoch_above_another(
+    row: dict[str, float], expected: set[str]
+) -> None:
     base = {"epoch": 1, "valid_accuracy": 0.8, "valid_ce": 0.5}
-    assert {name for name, rule in SELECTION.items() if rule(row) > rule(base)} == expected
+    assert {name for name, rank in SELECTION.items() if rank(row) > rank(base)} == expected
 
 
-def test_a_stage_s_name_and_the_seed_decide_its_order() -> None:
+def test_the_order_of_a_stage_depends_on_its_name_and_the_seed() -> None:
     orders = {
         (seed, stage): pixels(make_run(seed).batches("train", ["image"], 4, shuffle=stage))
         for seed in (0, 1)
@@ -90,21 +92,21 @@ def test_a_stage_s_name_and_the_seed_decide_its_order() -> None:
     assert pixels(again) == orders[1, "masks"]
 
 
-def test_neither_modalities_nor_frozen_things_change_a_stage_s_order() -> None:
-    # So that the control, which has neither, sees the student's batches.
+def test_the_order_of_a_stage_depends_neither_on_modalities_nor_on_tables() -> None:
+    # The baseline, which has neither, therefore receives the batches of the student.
     run = make_run()
-    chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
+    options = Training(epochs=1, batch_size=4, learning_rate=0.1)
     rows = rows_of(run.splits, "train")
     tables = {"specialists": torch.from_numpy(rows)}
-    plain, _ = run.train_and_valid("route", chosen, ["image"])
+    plain, _ = run.train_and_valid("route", options, ["image"])
     rich = run.batches("train", ["image", "audio"], 4, shuffle="route", tables=tables)
     assert pixels(plain) == pixels(rich)
 
 
 def test_training_batches_are_shuffled_and_validation_batches_are_not() -> None:
     run = make_run()
-    chosen = Training(epochs=1, batch_size=4, learning_rate=0.1)
-    train, valid = run.train_and_valid("masks", chosen, ["image"])
+    options = Training(epochs=1, batch_size=4, learning_rate=0.1)
+    train, valid = run.train_and_valid("masks", options, ["image"])
     assert [len(batch.label) for batch in train] == [4, 4, 4, 4, 2]
     for split, batches in (("train", train), ("valid", valid)):
         rows = rows_of(run.splits, split)
@@ -116,12 +118,12 @@ def test_training_batches_are_shuffled_and_validation_batches_are_not() -> None:
 
 def test_the_splits_do_not_overlap() -> None:
     run = make_run()
-    parts = [pixels(run.batches(split, ["image"], 8)) for split in ("train", "valid", "test")]
-    assert [len(part) for part in parts] == [18, 6, 6]
-    assert len({value for part in parts for value in part}) == 30
+    splits = [pixels(run.batches(split, ["image"], 8)) for split in ("train", "valid", "test")]
+    assert [len(split) for split in splits] == [18, 6, 6]
+    assert len({value for split in splits for value in split}) == 30
 
 
-def test_noise_has_a_seed_for_each_stage() -> None:
+def test_random_layers_have_a_seed_for_each_stage() -> None:
     draws = {}
     for seed in (0, 1):
         for stage in ("teachers", "route", "teachers"):
@@ -131,7 +133,7 @@ def test_noise_has_a_seed_for_each_stage() -> None:
     assert len(set(draws.values())) == 4
 
 
-def test_modalities_keep_the_order_of_the_store() -> None:
+def test_modalities_have_the_order_of_the_store() -> None:
     run = make_run()
     assert run.modalities == ("image", "audio")
     assert run.device == torch.device("cpu")

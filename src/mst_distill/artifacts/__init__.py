@@ -1,1 +1,1 @@
-"""Files that are whole, and say what they are and what they were made from."""
+"""Artefacts: files that are written as a whole, with a record of what they were made from."""

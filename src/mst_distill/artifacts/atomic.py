@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Atomic replacement of files: as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def pending(path: Path) -> Path:
-    """Where the next content of `path` is written before it takes its place."""
+    """Return the file to which the new content of `path` is written before it replaces `path`."""
     return path.with_name(f".{path.name}.pending")
 
 
@@ -17,11 +17,12 @@ def pending(path: Path) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a file to write to, which replaces `path` at the end of the block.
 
-    Whoever reads `path` meanwhile sees what it was before; after an exception inside the block it
-    stays so, and nothing is left behind. What was written is on the disk before it is seen.
+    Until then a reader of `path` sees the old content. After an exception inside the block the old
+    content stays and the yielded file is removed. The new content is on the disk before it can be
+    seen.
 
     Raises:
-        OSError: It cannot be written; the message names `path` and the cause.
+        OSError: The file cannot be written; the message names `path` and the cause.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = pending(path)
@@ -38,9 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk.
+    """Wait until a file, or the list of files in a folder, is on the disk.
 
-    Windows opens a file for this only if it may be written, and a folder not at all: there the list
+    Windows needs write access to a file for this, and cannot open a folder at all: there the list
     is left to the system.
     """
     folder = path.is_dir()

@@ -1,4 +1,4 @@
-"""A model bundle: weights beside a JSON that can build the net again and says where it is from."""
+"""A model bundle: weights, and a JSON from which the net is built and that records its origin."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A net together with all that is needed to build, judge and trace it.
+    """A net together with all that is needed to build, evaluate and trace it.
 
     Attributes:
-        net: The net, in eval mode when it was loaded.
+        net: The net; in eval mode if it was loaded.
         type: Import path of its class.
-        arguments: What the class was called with; JSON values.
-        metrics: Validation figures of the epoch that was kept.
+        arguments: Arguments of the class; JSON values.
+        metrics: Validation metrics of the selected epoch.
         provenance: What it was made from: parameters, inputs, versions, git revision.
-        sha256: Of the weights' file that it was loaded from; empty before it was saved.
+        sha256: SHA-256 of the file from which the weights were loaded; empty if they were not.
     """
 
     net: nn.Module
@@ -38,29 +38,36 @@ class ModelBundle:
 
     @classmethod
     def of(cls, net: nn.Module, arguments: dict[str, Any], **details: Any) -> ModelBundle:
-        """Bundle a net that `arguments` would build again."""
+        """Bundle a net.
+
+        Args:
+            net: The net.
+            arguments: Arguments with which its class builds the net again; JSON values.
+            details: Other attributes of the bundle.
+        """
         kind = type(net)
         return cls(net, f"{kind.__module__}.{kind.__qualname__}", arguments, **details)
 
 
 def save_bundle(bundle: ModelBundle, path: Path) -> None:
-    """Write ``NAME.safetensors`` and ``NAME.json``, which vouches for it, both or neither.
+    """Write ``NAME.safetensors``, and ``NAME.json`` with its SHA-256: both files or neither.
 
-    The JSON is ready before the weights take their place, and takes its own behind them: a reader
-    that comes between finds weights that the waiting JSON vouches for, see `load_bundle`.
+    The new JSON is on the disk, under its pending name, before the weights are replaced, and
+    replaces the old JSON after them. A process that reads in between finds the SHA-256 of the new
+    weights in the pending JSON, see `load_bundle`.
 
     Args:
-        bundle: What to write.
-        path: The JSON's path.
+        bundle: The bundle.
+        path: Path of the JSON.
 
     Raises:
-        OSError: One cannot be written; the message names it, and the bundle is what it was before.
+        OSError: A file cannot be written; the message names it, and the old bundle stays.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     weights = path.with_suffix(".safetensors")
-    # Clones: safetensors refuses tensors that share memory, as tied weights do.
+    # Clones, because safetensors rejects tensors that share memory, as tied weights do.
     state = {
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in bundle.net.state_dict().items()
@@ -84,14 +91,15 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
 
 
 def load_bundle(path: Path) -> ModelBundle:
-    """Build the net that a bundle's JSON describes and load its weights, in eval mode.
+    """Build the net that a bundle's JSON describes, load its weights and set it to eval mode.
 
     Args:
-        path: The JSON's path.
+        path: Path of the JSON.
 
     Raises:
-        ValueError: The JSON is none, or the weights are missing, not those that it vouches for, no
-            safetensors file, or do not fit the class; the message names the file.
+        ValueError: The JSON is damaged, or the weights are missing, have another SHA-256 than the
+            JSON records, are not a safetensors file, or do not fit the class; the message names the
+            file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -100,16 +108,16 @@ def load_bundle(path: Path) -> ModelBundle:
     card = read_card(path)
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
-        raise ValueError(f"{weights} is missing; run again the node that writes it")
+        raise ValueError(f"{weights} is missing; run the node that writes it again")
     found = sha256_of(weights)
     if found != card["weights"]["sha256"] and pending(path).is_file():
-        # A save was killed when its weights were in their place and its JSON was not.
+        # A save was killed after it had replaced the weights and before it replaced the JSON.
         new_card = read_card(pending(path))
         if found == new_card["weights"]["sha256"]:
             pending(path).replace(path)
             card = new_card
     if found != card["weights"]["sha256"]:
-        raise ValueError(f"{weights}: sha256 {found} is not the one that {path.name} names")
+        raise ValueError(f"{weights}: its SHA-256 {found} differs from the one in {path.name}")
     net = resolve(card["type"], nn.Module)(**card["arguments"])
     try:
         net.load_state_dict(load_file(weights))
@@ -121,14 +129,14 @@ def load_bundle(path: Path) -> ModelBundle:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """What a bundle's JSON says.
+    """Read the JSON of a bundle.
 
     Raises:
-        ValueError: It is none; the message names the file.
+        ValueError: The file is not the JSON of a bundle; the message names it.
     """
     try:
         card: dict[str, Any] = json.loads(path.read_text())
         card["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: no whole JSON of a bundle ({error})") from error
+        raise ValueError(f"{path} is not the complete JSON of a bundle ({error})") from error
     return card

@@ -1,4 +1,4 @@
-"""Which code a result was made by: the SHA-256 of every module that a function or class reaches."""
+"""The code behind a result: SHA-256 of each module that a function or class reaches by imports."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from typing import Any
 PACKAGE = "mst_distill"
 
 COUNTED = "torch"
-"""The library whose version counts wherever it is reached: it computes what is trained."""
+"""The library whose version counts wherever it is imported, since it does the computing."""
 
 
 @dataclass(frozen=True)
 class _Module:
-    """A module's digest, and the names of what it imports that may be modules.
+    """A module as it was when its file was read.
 
     Attributes:
-        digest: SHA-256 of its syntax tree without prose.
-        imports: Dotted names.
-        looked: Size and time of its file.
+        digest: SHA-256 of its syntax tree without docstrings.
+        imports: Dotted names of what it imports; some are not modules.
+        stamp: Size and modification time of its file.
     """
 
     digest: str
     imports: tuple[str, ...]
-    looked: tuple[int, int]
+    stamp: tuple[int, int]
 
 
 def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
-    """Digest the code that `entries` reach by imports, as it was when it was first asked for.
+    """Digest the code that `entries` reach through imports.
 
-    Modules are read once a process, so that the answer is about the code that was loaded, whatever
-    is written to its files later; see `refuse_changed_code`. Docstrings, comments and line numbers
-    do not count, so that prose changes no digest. Of a module all imports are followed, also those
-    inside functions, but for those for type checkers; of a function in `entries` those that it uses
-    itself. What is imported by a computed name is not seen.
+    A module is read once per process, so that the digest describes the code that was loaded even
+    if its file changes later; see `reject_changed_code`. Docstrings, comments and line numbers do
+    not count, so that editing them changes no digest. All imports of a module are followed, also
+    those inside functions, except those for type checkers. For a function in `entries`, only the
+    imports that it uses itself are followed. Modules imported under a computed name are not seen.
 
-    Modules of this package are followed, and the user's own, which are those that are not
-    installed. Of what is installed the version counts, and only for `COUNTED` and for what a text
-    names.
+    Modules of this package are followed, and the user's own modules, which are all that are not
+    installed. Of an installed library the version counts, and only if it is `COUNTED` or is named
+    by a text.
 
     Args:
         entries: Functions, classes, and texts. A text that is the import path of a class or
-            function stands for it; any other text counts for nothing.
+            function stands for that class or function; any other text is ignored.
 
     Returns:
-        Module to SHA-256 and library to version, sorted.
+        SHA-256 by module and version by library, sorted by name.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     texts = [entry for entry in entries if isinstance(entry, str)]
-    waiting = [module for text in texts for module in _module_in(text)]
-    named = {_top(module) for module in waiting}
+    queue = [module for text in texts for module in _module_in(text)]
+    named_libraries = {_top(module) for module in queue}
     for entry in entries:
         if isinstance(entry, str):
             continue
@@ -68,35 +68,36 @@ def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
             entry = entry.func
         if inspect.isfunction(entry) and entry.__name__ in _definitions_in(entry):
             digest, imports = _function(entry)
-            found[f"{entry.__module__}.{entry.__qualname__}"] = digest
-            waiting += imports
+            digests[f"{entry.__module__}.{entry.__qualname__}"] = digest
+            queue += imports
         else:
-            waiting.append(entry.__module__)
+            queue.append(entry.__module__)
     seen: set[str] = set()
-    while waiting:
-        name = waiting.pop()
+    while queue:
+        name = queue.pop()
         if name in seen:
             continue
         seen.add(name)
         if (file := _own_file(name)) is not None:
             module = _read_once(file, name)
-            found[name] = module.digest
-            waiting += [*module.imports, *_parents(name)]
-        elif _top(name) in {COUNTED, *named} - {PACKAGE}:
-            found |= _installed_version(_top(name))
-    return dict(sorted(found.items()))
+            digests[name] = module.digest
+            queue += [*module.imports, *_parents(name)]
+        elif _top(name) in {COUNTED, *named_libraries} - {PACKAGE}:
+            digests |= _installed_version(_top(name))
+    return dict(sorted(digests.items()))
 
 
-def refuse_changed_code(code: Iterable[str]) -> None:
-    """Raise if a file of `code_of` is no longer what it was when it was read.
+def reject_changed_code(code: Iterable[str]) -> None:
+    """Raise if the file of a module has changed since `code_of` read it.
 
-    A process that goes on after an edit may run some modules as they were and some as they are.
+    After an edit, a running process may use the old version of some modules and the new version of
+    others.
 
     Args:
-        code: Modules, as `code_of` names them.
+        code: Modules, as named by `code_of`.
 
     Raises:
-        RuntimeError: One is; the message names the file.
+        RuntimeError: A file has changed; the message names it.
     """
     for name in code:
         file = _own_file(name)
@@ -104,55 +105,62 @@ def refuse_changed_code(code: Iterable[str]) -> None:
             continue
         if _changed(file, _READ[file, name]):
             raise RuntimeError(
-                f"{file} was changed while this run was going on: its results would be of two "
-                f"versions of the code and are not kept. Run the same command again; undo the "
-                f"change to go on where it was"
+                f"{file} was changed while this run was going on: its results would come from two "
+                f"versions of the code and are not saved. Run the same command again, or undo the "
+                f"change first to continue where the run stopped"
             )
 
 
 def _changed(file: Path, module: _Module) -> bool:
-    """Whether a file is another; it is read only if it looks so."""
+    """Return whether the code in a file has changed; read it only if its size or time has."""
     try:
-        return _look(file) != module.looked and _digest(_tree(file)) != module.digest
+        return _stamp(file) != module.stamp and _digest(_parse(file)) != module.digest
     except (OSError, SyntaxError):
         return True
 
 
-def _look(file: Path) -> tuple[int, int]:
+def _stamp(file: Path) -> tuple[int, int]:
+    """Return the size and the modification time of a file."""
     stat = file.stat()
     return stat.st_size, stat.st_mtime_ns
 
 
 _READ: dict[tuple[Path, str], _Module] = {}
+"""The modules that this process has read, by file and name."""
 
 
 def _read_once(file: Path, name: str) -> _Module:
     if (file, name) not in _READ:
-        looked, tree = _look(file), _tree(file)
+        stamp, tree = _stamp(file), _parse(file)
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        _READ[file, name] = _Module(_digest(tree), tuple(_imports(tree, package)), looked)
+        _READ[file, name] = _Module(_digest(tree), tuple(_imports(tree, package)), stamp)
     return _READ[file, name]
 
 
-def _tree(file: Path) -> ast.Module:
+def _parse(file: Path) -> ast.Module:
     return ast.parse(file.read_bytes(), str(file))
 
 
 @cache
 def _function(function: Callable[..., Any]) -> tuple[str, list[str]]:
-    """The digest of a function of a module, and what it imports or uses of the module's imports."""
+    """Digest a function together with the definitions of its module that it uses.
+
+    Returns:
+        The digest, and the dotted names of what these definitions import or use of the imports of
+        the module.
+    """
     file = Path(inspect.getfile(function))
-    tree, here = _tree_once(file), _definitions_in(function)
+    tree, definitions = _parse_once(file), _definitions_in(function)
     package = function.__module__.rpartition(".")[0]
-    parts: dict[str, ast.stmt] = {}
-    waiting = [function.__name__]
+    statements: dict[str, ast.stmt] = {}
+    queue = [function.__name__]
     names: set[str] = set()
-    while waiting:
-        name = waiting.pop()
-        parts[name] = here[name]
-        used = {node.id for node in ast.walk(parts[name]) if isinstance(node, ast.Name)}
+    while queue:
+        name = queue.pop()
+        statements[name] = definitions[name]
+        used = {node.id for node in ast.walk(statements[name]) if isinstance(node, ast.Name)}
         names |= used
-        waiting += sorted(used & set(here) - set(parts))
+        queue += sorted(used & set(definitions) - set(statements))
     imported = [
         name
         for statement in tree.body
@@ -160,18 +168,18 @@ def _function(function: Callable[..., Any]) -> tuple[str, list[str]]:
         and names & {alias.asname or _top(alias.name) for alias in statement.names}
         for name in _imports(statement, package)
     ]
-    local = [name for part in parts.values() for name in _imports(part, package)]
-    sha = hashlib.sha256("".join(_digest(parts[name]) for name in sorted(parts)).encode())
+    local = [name for statement in statements.values() for name in _imports(statement, package)]
+    sha = hashlib.sha256("".join(_digest(statements[name]) for name in sorted(statements)).encode())
     return sha.hexdigest(), [*imported, *local]
 
 
 def _definitions_in(function: Callable[..., Any]) -> dict[str, ast.stmt]:
-    """What the module of a function defines; a lambda or an inner function is not among it."""
-    return dict(_definitions(_tree_once(Path(inspect.getfile(function)))))
+    """Return the definitions of a function's module, which exclude lambdas and inner functions."""
+    return dict(_definitions(_parse_once(Path(inspect.getfile(function)))))
 
 
 def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
-    """The functions, classes and values of a module by their names."""
+    """Yield the functions, classes and values that a module defines, by name."""
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield node.name, node
@@ -181,12 +189,12 @@ def _definitions(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
 
 
 @cache
-def _tree_once(file: Path) -> ast.Module:
-    return _tree(file)
+def _parse_once(file: Path) -> ast.Module:
+    return _parse(file)
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[str]:
-    """Dotted names of all that is imported, but for type checkers; some are no modules."""
+    """Yield the dotted names of all imports but those for type checkers; some are not modules."""
     if isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test):
         return
     if isinstance(tree, ast.Import):
@@ -201,31 +209,31 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 def _digest(tree: ast.AST) -> str:
-    return hashlib.sha256(json.dumps(_plain(tree)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_json_tree(tree)).encode()).hexdigest()
 
 
-def _plain(node: Any) -> Any:
-    """A syntax tree as JSON values, without prose and without what is empty.
+def _json_tree(node: Any) -> Any:
+    """Convert a syntax tree to JSON values, without docstrings and empty fields.
 
-    Python's versions differ in what they write of fields that are empty, and agree on the rest.
+    Versions of Python differ in which empty fields a tree has, and agree on the others.
     """
     if isinstance(node, list):
-        return [_plain(each) for each in node if not _is_prose(each)]
+        return [_json_tree(each) for each in node if not _is_docstring(each)]
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node))
-        kept = [[name, _plain(value)] for name, value in fields if value not in (None, [])]
-        return [type(node).__name__, kept]
+        filled = [[name, _json_tree(value)] for name, value in fields if value not in (None, [])]
+        return [type(node).__name__, filled]
     return node if isinstance(node, (str, int, bool)) else repr(node)
 
 
-def _is_prose(node: Any) -> bool:
-    """Whether a statement is a text by itself: a docstring, of whatever."""
+def _is_docstring(node: Any) -> bool:
+    """Return whether a statement is only a text: a docstring, also of a value."""
     value = node.value if isinstance(node, ast.Expr) else None
     return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _module_in(text: str) -> list[str]:
-    """The module in the import path of a class or function, as a list; empty for other texts."""
+    """Return a list of the module in the import path of a class or function; [] for other texts."""
     module, _, _ = text.rpartition(".")
     if not module or not all(part.isidentifier() for part in text.split(".")):
         return []
@@ -244,7 +252,7 @@ def _top(name: str) -> str:
 
 @cache
 def _own_file(name: str) -> Path | None:
-    """The source of a module of this package or of the user's; None of anything else."""
+    """Return the source file of a module of this package or of the user; None for other modules."""
     top, *inner = name.split(".")
     if top in sys.stdlib_module_names:
         return None
@@ -255,8 +263,8 @@ def _own_file(name: str) -> Path | None:
         own = Path(spec.origin) if spec.origin else None
         return own if own is not None and own.suffix == ".py" else None
     for root in spec.submodule_search_locations or []:
-        place = Path(root, *inner)
-        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+        path = Path(root, *inner)
+        for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
             if file.is_file():
                 return file
     return None
@@ -266,13 +274,13 @@ def _own_file(name: str) -> Path | None:
 def _spec(name: str) -> ModuleSpec | None:
     try:
         return find_spec(_top(name))
-    except (ImportError, ValueError):  # of a script that runs, of a package that is broken
+    except (ImportError, ValueError):  # for the running script and for broken packages
         return None
 
 
 def _is_installed(spec: ModuleSpec) -> bool:
-    places = [spec.origin or "", *(spec.submodule_search_locations or [])]
-    return any({"site-packages", "dist-packages"} & set(Path(place).parts) for place in places)
+    paths = [spec.origin or "", *(spec.submodule_search_locations or [])]
+    return any({"site-packages", "dist-packages"} & set(Path(path).parts) for path in paths)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""One run at a time writes to a folder."""
+"""A lock on a folder, so that only one run at a time writes to it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ FILE = ".lock"
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Hold a folder inside the block; a process that ends lets go of it, however it ends.
+    """Lock a folder inside the block; the system releases the lock when the process ends.
 
     Args:
-        folder: Made if it does not exist.
+        folder: The folder; it is created if it does not exist.
 
     Raises:
-        BlockingIOError: Another process holds it; the message names the process.
+        BlockingIOError: Another process holds the lock; the message names the process.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    holder = folder / f"{FILE}.pid"  # not in the lock itself, which Windows lets nobody else read
+    # The process number is not in the lock file, which Windows lets only the lock's owner read.
+    holder = folder / f"{FILE}.pid"
     try:
         with FileLock(folder / FILE, timeout=0):
             holder.write_text(str(os.getpid()), encoding="utf-8")
@@ -32,13 +33,13 @@ def holding(folder: Path) -> Iterator[None]:
                 yield
             finally:
                 holder.unlink(missing_ok=True)
-                with suppress(OSError):  # Windows removes no file that is open
-                    (folder / FILE).unlink()  # who waits for a lock that is gone takes a new one
+                with suppress(OSError):  # Windows does not remove an open file
+                    (folder / FILE).unlink()  # a process that waits for it creates a new one
     except Timeout as error:
         process = holder.read_text(encoding="utf-8") if holder.is_file() else "unknown"
         raise BlockingIOError(
             errno.EWOULDBLOCK,
-            f"process {process} is making this run: wait for it, or keep this one apart with "
-            f"--params=run=NAME",
+            f"process {process} is writing the results of this run: wait for it, or give your run "
+            f"another name with --params=run=NAME",
             str(folder),
         ) from error

@@ -1,4 +1,4 @@
-"""Progress bars: what is being done, how far it is, the time left."""
+"""Progress bars, which show a title, the progress and the remaining time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mst_distill.artifacts.signals import check
 T = TypeVar("T")
 
 
-class _Bar(tqdm):  # type: ignore[type-arg] # it has one for type checkers alone
-    """Wherever a run shows how far it is, a signal may end it."""
+class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stub only
+    """A bar that ends the run at its next step if a signal has been received."""
 
     def __iter__(self) -> Iterator[Any]:
         for step in super().__iter__():
@@ -34,11 +34,15 @@ def progress(
     done: int = 0,
     hidden: bool = False,
 ) -> tqdm[T]:
-    """A bar over `steps`, or over `total` to be moved by hand where there are none.
+    """Show a progress bar: in place on a terminal, as a line now and then in a log file.
 
-    Of the total, `done` was done before; the time left is reckoned without it.
-
-    A terminal sees it move; a log file gets a line now and then; nobody sees one that is `hidden`.
+    Args:
+        steps: Iterated over; empty if the bar is advanced with its method ``update``.
+        title: Shown before the bar.
+        unit: The name of a step, singular.
+        total: Number of steps, if `steps` has no length or is empty.
+        done: Number of steps done earlier; they do not count in the estimate of remaining time.
+        hidden: Show nothing.
     """
     live = sys.stderr.isatty()
     return _Bar(
@@ -56,5 +60,5 @@ def progress(
 
 
 def figures(values: dict[str, Any]) -> str:
-    """Named figures in a row, short enough to stand behind a bar."""
+    """Format metrics in one line, short enough to be shown after a bar."""
     return " ".join(f"{name}={value:.4g}" for name, value in values.items())

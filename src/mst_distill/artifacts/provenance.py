@@ -1,10 +1,10 @@
-"""What an artefact is and what it was made from: a sidecar file beside it, and its verification.
+"""The sidecar of an artefact: what the artefact was made from, and its verification.
 
 An artefact is a file or a folder that a step of the project wrote: samples, splits, nets, tables,
 reports, trials. Its sidecar, ``NAME.origin.json``, is written last. It holds the SHA-256 of every
 file of the artefact and its `Origin`: the parameters, the artefacts and the code that it was made
-from. An artefact without a whole sidecar is not whole; one whose origin differs from what would be
-made now is stale.
+from. Without a complete sidecar an artefact is incomplete. If its origin differs from the origin
+that it would have now, it is stale.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pydantic import BaseModel
 from tqdm import tqdm
 
 from mst_distill.artifacts.atomic import replacing
-from mst_distill.artifacts.code_digest import refuse_changed_code
+from mst_distill.artifacts.code_digest import reject_changed_code
 from mst_distill.artifacts.progress import progress
 
 SUFFIX = ".origin.json"
 
 LARGE = 2**20
-"""Files of so many bytes or more are read once a process to be verified."""
+"""Files of this many bytes or more are read once per process for verification."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,10 +39,10 @@ class Origin:
     """What an artefact was made from.
 
     Attributes:
-        made_by: The node, or the trial.
-        parameters: Name to value; JSON values.
-        inputs: Other artefacts, name to identity.
-        code: Module to SHA-256, from `code_of`.
+        made_by: The node or trial.
+        parameters: JSON values by name.
+        inputs: Identities of other artefacts by name.
+        code: SHA-256 by module, from `code_of`.
     """
 
     made_by: str
@@ -52,11 +52,11 @@ class Origin:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all of it."""
+        """SHA-256 over all attributes."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """What a net that leaves says of its origin; JSON values."""
+        """Return the origin and the versions for the JSON of a model bundle; JSON values."""
         return {
             "made_by": self.made_by,
             "parameters": dict(self.parameters),
@@ -66,10 +66,10 @@ class Origin:
         }
 
     def differences(self, wanted: Origin) -> list[str]:
-        """In what an artefact of this origin differs from one of the origin `wanted`.
+        """List the differences between this origin and the origin `wanted`.
 
         Returns:
-            A clause for each difference; none if there is no difference.
+            A clause for each difference; an empty list if there is none.
         """
         was, now = (dict(_leaves("", origin.parameters)) for origin in (self, wanted))
         clauses = [
@@ -86,7 +86,13 @@ class Origin:
 
 
 def code_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A clause about the modules that differ, in a list that is empty if none does."""
+    """Return a list with one clause on the modules that differ, or an empty list.
+
+    Args:
+        was: SHA-256 by module of an artefact.
+        now: SHA-256 by module of the current code.
+    """
+    # Only three are named: changed modules come before added and removed ones.
     names = sorted({**was, **now}, key=lambda name: (name not in was or name not in now, name))
     changed = [name for name in names if was.get(name) != now.get(name)]
     if not changed:
@@ -97,11 +103,11 @@ def code_changes(was: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the file beside an artefact says.
+    """The content of a sidecar.
 
     Attributes:
-        identity: Equal for equal content; what the origins of later artefacts refer to.
-        files: Path relative to the artefact's folder, to SHA-256.
+        identity: Equal for equal content; the origins of later artefacts refer to it.
+        files: SHA-256 by path, relative to the folder that holds the artefact.
         origin: What the artefact was made from.
     """
 
@@ -111,29 +117,29 @@ class Sidecar:
 
 
 def sidecar_path(artefact: Path) -> Path:
-    """Where the sidecar of a file or folder is."""
+    """Return the path of the sidecar of a file or folder."""
     return artefact.with_name(f"{artefact.name}{SUFFIX}")
 
 
 def write_sidecar(
     artefact: Path, files: Iterable[Path], origin: Origin, identity: str | None = None
 ) -> Sidecar:
-    """Declare an artefact whole.
+    """Write the sidecar of an artefact, which declares it complete.
 
     Args:
         artefact: The file or folder.
-        files: All files that it is made of, in the folder of `artefact` or below.
+        files: All files of the artefact, in the folder that holds it or below.
         origin: What it was made from.
-        identity: Where equal content need not be equal bytes; otherwise it is the SHA-256 over
-            `files`.
+        identity: Needed if equal content may be stored as different bytes. The default is the
+            SHA-256 over `files`.
 
     Raises:
-        RuntimeError: Code has changed since it was loaded, see `refuse_changed_code`.
+        RuntimeError: Code has changed since it was loaded, see `reject_changed_code`.
     """
-    refuse_changed_code(origin.code)
+    reject_changed_code(origin.code)
     sums = {file.relative_to(artefact.parent).as_posix(): sha256_of(file) for file in sorted(files)}
-    whole = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
-    written = Sidecar(identity or whole, sums, origin)
+    total = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+    written = Sidecar(identity or total, sums, origin)
     text = json.dumps({**asdict(written), **made_with()}, indent=1) + "\n"
     path = sidecar_path(artefact)
     if not path.is_file() or path.read_bytes() != text.encode():
@@ -143,28 +149,30 @@ def write_sidecar(
 
 
 def read_sidecar(artefact: Path) -> Sidecar:
-    """Read the sidecar of an artefact, without a look at the artefact.
+    """Read the sidecar of an artefact; the artefact itself is not read.
 
     Raises:
-        ValueError: There is none, or it is damaged; the message names the artefact.
+        ValueError: The sidecar is missing or damaged; the message names the artefact.
     """
     path = sidecar_path(artefact)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return Sidecar(record["identity"], record["files"], Origin(**record["origin"]))
     except FileNotFoundError as error:
-        what = "is not whole, or from before artefacts said what they were made from"
-        raise ValueError(f"{artefact} {what if artefact.exists() else 'does not exist'}") from error
+        fault = "is incomplete, or was made before artefacts had sidecars"
+        raise ValueError(
+            f"{artefact} {fault if artefact.exists() else 'does not exist'}"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{artefact}: {path.name} is damaged ({error})") from error
 
 
 def verify(artefact: Path) -> Sidecar:
-    """Verify that an artefact is whole and as it was written.
+    """Verify that an artefact is complete and as it was written.
 
     Raises:
-        ValueError: It has no sidecar, or a file is missing, damaged or not one of its own; the
-            message names the file.
+        ValueError: It has no sidecar, a file is missing or damaged, or its folder holds another
+            file; the message names the file.
     """
     sidecar = read_sidecar(artefact)
     for name, digest in sidecar.files.items():
@@ -173,8 +181,8 @@ def verify(artefact: Path) -> Sidecar:
             raise ValueError(f"{file} is missing")
         if sha256_of(file) != digest:
             raise ValueError(
-                f"{file} is damaged: its SHA-256 is not the one that "
-                f"{sidecar_path(artefact).name} names"
+                f"{file} is damaged: its SHA-256 differs from the one in "
+                f"{sidecar_path(artefact).name}"
             )
     if artefact.is_dir():
         for file in files_below(artefact):
@@ -184,24 +192,25 @@ def verify(artefact: Path) -> Sidecar:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files in and below a folder, but for hidden ones."""
+    """Return all files in and below a folder except hidden ones, sorted."""
     return sorted(
         file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")
     )
 
 
 _KNOWN: dict[tuple[int, int, int, int], str] = {}
+"""SHA-256 of large files by device, inode, size and modification time."""
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file; a large one is read once a process as long as it looks the same."""
+    """Return the SHA-256 of a file; a large file is read again only if its size or time changes."""
     stat = path.stat()
     key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
     if key not in _KNOWN:
         sha = hashlib.sha256()
-        with path.open("rb") as file, _shown(path, stat.st_size) as bar:
-            while part := file.read(LARGE):
-                sha.update(part)
+        with path.open("rb") as file, _progress_bar(path, stat.st_size) as bar:
+            while chunk := file.read(LARGE):
+                sha.update(chunk)
                 bar.update()
         if stat.st_size < LARGE:
             return sha.hexdigest()
@@ -209,51 +218,59 @@ def sha256_of(path: Path) -> str:
     return _KNOWN[key]
 
 
-def _shown(path: Path, size: int) -> tqdm[int]:
-    """A bar over the megabytes of a file that takes long."""
+def _progress_bar(path: Path, size: int) -> tqdm[int]:
+    """Return a bar over the megabytes of a file; hidden for files that are verified quickly."""
     quick = size < 1000 * LARGE
     return progress(range(0), f"verifying {path.name}", "MB", total=-(-size // LARGE), hidden=quick)
 
 
-def depends_on(**blocks: tuple[str, ...]) -> Callable[[F], F]:
-    """Declare on which keys of its parameter blocks the results of a node depend.
+def depends_on(*blocks: str, **keys: tuple[str, ...]) -> Callable[[F], F]:
+    """Declare which parameters a node reads.
+
+    A node gets no other parameters, and its results become stale when one of these changes. Of
+    ``runtime`` only the precision counts, because its other keys affect rounding only.
 
     Args:
-        blocks: Name of a block or value of the parameters to its keys that count; no keys if a node
-            reads it only to refuse early what a later stage could not use. What is not named counts
-            as a whole.
+        blocks: Blocks and values of the `Plan` that count as a whole.
+        keys: Blocks of which only the given keys count. With an empty tuple, the node reads the
+            block only to validate it early for a later stage.
     """
 
     def declare(node: F) -> F:
-        node.depends_on = blocks  # type: ignore[attr-defined]
+        whole = dict.fromkeys(blocks)
+        node.depends_on = {**whole, **RUNTIME, **keys} if "runtime" in whole else {**whole, **keys}  # type: ignore[attr-defined]
         return node
 
     return declare
 
 
 RUNTIME = {"runtime": ("precision",)}
-"""Of where and how a run is computed only this changes more than rounding."""
 
 
-def counted_parameters(node: Callable[..., Any], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a node that its results depend on, see `depends_on`; JSON values.
+def parameters_read(node: Callable[..., Any]) -> Mapping[str, tuple[str, ...] | None]:
+    """Return the keys that count by block, see `depends_on`; None stands for all keys."""
+    found: Mapping[str, tuple[str, ...] | None] = getattr(node, "depends_on", {})
+    return found
+
+
+def counted_parameters(node: Callable[..., Any], parameters: BaseModel) -> dict[str, Any]:
+    """Return the parameters that a node's results depend on, see `depends_on`; JSON values.
 
     Args:
-        node: The function.
-        parameters: Name to value; blocks may be models or dicts.
+        node: The function of the node.
+        parameters: The plan.
     """
-    counted: Mapping[str, tuple[str, ...]] = {**RUNTIME, **getattr(node, "depends_on", {})}
-    plain = plain_parameters(parameters)
+    read = parameters_read(node)
+    plain = plain_parameters({name: getattr(parameters, name) for name in read})
     narrowed = {
-        name: {key: plain[name][key] for key in keys}
-        for name, keys in counted.items()
-        if name in plain
+        name: plain[name] if keys is None else {key: plain[name][key] for key in keys}
+        for name, keys in read.items()
     }
-    return {name: value for name, value in {**plain, **narrowed}.items() if value != {}}
+    return {name: value for name, value in narrowed.items() if value != {} and read[name] != ()}
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Blocks and values by name as JSON values."""
+    """Convert blocks and values, by name, to JSON values."""
     plain = {
         name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
         for name, value in parameters.items()
@@ -262,7 +279,7 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every text in nested JSON values."""
+    """Yield every text in nested JSON values."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -275,13 +292,13 @@ def texts_in(value: Any) -> Iterator[str]:
 
 @cache
 def made_with() -> dict[str, Any]:
-    """Versions of what computes, and the git revision; for readers, nothing is compared with it."""
+    """Return library versions and the git revision, for readers only: nothing depends on them."""
     versions = {name: version(name) for name in ("mst-distill", "torch", "numpy")}
     return {"versions": versions, "git": git_revision()}
 
 
 def git_revision() -> str:
-    """The commit of the working tree, ``-dirty`` when it differs, ``unknown`` outside git."""
+    """Return the commit, ending in ``-dirty`` if files differ from it; ``unknown`` outside git."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
@@ -296,6 +313,7 @@ def git_revision() -> str:
 
 
 def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted key and the value of every leaf of nested mappings."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from _leaves(f"{prefix}.{key}" if prefix else key, inner)

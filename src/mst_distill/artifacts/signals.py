@@ -1,4 +1,4 @@
-"""Ctrl-C and a polite kill: a run ends at its next step, its state kept."""
+"""Ctrl-C and SIGTERM end a run at its next step, so that it can save its state."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal asked the run to end.
 
     Args:
-        signum: Which.
+        signum: Number of the signal.
     """
 
     def __init__(self, signum: int) -> None:
@@ -24,44 +24,44 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
         self.signum = signum
 
 
-_heard: list[int] = []
+_received: list[int] = []
 
 
 def asked() -> bool:
     """Whether a signal asked the run to end."""
-    return bool(_heard)
+    return bool(_received)
 
 
 def check() -> None:
-    """End here if a signal asked for it.
+    """End the run if a signal asked for it.
 
     Raises:
-        Interrupted: One did.
+        Interrupted: A signal asked for it.
     """
-    if _heard:
-        raise Interrupted(_heard[0])
+    if _received:
+        raise Interrupted(_received[0])
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Inside, `SIGNALS` are noted for `check`; a second one ends the process at once.
+    """Record `SIGNALS` inside the block, for `check`; a second signal ends the process at once.
 
-    Only the main thread can listen; elsewhere nothing changes.
+    Python allows handlers in the main thread only; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _hear) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
     try:
         yield
     finally:
-        _heard.clear()
+        _received.clear()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 
 
-def _hear(signum: int, _frame: FrameType | None) -> None:
-    if _heard:
+def _handle(signum: int, _frame: FrameType | None) -> None:
+    if _received:
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
-    _heard.append(signum)
+    _received.append(signum)

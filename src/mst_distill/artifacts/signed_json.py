@@ -1,4 +1,4 @@
-"""JSON that carries its own SHA-256: what a build keeps on disk to go on from after a stop."""
+"""Lines of JSON with their own SHA-256, for the records from which a stopped build resumes."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 
 def dump(value: Any) -> str:
-    """A line of JSON with the SHA-256 of `value`."""
+    """Return `value` and its SHA-256 as a line of JSON."""
     text = json.dumps(value)
     return json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "value": value})
 
 
 def load(text: str) -> Any:
-    """The value of a line that `dump` made.
+    """Return the value of a line that `dump` wrote.
 
     Raises:
-        ValueError: It is cut or damaged.
+        ValueError: The line is cut off or damaged.
     """
     try:
         line = json.loads(text)
         value, digest = line["value"], line["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"no whole line of signed JSON ({error})") from error
+        raise ValueError(f"incomplete line of signed JSON ({error})") from error
     if hashlib.sha256(json.dumps(value).encode()).hexdigest() != digest:
-        raise ValueError("a line of signed JSON whose SHA-256 differs")
+        raise ValueError("line of signed JSON whose SHA-256 differs")
     return value

@@ -1,4 +1,7 @@
-"""AV-MNIST: weakened handwritten digits with spoken digits in noise (Vielzeuf et al., 2018)."""
+"""AV-MNIST: handwritten digits reduced by PCA, with spoken digits in noise (Vielzeuf et al., 2018).
+
+Two sources read it: from the raw files, and from MultiBench's prepared arrays.
+"""
 
 from __future__ import annotations
 
@@ -17,50 +20,54 @@ from mst_distill.benchmarks.avmnist_files import (
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
 from mst_distill.benchmarks.splits import SHARES, deal_groups
 from mst_distill.data.samples import SPLITS
+from mst_distill.media.minmax import scale_min_max
+from mst_distill.media.pca_reduction import reduce_by_pca
 from mst_distill.media.sound import refuse_silence
-from mst_distill.media.unit_scale import scale_to_unit
-from mst_distill.media.weakening import weaken
 
 SIZE = 112
-"""Frequencies and frames of a spectrogram."""
+"""Number of frequencies, and of frames, of a spectrogram."""
 
 LENGTH = RATE // (SIZE - 1) * (SIZE - 1)
-"""Audio samples of a recording: 0.999 s."""
+"""Length of a recording in audio samples: 0.999 s."""
 
 DYNAMIC_RANGE = 80
-"""Decibels below a spectrogram's peak at which it is cut off, so that gaps do not set the scale."""
+"""Level below the peak of a spectrogram, in dB, at which it is clipped; else pauses would set the
+scale."""
 
 
 class AVMNIST(SampleSource):
-    """One pair of an image and a spoken digit in noise for every image of MNIST, from raw files.
+    """One pair of an image and a spoken digit in noise for each MNIST image, from the raw files.
 
-    Images are weakened by `weaken`. Audio is a recording of the same digit, padded or cut at its
-    end to 0.999 s at 8 kHz (7,992 samples, 0.7 % of the Free Spoken Digit Dataset are longer), plus
-    as much of a noise clip, as the logarithm of its power spectrogram: Hann windows of 222 samples
-    give 112 frequencies from 0 to 4 kHz, a hop of 72 samples gives 112 frames. It is cut off 80 dB
-    below its peak and scaled to [0, 1] for each sample.
+    `reduce_by_pca` removes most of the variance of the images. The audio is a recording of the same
+    digit mixed with an excerpt of a noise clip. Each recording is padded or cut at its end to
+    0.999 s at 8 kHz (7,992 samples; 0.7 % of the Free Spoken Digit Dataset is longer). The sample
+    is the logarithm of the power spectrogram of the mixture: Hann windows of 222 samples give 112
+    frequencies from 0 to 4 kHz, and a hop of 72 samples gives 112 frames. The spectrogram is
+    clipped 80 dB below its peak and scaled to [0, 1] for each sample.
 
-    The leak-free split keeps MNIST's own test set and takes a fifth of every digit's training
-    images for validation; speakers and noise clips are dealt 60 / 20 / 20, at least one to each
-    split, and drawn with replacement within the split. `index` says who with whom: ``group``
-    and ``source`` are the speaker; ``image``, ``recording`` and ``noise`` are rows, images and
-    files in order, and ``offset`` is the sample at which the noise starts. It starts nowhere that
-    a clip then has nothing but digital silence: that would be no noise.
+    The leak-free split keeps MNIST's own test set and uses a fifth of the training images of each
+    digit for validation. Speakers and noise clips are assigned 60 / 20 / 20 to the splits, at least
+    one to each, and are drawn with replacement within their split. In `index`, ``group`` and
+    ``source`` are the speaker; ``image``, ``recording`` and ``noise`` count the images, the
+    recordings and the noise clips in file order; ``offset`` is the audio sample of the clip at
+    which the noise starts. An offset at which the noise would be digital silence is not used.
 
     Args:
-        protocol: ``heldout`` fits the projection on train alone, ``random`` on all.
-        mnist: Folder of the four MNIST idx .gz files.
-        speech: Folder of ``{digit}_{speaker}_{take}.wav``, of any sampling rate.
-        noise: Folder of noise clips (wav, flac, ogg, mp3), of any sampling rate.
-        kept_energy: Share of the images' variance that stays, in (0, 1].
-        snr_db: Power of the recording over that of the noise beside it, in dB.
-        pair_seed: Decides split and pairs; fixed, so that seeds of a run share them.
+        protocol: ``heldout`` fits the projection on the training split, ``random`` on all samples.
+        mnist: Folder with MNIST's four idx .gz files.
+        speech: Folder with ``{digit}_{speaker}_{take}.wav`` files of any sampling rate.
+        noise: Folder with noise clips (wav, flac, ogg, mp3) of any sampling rate.
+        kept_energy: Share of the variance of the images that the projection keeps, in (0, 1].
+        snr_db: Signal-to-noise ratio: power of the recording over power of the noise, in dB.
+        pair_seed: Seed of the split and of the pairs. It does not depend on the seed of the run, so
+            that runs with different seeds use the same pairs.
 
     Raises:
-        FileNotFoundError: A folder or one of MNIST's files is missing; says what to put where.
-        ValueError: A file is damaged or does not fit (see `avmnist_files`), there are fewer than
-            three speakers or clips, a split's speakers never say a digit, or `kept_energy` is no
-            such share.
+        FileNotFoundError: A folder or one of MNIST's files is missing; the message states which
+            files belong there.
+        ValueError: A file is damaged or invalid (see `avmnist_files`), there are fewer than three
+            speakers or clips, a digit has no recording by the speakers of a split, or `kept_energy`
+            is out of range.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -75,71 +82,74 @@ class AVMNIST(SampleSource):
         snr_db: float = 0.0,
         pair_seed: int = 0,
     ) -> None:
-        written, spoken = read_mnist(mnist), read_recordings(speech)
+        images, recordings = read_mnist(mnist), read_recordings(speech)
         clip_files, clips = read_clips(noise)
-        self.files = [*written.files, *spoken.files, *clip_files]
+        self.files = [*images.files, *recordings.files, *clip_files]
         self._snr_db = snr_db
-        self._recordings = [wave[:LENGTH] for wave in spoken.waves]
-        for file, wave in zip(spoken.files, self._recordings, strict=True):
-            refuse_silence(file, wave, f"what is used of it, {len(wave) / RATE:g} s,")
+        self._recordings = [wave[:LENGTH] for wave in recordings.waves]
+        for file, wave in zip(recordings.files, self._recordings, strict=True):
+            refuse_silence(file, wave, f"the part that is used, {len(wave) / RATE:g} s,")
         self._clips = [np.resize(clip, max(len(clip), LENGTH)) for clip in clips]
         offsets = np.array([len(clip) - LENGTH + 1 for clip in self._clips])
         rng = np.random.default_rng(pair_seed)
-        self.index = _pair(written, spoken, offsets, rng)
-        self._leave_silence(rng)
+        self.index = _pair(images, recordings, offsets, rng)
+        self._redraw_silent_offsets(rng)
         fit = self.index if protocol == "random" else self.index.query("split == 'train'")
-        self._images = weaken(written.images, written.images[fit["image"]], kept_energy)
+        self._images = reduce_by_pca(images.images, images.images[fit["image"]], kept_energy)
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``, low frequencies first."""
+        """Return image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``, low frequencies first."""
         return {
             "image": self._images[part["image"]].reshape(-1, 1, 28, 28),
-            "audio": scale_to_unit(_log_power(self._mix(part))),
+            "audio": scale_min_max(_log_power(self._mix(part))),
         }
 
-    def _leave_silence(self, rng: np.random.Generator) -> None:
-        """Draw `offset` again where all of the noise would be silent; the others stay."""
+    def _redraw_silent_offsets(self, rng: np.random.Generator) -> None:
+        """Draw a new `offset` where the noise would be silent; the other offsets stay unchanged."""
         offset = self.index["offset"].to_numpy().copy()
         noise = self.index["noise"].to_numpy()
-        for place, clip in enumerate(self._clips):
-            heard = _heard_starts(clip)
-            silent = np.flatnonzero(noise == place)
-            silent = silent[~np.isin(offset[silent], heard)]
-            offset[silent] = rng.choice(heard, len(silent))
+        for number, clip in enumerate(self._clips):
+            audible = _audible_offsets(clip)
+            silent = np.flatnonzero(noise == number)
+            silent = silent[~np.isin(offset[silent], audible)]
+            offset[silent] = rng.choice(audible, len(silent))
         self.index["offset"] = offset
 
     def _mix(self, part: pd.DataFrame) -> np.ndarray:
-        """Recordings plus noise, ``(n, LENGTH)`` float32."""
+        """Return recordings plus noise, ``(n, LENGTH)`` float32."""
         speech = np.zeros((len(part), LENGTH), np.float32)
         noise = np.empty_like(speech)
         gain = np.empty((len(part), 1), np.float32)
         draws = zip(part["recording"], part["noise"], part["offset"], strict=True)
         for row, (recording, clip, offset) in enumerate(draws):
-            spoken = self._recordings[recording]
-            speech[row, : len(spoken)] = spoken
+            wave = self._recordings[recording]
+            speech[row, : len(wave)] = wave
             noise[row] = self._clips[clip][offset : offset + LENGTH]
-            # Over the recording alone: its padding would make a short word a faint one.
-            gain[row] = np.sqrt(np.mean(spoken**2) / np.mean(noise[row] ** 2))
+            # The power is measured without the padding, which would make a short word count as
+            # quiet.
+            gain[row] = np.sqrt(np.mean(wave**2) / np.mean(noise[row] ** 2))
         return speech + noise * gain * np.float32(10 ** (-self._snr_db / 20))
 
 
 class MultiBenchAVMNIST(SampleSource):
-    """AV-MNIST as MultiBench ships it: ready arrays, already weakened, mixed and paired.
+    """AV-MNIST as MultiBench distributes it: arrays that are already reduced, mixed and paired.
 
     Both modalities are scaled to [0, 1] for each sample, so nothing is fitted. The leak-free split
-    keeps MultiBench's test part; speakers are not told in it, so they are not held apart. In
-    `index`, ``row`` counts train and test as one array.
+    keeps MultiBench's test set. The arrays do not record the speakers, so a speaker may be in
+    several splits. In `index`, ``row`` counts the training samples and then the test samples.
 
     Args:
-        protocol: Without effect here.
-        folder: Holds ``image/train_data.npy`` (60000, 784), ``audio/train_data.npy`` (60000, 112,
-            112), ``train_labels.npy`` and the same for test.
-        split_seed: Decides which training samples validate; fixed, so that seeds of a run share it.
-        tolerated_share: As in `SampleSource`.
+        protocol: Has no effect.
+        folder: Folder with ``image/train_data.npy`` (60000, 784), ``audio/train_data.npy`` (60000,
+            112, 112), ``train_labels.npy``, and the same files for test.
+        split_seed: Seed of the choice of validation samples. It does not depend on the seed of the
+            run, so that runs with different seeds use the same split.
+        tolerated_share: See `SampleSource`.
 
     Raises:
-        FileNotFoundError: The folder or a file is missing; says what to put where.
-        ValueError: An array is damaged, of the wrong shape or length, or a label is no digit.
+        FileNotFoundError: The folder or a file is missing; the message states which files belong
+            there.
+        ValueError: An array is damaged or has the wrong shape or length, or a label is not a digit.
     """
 
     classes = tuple(str(digit) for digit in range(10))
@@ -171,51 +181,65 @@ class MultiBenchAVMNIST(SampleSource):
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``.
+        """Return image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``.
 
         Raises:
-            DamagedSampleError: One of them holds NaN or infinity, or is constant: digital silence,
-                or an empty image.
+            DamagedSampleError: An image or a spectrogram contains NaN or infinity or is constant
+                (an empty image, or digital silence).
         """
         rows = part["row"].to_numpy()
         image = _gather(self._train.image, self._test.image, rows)
         audio = _gather(self._train.audio, self._test.audio, rows)
-        for place, values in enumerate((image, audio)):
+        for position, values in enumerate((image, audio)):
             flat = values.reshape(len(part), -1)
-            self._refuse_rows(~np.isfinite(flat).all(axis=1), part, place, "NaN or infinity")
-            self._refuse_rows(np.ptp(flat, axis=1) == 0, part, place, "one number throughout")
+            self._reject(~np.isfinite(flat).all(axis=1), part, position, "contains NaN or infinity")
+            self._reject(np.ptp(flat, axis=1) == 0, part, position, "has the same value throughout")
         return {
-            "image": scale_to_unit(image).reshape(-1, 1, 28, 28),
-            "audio": scale_to_unit(audio)[:, None],
+            "image": scale_min_max(image).reshape(-1, 1, 28, 28),
+            "audio": scale_min_max(audio)[:, None],
         }
 
-    def _refuse_rows(self, wrong: np.ndarray, part: pd.DataFrame, place: int, what: str) -> None:
-        """Refuse the first sample that is `wrong`, of the file at a `place` among a part's."""
-        if wrong.any():
-            first = part.iloc[int(np.argmax(wrong))]
+    def _reject(self, invalid: np.ndarray, part: pd.DataFrame, position: int, fault: str) -> None:
+        """Raise an error for the first sample that is `invalid`, if any.
+
+        Args:
+            invalid: ``(n,)`` booleans.
+            part: The rows of `index` of the n samples.
+            position: Position of the array file in `MultiBenchSplit.files`.
+            fault: What is wrong with an invalid row.
+        """
+        if invalid.any():
+            first = part.iloc[int(np.argmax(invalid))]
             row, count = first["row"], len(self._train.labels)
-            of, row = (self._train, row) if row < count else (self._test, row - count)
-            raise DamagedSampleError(first["id"], f"{of.files[place]}: row {row} holds {what}")
+            source, row = (self._train, row) if row < count else (self._test, row - count)
+            raise DamagedSampleError(first["id"], f"{source.files[position]}: row {row} {fault}")
 
 
 def _pair(
-    written: Mnist, spoken: Recordings, offsets: np.ndarray, rng: np.random.Generator
+    mnist: Mnist, recordings: Recordings, offsets: np.ndarray, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """Split images, speakers and clips apart, then draw a recording and a clip for every image.
+    """Split images, speakers and clips, then draw a recording and a clip for each image.
 
     Args:
-        written: The images.
-        spoken: The recordings.
-        offsets: ``(clips,)``, at how many samples the noise can start.
-        rng: Decides the splits and the draws.
+        mnist: The N images and their digits.
+        recordings: The recordings, their digits and their speakers.
+        offsets: ``(clips,)`` number of audio samples of each clip at which the noise can start.
+        rng: Generator of the splits and of the draws.
+
+    Returns:
+        The index of `AVMNIST`, N rows.
+
+    Raises:
+        ValueError: There are fewer than three speakers or clips, or the speakers of a split have
+            no recording of a digit.
     """
-    labels = written.labels
-    split = _hold_out_valid(labels, written.train_count, rng)
-    speakers = np.unique(spoken.speakers)
+    labels = mnist.labels
+    split = _hold_out_valid(labels, mnist.train_count, rng)
+    speakers = np.unique(recordings.speakers)
     split_of = dict(
         zip(speakers, deal_groups(len(speakers), "speakers in `speech`", rng), strict=True)
     )
-    recording_split = np.array([split_of[speaker] for speaker in spoken.speakers])
+    recording_split = np.array([split_of[speaker] for speaker in recordings.speakers])
     clip_split = deal_groups(len(offsets), "clips in `noise`", rng)
     recording = np.empty(len(labels), np.int64)
     noise = np.empty(len(labels), np.int64)
@@ -223,22 +247,22 @@ def _pair(
         images = np.flatnonzero(split == name)
         noise[images] = rng.choice(np.flatnonzero(clip_split == name), len(images))
         for digit in range(10):
-            choice = np.flatnonzero((recording_split == name) & (spoken.digits == digit))
-            if not len(choice):
-                heard = [speaker for speaker in speakers if split_of[speaker] == name]
+            choices = np.flatnonzero((recording_split == name) & (recordings.digits == digit))
+            if not len(choices):
+                assigned = [speaker for speaker in speakers if split_of[speaker] == name]
                 raise ValueError(
-                    f"{spoken.files[0].parent}: no wav of digit {digit} by the speakers dealt to "
-                    f"{name!r} ({', '.join(heard)})"
+                    f"{recordings.files[0].parent}: there is no wav of digit {digit} by the "
+                    f"speakers of the split {name!r} ({', '.join(assigned)})"
                 )
-            said = images[labels[images] == digit]
-            recording[said] = rng.choice(choice, len(said))
+            rows = images[labels[images] == digit]
+            recording[rows] = rng.choice(choices, len(rows))
     return pd.DataFrame(
         {
-            "id": [f"image-{i:05d}_{spoken.files[r].stem}" for i, r in enumerate(recording)],
-            "group": spoken.speakers[recording],
+            "id": [f"image-{i:05d}_{recordings.files[r].stem}" for i, r in enumerate(recording)],
+            "group": recordings.speakers[recording],
             "split": split,
             "label": labels,
-            "source": spoken.speakers[recording],
+            "source": recordings.speakers[recording],
             "image": np.arange(len(labels)),
             "recording": recording,
             "noise": noise,
@@ -247,15 +271,18 @@ def _pair(
     )
 
 
-def _heard_starts(clip: np.ndarray) -> np.ndarray:
-    """Where a noise of `LENGTH` samples can start that are not all alike, ascending."""
+def _audible_offsets(clip: np.ndarray) -> np.ndarray:
+    """Return all offsets at which the next `LENGTH` samples are not constant, ascending."""
     changes = np.concatenate([[0], np.cumsum(np.diff(clip) != 0)])
-    heard: np.ndarray = np.flatnonzero(changes[LENGTH - 1 :] > changes[: len(clip) - LENGTH + 1])
-    return heard
+    audible: np.ndarray = np.flatnonzero(changes[LENGTH - 1 :] > changes[: len(clip) - LENGTH + 1])
+    return audible
 
 
 def _hold_out_valid(labels: np.ndarray, train_count: int, rng: np.random.Generator) -> np.ndarray:
-    """Split names: ``valid`` for a fifth of every digit in the first `train_count`, then test."""
+    """Return split names: a fifth of each digit in the first `train_count` rows is ``valid``.
+
+    The rest of these rows is ``train``, and all later rows are ``test``.
+    """
     split = np.repeat(np.array(["train", "test"]), [train_count, len(labels) - train_count])
     for digit in range(10):
         rows = rng.permutation(np.flatnonzero(labels[:train_count] == digit))
@@ -264,19 +291,26 @@ def _hold_out_valid(labels: np.ndarray, train_count: int, rng: np.random.Generat
 
 
 def _log_power(waves: np.ndarray) -> np.ndarray:
-    """Spectrograms in dB, ``(n, 1, SIZE, SIZE)`` as (frequency, frame), of ``(n, LENGTH)``."""
+    """Return spectrograms in dB, ``(n, 1, SIZE, SIZE)`` as (frequency, frame).
+
+    Args:
+        waves: ``(n, LENGTH)`` float32.
+    """
     import torch
     from torchaudio.transforms import AmplitudeToDB, Spectrogram
 
     transform = Spectrogram(n_fft=2 * (SIZE - 1), hop_length=LENGTH // (SIZE - 1))
     power = transform(torch.from_numpy(waves))
-    # The channel axis makes torchaudio cut every sample below its own peak, not below the batch's.
+    # The channel axis makes torchaudio clip each sample below its own peak, not the batch's peak.
     decibels: np.ndarray = AmplitudeToDB("power", top_db=DYNAMIC_RANGE)(power[:, None]).numpy()
     return decibels
 
 
 def _gather(train: np.ndarray, test: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Rows of `train` followed by `test`, float32, without reading the others."""
+    """Return some rows of the concatenation of `train` and `test`, float32.
+
+    Only these rows are read: both arrays are memory-mapped.
+    """
     gathered = np.empty((len(rows), *train.shape[1:]), np.float32)
     in_train = rows < len(train)
     gathered[in_train] = train[rows[in_train]]

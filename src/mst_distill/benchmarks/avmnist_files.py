@@ -1,4 +1,4 @@
-"""Raw files of AV-MNIST: MNIST's idx files, recordings, noise clips and MultiBench's arrays."""
+"""Reading the raw files of AV-MNIST: MNIST's idx files, sounds and MultiBench's arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.media.sound import read_sound
 
 RATE = 8000
-"""Audio samples a second: the Free Spoken Digit Dataset's rate, to which all audio is brought."""
+"""Sampling rate in Hz, to which all audio is resampled; that of the Free Spoken Digit Dataset."""
 
 _LARGEST_IDX = 2**30
-"""Bytes in an idx file; those of EMNIST, the largest of this format, are 0.6 of it."""
+"""Maximum size of an idx file in bytes; EMNIST, the largest set in this format, has 0.6 of it."""
 
 _MNIST = (
-    "MNIST's four files, train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two of "
-    "t10k (as torchvision's MNIST downloads them),"
+    "MNIST's four files, train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the same two "
+    "of t10k (as torchvision's MNIST downloads them),"
 )
 _SPEECH = (
     "spoken digits named {digit}_{speaker}_{take}.wav (the folder recordings of the Free Spoken "
@@ -42,13 +42,13 @@ _RECORDING = re.compile(r"(?P<digit>\d)_(?P<speaker>.+)_\d+")
 
 @dataclass(frozen=True)
 class Mnist:
-    """All of MNIST, the training images first.
+    """All N images of MNIST; the training images come first.
 
     Attributes:
         files: The four files.
         images: ``(N, 784)`` float32 in [0, 1].
         labels: ``(N,)`` digits.
-        train_count: How many of the N are training images.
+        train_count: Number of training images.
     """
 
     files: list[Path]
@@ -62,10 +62,10 @@ class Recordings:
     """Spoken digits.
 
     Attributes:
-        files: One file a recording, sorted.
-        waves: One float32 array a recording, mono, `RATE` samples a second.
-        digits: ``(R,)`` what is said.
-        speakers: ``(R,)`` who says it.
+        files: One file for each of the R recordings, sorted.
+        waves: One float32 array for each recording, mono, sampled at `RATE`.
+        digits: ``(R,)`` spoken digits.
+        speakers: ``(R,)`` names of the speakers.
     """
 
     files: list[Path]
@@ -75,8 +75,8 @@ class Recordings:
 
 
 @dataclass(frozen=True)
-class MultiBenchPart:
-    """MultiBench's train or test part.
+class MultiBenchSplit:
+    """MultiBench's training or test set.
 
     Attributes:
         files: The three files.
@@ -96,15 +96,15 @@ def read_mnist(path: str | Path) -> Mnist:
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
-        ValueError: A file is no whole idx file of its kind, images are not 28 x 28 or all alike,
-            one is empty, there are none, or images and labels differ in number; the message names
-            the file.
+        ValueError: A file is not a complete idx file of images or of labels, the images are not
+            28 x 28 or all equal, an image is empty, there are no images, or the numbers of images
+            and labels differ; the message names the file.
     """
     folder = _open_folder(path, _MNIST)
     files, images, labels = [], [], []
-    for part in ("train", "t10k"):
-        image_file = folder / f"{part}-images-idx3-ubyte.gz"
-        label_file = folder / f"{part}-labels-idx1-ubyte.gz"
+    for name in ("train", "t10k"):
+        image_file = folder / f"{name}-images-idx3-ubyte.gz"
+        label_file = folder / f"{name}-labels-idx1-ubyte.gz"
         files += [image_file, label_file]
         images.append(_read_idx(image_file, dimensions=3))
         labels.append(_read_idx(label_file, dimensions=1))
@@ -112,29 +112,29 @@ def read_mnist(path: str | Path) -> Mnist:
             raise ValueError(f"{image_file}: images are {images[-1].shape[1:]}, expected (28, 28)")
         if (images[-1] == images[-1][:1]).all():
             count = len(images[-1])
-            why = f"all {count} images are alike" if count else "0 images, expected at least 1"
-            raise ValueError(f"{image_file}: {why}")
+            fault = f"all {count} images are equal" if count else "0 images, expected at least 1"
+            raise ValueError(f"{image_file}: {fault}")
         if len(empty := np.flatnonzero(np.ptp(images[-1], axis=(1, 2)) == 0)):
             value = images[-1][empty[0], 0, 0]
-            raise ValueError(f"{image_file}: image {empty[0]} is empty, all its pixels are {value}")
+            raise ValueError(f"{image_file}: image {empty[0]} is empty: all its pixels are {value}")
         _check_labels(label_file, labels[-1], len(images[-1]))
     pixels = np.concatenate(images).reshape(-1, 784) / np.float32(255)
     return Mnist(files, pixels, np.concatenate(labels).astype(np.int64), len(labels[0]))
 
 
 def read_recordings(path: str | Path) -> Recordings:
-    """Read the spoken digits in and below the folder `path`.
+    """Read the spoken digits in the folder `path` and its subfolders.
 
     Raises:
-        FileNotFoundError: The folder is missing or holds no wav.
-        ValueError: A wav's name does not fit ``{digit}_{speaker}_{take}.wav``, or it cannot be
-            read or is silent throughout; the message names the file.
+        FileNotFoundError: The folder is missing or contains no wav.
+        ValueError: The name of a wav does not match ``{digit}_{speaker}_{take}.wav``, or a wav
+            cannot be read or is silent throughout; the message names the file.
     """
     files = _find(path, {".wav"}, _SPEECH)
     names = [_RECORDING.fullmatch(file.stem) for file in files]
     for file, name in zip(files, names, strict=True):
         if name is None:
-            raise ValueError(f"{file}: the name does not fit {{digit}}_{{speaker}}_{{take}}.wav")
+            raise ValueError(f"{file}: the name does not match {{digit}}_{{speaker}}_{{take}}.wav")
     return Recordings(
         files,
         [read_sound(file, RATE)[0] for file in files],
@@ -144,53 +144,57 @@ def read_recordings(path: str | Path) -> Recordings:
 
 
 def read_clips(path: str | Path) -> tuple[list[Path], list[np.ndarray]]:
-    """Read the noise clips in and below the folder `path`.
+    """Read the noise clips in the folder `path` and its subfolders.
 
     Returns:
-        The files, sorted, and a float32 array each, mono, `RATE` samples a second, without the
-        digital silence at its ends.
+        The files, sorted, and for each file a float32 array, mono, sampled at `RATE`, without the
+        digital silence at its start and end.
 
     Raises:
-        FileNotFoundError: The folder is missing or holds no clip.
-        ValueError: A clip cannot be read or is silent throughout; the message names it.
+        FileNotFoundError: The folder is missing or contains no clip.
+        ValueError: A clip cannot be read or is silent throughout; the message names the file.
     """
     files = _find(path, {".wav", ".flac", ".ogg", ".mp3"}, _NOISE)
-    # ESC-50 fills shorter sounds up to 5 s with zeros, which would be no noise to be mixed in.
+    # ESC-50 pads shorter sounds to 5 s with zeros; mixed in, these would add no noise.
     return files, [np.trim_zeros(read_sound(file, RATE)[0]) for file in files]
 
 
-def open_multibench(path: str | Path, part: Literal["train", "test"]) -> MultiBenchPart:
-    """Open MultiBench's train or test part in the folder `path`, memory-mapped.
+def open_multibench(path: str | Path, split: Literal["train", "test"]) -> MultiBenchSplit:
+    """Open MultiBench's training or test set in the folder `path`, memory-mapped.
 
     Raises:
         FileNotFoundError: The folder or a file is missing.
-        ValueError: A file is no whole array, an array's shape is wrong, the arrays differ in
-            length, or a label is no digit; the message names the file.
+        ValueError: A file is not a complete array, an array has the wrong shape, the arrays differ
+            in length, or a label is not a digit; the message names the file.
     """
     folder = _open_folder(path, _MULTIBENCH)
-    files = [folder / "image" / f"{part}_data.npy", folder / "audio" / f"{part}_data.npy"]
-    files.append(folder / f"{part}_labels.npy")
+    files = [folder / "image" / f"{split}_data.npy", folder / "audio" / f"{split}_data.npy"]
+    files.append(folder / f"{split}_labels.npy")
     image = _open_array(files[0], (784,))
     audio = _open_array(files[1], (112, 112))
     labels = _open_array(files[2], ())
     if len(audio) != len(image):
         raise ValueError(f"{files[1]}: {len(audio)} spectrograms for {len(image)} images")
     _check_labels(files[2], labels, len(image))
-    return MultiBenchPart(files, image, audio, labels.astype(np.int64))
+    return MultiBenchSplit(files, image, audio, labels.astype(np.int64))
 
 
-def _find(path: str | Path, suffixes: set[str], what: str) -> list[Path]:
-    folder = _open_folder(path, what)
+def _find(path: str | Path, suffixes: set[str], contents: str) -> list[Path]:
+    folder = _open_folder(path, contents)
     files = find_files(folder, suffixes)
     if not files:
         raise FileNotFoundError(
-            f"{folder.absolute()} holds no {sorted(suffixes)}: put {what} there"
+            f"{folder.absolute()} contains no {sorted(suffixes)}: put {contents} there"
         )
     return files
 
 
 def _read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Unsigned bytes of an idx file: 0, 0, 8, `dimensions`, the sizes as big-endian int32, data."""
+    """Return the unsigned bytes of an idx file.
+
+    The file starts with the bytes 0, 0, 8 and `dimensions` and with the sizes as big-endian int32;
+    the data follow.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: put {_MNIST} there")
     header = 4 * (1 + dimensions)
@@ -198,7 +202,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
         with gzip.open(path) as file:
             start = file.read(header)
             if len(start) < header:
-                raise ValueError(f"{path}: {len(start)} bytes are less than the header's {header}")
+                raise ValueError(
+                    f"{path}: {len(start)} bytes are fewer than the {header} of a header"
+                )
             magic, *shape = np.frombuffer(start, ">i4").tolist()
             if magic != 0x0800 + dimensions:
                 raise ValueError(
@@ -208,15 +214,18 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             size = math.prod(shape)
             if min(shape) < 0 or size > _LARGEST_IDX:
                 raise ValueError(
-                    f"{path}: its header says {shape}; that must be at most {_LARGEST_IDX} bytes"
+                    f"{path}: the header states the shape {shape}; at most {_LARGEST_IDX} bytes "
+                    f"are read"
                 )
-            data = file.read(size + 1)  # packed, gigabytes may look small: no more than is wanted
+            # One byte more than is needed shows that the file is too long; reading all of it
+            # could fill the memory, because gigabytes of zeros compress to a small file.
+            data = file.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path}: no whole gzip file ({error})") from error
+        raise ValueError(f"{path}: not a complete gzip file ({error})") from error
     if len(data) > size:
-        raise ValueError(f"{path}: more than {size} bytes of data, which fill {shape}")
+        raise ValueError(f"{path}: more than the {size} bytes of data that the shape {shape} needs")
     if len(data) < size:
-        raise ValueError(f"{path}: {len(data)} bytes of data do not fill {shape}")
+        raise ValueError(f"{path}: {len(data)} bytes of data do not fill the shape {shape}")
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -227,32 +236,33 @@ def _open_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r")
         if not isinstance(array, np.ndarray):
             raise ValueError("it is an archive")
-    except Exception as error:  # whatever numpy meets in a damaged file
-        raise ValueError(f"{path}: no whole .npy file of numbers ({error})") from error
+    except Exception as error:  # numpy raises errors of many types for a damaged file
+        raise ValueError(f"{path}: not a complete .npy file of numbers ({error})") from error
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: holds {array.dtype}, expected numbers")
+        raise ValueError(f"{path}: contains {array.dtype}, expected numbers")
     if array.ndim != 1 + len(shape) or array.shape[1:] != shape:
         expected = ", ".join(["N", *map(str, shape)])
         raise ValueError(f"{path}: shape {array.shape}, expected ({expected})")
     if not len(array):
-        raise ValueError(f"{path}: holds no sample")
+        raise ValueError(f"{path}: contains no samples")
     return array
 
 
 def _check_labels(path: Path, labels: np.ndarray, count: int) -> None:
     if len(labels) != count:
         raise ValueError(f"{path}: {len(labels)} labels for {count} images")
-    if len(wrong := np.flatnonzero(~np.isin(labels, range(10)))):
-        raise ValueError(f"{path}: label {wrong[0]} is {labels[wrong[0]]}, expected 0 to 9")
+    if len(invalid := np.flatnonzero(~np.isin(labels, range(10)))):
+        raise ValueError(f"{path}: label {invalid[0]} is {labels[invalid[0]]}, expected 0 to 9")
 
 
-def _open_folder(path: str | Path, what: str) -> Path:
+def _open_folder(path: str | Path, contents: str) -> Path:
     """Return the folder at `path`.
 
     Raises:
-        FileNotFoundError: It does not exist; the message says `what` belongs there.
+        FileNotFoundError: The folder does not exist; the message states that `contents` belong
+            there.
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder.absolute()} is no folder: put {what} there")
+        raise FileNotFoundError(f"{folder.absolute()} is not a folder: put {contents} there")
     return folder

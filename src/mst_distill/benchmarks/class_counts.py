@@ -1,4 +1,4 @@
-"""How much of each class every split holds: what cannot be judged, and what hardly can be."""
+"""Class counts of each split: which splits cannot be evaluated, and what is worth a warning."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import pandas as pd
 from mst_distill.data.samples import SPLITS
 
 FEW = 5
-"""Of a class with fewer training samples a warning says that it can hardly be learned."""
+"""A class with fewer training samples or pixels than this gets a warning."""
 
 LISTED = 10
-"""Classes that a warning names, at most."""
+"""Maximum number of classes that a warning names."""
 
 BLOCK = 2**24
-"""Labels that are counted at a time."""
+"""Number of labels that are counted at a time."""
 
 _NEEDED = {
-    "train": "to learn how they differ",
-    "valid": "to choose an epoch by its accuracy",
-    "test": "to judge a student",
+    "train": "to learn to distinguish them",
+    "valid": "to select an epoch by its accuracy",
+    "test": "to evaluate a student",
 }
 
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """Labels of each class in every split.
+    """Number of labels of each class in each split.
 
     Attributes:
-        table: A row a class by its name, without the ignored one; a column a split. Counts of
-            samples, or of pixels where labels are dense.
-        dense: Whether these are pixels.
+        table: Counts of samples, or of pixels if the labels are dense. One row for each class
+            except the ignored one, indexed by its name; one column for each split.
+        dense: Whether the counts are of pixels.
     """
 
     table: pd.DataFrame
@@ -47,22 +47,23 @@ class ClassCounts:
         classes: Sequence[str],
         ignored: int | None,
     ) -> ClassCounts:
-        """Count labels, block by block: they may be larger than memory.
+        """Count the labels block by block, because dense labels may be larger than memory.
 
         Args:
-            labels: ``(N,)`` or ``(N, H, W)``; what is no class is not counted.
-            split: ``(N,)`` names of splits.
-            classes: Their names, in the order of the labels.
-            ignored: The label that is no target, or None.
+            labels: ``(N,)`` or ``(N, H, W)`` class indices; values that are not the index of a
+                class are not counted.
+            split: ``(N,)`` split names.
+            classes: Class names, in the order of the labels.
+            ignored: The label that is not a target, or None.
         """
-        where = np.asarray(split)
+        splits = np.asarray(split)
         counts = np.zeros((len(classes), len(SPLITS)), dtype=np.int64)
         step = max(1, BLOCK // max(1, int(np.prod(labels.shape[1:]))))
         for start in range(0, len(labels), step):
-            part = np.asarray(labels[start : start + step])
+            block = np.asarray(labels[start : start + step])
             for column, name in enumerate(SPLITS):
-                here = part[where[start : start + step] == name].ravel()
-                known = here[(here >= 0) & (here < len(classes))].astype(np.int64)
+                found = block[splits[start : start + step] == name].ravel()
+                known = found[(found >= 0) & (found < len(classes))].astype(np.int64)
                 counts[:, column] += np.bincount(known, minlength=len(classes))
         table = pd.DataFrame(counts, index=list(classes), columns=list(SPLITS))
         if ignored is not None and 0 <= ignored < len(classes):
@@ -70,50 +71,56 @@ class ClassCounts:
         return cls(table, labels.ndim > 1)
 
     def check(self) -> None:
-        """Raise where any figure would be told of nothing.
+        """Check that a run on these splits can be evaluated.
 
         Raises:
-            ValueError: A split has fewer than two classes, or a class is in ``valid`` or ``test``
-                and not in ``train``; the message names split and class. Of pixels the second is a
-                warning only: among many rare classes some are bound to be so.
+            ValueError: A split has fewer than two classes, or a class has samples in ``valid`` or
+                ``test`` but none in ``train``; the message names the split and the class. With
+                dense labels, the second case only yields a warning, because it is to be expected
+                of some of many rare classes.
         """
         for split in SPLITS:
-            here = list(self.table.index[self.table[split] > 0])
-            if len(here) < 2:
-                what = f"one class alone, {here[0]!r}" if here else "no class"
+            present = list(self.table.index[self.table[split] > 0])
+            if len(present) < 2:
+                found = f"only one class, {present[0]!r}" if present else "no class"
                 raise ValueError(
-                    f"the split {split!r} holds {what}: at least two classes are needed "
+                    f"the split {split!r} contains {found}: at least two classes are needed "
                     f"{_NEEDED[split]}"
                 )
         unseen = self._unseen()
         if len(unseen) and not self.dense:
             name, counts = unseen.index[0], unseen.iloc[0]
-            elsewhere = " and ".join(f"{counts[of]} in {of!r}" for of in SPLITS if counts[of])
+            others = " and ".join(f"{counts[key]} in {key!r}" for key in SPLITS if counts[key])
             raise ValueError(
-                f"the class {name!r} has no sample in 'train' and {elsewhere}: it cannot be "
-                f"learned. Deal its samples otherwise, or leave the class out"
+                f"the class {name!r} has no sample in 'train', but {others}: it cannot be "
+                f"learned. Assign its samples to the splits differently, or leave the class out"
             )
 
     def warnings(self) -> list[str]:
-        """What can hardly be learned or judged, a sentence a kind with the classes it concerns."""
-        what = "pixels" if self.dense else "samples"
+        """Return one sentence for each problem with the classes that are hard to learn or evaluate.
+
+        Each sentence lists the classes that it concerns.
+        """
+        unit = "pixels" if self.dense else "samples"
         table = self.table
-        there = table[table.sum(axis=1) > 0]
-        few = there.loc[there["train"].between(1, FEW - 1), "train"]
+        present = table[table.sum(axis=1) > 0]
+        few = present.loc[present["train"].between(1, FEW - 1), "train"]
         counted = pd.Index([f"{name!r} ({count})" for name, count in few.items()])
         lists = {
-            f"Classes without any {what}, which no figure can tell of": table.index.difference(
-                there.index, sort=False
+            f"Classes without any {unit}, for which no metric is computed": table.index.difference(
+                present.index, sort=False
             ).map(repr),
-            f"Classes that are in 'valid' or 'test' without training {what}, so that they cannot "
+            f"Classes that are in 'valid' or 'test' without training {unit}, so that they cannot "
             f"be learned": self._unseen().index.map(repr),
-            f"Classes with fewer than {FEW} training {what}, which can hardly be learned": counted,
-            f"Classes without {what} in 'valid', on which no epoch is chosen": _lacking(
-                there, "valid"
+            f"Classes with fewer than {FEW} training {unit}, which can hardly be learned": counted,
+            f"Classes without {unit} in 'valid', which do not count when an epoch is selected": (
+                _lacking(present, "valid")
             ),
-            f"Classes without {what} in 'test', of which no figure tells": _lacking(there, "test"),
+            f"Classes without {unit} in 'test', for which no test metric is computed": _lacking(
+                present, "test"
+            ),
         }
-        return [f"{kind}: {_listed(names)}." for kind, names in lists.items() if len(names)]
+        return [f"{problem}: {_listed(names)}." for problem, names in lists.items() if len(names)]
 
     def _unseen(self) -> pd.DataFrame:
         table = self.table

@@ -1,4 +1,4 @@
-"""CrisisMMD v2.0: tweets of seven disasters, text and photograph (Alam, Ofli and Imran, 2018)."""
+"""CrisisMMD v2.0: tweets about seven disasters, text and image (Alam, Ofli and Imran, 2018)."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from mst_distill.media.tweets import clean_tweet, repair
 
 
 class CrisisMMD(SampleSource):
-    """Tweets with the first of their photographs, as vectors by two frozen encoders.
+    """Tweets and the first photograph of each, encoded as vectors by two frozen encoders.
 
-    The humanitarian task: the column ``label`` of the three files of the publisher's split, which
-    is kept; it holds tweets apart. ``source`` in `index` is the disaster. The note
-    ``text_repaired`` is 1 where `repair` changed the tweet's text.
+    The task is the humanitarian one: the column ``label`` of the three files of the publisher's
+    split. This split is kept; it does not share tweets between splits. In `index`, ``source`` is
+    the disaster. The note ``text_repaired`` is 1 where `repair` changed the text of the tweet.
 
-    A photograph that is no file is omitted, one that cannot be decoded is damaged; both count
-    towards `tolerated_share`.
+    A tweet whose photograph is missing is omitted, and one whose photograph cannot be decoded is
+    damaged; both count towards `tolerated_share`.
 
     Args:
-        protocol: Without effect here: nothing is fitted.
-        images: Folder that holds ``data_image/`` (the publisher's ``CrisisMMD_v2.0``).
-        splits: Folder of ``task_humanitarian_text_img_{train,dev,test}.tsv`` (the publisher's
+        protocol: Has no effect, because nothing is fitted.
+        images: Folder that contains ``data_image/`` (the publisher's ``CrisisMMD_v2.0``).
+        splits: Folder with ``task_humanitarian_text_img_{train,dev,test}.tsv`` (the publisher's
             ``crisismmd_datasplit_all``).
-        text_encoder: A `TextEncoder` by import path.
-        image_encoder: An `ImageEncoder` by import path.
-        tolerated_share: How much of all tweets may be left out, in [0, 1).
+        text_encoder: Import path of a `TextEncoder`.
+        image_encoder: Import path of an `ImageEncoder`.
+        tolerated_share: Maximum share of all tweets that may be left out, in [0, 1).
 
     Raises:
-        FileNotFoundError: A folder or file is missing; says what to put where.
-        ValueError: A row does not fit (see `read_tweets`), a photograph is a link that leads out of
-            ``data_image``, or an encoder cannot be imported.
-        TypeError: An encoder is none.
+        FileNotFoundError: A folder or file is missing; the message states which files belong there.
+        ValueError: A row is invalid (see `read_tweets`), a photograph is a symbolic link to a file
+            outside ``data_image``, or an encoder cannot be imported.
+        TypeError: An import path does not name an encoder of the right kind.
     """
 
     classes = HUMANITARIAN
@@ -63,36 +63,37 @@ class CrisisMMD(SampleSource):
         tables, tweets = read_tweets(splits)
         if not (self._images / "data_image").is_dir():
             raise FileNotFoundError(
-                f"{(self._images / 'data_image').absolute()} is no folder: put the photographs of "
-                f"CrisisMMD v2.0 there, data_image/<event>/<date>/<image_id>.jpg "
+                f"{(self._images / 'data_image').absolute()} is not a folder: put the photographs "
+                f"of CrisisMMD v2.0 there, data_image/<event>/<date>/<image_id>.jpg "
                 f"(crisisnlp.qcri.org/crisismmd)"
             )
-        there = np.array([(self._images / image).is_file() for image in tweets["image"]], bool)
+        present = np.array([(self._images / image).is_file() for image in tweets["image"]], bool)
         self.omitted = {
             tweet: f"{self._images / image} is missing"
-            for tweet, image in tweets.loc[~there, ["id", "image"]].itertuples(index=False)
+            for tweet, image in tweets.loc[~present, ["id", "image"]].itertuples(index=False)
         }
-        self.index = tweets[there].reset_index(drop=True)
-        self._refuse_links_out()
-        # With the photographs: a store must not stay when a damaged one was fetched again.
+        self.index = tweets[present].reset_index(drop=True)
+        self._reject_links_out()
+        # The photographs are listed, too, so that the store is rebuilt after a damaged one was
+        # downloaded again.
         self.files = [*tables, *(self._images / image for image in self.index["image"])]
 
-    def _refuse_links_out(self) -> None:
+    def _reject_links_out(self) -> None:
         for tweet, image in self.index[["id", "image"]].itertuples(index=False):
             file = self._images / image
-            # data_image may lie on another disk, as the whole folder may.
+            # data_image itself, or the whole folder, may be a link to another disk.
             if leads_out(file, self._images) and leads_out(file, self._images / "data_image"):
                 raise ValueError(
-                    f"{file}: the photograph of tweet {tweet} is a link that leads out of "
+                    f"{file}: the photograph of tweet {tweet} is a link to a file outside "
                     f"{self._images}; put the file there, or make the whole folder a link"
                 )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image ``(n, 2048)`` and text ``(n, 768)``, by the default encoders.
+        """Return image ``(n, 2048)`` and text ``(n, 768)``; the widths are the default encoders'.
 
         Raises:
             DamagedSampleError: A photograph cannot be decoded.
-            ConnectionError: An encoder's weights are not there and cannot be fetched.
+            ConnectionError: The weights of an encoder are not on disk and cannot be downloaded.
         """
         photographs = (
             open_image(self._images / image, sample)
@@ -104,7 +105,7 @@ class CrisisMMD(SampleSource):
             "text_repaired": np.array([repair(text) != text for text in part["text"]], np.float32),
         }
 
-    # Weights are loaded, and fetched, only once a store has to be built.
+    # The weights are downloaded and loaded on first use, which is when a store has to be built.
     @cached_property
     def _text_encoder(self) -> TextEncoder:
         return self._text_encoder_class()
@@ -115,21 +116,22 @@ class CrisisMMD(SampleSource):
 
 
 class CrisisMMDFeatures(SampleSource):
-    """CrisisMMD as ready features, one ``.pth`` of image, text and label.
+    """CrisisMMD as precomputed features: one ``.pth`` file of images, texts and labels.
 
-    Such a file tells neither tweets nor the publisher's split, so the split is dealt here, 60 / 20
-    / 20 within each class, and ``group`` is the row.
+    Such a file contains neither tweet ids nor the publisher's split. The samples are therefore
+    split 60 / 20 / 20 within each class, and ``group`` is the row.
 
     Args:
-        protocol: Without effect here: nothing is fitted.
-        file: What ``torch.save`` made of (image, text, label) or of a dict with these keys, as
-            numpy arrays or tensors: ``(N, width)``, ``(N, width)`` and ``(N,)``.
-        split_seed: Decides the split; fixed, so that seeds of a run share it.
-        tolerated_share: As in `SampleSource`.
+        protocol: Has no effect, because nothing is fitted.
+        file: File written by ``torch.save`` with (image, text, label) or with a dict of these keys,
+            as numpy arrays or tensors of shape ``(N, width)``, ``(N, width)`` and ``(N,)``.
+        split_seed: Seed of the split. It does not depend on the seed of the run, so that runs with
+            different seeds use the same split.
+        tolerated_share: See `SampleSource`.
 
     Raises:
         FileNotFoundError: `file` is missing.
-        ValueError: The file holds anything else (see `read_features`).
+        ValueError: The file is invalid (see `read_features`).
     """
 
     classes = HUMANITARIAN
@@ -153,11 +155,11 @@ class CrisisMMDFeatures(SampleSource):
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Image and text ``(n, width)``, as wide as they are in the file.
+        """Return image and text, each ``(n, width)``, with the widths of the file.
 
         Raises:
-            DamagedSampleError: One of them is the same number throughout, as where there was
-                nothing to make features of.
+            DamagedSampleError: All features of an image or of a text have the same value, as where
+                the image or the text was missing.
         """
         rows = part["row"].to_numpy()
         features = {

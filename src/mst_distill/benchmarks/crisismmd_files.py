@@ -1,4 +1,4 @@
-"""Files of CrisisMMD: the publisher's tables of the humanitarian task, and ready features."""
+"""Reading the files of CrisisMMD: the publisher's tables, and precomputed features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 
 HUMANITARIAN = (
     "not_humanitarian",
@@ -21,14 +21,14 @@ HUMANITARIAN = (
     "vehicle_damage",
     "other_relevant_information",
 )
-"""The classes, in the order of the method's released implementation."""
+"""The classes, in the order of the released implementation of the method."""
 
 PUBLISHED = {"train": "train", "dev": "valid", "test": "test"}
-"""The publisher's names of the splits, and ours."""
+"""The publisher's names of the splits, and the names in this project."""
 
 _COLUMNS = ("event_name", "tweet_id", "tweet_text", "image", "label")
 _LONGEST_NAME = 255
-"""Bytes in the name of a file or folder."""
+"""Maximum length of the name of a file or folder, in bytes."""
 
 _SPLITS = (
     "the three files task_humanitarian_text_img_{train,dev,test}.tsv of CrisisMMD v2.0 (the "
@@ -38,12 +38,12 @@ _SPLITS = (
 
 @dataclass(frozen=True)
 class Features:
-    """Ready features.
+    """Precomputed features of N samples.
 
     Attributes:
         image: ``(N, width)``, floating-point.
         text: ``(N, width)``, floating-point.
-        label: ``(N,)`` positions in `HUMANITARIAN`.
+        label: ``(N,)`` indices into `HUMANITARIAN`.
     """
 
     image: np.ndarray
@@ -52,21 +52,21 @@ class Features:
 
 
 def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
-    """Read the humanitarian task of the folder `path`, one row a tweet.
+    """Read the tables of the humanitarian task from the folder `path`, one row for each tweet.
 
-    A row of the files is a photograph, and a tweet may have several: its first row is kept, train
-    before dev before test. One tweet of version 2.0 stands in two files.
+    The files have one row for each photograph, and a tweet may have several. The first row of a
+    tweet is used, in the order train, dev, test: one tweet of version 2.0 is in two files.
 
     Returns:
-        The three files, and ``id``, ``group`` (both the tweet's id), ``split``, ``label``,
-        ``source`` (the disaster), ``text`` and ``image`` (a path, relative).
+        The three files, and a table with ``id`` and ``group`` (both the tweet's id), ``split``,
+        ``label``, ``source`` (the disaster), ``text`` and ``image`` (a relative path).
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
-        ValueError: A file is no UTF-8, lacks a column or holds no row; a row has not as many fields
-            as the header; a tweet's id is no number, its text is empty, its label unknown, or its
-            image's path leaves the folder, is too long or is another tweet's. The message names
-            the file and the line.
+        ValueError: A file is not UTF-8, lacks a column or contains no row; a row and the header
+            differ in the number of fields; the id of a tweet is not a number, its text is empty or
+            its label unknown; or the path of its image leaves the folder, is too long or belongs to
+            another tweet. The message names the file and the line.
     """
     folder = Path(path)
     files = {name: folder / f"task_humanitarian_text_img_{name}.tsv" for name in PUBLISHED}
@@ -79,7 +79,7 @@ def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
             for name, file in files.items()
         ]
     )
-    _refuse_shared_images(rows)
+    _reject_shared_images(rows)
     tweets = rows.drop_duplicates("tweet_id").reset_index(drop=True)
     label_of = {name: label for label, name in enumerate(HUMANITARIAN)}
     return list(files.values()), pd.DataFrame(
@@ -96,20 +96,20 @@ def read_tweets(path: str | Path) -> tuple[list[Path], pd.DataFrame]:
 
 
 def read_features(path: Path) -> Features:
-    """Read a ``.pth`` of (image, text, label), or of a dict with these keys, and nothing else.
+    """Read a ``.pth`` file of (image, text, label) or of a dict with exactly these keys.
 
     Raises:
         FileNotFoundError: `path` is missing.
-        ValueError: The file is damaged, names code that it wants to run, holds something else than
-            the three, their shapes do not fit, a label is no class, or a number is not finite.
+        ValueError: The file is damaged, asks to run code, or contains anything but these three
+            arrays; the shapes do not match; a label is not a class; or a number is not finite.
     """
     loaded = _load_arrays(path)
     if isinstance(loaded, (tuple, list)) and len(loaded) == 3:
         loaded = dict(zip(("image", "text", "label"), loaded, strict=True))
     if not isinstance(loaded, dict) or set(loaded) != {"image", "text", "label"}:
-        what = sorted(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
+        found = sorted(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
         raise ValueError(
-            f"{path}: holds {what}, expected (image, text, label) or a dict with these keys"
+            f"{path}: contains {found}, expected (image, text, label) or a dict with these keys"
         )
     arrays = {name: _as_array(path, name, value) for name, value in loaded.items()}
     for name in ("image", "text"):
@@ -122,105 +122,109 @@ def read_features(path: Path) -> Features:
         counts = {name: len(array) for name, array in arrays.items()}
         raise ValueError(f"{path}: image, text and label differ in length: {counts}")
     last = len(HUMANITARIAN) - 1
-    if len(wrong := np.flatnonzero((labels < 0) | (labels > last))):
-        row = wrong[0]
+    if len(invalid := np.flatnonzero((labels < 0) | (labels > last))):
+        row = invalid[0]
         raise ValueError(f"{path}: label of row {row} is {labels[row]}, expected 0 to {last}")
     for name in ("image", "text"):
         finite = np.isfinite(arrays[name]).all(axis=1)
         if not finite.all():
-            raise ValueError(f"{path}: {name} of row {np.argmin(finite)} holds NaN or infinity")
+            raise ValueError(f"{path}: {name} of row {np.argmin(finite)} contains NaN or infinity")
     return Features(arrays["image"], arrays["text"], labels.astype(np.int64))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """Rows of one file, every field a text: a tweet's id has more digits than a float keeps."""
+    """Read the rows of one file; all fields are strings, because a float would round tweet ids."""
     header, *lines = _read_lines(path)
     names = header.split("\t")
     for column in _COLUMNS:
         if column not in names:
-            raise ValueError(f"{path}: line 1: {unknown('column', column, names)}")
+            raise ValueError(f"{path}: line 1: {did_you_mean('column', column, names)}")
     if not lines:
-        raise ValueError(f"{path}: holds no row below its header")
+        raise ValueError(f"{path}: contains no row below the header")
     rows = []
     for number, line in enumerate(lines, start=2):
         fields = line.split("\t")
         if len(fields) != len(names):
             raise ValueError(
-                f"{path}: line {number} has {len(fields)} fields, the header {len(names)}"
+                f"{path}: line {number} has {len(fields)} fields, but the header has {len(names)}"
             )
         row = dict(zip(names, fields, strict=True))
-        if wrong := _fault(row):
-            raise ValueError(f"{path}: line {number}: {wrong}")
+        if fault := _find_fault(row):
+            raise ValueError(f"{path}: line {number}: {fault}")
         rows.append({**{column: row[column] for column in _COLUMNS}, "line": number})
     return pd.DataFrame(rows)
 
 
-def _refuse_shared_images(rows: pd.DataFrame) -> None:
-    """Refuse a photograph of two tweets, which could stand in two splits."""
+def _reject_shared_images(rows: pd.DataFrame) -> None:
+    """Raise an error for a photograph of two tweets, because these could be in two splits."""
     first = rows.drop_duplicates("image").set_index("image")["tweet_id"]
     shared = rows[rows["image"].map(first) != rows["tweet_id"]]
     if len(shared):
         row = shared.iloc[0]
         raise ValueError(
-            f"{row['file']}: line {row['line']}: {row['image']} is the photograph of tweet "
-            f"{first[row['image']]} too; each must belong to one tweet"
+            f"{row['file']}: line {row['line']}: {row['image']} is also the photograph of tweet "
+            f"{first[row['image']]}; each photograph must belong to one tweet"
         )
 
 
 def _read_lines(path: Path) -> list[str]:
-    # Neither csv nor splitlines: quotes are part of a tweet here, and so is U+2028.
+    # csv would interpret quotes, and splitlines would split at U+2028; both occur within tweets.
     lines = []
     for number, line in enumerate(path.read_bytes().rstrip(b"\r\n").split(b"\n"), start=1):
         try:
             lines.append(line.removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: line {number} is no UTF-8 ({error})") from error
+            raise ValueError(f"{path}: line {number} is not UTF-8 ({error})") from error
     return lines
 
 
-def _fault(row: dict[str, str]) -> str | None:
-    """What is wrong with a row of the publisher's, or None."""
+def _find_fault(row: dict[str, str]) -> str | None:
+    """Return what is wrong with a row of the publisher's tables, or None."""
     image = PurePosixPath(row["image"])
     if not (row["tweet_id"].isascii() and row["tweet_id"].isdigit()):
         return (
-            f"tweet_id {row['tweet_id']!r} is not made of digits alone, as if a spreadsheet had "
+            f"tweet_id {row['tweet_id']!r} does not consist of digits only; a spreadsheet may have "
             f"rounded it"
         )
     if not row["tweet_text"].strip():
         return f"tweet_text of tweet {row['tweet_id']} is empty"
     if row["label"] not in HUMANITARIAN:
-        return unknown("label", row["label"], HUMANITARIAN)
+        return did_you_mean("label", row["label"], HUMANITARIAN)
     if not image.name or image.is_absolute() or ".." in image.parts:
         return (
-            f"image {row['image']!r} must be a path within the folder of data_image, such as "
+            f"image {row['image']!r} must be a path within the folder that contains data_image, "
+            f"such as "
             f"data_image/<event>/<date>/<image_id>.jpg"
         )
     if max(len(part.encode()) for part in image.parts) > _LONGEST_NAME:
-        return f"the name of image {row['image'][:40]!r}… is too long for a file"
+        return f"the name of image {row['image'][:40]!r}… is too long for a file name"
     return None
 
 
 def _load_arrays(path: Path) -> object:
-    """Unpickle numpy arrays and tensors; a file that wants to run anything else is refused."""
+    """Unpickle numpy arrays and tensors; a file that calls any other code raises an error."""
     import torch
 
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.absolute()} is missing: put ready features there, what torch.save made of "
-            f"(image, text, label)"
+            f"{path.absolute()} is missing: put precomputed features there, a file written by "
+            f"torch.save with (image, text, label)"
         )
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch meets in a damaged file
-        why = " ".join(str(error).split())
+    except Exception as error:  # torch raises errors of many types for a damaged file
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"{path}: no .pth of numpy arrays of numbers and tensors alone ({why})"
+            f"{path}: not a .pth file of only numeric numpy arrays and tensors ({reason})"
         ) from error
 
 
 def _as_array(path: Path, name: str, value: object) -> np.ndarray:
-    """A tensor that learns and bfloat16, which numpy knows not, become plain arrays too."""
+    """Convert an array or tensor to numpy.
+
+    Tensors that require a gradient, and bfloat16, which numpy lacks, are converted as well.
+    """
     import torch
 
     try:
@@ -229,11 +233,11 @@ def _as_array(path: Path, name: str, value: object) -> np.ndarray:
             value = value.float() if value.dtype == torch.bfloat16 else value
         return np.asarray(value)
     except Exception as error:  # such as a ragged list
-        raise ValueError(f"{path}: {name} is no array of numbers ({error})") from error
+        raise ValueError(f"{path}: {name} is not an array of numbers ({error})") from error
 
 
 def _numpy_globals() -> list[Callable[..., object] | tuple[Callable[..., object], str]]:
-    """What pickles of numeric arrays name, by numpy 2 and, under its older path, by numpy 1."""
+    """Return what pickles of numeric arrays refer to, under the paths of numpy 2 and numpy 1."""
     from numpy._core.multiarray import _reconstruct
 
     kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}

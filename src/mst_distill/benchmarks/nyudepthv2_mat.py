@@ -1,4 +1,4 @@
-"""The labelled NYU-Depth-V2 file: HDF5 that MATLAB wrote, read image by image."""
+"""Reading the publisher's files of NYU-Depth-V2: an HDF5 file by MATLAB, image by image."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import numpy as np
 import scipy.io
 
 CHUNK_CACHE_BYTES = 20 * 2**20
-"""HDF5 unpacks whole chunks of many images: with these kept, for each of the three arrays, none is
-unpacked twice in a row."""
+"""Cache for each of the three arrays. HDF5 decompresses whole chunks, which contain many images;
+with this cache, no chunk is decompressed twice in succession."""
 
 
 class LabelledMat:
     """``nyu_depth_v2_labeled.mat``, open for reading.
 
-    Its arrays are MATLAB's, so here every image lies on its side: ``images`` (N, 3, W, H) bytes,
-    ``depths`` (N, W, H) in metres, and ``labels40`` (N, W, H) or else ``labels`` (N, W, H), which a
-    mapping brings to 40 classes.
+    MATLAB's order of the axes makes all images transposed: ``images`` is (N, 3, W, H) bytes,
+    ``depths`` is (N, W, H) in metres, and ``labels40`` is (N, W, H). If there is no ``labels40``,
+    ``labels`` (N, W, H) is mapped to 40 classes.
 
     Args:
         path: The file.
-        mapping: ``classMapping40.mat`` of Gupta et al., with ``mapClass``: the class in 1 to 40 of
-            each raw label from 1 on. Not needed where there is ``labels40``.
+        mapping: ``classMapping40.mat`` of Gupta et al., with ``mapClass``: the class, 1 to 40, of
+            each raw label, starting with label 1. Not needed if the file has ``labels40``.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is no whole HDF5 or MATLAB file, or lacks an array, or the arrays do not
-            fit together; the message names file and key.
+        ValueError: A file is not a complete HDF5 or MATLAB file, lacks an array, or has arrays of
+            shapes that do not match; the message names the file and the key.
     """
 
     def __init__(self, path: Path, mapping: Path | None) -> None:
@@ -40,7 +40,7 @@ class LabelledMat:
         try:
             self._file = h5py.File(path, rdcc_nbytes=CHUNK_CACHE_BYTES)
         except OSError as error:
-            raise ValueError(f"{path}: no whole HDF5 file ({error})") from error
+            raise ValueError(f"{path}: not a complete HDF5 file ({error})") from error
         self._path = path
         self._images = self._array("images", 4, "uint8")
         self._depths = self._array("depths", 3)
@@ -52,19 +52,22 @@ class LabelledMat:
         return len(self._images)
 
     def scene_types(self) -> list[str]:
-        """The kind of room of each image, such as ``kitchen``; empty texts where it is not told.
+        """Return the kind of room of each image, such as ``kitchen``.
+
+        If the file does not contain the kinds of rooms, all strings are empty.
 
         Raises:
-            ValueError: It is told of another number of images, or not by references to texts.
+            ValueError: The entries are not references to strings, or their number is not the number
+                of images.
         """
         if "sceneTypes" not in self._file:
             return [""] * len(self)
         try:
             references = np.asarray(self._file["sceneTypes"]).ravel()
             scenes = ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
-        except Exception as error:  # whatever h5py meets in references that are none
+        except Exception as error:  # h5py raises errors of many types for invalid references
             raise ValueError(
-                f"{self._path}: 'sceneTypes' must be references to texts ({error})"
+                f"{self._path}: 'sceneTypes' must be references to strings ({error})"
             ) from error
         if len(references) != len(self):
             raise ValueError(
@@ -73,18 +76,24 @@ class LabelledMat:
         return scenes
 
     def read(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Colour ``(H, W, 3)`` bytes, depth ``(H, W)`` in metres, classes ``(H, W)``, 0 to 40.
+        """Return colour ``(H, W, 3)`` bytes, depth ``(H, W)`` in metres and classes ``(H, W)``.
+
+        The classes are 0 to 40.
+
+        Args:
+            row: Index of the image, from 0.
 
         Raises:
-            ValueError: The image cannot be unpacked, or has a raw label that is not mapped.
+            ValueError: The image cannot be decompressed, or the mapping has no class for one of its
+                raw labels.
         """
         try:
             image, depth, label = (a[row] for a in (self._images, self._depths, self._labels))
         except OSError as error:
             raise ValueError(f"{self._path}, image {row + 1}: {error}") from error
         where = f"{self._path}, image {row + 1}"
-        if len(broken := label[label != np.floor(label)]):  # MATLAB's numbers are doubles
-            raise ValueError(f"{where}: label {broken[0]} is no whole number")
+        if len(broken := label[label != np.floor(label)]):  # MATLAB stores numbers as doubles
+            raise ValueError(f"{where}: label {broken[0]} is not a whole number")
         if label.min() < 0:
             raise ValueError(f"{where}: label {label.min()}, expected 0 or more")
         if self._classes is not None:
@@ -98,10 +107,10 @@ class LabelledMat:
 
     def _array(self, key: str, dimensions: int, kind: str = "a real number") -> h5py.Dataset:
         if key not in self._file:
-            raise ValueError(f"{self._path}: lacks {key!r}; it holds {', '.join(self._file)}")
+            raise ValueError(f"{self._path}: lacks {key!r}; it contains {', '.join(self._file)}")
         array = self._file[key]
         if not isinstance(array, h5py.Dataset):
-            raise ValueError(f"{self._path}: {key!r} is no array")
+            raise ValueError(f"{self._path}: {key!r} is not an array")
         if array.ndim != dimensions:
             raise ValueError(f"{self._path}: {key!r} has shape {array.shape}, not {dimensions}-D")
         if array.dtype != kind if kind == "uint8" else array.dtype.kind not in "iuf":
@@ -115,17 +124,22 @@ class LabelledMat:
         for array in (self._depths, self._labels):
             if array.shape != (count, *size):
                 raise ValueError(
-                    f"{self._path}: {array.name} has shape {array.shape}; {(count, *size)} would "
-                    f"fit the images"
+                    f"{self._path}: {array.name} has shape {array.shape}, expected "
+                    f"{(count, *size)} as for the images"
                 )
 
 
 def read_mapping(path: Path | None, labelled: Path) -> np.ndarray:
-    """Class in 0 to 40, bytes, of every raw label from 0 (void) on.
+    """Return the class, 0 to 40, of each raw label, starting with label 0 (void), as bytes.
+
+    Args:
+        path: The mapping; None raises an error.
+        labelled: The file that needs the mapping, for the error.
 
     Raises:
-        FileNotFoundError: The file is missing or none is named.
-        ValueError: It is no MATLAB file, lacks ``mapClass``, or maps to something else.
+        FileNotFoundError: The file is missing, or `path` is None.
+        ValueError: The file is not a MATLAB file, lacks ``mapClass``, or maps to numbers outside 1
+            to 40.
     """
     if path is None or not path.is_file():
         raise FileNotFoundError(
@@ -134,17 +148,23 @@ def read_mapping(path: Path | None, labelled: Path) -> np.ndarray:
         )
     classes = _load_numbers(path, "mapClass")
     if not np.isin(classes, range(1, 41)).all():
-        raise ValueError(f"{path}: mapClass holds {classes.min()} to {classes.max()}, not 1 to 40")
+        raise ValueError(
+            f"{path}: mapClass has values {classes.min()} to {classes.max()}, not 1 to 40"
+        )
     return np.concatenate([[0], classes]).astype(np.uint8)
 
 
 def read_official_split(path: Path, count: int) -> np.ndarray:
-    """Whether each of `count` images is one of the publisher's training images.
+    """Return ``(count,)``, whether each image is one of the publisher's training images.
+
+    Args:
+        path: ``splits.mat``.
+        count: Number of images in the labelled file.
 
     Raises:
-        FileNotFoundError: ``splits.mat`` is missing.
-        ValueError: It is no MATLAB file, lacks ``trainNdxs`` or ``testNdxs``, or they are not all
-            of 1 to `count`, each once.
+        FileNotFoundError: `path` is missing.
+        ValueError: The file is not a MATLAB file, lacks ``trainNdxs`` or ``testNdxs``, or these do
+            not contain each number from 1 to `count` exactly once.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -153,28 +173,28 @@ def read_official_split(path: Path, count: int) -> np.ndarray:
         )
     train, test = (_load_numbers(path, key) for key in ("trainNdxs", "testNdxs"))
     numbers, times = np.unique([*train, *test, *range(1, count + 1)], return_counts=True)
-    if len(wrong := numbers[(times != 2) | (numbers < 1) | (numbers > count)]):
+    if len(invalid := numbers[(times != 2) | (numbers < 1) | (numbers > count)]):
         raise ValueError(
-            f"{path}: {len(train)} training and {len(test)} test images are not the images 1 to "
-            f"{count}, each once: image {wrong[0]} is there "
-            f"{np.count_nonzero(np.r_[train, test] == wrong[0])} times"
+            f"{path}: {len(train)} training and {len(test)} test images must be the images 1 to "
+            f"{count}, each once, but image {invalid[0]} appears "
+            f"{np.count_nonzero(np.r_[train, test] == invalid[0])} times"
         )
     return np.isin(np.arange(1, count + 1), train)
 
 
 def _load_numbers(path: Path, key: str) -> np.ndarray:
-    """One of the file's arrays, flat."""
-    found = _load_mat(path, key).ravel()
-    if found.dtype.kind not in "iuf" or (found != np.floor(found)).any():
-        raise ValueError(f"{path}: {key!r} must hold whole numbers, and is {found.dtype}")
-    return found.astype(np.int64)
+    """Return one array of the file, flattened, as int64."""
+    numbers = _load_mat(path, key).ravel()
+    if numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any():
+        raise ValueError(f"{path}: {key!r} must contain whole numbers, but is {numbers.dtype}")
+    return numbers.astype(np.int64)
 
 
 def _load_mat(path: Path, key: str) -> np.ndarray:
     try:
         arrays = scipy.io.loadmat(path, variable_names=[key])
-    except Exception as error:  # whatever scipy meets in a damaged file
-        raise ValueError(f"{path}: no MATLAB 5 file that can be read ({error})") from error
+    except Exception as error:  # scipy raises errors of many types for a damaged file
+        raise ValueError(f"{path}: not a readable MATLAB 5 file ({error})") from error
     if key not in arrays:
         raise ValueError(f"{path}: lacks {key!r}")
     found: np.ndarray = arrays[key]

@@ -1,4 +1,4 @@
-"""Photographs that belong to samples."""
+"""Reading photographs of samples."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ log = logging.getLogger(__name__)
 def open_image(path: Path, sample: str) -> Image:
     """Decode a photograph (see `media.images`).
 
-    One that has the same colour everywhere is kept, with a warning: people post such pictures, and
-    they can be read; but they may as well be what is left of a failed download.
+    A photograph that has the same colour in all pixels is accepted with a warning: people post such
+    pictures, but one may also result from a failed download.
 
     Args:
-        path: Its file.
-        sample: Whose it is.
+        path: File of the photograph.
+        sample: Id of the sample, for errors and warnings.
 
     Returns:
-        In RGB, upright.
+        The photograph in RGB, upright.
 
     Raises:
         DamagedSampleError: The file cannot be decoded.
@@ -37,5 +37,5 @@ def open_image(path: Path, sample: str) -> Image:
     with damaged(sample):
         image = to_rgb(decode_image(path))
     if is_plain(np.asarray(image)):
-        log.warning("sample %r: %s has one colour in all its pixels", sample, path)
+        log.warning("sample %r: %s has the same colour in all pixels", sample, path)
     return image

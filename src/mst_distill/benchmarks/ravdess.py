@@ -1,4 +1,4 @@
-"""RAVDESS: actors who speak two sentences with eight emotions, seen and heard."""
+"""RAVDESS: actors speak two sentences with eight emotions; video of the face, and audio."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ from mst_distill.media.speech_audio import mfcc, read_speech
 class RAVDESS(SampleSource):
     """The spoken clips of RAVDESS (Livingstone and Russo, 2018), from the files as published.
 
-    Audio is MFCC of 3.6 s (see `speech_audio`), video is the face in fifteen frames of the same
-    3.6 s (see `face_video`). Neither needs anything fitted, so protocols differ in the split alone.
+    Audio is the MFCC of 3.6 s (see `speech_audio`). Video is the face in fifteen frames of the same
+    3.6 s (see `face_video`). Nothing is fitted, so the protocols differ in the split only.
 
-    The leak-free split deals the 24 actors 14 / 5 / 5, and men and women evenly. In `index`,
-    ``group`` and ``source`` are the actor; ``audio`` and ``video`` are places in `files`.
+    The leak-free split assigns 14, 5 and 5 of the 24 actors to train, valid and test, with men and
+    women evenly distributed. In `index`, ``group`` and ``source`` are the actor; ``audio`` and
+    ``video`` are indices into `files`.
 
     Args:
-        protocol: Without effect here.
-        audio: Folder with ``03-01-*.wav`` (or ogg, flac) at any depth.
-        video: Folder with ``01-01-*.mp4`` at any depth; may be the same.
+        protocol: Not used here, because nothing is fitted.
+        audio: Folder with ``03-01-*.wav`` (or ogg, flac), also in subfolders.
+        video: Folder with ``01-01-*.mp4``, also in subfolders; may be the same folder as `audio`.
         face_finder: Import path of a `FaceFinder`.
-        split_seed: Decides who goes to which split; fixed, so that seeds of a run share it.
-        tolerated_share: As in `SampleSource`.
+        split_seed: Seed of the assignment of actors to splits. It does not depend on the seed of
+            the run, so that runs with different seeds use the same split.
+        tolerated_share: See `SampleSource`.
 
     Raises:
-        FileNotFoundError: A folder is missing or holds no spoken clip; says what to put there.
-        ValueError: A name does not fit (see `ravdess_files`), too many clips lack audio or video,
-            there are fewer than three actors, or there is no such finder.
-        TypeError: `face_finder` is something else.
+        FileNotFoundError: A folder is missing or contains no spoken clip; the message states which
+            files belong there.
+        ValueError: A file name is invalid (see `ravdess_files`), too many clips lack audio or
+            video, there are fewer than three actors, or `face_finder` does not exist.
+        TypeError: `face_finder` is not a `FaceFinder`.
     """
 
     classes = EMOTIONS
@@ -55,24 +58,25 @@ class RAVDESS(SampleSource):
     ) -> None:
         self._finder: FaceFinder = resolve(face_finder, FaceFinder)()
         self.tolerated_share = tolerated_share
-        heard, seen = find_clips(audio, "audio"), find_clips(video, "video")
+        audio_files, video_files = find_clips(audio, "audio"), find_clips(video, "video")
         clips, self.omitted = pair_clips(
-            {"audio": set(heard), "video": set(seen)}, {"audio": Path(audio), "video": Path(video)}
+            {"audio": set(audio_files), "video": set(video_files)},
+            {"audio": Path(audio), "video": Path(video)},
         )
         refuse_too_many(self.omitted, len(clips) + len(self.omitted), tolerated_share)
-        self.files = [*heard.values(), *seen.values()]
-        places = {file: place for place, file in enumerate(self.files)}
+        self.files = [*audio_files.values(), *video_files.values()]
+        position_of = {file: position for position, file in enumerate(self.files)}
         self.index = index_clips(clips, split_seed).assign(
-            audio=[places[heard[clip]] for clip in clips],
-            video=[places[seen[clip]] for clip in clips],
+            audio=[position_of[audio_files[clip]] for clip in clips],
+            video=[position_of[video_files[clip]] for clip in clips],
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Video ``(n, 3, 15, 224, 224)`` in RGB and audio ``(n, 15, 156)``, both in [0, 1].
+        """Return video ``(n, 3, 15, 224, 224)`` in RGB and audio ``(n, 15, 156)``, in [0, 1].
 
-        Beside them the length of the audio in ``seconds``, and of the fifteen frames how many show
-        no face (``frames_without_face``) and how many lie behind the clip's end
-        (``frames_missing``), all ``(n,)``.
+        The notes, each ``(n,)``, are the length of the audio (``seconds``) and, of the fifteen
+        frames, how many show no face (``frames_without_face``) and how many are after the end of
+        the clip (``frames_missing``).
         """
         read = [
             self._read_clip(clip, self.files[audio], self.files[video])
@@ -97,21 +101,21 @@ class RAVDESS(SampleSource):
 def pair_clips(
     found: Mapping[str, set[str]], where: Mapping[str, Path]
 ) -> tuple[list[str], dict[str, str]]:
-    """Keep the clips that every modality has.
+    """Find the clips that exist in all modalities.
 
     Args:
-        found: Modality to the names, as in `Name.clip`, that it has.
-        where: Modality to the folder or file that was searched.
+        found: The names of the clips (see `Name.clip`) of each modality.
+        where: The folder or file that was searched for each modality.
 
     Returns:
-        The names of the clips, sorted, and of the others what they lack.
+        The sorted names of the complete clips, and for each other clip the reason.
     """
     lacking = {
-        clip: [modality for modality, has in found.items() if clip not in has]
+        clip: [modality for modality, names in found.items() if clip not in names]
         for clip in sorted(set().union(*found.values()))
     }
     omitted = {
-        clip: f"{where[modalities[0]]} holds no {modalities[0]} of this clip"
+        clip: f"{where[modalities[0]]} contains no {modalities[0]} of this clip"
         for clip, modalities in lacking.items()
         if modalities
     }
@@ -119,14 +123,14 @@ def pair_clips(
 
 
 def index_clips(clips: Sequence[str], split_seed: int) -> pd.DataFrame:
-    """One row a clip, its actor in one split alone.
+    """Return an index with one row for each clip, in which each actor is in one split.
 
     Args:
-        clips: Names without their first field, as in `Name.clip`.
-        split_seed: Decides which.
+        clips: Names of the clips (see `Name.clip`).
+        split_seed: Seed of the assignment of actors to splits.
 
     Returns:
-        ``id``, ``group``, ``split``, ``label`` and ``source``.
+        A table with ``id``, ``group``, ``split``, ``label`` and ``source``.
 
     Raises:
         ValueError: There are fewer than three actors.
@@ -135,14 +139,14 @@ def index_clips(clips: Sequence[str], split_seed: int) -> pd.DataFrame:
     actors = np.array([name.actor for name in names])
     all_actors = np.unique(actors)
     rng = np.random.default_rng(split_seed)
-    # Men are odd, women even.
-    dealt = deal_groups(len(all_actors), "actors", rng, kinds=all_actors % 2)
+    # Men have odd actor numbers, women have even ones.
+    split_of_actor = deal_groups(len(all_actors), "actors", rng, kinds=all_actors % 2)
     group = [f"Actor_{actor:02d}" for actor in actors]
     return pd.DataFrame(
         {
             "id": list(clips),
             "group": group,
-            "split": dealt[np.searchsorted(all_actors, actors)],
+            "split": split_of_actor[np.searchsorted(all_actors, actors)],
             "label": [name.emotion - 1 for name in names],
             "source": group,
         }

@@ -1,4 +1,4 @@
-"""File names of RAVDESS: what they say, and which files below a folder are spoken clips."""
+"""File names of RAVDESS: parsing them, and finding the spoken clips in a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 from mst_distill.benchmarks.raw_files import find_files
 
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-"""Classes, in the order of the third field of a name, which counts from 01."""
+"""The classes, in the order of the numbers in the third field of a name, which start at 01."""
 
 _FIELDS = {
     "modality": 3,
@@ -21,7 +21,7 @@ _FIELDS = {
     "repetition": 2,
     "actor": 24,
 }
-"""The fields of a name, in order, and how far each counts."""
+"""The fields of a name, in order, with the largest number of each."""
 
 _NAME = re.compile(r"\d\d(-\d\d){6}")
 _PATTERN = "-".join(f"{{{field}}}" for field in _FIELDS)
@@ -39,14 +39,15 @@ _MODALITIES = {"video": 1, "audio": 3}
 
 @dataclass(frozen=True)
 class Name:
-    """What a file's name says.
+    """A parsed file name.
 
     Attributes:
-        clip: The name without the field of the modality: one for the audio and the video of a clip.
+        clip: The name without the first field, the modality: the audio and the video of a clip have
+            it in common.
         modality: 1 video with sound, 2 video alone, 3 audio alone.
         channel: 1 speech, 2 song.
         emotion: 1 to 8.
-        actor: 1 to 24, men odd and women even.
+        actor: 1 to 24; the numbers of men are odd, those of women even.
     """
 
     clip: str
@@ -57,17 +58,17 @@ class Name:
 
 
 def parse_name(name: str, where: str) -> Name:
-    """Read ``{modality}-{channel}-{emotion}-{intensity}-{statement}-{repetition}-{actor}``.
+    """Parse ``{modality}-{channel}-{emotion}-{intensity}-{statement}-{repetition}-{actor}``.
 
     Args:
-        name: Seven numbers of two digits, without a suffix.
-        where: File, or file and row, for the error.
+        name: Seven numbers of two digits, without a file suffix.
+        where: The file, or the file and line, for the error.
 
     Raises:
-        ValueError: The name does not fit; the message says where and the rule.
+        ValueError: The name is invalid; the message states `where` and the rule.
     """
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{where}: the name {name!r} does not fit {_PATTERN}, two digits each")
+        raise ValueError(f"{where}: the name {name!r} does not match {_PATTERN} of two digits each")
     fields = dict(zip(_FIELDS, map(int, name.split("-")), strict=True))
     for field, value in fields.items():
         if not 1 <= value <= _FIELDS[field]:
@@ -75,31 +76,36 @@ def parse_name(name: str, where: str) -> Name:
                 f"{where}: the name {name!r} has {field} {value:02d}, expected 01 to "
                 f"{_FIELDS[field]:02d} ({_PATTERN})"
             )
-    wanted = ("modality", "channel", "emotion", "actor")
-    return Name(name[3:], **{field: fields[field] for field in wanted})
+    used = ("modality", "channel", "emotion", "actor")
+    return Name(name[3:], **{field: fields[field] for field in used})
 
 
 def is_speech(name: Name, modality: Literal["audio", "video"]) -> bool:
-    """Whether this is a spoken clip as audio alone, or as video with sound."""
+    """Return whether this is a spoken clip in the form that is read.
+
+    That is audio only for the modality ``audio``, and video with sound for ``video``.
+    """
     return name.channel == _SPEECH and name.modality == _MODALITIES[modality]
 
 
 def find_clips(path: str | Path, modality: Literal["audio", "video"]) -> dict[str, Path]:
-    """Find the spoken clips in and below the folder `path`.
+    """Find the spoken clips in the folder `path` and its subfolders.
 
-    Songs and other modalities, which lie in the same folders as they are published, are passed by.
+    The published folders also contain songs and other modalities, which are ignored.
 
     Returns:
-        `Name.clip` to the file, sorted.
+        The file of each clip, by `Name.clip`, sorted.
 
     Raises:
-        FileNotFoundError: The folder is missing or holds no such clip; says what to put there.
-        ValueError: A name does not fit, or a clip lies there twice; the message names the files.
+        FileNotFoundError: The folder is missing or contains no such clip; the message states which
+            files belong there.
+        ValueError: A name is invalid, or there are two files of a clip; the message names the
+            files.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder.absolute()} is no folder: put {_PUBLISHED[modality]} there"
+            f"{folder.absolute()} is not a folder: put {_PUBLISHED[modality]} there"
         )
     clips: dict[str, Path] = {}
     for file in find_files(folder, _SUFFIXES[modality]):
@@ -111,6 +117,6 @@ def find_clips(path: str | Path, modality: Literal["audio", "video"]) -> dict[st
         clips[name.clip] = file
     if not clips:
         raise FileNotFoundError(
-            f"{folder.absolute()} holds no spoken {modality}: put {_PUBLISHED[modality]} there"
+            f"{folder.absolute()} contains no spoken {modality}: put {_PUBLISHED[modality]} there"
         )
     return dict(sorted(clips.items()))

@@ -1,4 +1,4 @@
-"""RAVDESS with the movements of the face instead of its pictures."""
+"""RAVDESS with action units of the face in place of the video."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INTENSITIES = tuple(
 _PRESENCES = tuple(f"{unit[:-2]}_c" for unit in (*_INTENSITIES[:-1], "AU28_r", "AU45_r"))
 
 UNITS = (*_INTENSITIES, *_PRESENCES)
-"""OpenFace's 35 action units: how strong each is, 0 to 5, then how often it is there, 0 to 1."""
+"""OpenFace's action units: 17 intensities, 0 to 5, then in what share of the frames 18 occur."""
 
 _PUBLISHED = (
     "the table of action units (df_average_AUs_total.csv of "
@@ -27,21 +27,23 @@ _PUBLISHED = (
 
 
 class RAVDESSUnits(SampleSource):
-    """The spoken clips of RAVDESS, the face as OpenFace's action units, averaged over the frames.
+    """The spoken clips of RAVDESS, with OpenFace's action units averaged over the frames.
 
-    For machines on which videos of faces are too much: the units of all 1,440 clips are one small
-    table, and audio is that of `RAVDESS`, as are clips, classes and split.
+    This benchmark is for machines that cannot process videos of faces: the action units of all
+    1,440 clips are one small table. Audio, clips, classes and split are those of `RAVDESS`.
 
     Args:
-        protocol: ``heldout`` fits the units' scaling on train alone, ``random`` on all.
-        units: The table: ``;`` between its columns, the 35 of `UNITS` and ``name``.
-        audio: Folder with ``03-01-*.wav`` (or ogg, flac) at any depth.
-        split_seed: Decides who goes to which split; fixed, so that seeds of a run share it.
-        tolerated_share: As in `SampleSource`.
+        protocol: ``heldout`` fits the scaling of the units on the training split, ``random`` on all
+            samples.
+        units: The table, with ``;`` as separator and the columns ``name`` and `UNITS`.
+        audio: Folder with ``03-01-*.wav`` (or ogg, flac), also in subfolders.
+        split_seed: Seed of the assignment of actors to splits. It does not depend on the seed of
+            the run, so that runs with different seeds use the same split.
+        tolerated_share: See `SampleSource`.
 
     Raises:
-        FileNotFoundError: Table or folder is missing, or holds no spoken clip.
-        ValueError: The table lacks a column or names a clip twice, a name does not fit (see
+        FileNotFoundError: The table or the folder is missing, or contains no spoken clip.
+        ValueError: The table lacks a column or lists a clip twice, a name is invalid (see
             `ravdess_files`), too many clips cannot be used, or there are fewer than three actors.
     """
 
@@ -58,10 +60,10 @@ class RAVDESSUnits(SampleSource):
     ) -> None:
         self.tolerated_share = tolerated_share
         self._protocol = protocol
-        heard = find_clips(audio, "audio")
+        recordings = find_clips(audio, "audio")
         table = _read_table(Path(units))
         clips, self.omitted = pair_clips(
-            {"units": set(table.index), "audio": set(heard)},
+            {"units": set(table.index), "audio": set(recordings)},
             {"units": Path(units), "audio": Path(audio)},
         )
         numbers = table[list(UNITS)].apply(pd.to_numeric, errors="coerce")
@@ -69,15 +71,15 @@ class RAVDESSUnits(SampleSource):
         self.omitted |= damage
         clips = [clip for clip in clips if clip not in damage]
         refuse_too_many(self.omitted, len(clips) + len(self.omitted), tolerated_share)
-        self.files = [Path(units), *heard.values()]
-        places = {file: place for place, file in enumerate(self.files)}
+        self.files = [Path(units), *recordings.values()]
+        position_of = {file: position for position, file in enumerate(self.files)}
         self._units = numbers
         self.index = index_clips(clips, split_seed).assign(
-            audio=[places[heard[clip]] for clip in clips]
+            audio=[position_of[recordings[clip]] for clip in clips]
         )
 
     def fit(self, folder: Path) -> None:
-        """Fit mean and deviation of every unit."""
+        """Fit the mean and the standard deviation of each unit."""
         fit = self.index if self._protocol == "random" else self.index.query("split == 'train'")
         known = self._units.loc[fit["id"]].to_numpy(np.float64)
         self._mean = known.mean(axis=0)
@@ -86,13 +88,14 @@ class RAVDESSUnits(SampleSource):
         )
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Units ``(n, 35)``, mean 0 and deviation 1, and audio ``(n, 15, 156)`` in [0, 1].
+        """Return units ``(n, 35)``, standardised, and audio ``(n, 15, 156)`` in [0, 1].
 
-        A unit that never changes is 0. Beside them the length of the audio, ``seconds`` ``(n,)``.
+        A unit that never changes is set to 0. The note ``seconds``, ``(n,)``, is the length of the
+        audio.
         """
         read = [
-            self._read_audio(clip, self.files[place])
-            for clip, place in zip(part["id"], part["audio"], strict=True)
+            self._read_audio(clip, self.files[position])
+            for clip, position in zip(part["id"], part["audio"], strict=True)
         ]
         waves, seconds = zip(*read, strict=True)
         return {
@@ -111,28 +114,32 @@ class RAVDESSUnits(SampleSource):
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """Read the table: `Name.clip` to ``name``, `UNITS` as written, and ``line`` in the file.
+    """Read the table.
+
+    Returns:
+        The spoken clips, indexed by `Name.clip`, with ``name``, the values of `UNITS` as strings,
+        and ``line``, their line in the file.
 
     Raises:
-        FileNotFoundError: The file is missing; says what to put there.
-        ValueError: It is no table with these columns, a name does not fit or stands there twice, or
-            there is no spoken clip; the message names file and line.
+        FileNotFoundError: The file is missing; the message states which file belongs there.
+        ValueError: The file is not a table with these columns, a name is invalid or appears twice,
+            or there is no spoken clip; the message names the file and the line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing: put {_PUBLISHED} there")
     try:
         table = pd.read_csv(path, sep=";", dtype=str, skip_blank_lines=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: no table with ';' between its columns ({error})") from error
+        raise ValueError(f"{path}: not a table with ';' between its columns ({error})") from error
     header = path.read_text(encoding="utf-8-sig").split("\n", 1)[0].rstrip("\r").split(";")
     if twice := [column for column in ("name", *UNITS) if header.count(column) > 1]:
-        raise ValueError(f"{path}, line 1: the column {twice[0]} stands there twice")
+        raise ValueError(f"{path}, line 1: the column {twice[0]} appears twice")
     if missing := [column for column in ("name", *UNITS) if column not in table]:
         raise ValueError(
             f"{path}: lacks the columns {', '.join(missing)}; it must have name and {len(UNITS)} "
             f"action units, with ';' between them"
         )
-    table["line"] = np.arange(len(table)) + 2  # behind the header, counted from 1
+    table["line"] = np.arange(len(table)) + 2  # line 1 is the header
     table = table.dropna(how="all", subset=["name", *UNITS])  # blank lines
     lines = table["line"].to_numpy()
     stems = [str(name).removesuffix(".mp4") for name in table["name"]]
@@ -141,29 +148,29 @@ def _read_table(path: Path) -> pd.DataFrame:
     ]
     table.index = pd.Index([name.clip for name in names])
     table = table[[is_speech(name, "video") for name in names]]
-    if (again := table.index.duplicated()).any():
-        row = table[again].iloc[0]
-        raise ValueError(f"{path}, line {row['line']}: {row['name']} stands there a second time")
+    if (repeated := table.index.duplicated()).any():
+        row = table[repeated].iloc[0]
+        raise ValueError(f"{path}, line {row['line']}: {row['name']} appears a second time")
     if table.empty:
-        raise ValueError(f"{path}: names no spoken clip 01-01-…")
+        raise ValueError(f"{path}: lists no spoken clip 01-01-…")
     return table
 
 
 def _find_damage(path: Path, table: pd.DataFrame, numbers: pd.DataFrame) -> dict[str, str]:
-    """Say of every clip whose units cannot be used what is wrong with the first such unit."""
+    """Return the clips whose units cannot be used, each with the fault of its first such unit."""
     damage: dict[str, str] = {}
     for unit in UNITS:
-        most = 5 if unit in _INTENSITIES else 1
-        for clip, row in table[~numbers[unit].between(0, most)].iterrows():
+        maximum = 5 if unit in _INTENSITIES else 1
+        for clip, row in table[~numbers[unit].between(0, maximum)].iterrows():
             written = "empty" if pd.isna(row[unit]) else repr(row[unit])
             damage.setdefault(
                 str(clip),
                 f"{path}, line {row['line']}: {unit} of {row['name']} is {written}, expected a "
-                f"number from 0 to {most}",
+                f"number from 0 to {maximum}",
             )
     for clip, row in table[numbers[list(UNITS)].eq(0).all(axis=1)].iterrows():
         damage[str(clip)] = (
-            f"{path}, line {row['line']}: all units of {row['name']} are 0, as where no face was "
-            f"found"
+            f"{path}, line {row['line']}: all units of {row['name']} are 0, which indicates that "
+            f"no face was found"
         )
     return damage

@@ -1,8 +1,9 @@
-"""Raw files below a folder: which there are, and which may be opened.
+"""Finding raw files in a folder, and checking which of them may be opened.
 
-The folder itself, and all below it that is found by looking, may be links: large sets lie on other
-disks. A table that came with the data is not trusted so far: what it names must lie in the folder
-even after links are followed, or a download could have any file of the machine read.
+The folder itself, and all files that are found by searching it, may be symbolic links, because
+large sets are often on other disks. A file that is named by a downloaded table must be inside the
+folder even after links are followed. Otherwise a download could make the program read any file of
+the machine.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ from pathlib import Path
 
 
 def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Find the files in and below `folder` with one of the suffixes, in lower case.
+    """Find the files in `folder` and its subfolders that have one of the suffixes.
+
+    Args:
+        folder: The folder.
+        suffixes: In lower case; they match file names in any case.
 
     Returns:
-        Sorted, without the hidden ones that archives may leave (``._a.wav``, from a Mac).
+        The files, sorted, without hidden ones such as ``._a.wav``, which archives made on a Mac
+        contain.
 
     Raises:
-        ValueError: One is a link that leads nowhere, a pipe or the like, or its name is no UTF-8.
+        ValueError: A file is a broken link, a pipe or a device, or its name is not UTF-8.
     """
     found = sorted(
         file
@@ -28,17 +34,17 @@ def find_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     )
     for file in found:
         if not file.is_file():
-            what = "link that leads nowhere" if file.is_symlink() else "pipe or device, no file"
-            raise ValueError(f"{file}: is a {what}; mend it or remove it")
+            kind = "broken link" if file.is_symlink() else "pipe or device, not a file"
+            raise ValueError(f"{file}: is a {kind}; repair it or remove it")
         try:
             file.name.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{str(file)!a}: the name is no UTF-8; rename it") from error
+            raise ValueError(f"{str(file)!a}: the name is not UTF-8; rename the file") from error
     return found
 
 
 def leads_out(file: Path, folder: Path) -> bool:
-    """Whether links lead to somewhere outside of `folder`, which may be a link itself."""
+    """Return whether `file` is outside `folder` after links are followed, also in `folder`."""
     return not Path(os.path.realpath(file)).is_relative_to(os.path.realpath(folder))
 
 
@@ -46,8 +52,8 @@ def read_text(path: Path) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        FileNotFoundError: It is missing.
-        ValueError: It is no UTF-8; the message names file and line.
+        FileNotFoundError: The file is missing.
+        ValueError: The file is not UTF-8; the message names the file and the line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} is missing")
@@ -56,4 +62,4 @@ def read_text(path: Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: no UTF-8 text ({error})") from error
+        raise ValueError(f"{path}, line {line}: not UTF-8 ({error})") from error

@@ -1,4 +1,4 @@
-"""What a benchmark is: an index of samples, and how to read some of them."""
+"""The interface of a benchmark: an index of samples, and a method that reads some of them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import texts_in
 
 Protocol = Literal["heldout", "random"]
-"""``heldout``: leak-free, everything fitted on train alone. ``random``: as in the reference."""
+"""``heldout``: leak-free, with preprocessing fitted on the training split only. ``random``: all
+samples are split at random, as in the reference implementation."""
 
 NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
-"""What tables of the report call something else than a class."""
+"""Names that are not allowed for classes, because the tables of the report use them otherwise."""
 
 
 class DamagedSampleError(ValueError):
-    """One sample cannot be read, or one of its modalities tells nothing; the others are fine.
+    """One sample cannot be read, or one of its modalities contains no information.
+
+    The other samples can be used.
 
     Args:
-        sample: Its id.
+        sample: Id of the sample.
         reason: The file, and what is wrong with it.
     """
 
@@ -40,27 +43,27 @@ class DamagedSampleError(ValueError):
 
 
 class SampleSource(ABC):
-    """Raw files of one benchmark, seen as samples.
+    """The raw files of one benchmark, presented as samples.
 
-    A subclass opens its files in ``__init__(self, protocol, **arguments)`` (the arguments come from
-    the ``benchmark`` block of the parameters), fits there what its preprocessing needs, and sets
-    `index`. Nothing large is read before `read` asks for it, so a store larger than memory can be
-    built slice by slice.
+    A subclass opens its files in ``__init__(self, protocol, **arguments)``, fits its preprocessing
+    and sets `index`. The arguments come from the ``benchmark`` block of the parameters. Large data
+    are read only in `read`, so that a store larger than memory can be built slice by slice.
 
     Attributes:
         classes: Class names, in the order of the labels.
-        ignored_label: The label that is no target (dense tasks), or None.
-        notes: Names of what `read` says of a sample beside its modalities: durations, repairs.
-        index: One row a sample: ``id`` (a text, unique), ``group``, ``split`` (leak-free),
-            ``label``, if the report shall count it ``source`` (an actor, an event, a kind of
-            scene), and whatever else `read` needs to find the sample.
+        ignored_label: The label that is not a target (dense tasks), or None.
+        notes: Names of the numbers that `read` returns in addition to the modalities, such as
+            durations or repairs.
+        index: One row for each sample, with ``id`` (a unique string), ``group``, ``split``
+            (leak-free), ``label``, optionally ``source`` (an actor, an event, a kind of scene),
+            which the report counts, and any other columns that `read` needs to find the sample.
         files: The raw files that were opened.
-        omitted: Samples that are known to be incomplete without reading them: id to reason. They
-            are not in `index`.
-        tolerated_share: How much of all samples may be left out, in [0, 1), because they are
-            incomplete or `read` finds them damaged.
-        opened_with: Class, protocol and arguments, noted by whoever opened the source; with the
-            files, the index and the code (see `code_of`) they tell one store from another.
+        omitted: The ids of the samples that are known to be incomplete before they are read, with
+            the reason. These samples are not in `index`.
+        tolerated_share: Maximum share of all samples, in [0, 1), that may be left out because they
+            are incomplete or because `read` finds them damaged.
+        opened_with: Class, protocol and arguments, set by `open_source`. Together with the files,
+            the index and the code (see `code_of`), they identify a store.
     """
 
     classes: Sequence[str]
@@ -73,13 +76,13 @@ class SampleSource(ABC):
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
     def fit(self, folder: Path) -> None:
-        """Fit what `read` needs and only a pass over the raw files can tell; nothing by default.
+        """Fit preprocessing that needs a pass over the raw files; by default, nothing.
 
-        Called before the first `read`, when `index` has the rows that are wanted and no others.
+        This method is called before the first `read`, when `index` has only the rows that are used.
 
         Args:
-            folder: What is written here is there again when the store's building goes on after a
-                stop.
+            folder: Folder for intermediate results. Its files are kept when the building of the
+                store is interrupted and continued.
         """
         return
 
@@ -91,91 +94,106 @@ class SampleSource(ABC):
             part: n rows of `index`.
 
         Returns:
-            Modality name to ``(n, *shape)`` float32; a dense task adds ``label``, ``(n, H, W)``,
-            and every name in `notes` is there with ``(n,)`` numbers.
+            For each modality an array ``(n, *shape)`` float32, for a dense task also ``label``,
+            ``(n, H, W)``, and for each name in `notes` an array of ``(n,)`` numbers.
 
         Raises:
-            DamagedSampleError: One of them cannot be read; it is left out, and the rest asked for
-                again.
+            DamagedSampleError: A sample cannot be read. The caller leaves it out and calls this
+                method again with the other samples.
         """
 
     def fingerprint(self) -> str:
-        """SHA-256 over how it was opened, its code, the rows, the files' names, sizes and times."""
+        """Return a SHA-256 that changes whenever the samples may change.
+
+        It covers `opened_with`, the classes, the code, the index, and the names, sizes and
+        modification times of the files.
+        """
         files = [
             (file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files
         ]
         code = code_of(type(self), *texts_in(self.opened_with))
-        how = [dict(self.opened_with), list(self.classes), self.ignored_label, files, code]
-        sha = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
+        origin = [dict(self.opened_with), list(self.classes), self.ignored_label, files, code]
+        sha = hashlib.sha256(json.dumps(origin, sort_keys=True).encode())
         sha.update(pd.util.hash_pandas_object(self.index, index=False).to_numpy().tobytes())
         sha.update(json.dumps(list(self.index.columns)).encode())
         return sha.hexdigest()
 
 
-def told(source: SampleSource) -> str:
-    """A source's class and the first of its files, for errors."""
+def described(source: SampleSource) -> str:
+    """Return the class of a source and the first three of its files, for errors."""
     files = [str(file) for file in source.files]
     more = [f"{len(files) - 3} more"] if len(files) > 3 else []
     return f"{type(source).__name__} ({', '.join([*files[:3], *more])})"
 
 
 def check_index(source: SampleSource) -> None:
-    """Refuse an index that no store could be built from.
+    """Check that a store can be built from the index of a source.
 
     Raises:
-        ValueError: A class name is taken or appears twice, a column is missing or has gaps, there
-            are no samples, an id is no text or appears twice, a column fits no Parquet file, or a
-            note is named like a column; the message names it.
+        ValueError: A class name is not allowed or appears twice, a column is missing or has missing
+            values, there are no samples, too many samples are omitted, an id is not a string or
+            appears twice, a column cannot be stored in a Parquet file, or a note has the name of a
+            column; the message names it.
     """
     index, classes = source.index, list(source.classes)
-    if strange := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
+    if invalid := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
         raise ValueError(
-            f"no class may be named {strange[0]!r}: a name is a text and none of {NO_CLASS_NAMES}"
+            f"the class name {invalid[0]!r} is not allowed: it must be a string, but none of "
+            f"{NO_CLASS_NAMES}"
         )
     if len(set(classes)) < len(classes):
         raise ValueError(f"class names must be unique: {classes}")
     for column in ("id", "group", "split", "label"):
         if column not in index:
-            raise ValueError(f"the index of {told(source)} lacks the column {column!r}")
+            raise ValueError(f"the index of {described(source)} lacks the column {column!r}")
         if index[column].isna().any():
             row = int(index[column].isna().argmax())
-            raise ValueError(f"row {row} of the index of {told(source)} has no {column!r}")
+            raise ValueError(f"row {row} of the index of {described(source)} has no {column!r}")
     refuse_too_many(source.omitted, len(index) + len(source.omitted), source.tolerated_share)
     if index.empty:
         raise ValueError(f"{type(source).__name__} found no samples in {list(source.files)[:3]}")
     for row, name in enumerate(index["id"]):
-        if not isinstance(name, str):  # what a build notes of a sample goes through JSON
+        if not isinstance(name, str):  # ids are written to JSON with the store
             raise ValueError(
                 f"row {row} of the index of {type(source).__name__} has the id {name!r}; an id "
-                f"must be a text"
+                f"must be a string"
             )
     if index["id"].duplicated().any():
         twice = index.loc[index["id"].duplicated(), "id"].iloc[0]
-        raise ValueError(f"sample id {twice!r} of {told(source)} appears twice; ids must be unique")
+        raise ValueError(
+            f"sample id {twice!r} of {described(source)} appears twice; ids must be unique"
+        )
     _check_table(source)
 
 
 def _check_table(source: SampleSource) -> None:
-    """Refuse columns that could not be written once everything is read."""
+    """Raise an error for columns that could not be written after all samples have been read."""
     for column in source.index:
         try:
             source.index[[column]].to_parquet(io.BytesIO(), index=False)
-        except Exception as error:  # whatever pandas and Arrow meet in a column
+        except Exception as error:  # pandas and Arrow raise errors of many types
             raise ValueError(
-                f"the column {column!r} of the index of {type(source).__name__} fits no Parquet "
-                f"file: {error}"
+                f"the column {column!r} of the index of {type(source).__name__} cannot be stored "
+                f"in a Parquet file: {error}"
             ) from error
     if taken := [name for name in source.notes if name in source.index]:
         raise ValueError(
-            f"{type(source).__name__} has a note {taken[0]!r}, but its index has such a column"
+            f"{type(source).__name__} has a note {taken[0]!r}, but its index has a column of the "
+            f"same name"
         )
 
 
 def refuse_too_many(omitted: Mapping[str, str], total: int, tolerated_share: float) -> None:
-    """Refuse to go on when more than a share of all samples would be left out.
+    """Raise an error if more than the tolerated share of all samples has to be left out.
+
+    Args:
+        omitted: The ids of the samples that cannot be used, with the reason.
+        total: Number of all samples, including these.
+        tolerated_share: Maximum share of omitted samples, in [0, 1).
 
     Raises:
-        ValueError: It is more; the message names how many, and the first with its reason.
+        ValueError: The share is larger; the message states how many samples cannot be used, and
+            names the first with its reason.
     """
     if len(omitted) > tolerated_share * total:
         sample, reason = next(iter(omitted.items()))
@@ -187,10 +205,13 @@ def refuse_too_many(omitted: Mapping[str, str], total: int, tolerated_share: flo
 
 @contextmanager
 def damaged(sample: str) -> Iterator[None]:
-    """What cannot be read within is this sample's damage.
+    """Turn errors in the ``with`` block into the damage of one sample.
+
+    Args:
+        sample: Id of the sample.
 
     Raises:
-        DamagedSampleError: In place of a ValueError or OSError.
+        DamagedSampleError: The block raised a ValueError or an OSError.
     """
     try:
         yield

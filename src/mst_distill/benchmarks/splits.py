@@ -1,4 +1,4 @@
-"""Who goes to which split, and who is left out when a limit is set."""
+"""Assigning samples to splits, limiting their number, and checking the splits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pandas as pd
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
 from mst_distill.data.samples import SPLITS
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
-"""The shares of the splits wherever a benchmark has no official ones."""
+"""The shares of the splits in benchmarks without official splits."""
 
 
 def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Deal samples into splits, 60 / 20 / 20 within each class.
+    """Assign samples to splits at random, 60 / 20 / 20 within each class.
 
     Args:
         labels: ``(N,)`` class indices.
-        rng: Decides who goes where.
+        rng: Random generator.
 
     Returns:
         ``(N,)`` split names.
@@ -29,21 +29,21 @@ def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
     split = np.empty(len(labels), dtype=object)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        split[rows] = _deal(len(rows))
+        split[rows] = _split_names(len(rows))
     return split
 
 
 def deal_groups(
     count: int, what: str, rng: np.random.Generator, kinds: np.ndarray | None = None
 ) -> np.ndarray:
-    """Deal groups (speakers, clips, actors) into splits, 60 / 20 / 20, at least one to each.
+    """Assign groups (speakers, clips, actors) to splits, 60 / 20 / 20, at least one to each.
 
     Args:
-        count: How many groups there are.
-        what: What they are, for the error.
-        rng: Decides who goes where.
-        kinds: ``(count,)``, a kind each (the speaker's sex): every split gets of each kind its
-            share, as nearly as whole groups allow. None: at random throughout.
+        count: Number of groups.
+        what: Name of the groups, for the error.
+        rng: Random generator.
+        kinds: ``(count,)``, the kind of each group, such as the sex of a speaker. Each split gets
+            its share of each kind, as closely as whole groups allow. None ignores kinds.
 
     Returns:
         ``(count,)`` split names.
@@ -54,39 +54,39 @@ def deal_groups(
     if count < len(SPLITS):
         raise ValueError(f"{count} {what}: at least {len(SPLITS)} are needed, one for each split")
     valid, test = (max(1, round(SHARES[name] * count)) for name in ("valid", "test"))
-    dealt = np.repeat(np.array(SPLITS), [count - valid - test, valid, test])
+    names = np.repeat(np.array(SPLITS), [count - valid - test, valid, test])
     if kinds is None:
-        return rng.permutation(dealt)
-    split = np.empty_like(dealt)
-    split[_alternate(kinds, rng)] = dealt
+        return rng.permutation(names)
+    split = np.empty_like(names)
+    split[_interleave(kinds, rng)] = names
     return split
 
 
 def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
-    """Give every sample its split for this run.
+    """Return the split of each sample for one run.
 
     Args:
-        index: The sample store's index.
-        protocol: ``heldout`` takes the benchmark's own leak-free split; ``random`` permutes all
-            samples by `seed` and cuts 60 / 20 / 20, as the reference does.
-        seed: The run's seed; without effect under ``heldout``.
+        index: Index of the sample store.
+        protocol: ``heldout`` uses the benchmark's own leak-free split; ``random`` permutes all
+            samples by `seed` and splits them 60 / 20 / 20, as the reference implementation does.
+        seed: Seed of the run; has no effect under ``heldout``.
 
     Returns:
-        ``id``, ``group``, ``label`` and ``split``, one row a sample, in store order.
+        ``id``, ``group``, ``label`` and ``split``, one row for each sample, in store order.
 
     Raises:
-        ValueError: Under ``heldout`` a group stands in two splits; the message names it.
+        ValueError: Under ``heldout`` a group is in two splits; the message names the group.
     """
     splits = index[["id", "group", "label", "split"]].reset_index(drop=True)
     if protocol == "random":
         order = np.random.default_rng(seed).permutation(len(splits))
-        splits.loc[order, "split"] = _deal(len(splits))
+        splits.loc[order, "split"] = _split_names(len(splits))
         return splits
-    where = splits.groupby("group")["split"].unique()
-    if len(torn := where[where.str.len() > 1]):
+    splits_of = splits.groupby("group")["split"].unique()
+    if len(shared := splits_of[splits_of.str.len() > 1]):
         raise ValueError(
-            f"group {torn.index[0]!r} stands in the splits {sorted(torn.iloc[0])}: under 'heldout' "
-            f"a group belongs to one split"
+            f"group {shared.index[0]!r} is in the splits {sorted(shared.iloc[0])}: under 'heldout' "
+            f"a group must be in one split"
         )
     return splits
 
@@ -98,18 +98,18 @@ def checked_splits(
     protocol: Protocol,
     seed: int,
 ) -> pd.DataFrame:
-    """`assign_splits`, where a run on them can be judged.
+    """Return the result of `assign_splits` after checking that a run can be evaluated on it.
 
     Args:
-        index: The sample store's index.
+        index: Index of the sample store.
         classes: Class names, in the order of the labels.
-        ignored: The label that is no target, or None.
-        protocol: As there.
-        seed: The run's seed.
+        ignored: The label that is not a target, or None.
+        protocol: See `assign_splits`.
+        seed: Seed of the run.
 
     Raises:
-        ValueError: See `assign_splits` and `check_splits`; under ``random`` the message names the
-            seed, for another one may deal so that it works.
+        ValueError: See `assign_splits` and `check_splits`. Under ``random`` the message names the
+            seed, because the splits of another seed may be valid.
     """
     splits = assign_splits(index, protocol, seed)
     try:
@@ -117,62 +117,64 @@ def checked_splits(
     except ValueError as error:
         if protocol == "random":
             raise ValueError(
-                f"{error} (the protocol 'random' deals samples by the seed, here {seed}: another "
-                f"seed may deal them so that it works)"
+                f"{error} (the protocol 'random' splits the samples by the seed, here {seed}: the "
+                f"splits of another seed may be valid)"
             ) from error
         raise
     return splits
 
 
 def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """Keep `limit` samples, every (split, label) cell shrunk alike, down to one of each.
+    """Reduce the number of samples to `limit`, by the same factor in each split and class.
+
+    At least one sample remains of each combination of split and class that occurs.
 
     Args:
-        index: A source's index.
-        limit: How many samples to keep; more than there are keeps all. Fewer than there are cells
-            leaves cells empty.
+        index: Index of a source.
+        limit: Number of samples to keep. If there are not more samples, all are kept. If there are
+            more combinations of split and class, some of these are left without a sample.
 
     Returns:
-        The rows kept, in their old order, counted anew.
+        The remaining rows in their order, with a new index from 0.
     """
     if limit >= len(index):
         return index
-    cells = index.groupby(["split", "label"])
-    # A sample's rank within its cell, as a share of the cell: the smallest shares are kept, so that
-    # rounding evens out over the cells instead of adding up.
+    strata = index.groupby(["split", "label"])
+    # The random rank of each sample within its stratum, divided by the size of the stratum. Keeping
+    # the smallest quotients makes the rounding errors of the strata cancel instead of add up.
     rank = index.sample(frac=1.0, random_state=0).groupby(["split", "label"]).cumcount()
-    size = cells["label"].transform("size")
+    size = strata["label"].transform("size")
     share = (rank.reindex(index.index) + 0.5) / size
     first = rank.reindex(index.index) == 0
-    kept = share.where(~first, -1.0).nsmallest(limit).index.sort_values()
-    return index.loc[kept].reset_index(drop=True)
+    remaining = share.where(~first, -1.0).nsmallest(limit).index.sort_values()
+    return index.loc[remaining].reset_index(drop=True)
 
 
 def check_splits(
     splits: pd.DataFrame, classes: Sequence[str] = (), ignored: int | None = None
 ) -> None:
-    """Refuse a table of splits that no figure could be trusted on.
+    """Check that metrics on these splits are valid.
 
     Args:
-        splits: ``id``, ``label`` and ``split``, a row a sample. Where labels are dense (-1) nothing
-            is known here of classes.
-        classes: Class names, in the order of the labels; without them labels are told as numbers.
-        ignored: The label that is no target, or None.
+        splits: ``id``, ``label`` and ``split``, one row for each sample. If the labels are dense
+            (-1), the classes are not checked, because the table does not contain them.
+        classes: Class names, in the order of the labels; without them, errors name class indices.
+        ignored: The label that is not a target, or None.
 
     Raises:
-        ValueError: A sample id appears twice or in two splits, a split's name is unknown, a split
-            is empty or holds fewer than two classes, or a class is in ``valid`` or ``test`` and not
-            in ``train``; the message names the id, the split or the class.
+        ValueError: A sample id appears twice or in two splits, the name of a split is unknown, a
+            split is empty or has fewer than two classes, or a class is in ``valid`` or ``test`` but
+            not in ``train``; the message names the id, the split or the class.
     """
-    if strange := sorted(set(splits["split"]) - set(SPLITS)):
-        raise ValueError(unknown("split", strange[0], SPLITS))
-    twice = splits[splits["id"].duplicated(keep=False)]
-    if len(twice):
-        sample = twice["id"].iloc[0]
-        where = sorted(set(twice.loc[twice["id"] == sample, "split"]))
+    if unknown := sorted(set(splits["split"]) - set(SPLITS)):
+        raise ValueError(did_you_mean("split", unknown[0], SPLITS))
+    repeated = splits[splits["id"].duplicated(keep=False)]
+    if len(repeated):
+        sample = repeated["id"].iloc[0]
+        found = sorted(set(repeated.loc[repeated["id"] == sample, "split"]))
         raise ValueError(
             f"sample id {sample!r} appears {(splits['id'] == sample).sum()} times, in the splits "
-            f"{where}: every id must be unique, or the test split leaks"
+            f"{found}: each id must be unique, or test samples leak into training"
         )
     for split in SPLITS:
         if not (splits["split"] == split).any():
@@ -183,16 +185,16 @@ def check_splits(
         ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check()
 
 
-def _deal(count: int) -> np.ndarray:
-    """Split names for `count` samples in a row, in the shares of `SHARES`."""
+def _split_names(count: int) -> np.ndarray:
+    """Return split names for `count` consecutive samples, in the shares of `SHARES`."""
     ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
     return np.repeat(np.array(SPLITS, dtype=object), np.diff(ends, prepend=0))
 
 
-def _alternate(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """An order of the groups in which the kinds take turns, at random within a kind."""
-    turn = np.empty(len(kinds))
+def _interleave(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return an order of the groups that spreads each kind evenly; it is random within a kind."""
+    position = np.empty(len(kinds))
     for kind in np.unique(kinds):
-        members = rng.permutation(np.flatnonzero(kinds == kind))
-        turn[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.lexsort((kinds, turn))
+        groups = rng.permutation(np.flatnonzero(kinds == kind))
+        position[groups] = (np.arange(len(groups)) + 0.5) / len(groups)
+    return np.lexsort((kinds, position))

@@ -14,45 +14,47 @@ from mst_distill.artifacts.atomic import replacing
 from mst_distill.artifacts.progress import progress
 from mst_distill.benchmarks.raw_files import leads_out, read_text
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 
 SECONDS = 10
-"""Every clip's length; there is a feature of each modality for each second."""
+"""Length of each clip; each modality has one feature for each second."""
 
 VIDEO_SHAPE, AUDIO_WIDTH = (SECONDS, 7, 7, 512), 128
 
 SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
-"""What the publisher calls the splits, and what they are called here."""
+"""The publisher's names of the splits, and the names in this project."""
 
 MOST_DIGITS = 9
-"""Of a class."""
+"""Maximum number of digits of a class."""
 
 RANGES_AT_A_TIME = 64
-"""Clips between two entries of the fit's journal."""
+"""Number of clips that `fit` reads before it saves its progress."""
 
 
 class VGGSound50k(SampleSource):
-    """Clips of VGGSound-AVEL50k, as its users share them: a .npy of features a clip and modality.
+    """Clips of VGGSound-AVEL50k as shared by its users: one .npy for each clip and modality.
 
-    Zhou et al., "Contrastive Positive Sample Propagation along the Audio-Visual Event Line", TPAMI
-    2022, choose the clips, the 141 categories and the leak-free split. Each modality is scaled by
-    one minimum and maximum, over the training clips under ``heldout`` (others may then lie a little
-    outside [0, 1]) and over all under ``random``.
+    The clips, the 141 categories and the leak-free split are those of Zhou et al., "Contrastive
+    Positive Sample Propagation along the Audio-Visual Event Line", TPAMI 2022. Each modality is
+    scaled by one minimum and one maximum. Under ``heldout`` these are taken over the training
+    clips, so that the values of other clips may be slightly outside [0, 1]; under ``random`` they
+    are taken over all clips.
 
     Args:
-        protocol: ``heldout`` or ``random``; decides what the scaling is fitted on.
-        video: Folder of VGG-19 pool5 features, ``CLIP.npy`` of (10, 7, 7, 512), one a second.
-        audio: Folder of VGGish features, ``CLIP.npy`` of (10, 128). Where a sound ends early its
-            last second is repeated, as the publishers do; more than ten seconds are cut.
-        metadata: Lines ``CLIP&CLASS``, the class a number from 0 on.
-        splits: The publishers' table, a CSV with the columns ``video_id`` (the clip), ``category``
-            and ``split`` (train, val, test).
-        tolerated_share: How much of all clips may be missing or damaged, in [0, 1).
+        protocol: ``heldout`` fits the scaling on the training split, ``random`` on all samples.
+        video: Folder of VGG-19 pool5 features, ``CLIP.npy`` of (10, 7, 7, 512), one feature map for
+            each second.
+        audio: Folder of VGGish features, ``CLIP.npy`` of (10, 128). If the sound ends early, its
+            last second is repeated, as the publishers do; seconds after the tenth are cut off.
+        metadata: File with lines ``CLIP&CLASS``, where the class is a number from 0.
+        splits: The publishers' table, a CSV file with the columns ``video_id`` (the clip),
+            ``category`` and ``split`` (train, val, test).
+        tolerated_share: Maximum share of all clips that may be missing or damaged, in [0, 1).
 
     Raises:
         FileNotFoundError: A file or folder is missing.
-        ValueError: A line of `metadata` or `splits` does not fit, a clip's file is a link that
-            leads out of its folder, or too many clips are missing.
+        ValueError: A line of `metadata` or `splits` is invalid, the file of a clip is a link to a
+            file outside its folder, or too many clips are missing.
     """
 
     notes = ("audio_seconds",)
@@ -71,11 +73,11 @@ class VGGSound50k(SampleSource):
         self._folders = {"video": Path(video), "audio": Path(audio)}
         listed, table = _read_metadata(Path(metadata)), _read_splits(Path(splits))
         clips, self.classes = _join(listed, table, Path(metadata), Path(splits))
-        there = {name: _clips_in(folder) for name, folder in self._folders.items()}
-        self._refuse_links_out(listed, Path(metadata))
+        available = {name: _clips_in(folder) for name, folder in self._folders.items()}
+        self._reject_links_out(listed, Path(metadata))
         self.omitted = {
             clip: f"{self._folders[name] / clip}.npy is missing"
-            for name, names in there.items()
+            for name, names in available.items()
             for clip in clips["id"][~clips["id"].isin(names)]
         }
         self.index = clips[~clips["id"].isin(list(self.omitted))].reset_index(drop=True)
@@ -84,7 +86,7 @@ class VGGSound50k(SampleSource):
             self.files += [folder / f"{clip}.npy" for clip in self.index["id"]]
 
     def fit(self, folder: Path) -> None:
-        """Find each modality's range in a pass over the clips that the scaling is fitted on."""
+        """Find the range of each modality, reading all clips on which the scaling is fitted."""
         fit = self.index
         if self._protocol == "heldout":
             fit = fit[fit["split"] == "train"]
@@ -93,7 +95,10 @@ class VGGSound50k(SampleSource):
         self._high = dict(zip(self._folders, high, strict=True))
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Video ``(n, 512, 10, 7, 7)`` and audio ``(n, 10, 128)``."""
+        """Return video ``(n, 512, 10, 7, 7)`` and audio ``(n, 10, 128)``.
+
+        The note ``audio_seconds``, ``(n,)``, is the number of seconds of audio in the file.
+        """
         features = [self._load(clip) for clip in part["id"]]
         video = np.stack([video.transpose(3, 0, 1, 2) for video, _ in features])
         audio = np.stack([np.pad(a, ((0, SECONDS - len(a)), (0, 0)), "edge") for _, a in features])
@@ -107,18 +112,21 @@ class VGGSound50k(SampleSource):
         span = self._high[name] - self._low[name]
         return (features - self._low[name]) / np.float32(span if span > 0 else 1)
 
-    def _refuse_links_out(self, clips: pd.DataFrame, metadata: Path) -> None:
+    def _reject_links_out(self, clips: pd.DataFrame, metadata: Path) -> None:
         for folder in self._folders.values():
             links = {file.stem for file in folder.iterdir() if file.is_symlink()}
             for clip, line in clips.loc[clips["id"].isin(links), ["id", "line"]].to_numpy():
                 if leads_out(file := folder / f"{clip}.npy", folder):
                     raise ValueError(
-                        f"{metadata}, line {line}: {file} is a link that leads out of its folder; "
+                        f"{metadata}, line {line}: {file} is a link to a file outside its folder; "
                         f"put the file there, or make the whole folder a link"
                     )
 
     def _range_of(self, clip: str) -> np.ndarray:
-        """Minima, then maxima, video first; NaN where the clip is damaged, as `read` will say."""
+        """Return the minima (first row) and maxima of video and audio of one clip.
+
+        All are NaN if the clip is damaged; `read` reports the damage later.
+        """
         try:
             features = self._load(clip)
         except DamagedSampleError:
@@ -126,7 +134,7 @@ class VGGSound50k(SampleSource):
         return np.array([[f.min() for f in features], [f.max() for f in features]])
 
     def _load(self, clip: str) -> tuple[np.ndarray, np.ndarray]:
-        """One clip's features, float32: ``(10, 7, 7, 512)`` and ``(1 to 10, 128)``."""
+        """Load the features of one clip, float32: ``(10, 7, 7, 512)`` and ``(1 to 10, 128)``."""
         video = _load_features(self._folders["video"], clip)
         audio = _load_features(self._folders["audio"], clip)
         if video.shape != VIDEO_SHAPE:
@@ -140,61 +148,63 @@ class VGGSound50k(SampleSource):
         for name, features in (("video", video), ("audio", audio)):
             if np.ptp(features) == 0:
                 file = self._folders[name] / f"{clip}.npy"
-                only = f"{features.flat[0]:g} throughout, as where nothing is to be seen or heard"
-                raise DamagedSampleError(clip, f"{file}: holds {only}")
+                fault = f"is {features.flat[0]:g} throughout, so it contains no information"
+                raise DamagedSampleError(clip, f"{file}: {fault}")
         return video, audio
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
-    """``id`` and ``label`` of every line ``CLIP&CLASS``, and its ``line``."""
+    """Return ``id``, ``label`` and line number (``line``) of each line ``CLIP&CLASS``."""
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         clip, found, label = line.strip().rpartition("&")
         if not found or not clip or not label.isdecimal() or len(label) > MOST_DIGITS:
             raise ValueError(
-                f"{path}, line {number}: {line[:99]!r} is not CLIP&CLASS, class a number of at "
-                f"most {MOST_DIGITS} digits"
+                f"{path}, line {number}: {line[:99]!r} is not CLIP&CLASS with a class that is a "
+                f"number of at most {MOST_DIGITS} digits"
             )
         if Path(clip).name != clip:
-            raise ValueError(f"{path}, line {number}: {clip!r} is no plain file name")
+            raise ValueError(f"{path}, line {number}: {clip!r} is not a plain file name")
         rows.append((clip, int(label), number))
     clips = pd.DataFrame(rows, columns=["id", "label", "line"])
     if clips["id"].duplicated().any():
-        twice = clips[clips["id"].duplicated()].iloc[0]
-        raise ValueError(f"{path}, line {twice['line']}: the clip {twice['id']!r} stands twice")
+        repeated = clips[clips["id"].duplicated()].iloc[0]
+        raise ValueError(
+            f"{path}, line {repeated['line']}: the clip {repeated['id']!r} appears twice"
+        )
     return clips
 
 
 def _read_splits(path: Path) -> pd.DataFrame:
-    """``category``, ``split`` and ``line`` by clip."""
-    read_text(path)  # says what is wrong with a text better than pandas does
+    """Return ``category``, ``split`` and line number (``line``) of each clip."""
+    read_text(path)  # its error message for text that is not UTF-8 is clearer than pandas'
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError as error:
-        raise ValueError(f"{path}: no table ({error})") from error
+        raise ValueError(f"{path}: not a CSV table ({error})") from error
     for column in ("video_id", "category", "split"):
         if column not in table:
-            raise ValueError(f"{path}: {unknown('column', column, table.columns)}")
-    table.index += 2  # the line: behind the header, counted from 1
+            raise ValueError(f"{path}: {did_you_mean('column', column, table.columns)}")
+    table.index += 2  # the line number: line 1 is the header
     table = table.fillna("")
     table = table[(table != "").any(axis=1)]
     for line, split in table.loc[~table["split"].isin(list(SPLIT_NAMES)), "split"].items():
-        raise ValueError(f"{path}, line {line}: {unknown('split', split, SPLIT_NAMES)}")
+        raise ValueError(f"{path}, line {line}: {did_you_mean('split', split, SPLIT_NAMES)}")
     for line, clip in table.loc[table["video_id"].duplicated(), "video_id"].items():
-        raise ValueError(f"{path}, line {line}: the clip {clip!r} stands twice")
+        raise ValueError(f"{path}, line {line}: the clip {clip!r} appears twice")
     return table.assign(line=table.index).set_index("video_id")
 
 
 def _join(
     clips: pd.DataFrame, table: pd.DataFrame, metadata: Path, splits: Path
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The index of all clips, and the category of each class."""
-    lost = clips[~clips["id"].isin(table.index)]
-    if len(lost):
-        first = lost.iloc[0]
+    """Return the index of all clips, and the category of each class."""
+    unlisted = clips[~clips["id"].isin(table.index)]
+    if len(unlisted):
+        first = unlisted.iloc[0]
         raise ValueError(
-            f"{metadata}, line {first['line']}: the clip {first['id']!r} is not in the table of "
-            f"splits, and {len(lost) - 1} others are not"
+            f"{metadata}, line {first['line']}: the clip {first['id']!r} and "
+            f"{len(unlisted) - 1} others are not in the table of splits"
         )
     rows = table.loc[clips["id"]]
     if (unnamed := rows["category"].str.strip() == "").any():
@@ -205,15 +215,15 @@ def _join(
         )
     named = pd.DataFrame({"label": clips["label"].to_numpy(), "category": rows["category"]})
     pairs = named.drop_duplicates().sort_values("label")
-    torn = pairs[pairs["label"].duplicated(keep=False) | pairs["category"].duplicated(keep=False)]
-    if len(torn):
+    mixed = pairs[pairs["label"].duplicated(keep=False) | pairs["category"].duplicated(keep=False)]
+    if len(mixed):
         raise ValueError(
-            f"{metadata}: classes and categories of the table of splits do not fit one to one: "
-            f"{torn.to_numpy().tolist()[:4]}"
+            f"{metadata}: the classes and the categories in the table of splits do not match one "
+            f"to one: {mixed.to_numpy().tolist()[:4]}"
         )
     if (pairs["label"].to_numpy() != np.arange(len(pairs))).any():
         gap = next(i for i, label in enumerate(pairs["label"]) if i != label)
-        raise ValueError(f"{metadata}: no clip has class {gap}, but some have higher ones")
+        raise ValueError(f"{metadata}: no clip has class {gap}, but some clips have higher classes")
     split = rows["split"].map(SPLIT_NAMES).to_numpy()
     index = clips[["id", "label"]].assign(group=clips["id"], split=split)
     return index, tuple(pairs["category"])
@@ -222,8 +232,8 @@ def _join(
 def _clips_in(folder: Path) -> set[str]:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"{folder.absolute()} is no folder: put VGGSound-AVEL50k's features there, one .npy a "
-            f"clip"
+            f"{folder.absolute()} is not a folder: put VGGSound-AVEL50k's features there, one .npy "
+            f"for each clip"
         )
     return {file.stem for file in folder.iterdir() if file.suffix == ".npy" and file.is_file()}
 
@@ -232,28 +242,34 @@ def _load_features(folder: Path, clip: str) -> np.ndarray:
     file = folder / f"{clip}.npy"
     try:
         features = np.asarray(np.load(file), np.float32)
-    except Exception as error:  # whatever numpy meets in a damaged file
+    except Exception as error:  # numpy raises errors of many types for a damaged file
         raise DamagedSampleError(
-            clip, f"{file}: no whole .npy file of numbers ({error})"
+            clip, f"{file}: not a complete .npy file of numbers ({error})"
         ) from error
     if not np.isfinite(features).all():
-        raise DamagedSampleError(clip, f"{file}: holds NaN or infinity")
+        raise DamagedSampleError(clip, f"{file}: contains NaN or infinity")
     return features
 
 
 def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarray]) -> np.ndarray:
-    """Smallest (first row) and largest value of each modality, going on where the journal ends."""
+    """Return the minimum (first row) and maximum of each modality over some clips.
+
+    Args:
+        clips: The clips.
+        journal: File with the progress; an interrupted pass continues where it ends.
+        range_of: Returns minima and maxima of one clip (see `VGGSound50k._range_of`).
+    """
     done, low, high = 0, np.full(2, np.inf), np.full(2, -np.inf)
     if journal.is_file():
-        with suppress(ValueError):  # damaged: from the first clip on
+        with suppress(ValueError):  # a damaged journal: start from the first clip
             done, low, high = signed_json.load(journal.read_text())
     with progress(range(0), "ranges", "clip", total=len(clips), done=done) as bar:
         while done < len(clips):
-            found = np.array([range_of(clip) for clip in clips[done : done + RANGES_AT_A_TIME]])
-            low = np.fmin(low, np.fmin.reduce(found[:, 0]))
-            high = np.fmax(high, np.fmax.reduce(found[:, 1]))
-            done += len(found)
+            ranges = np.array([range_of(clip) for clip in clips[done : done + RANGES_AT_A_TIME]])
+            low = np.fmin(low, np.fmin.reduce(ranges[:, 0]))
+            high = np.fmax(high, np.fmax.reduce(ranges[:, 1]))
+            done += len(ranges)
             with replacing(journal) as file:
                 file.write_text(signed_json.dump([done, low.tolist(), high.tolist()]))
-            bar.update(len(found))
+            bar.update(len(ranges))
     return np.array([low, high], np.float32)

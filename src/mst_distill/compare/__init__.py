@@ -1,1 +1,1 @@
-"""Other methods on equal terms: what a method is, its trials, and what they show."""
+"""The comparison of methods under equal conditions: the methods, their trials and the results."""

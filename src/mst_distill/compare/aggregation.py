@@ -1,4 +1,4 @@
-"""The comparisons of several benchmarks together: differences in every setting, and over all.
+"""The comparisons of several benchmarks together: differences in each setting, and over all.
 
 A setting is a benchmark and a target.
 """
@@ -10,58 +10,59 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from mst_distill.compare.ranking import FEWEST, FIGURES, paired
-from mst_distill.errors import unknown
+from mst_distill.compare.ranking import METRICS, MIN_SEEDS, paired
+from mst_distill.errors import did_you_mean
 
 ALL = "all settings"
-"""Stands in the column of settings for the mean over all of them."""
+"""The value of the column ``setting`` in the rows of the mean over all settings."""
 
 
 def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFrame:
-    """Put the trials of all comparisons into one table, without those that allow no mean.
+    """Combine the trials of all comparisons into one table, without incomplete methods.
 
-    A method with several teachers is represented in each setting by the teacher with the largest
-    mean accuracy on the same held-out samples, which favours it. A method is left out of a setting
-    in which one of its trials failed.
+    In each setting, a method with several teachers is represented by the teacher with the largest
+    mean accuracy on the same held-out samples, which is a selection in its favour. A combination
+    of method and teacher is left out of a setting if one of its trials there failed.
 
     Args:
-        comparisons: ``BENCHMARK/TERMS`` to the table of `run_trials`.
-        selection: The rule by which these teachers are chosen.
+        comparisons: ``BENCHMARK/PROTOCOL-LIMIT`` to the table of `run_trials`.
+        selection: The selection criterion whose accuracy decides between teachers.
 
     Returns:
-        A row a ``setting``, ``method``, ``seed`` and ``rule``: ``title``, which names the teacher,
-        and the `FIGURES`.
+        One row for each ``setting``, ``method``, ``seed`` and ``selection``: ``title``, which names
+        the teacher, and the `METRICS`.
 
     Raises:
-        ValueError: A benchmark is there twice, with different terms.
+        ValueError: Two comparisons are of the same benchmark.
     """
     tables: dict[str, pd.DataFrame] = {}
     for name, table in comparisons.items():
         benchmark = name.split("/")[0]
         if benchmark in tables:
-            twice = [each for each in comparisons if each.split("/")[0] == benchmark]
+            same = [each for each in comparisons if each.split("/")[0] == benchmark]
             raise ValueError(
-                f"{benchmark!r} would count twice, as {' and '.join(twice)}: run one of them under "
+                f"{benchmark!r} would count twice, as {' and '.join(same)}: run one of them under "
                 f"another name, --params=run=NAME"
             )
         tables[benchmark] = table.assign(setting=benchmark + ", " + table["target"])
     trials = pd.concat(tables.values(), ignore_index=True)
-    ways = ["setting", "method", "title"]
-    failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", ways])
-    trials = trials[~pd.MultiIndex.from_frame(trials[ways]).isin(failed)]
-    means = trials[trials["rule"] == selection].groupby(ways, sort=False)["accuracy"].mean()
-    best = means.groupby(level=ways[:2], sort=False).idxmax()
-    kept = pd.MultiIndex.from_frame(trials[ways]).isin(list(best))
-    columns = ["setting", "method", "title", "seed", "rule", *FIGURES]
-    return trials.loc[kept, columns].reset_index(drop=True)
+    keys = ["setting", "method", "title"]
+    failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
+    trials = trials[~pd.MultiIndex.from_frame(trials[keys]).isin(failed)]
+    means = trials[trials["selection"] == selection].groupby(keys, sort=False)["accuracy"].mean()
+    best = means.groupby(level=keys[:2], sort=False).idxmax()
+    is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
+    columns = ["setting", "method", "title", "seed", "selection", *METRICS]
+    return trials.loc[is_best, columns].reset_index(drop=True)
 
 
 def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
     """Compare every method with the baseline, seed by seed: in each setting, and in their mean.
 
-    Intervals and tests are Student's for paired samples, over seeds. Over all settings a seed
-    counts with the mean of its differences. They therefore state what other seeds would give on
-    these benchmarks and held-out samples, not what other samples or benchmarks would.
+    Intervals and tests are Student's for paired samples, over seeds. Over all settings, the value
+    of a seed is the mean of its differences. The intervals and tests therefore state what other
+    seeds would give on these benchmarks and held-out samples, not what other samples or benchmarks
+    would.
 
     Args:
         trials: From `gather`.
@@ -69,33 +70,33 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         confidence: Of the intervals, in (0, 1).
 
     Returns:
-        A row a ``setting`` (or `ALL`, for methods that are in every setting), ``rule`` and
-        ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points),
-        ``p``, and the mean differences ``nll`` and ``calibration_error`` with their ``_p``. What
-        cannot be tested has no interval and no p, see `paired`.
+        One row for each ``setting`` (or `ALL`, for methods that are in every setting),
+        ``selection`` and ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high``
+        (accuracy, 1 = 100 points), ``p``, and the mean differences ``nll`` and
+        ``calibration_error`` with their ``_p``. Values that are not defined are NaN, see `paired`.
 
     Raises:
-        ValueError: The baseline is no method of these trials, or fewer than `FEWEST` seeds are in
-            every setting.
+        ValueError: The baseline is not a method of these trials, or fewer than `MIN_SEEDS` seeds
+            are common to all settings.
     """
     methods = list(dict.fromkeys(trials["method"]))
     settings = list(dict.fromkeys(trials["setting"]))
     if baseline not in methods:
-        raise ValueError(unknown("baseline", baseline, methods))
+        raise ValueError(did_you_mean("baseline", baseline, methods))
     seeds = {setting: set(rows["seed"]) for setting, rows in trials.groupby("setting", sort=False)}
-    if len(set.intersection(*seeds.values())) < FEWEST:
+    if len(set.intersection(*seeds.values())) < MIN_SEEDS:
         found = "; ".join(f"{setting}: {sorted(seeds[setting])}" for setting in settings)
         raise ValueError(
-            f"at least {FEWEST} seeds must be common to all settings, since fewer allow no "
+            f"at least {MIN_SEEDS} seeds must be common to all settings, since fewer allow no "
             f"interval; there are {found}"
         )
     rows = []
-    for rule, of_rule in trials.groupby("rule", sort=False):
-        scores = of_rule.pivot_table(FIGURES, "seed", ["method", "setting"])
+    for criterion, of_criterion in trials.groupby("selection", sort=False):
+        scores = of_criterion.pivot_table(METRICS, "seed", ["method", "setting"])
         for method in methods:
             if method != baseline:
-                gains = {f: scores[f][method] - scores[f][baseline] for f in FIGURES}
-                key = {"rule": rule, "method": method}
+                gains = {m: scores[m][method] - scores[m][baseline] for m in METRICS}
+                key = {"selection": criterion, "method": method}
                 rows += [{**key, **row} for row in _in_settings(gains, settings, confidence)]
     return pd.DataFrame(rows)
 
@@ -103,21 +104,21 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
 def _in_settings(
     gains: Mapping[str, pd.DataFrame], settings: list[str], confidence: float
 ) -> Iterator[dict[str, object]]:
-    """One method against the baseline; each of `gains` is ``(seeds, settings)``."""
+    """Compare one method with the baseline; each table of `gains` is ``(seeds, settings)``."""
     accuracy = gains["accuracy"]
     common = [name for name in settings if accuracy.get(name, pd.Series()).notna().any()]
     for name in common:
-        own = {figure: table[name].dropna().to_numpy() for figure, table in gains.items()}
-        yield {"setting": name, **_tested(own, confidence)}
+        values = {metric: table[name].dropna().to_numpy() for metric, table in gains.items()}
+        yield {"setting": name, **_test(values, confidence)}
     if common == settings:
-        whole = {figure: table[settings].dropna() for figure, table in gains.items()}
-        means = {figure: table.mean(axis=1).to_numpy() for figure, table in whole.items()}
-        yield {"setting": ALL, **_tested(means, confidence)}
+        complete = {metric: table[settings].dropna() for metric, table in gains.items()}
+        means = {metric: table.mean(axis=1).to_numpy() for metric, table in complete.items()}
+        yield {"setting": ALL, **_test(means, confidence)}
 
 
-def _tested(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
+def _test(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
     row = paired(gains["accuracy"], confidence)
-    for figure in FIGURES[1:]:
-        other = paired(gains[figure], confidence)
-        row |= {figure: other["difference"], f"{figure}_p": other["p"]}
+    for metric in METRICS[1:]:
+        other = paired(gains[metric], confidence)
+        row |= {metric: other["difference"], f"{metric}_p": other["p"]}
     return row

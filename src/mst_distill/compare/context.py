@@ -1,4 +1,4 @@
-"""What a compared method has in hand: a new student, a teacher, batches, so and so many epochs."""
+"""What a compared method works with: a new student, a teacher, batches and a number of epochs."""
 
 from __future__ import annotations
 
@@ -9,41 +9,31 @@ from dataclasses import dataclass, replace
 import pandas as pd
 from torch import nn
 
-from mst_distill.compare.teacher_cache import Hears, Say, TeacherPool
-from mst_distill.mst.features import Observer
+from mst_distill.compare.teacher_cache import TeacherFn, TeacherInputs, TeacherPool
+from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.networks import build_members
-from mst_distill.parameters import Compare, Masks, Members, Route, Teachers
-from mst_distill.training.loop import Fit, Rule, Stage, fit
+from mst_distill.plan import Plan
+from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
+from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
 CROSSMODAL = "crossmodal"
-"""A teacher that sees one modality, and not the student's."""
+"""A teacher that reads one modality, which is not the student's."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The blocks of parameters that a trial depends on."""
-
-    members: Members
-    teachers: Teachers
-    masks: Masks
-    route: Route
-    compare: Compare
-
-
-@dataclass(frozen=True)
-class Taught:
-    """What a method leaves behind.
+class MethodResult:
+    """The result of training with a method.
 
     Attributes:
-        students: Rule of selection to the student of the epoch that it prefers.
-        rows: Rule to that epoch's figures.
-        history: A row an epoch of the part that students are selected from.
-        student_epochs: How often the student has seen the training split, all parts together.
-        extra_parameters: Weights that learned beside the student's.
-        seconds_before: That another trial has spent on what this one needed too.
+        students: Selection criterion to the student of the epoch that the criterion selects.
+        rows: Selection criterion to the history row of that epoch.
+        history: One row for each epoch of the phase from which the students are selected.
+        student_epochs: Passes of the student over the training split, in all phases together.
+        extra_parameters: Number of trained weights in addition to the student's.
+        seconds_before: Seconds that another trial spent on results that this one reuses.
     """
 
     students: dict[str, nn.Module]
@@ -53,128 +43,133 @@ class Taught:
     extra_parameters: int
     seconds_before: float = 0.0
 
-    def beside(self, part: Taught) -> Taught:
-        """The same, after a `part` in which other weights learned."""
-        return replace(self, extra_parameters=self.extra_parameters + part.extra_parameters)
+    def with_earlier_phase(self, earlier: MethodResult) -> MethodResult:
+        """Add the extra weights of an `earlier` phase of the same training."""
+        return replace(self, extra_parameters=self.extra_parameters + earlier.extra_parameters)
 
 
-class Setup:
-    """One trial: a student with the start weights that every method's student has, and a teacher.
+class TrialContext:
+    """One trial: a teacher, and a student with the start weights that all methods share.
 
     Attributes:
         student: The student.
-        hears: What the method wants of the teacher in every batch.
+        teacher_inputs: What every batch carries from the teacher.
 
     Args:
-        run: Data, target, seed, device.
-        recipe: The parameters.
+        run: Data, target, seed and device.
+        plan: All parameters.
         pool: The trained teachers.
-        teacher_name: ``multimodal``, a modality, or empty where nobody teaches.
-        hears: See there.
+        teacher_name: ``multimodal``, a modality, or empty if there is no teacher.
+        teacher_inputs: See the attribute.
     """
 
     def __init__(
-        self, run: Run, recipe: Recipe, pool: TeacherPool, teacher_name: str, hears: Hears
+        self,
+        run: Run,
+        plan: Plan,
+        pool: TeacherPool,
+        teacher_name: str,
+        teacher_inputs: TeacherInputs,
     ) -> None:
         self.run = run
-        self.recipe = recipe
+        self.plan = plan
         self.pool = pool
         self.teacher_name = teacher_name
-        self.hears = hears
-        self._say: Say | None = None
-        self.start_anew()
+        self.teacher_inputs = teacher_inputs
+        self._teacher_fn: TeacherFn | None = None
+        self.new_student()
 
     @property
     def weight(self) -> float:
-        """a, the share of a method's terms at the start."""
-        return self.recipe.compare.weight
+        """a, the weight of a method's terms at the start."""
+        return self.plan.compare.weight
 
     @property
     def temperature(self) -> float:
         """Tau."""
-        return self.recipe.route.temperature
+        return self.plan.route.temperature
 
     @property
     def ignored(self) -> int | None:
-        """The label that is no target, or None."""
+        """The label that marks pixels without a target, or None."""
         return self.run.samples.ignored_label
 
     @property
     def classes(self) -> int:
-        """C."""
+        """C, the number of classes."""
         return len(self.run.samples.classes)
 
     @property
     def epochs(self) -> int:
-        """Of a student that is taught in one go."""
-        equal = self.recipe.compare.budget == "equal"
-        return self.recipe.route.epochs + (self.recipe.teachers.epochs if equal else 0)
+        """The epochs of a student that is trained in a single phase."""
+        equal = self.plan.compare.budget == "equal"
+        return self.plan.route.epochs + (self.plan.teachers.epochs if equal else 0)
 
     @property
-    def frozen_teacher(self) -> Observer:
-        """The teacher that was trained before."""
+    def frozen_teacher(self) -> FeatureExtractor:
+        """The teacher that was trained before the trial."""
         return self.pool.teacher(self.teacher_name)
 
-    def new_teacher(self) -> Observer:
-        """A teacher with start weights, to be trained with the student."""
+    def new_teacher(self) -> FeatureExtractor:
+        """Build a teacher with start weights, to be trained with the student."""
         return self._new(self.teacher_name)
 
-    def start_anew(self) -> None:
-        """Take a new student; the epochs of the one before do not count."""
+    def new_student(self) -> None:
+        """Replace the student by a new one and reset the count of its epochs."""
         self.student = self._new(self.run.target)
-        self._epochs_behind = 0
+        self._student_epochs = 0
 
-    def hear(self, say: Say) -> None:
-        """Let batches carry what `say` makes of the teacher's inputs, from now on."""
-        self._say = say
+    def use_teacher(self, function: TeacherFn) -> None:
+        """Let later batches carry the output of `function` in place of the trained teacher's."""
+        self._teacher_fn = function
 
     def fit(
         self,
         task: Task,
         epochs: int,
         learning_rate: float | None = None,
-        rules: Mapping[str, Rule] = SELECTION,
-        part: str = "",
-    ) -> Taught:
-        """Train a task; the student is left as the last of the rules prefers it.
+        selections: Mapping[str, Criterion] = SELECTION,
+        phase: str = "",
+    ) -> MethodResult:
+        """Train a task; the student ends with the weights that the last criterion selects.
 
         Args:
-            task: What learns and from what; the student is part of its ``trainable``.
-            epochs: How long.
-            learning_rate: Another than that of stage 3.
-            rules: Which epochs to keep.
-            part: Of a training in several parts.
+            task: The loss and the trainable modules, of which the student is one.
+            epochs: Number of epochs.
+            learning_rate: Replaces the learning rate of stage 3.
+            selections: Selection criteria by name.
+            phase: Distinguishes the phases of a method that has several; part of the seeds and of
+                the name of the checkpoint.
         """
-        rate = learning_rate or self.recipe.route.learning_rate
-        settings = self.recipe.route.model_copy(update={"epochs": epochs, "learning_rate": rate})
-        stage = f"compare{part}"
-        if self._say:
-            batches = self.pool.told(self.teacher_name, self._say, stage)
+        rate = learning_rate or self.plan.route.learning_rate
+        settings = self.plan.route.model_copy(update={"epochs": epochs, "learning_rate": rate})
+        stream = f"{Stream.COMPARE}{phase}"
+        if self._teacher_fn:
+            batches = self.pool.batches_with(self.teacher_name, self._teacher_fn, stream)
         else:
-            batches = self.pool.batches(self.teacher_name, self.hears, stage)
-        self.run.seed_noise(stage)
-        name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'nobody'}"
-        ready = Stage(name, task, *batches, settings, rules)
-        done = fit(ready, self.run.runtime, self.run.checkpoint(stage))
-        self._epochs_behind += epochs
-        return self._taught(task, done)
+            batches = self.pool.batches(self.teacher_name, self.teacher_inputs, stream)
+        self.run.seed_noise(stream)
+        name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'no teacher'}"
+        stage = Stage(name, task, *batches, settings, selections)
+        done = fit(stage, self.run.runtime, self.run.checkpoint(stream))
+        self._student_epochs += epochs
+        return self._result(task, done)
 
-    def _taught(self, task: Task, done: Fit) -> Taught:
+    def _result(self, task: Task, done: FitResult) -> MethodResult:
         students = {}
-        for rule, kept in done.kept.items():
-            task.trainable.load_state_dict(kept.state)
-            students[rule] = copy.deepcopy(self.student.net).eval()
-        rows = {rule: kept.row for rule, kept in done.kept.items()}
+        for criterion, best in done.best.items():
+            task.trainable.load_state_dict(best.state)
+            students[criterion] = copy.deepcopy(self.student.net).eval()
+        rows = {criterion: best.row for criterion, best in done.best.items()}
         extra = count_weights(task.trainable) - count_weights(self.student.net)
-        return Taught(students, rows, done.history, self._epochs_behind, extra)
+        return MethodResult(students, rows, done.history, self._student_epochs, extra)
 
-    def _new(self, name: str) -> Observer:
-        members, masks = self.recipe.members, self.recipe.masks
-        net = self.run.place(build_members(self.run, members, masks)[name])
-        layers = members.all_of(self.run.target)[name].masked_layers
-        return Observer(name, net, layers, self.run.samples)
+    def _new(self, name: str) -> FeatureExtractor:
+        net = self.run.place(build_members(self.run, self.plan)[name])
+        layers = self.plan.members.all_of(self.run.target)[name].masked_layers
+        return FeatureExtractor(name, net, layers, self.run.samples)
 
 
 def count_weights(*nets: nn.Module) -> int:
-    """Weights of all `nets` together."""
+    """Count the weights of all `nets` together."""
     return sum(weight.numel() for net in nets for weight in net.parameters())

@@ -1,53 +1,69 @@
-"""Tables of figures as Markdown."""
+"""Pages and tables of numbers in Markdown."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
+from jinja2 import Environment, StrictUndefined
 
-from mst_distill.compare.ranking import FEWEST
+from mst_distill.compare.ranking import MIN_SEEDS
 
-FIGURES = {
+METRICS = {
     "accuracy": ("accuracy, %", 100, ".2f"),
     "nll": ("NLL", 1, ".3f"),
     "calibration_error": ("calibration error, %", 100, ".1f"),
 }
-"""Figure to its name on a page, its scale and how it is written."""
+"""Metric to its heading on a page, its scale and its format specification."""
 
 
-def table_lines(table: pd.DataFrame) -> list[str]:
-    """The lines of a table, and an empty one behind it."""
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of Jinja; the filter ``table`` writes a table of pandas.
+
+    Templates are texts in modules, so that a change of one counts as a change of the code.
+    """
+    pages = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
+    pages.filters["table"] = markdown_table
+    return pages.from_string(template).render(values).strip() + "\n"
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """Write a table without its index; a ``|`` in a cell becomes a ``/``."""
     cells: list[list[str]] = table.astype(str).to_numpy().tolist()
     rows = [list(map(str, table)), ["---"] * table.shape[1], *cells]
-    return [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows] + [""]
+    lines = (" | ".join(cell.replace("|", "/") for cell in row) for row in rows)
+    return "\n".join(f"| {line} |" for line in lines)
 
 
-def numbers(values: pd.Series, scale: float, how: str) -> list[str]:
-    """Each value times `scale` as the format `how` writes it; a dash where there is none."""
-    return ["–" if pd.isna(value) else format(scale * value, how) for value in values]
+def format_numbers(values: pd.Series, scale: float, spec: str) -> list[str]:
+    """Format each value times `scale` by the specification `spec`; NaN becomes a dash."""
+    return ["–" if pd.isna(value) else format(scale * value, spec) for value in values]
 
 
-def chances(p: pd.Series) -> list[str]:
-    """p-values to a thousandth, smaller ones as ``<.001``; a dash where there is none."""
-    said = numbers(p, 1, ".3f")
-    return ["<.001" if value < 0.0005 else text for value, text in zip(p, said, strict=True)]
+def format_p_values(p: pd.Series) -> list[str]:
+    """Format p-values with three decimals, smaller ones as ``<.001``; NaN becomes a dash."""
+    texts = format_numbers(p, 1, ".3f")
+    return ["<.001" if value < 0.0005 else text for value, text in zip(p, texts, strict=True)]
 
 
-def with_spread(table: pd.DataFrame, figure: str, scale: float, how: str) -> list[str]:
-    """Mean and standard deviation, from the columns ``FIGURE`` and ``FIGURE_sd``."""
-    means, spreads = (numbers(table[name], scale, how) for name in (figure, f"{figure}_sd"))
+def format_mean_and_sd(table: pd.DataFrame, metric: str, scale: float, spec: str) -> list[str]:
+    """Format mean and standard deviation, from the columns ``METRIC`` and ``METRIC_sd``."""
+    means, deviations = (
+        format_numbers(table[name], scale, spec) for name in (metric, f"{metric}_sd")
+    )
     return [
-        mean if spread == "–" else f"{mean} ± {spread}"
-        for mean, spread in zip(means, spreads, strict=True)
+        mean if deviation == "–" else f"{mean} ± {deviation}"
+        for mean, deviation in zip(means, deviations, strict=True)
     ]
 
 
-def interval(table: pd.DataFrame) -> list[str]:
-    """``LOW to HIGH`` in points, or why there is no interval.
+def format_intervals(table: pd.DataFrame) -> list[str]:
+    """Format intervals as ``LOW to HIGH`` in points, or state why there is no interval.
 
     Args:
-        table: ``low``, ``high`` and ``pairs``, the number of seeds.
+        table: The columns ``low``, ``high`` and ``pairs``, the number of seeds.
     """
-    low, high = (numbers(table[side], 100, "+.2f") for side in ("low", "high"))
+    low, high = (format_numbers(table[side], 100, "+.2f") for side in ("low", "high"))
     return [
         _why_none(int(pairs)) if pd.isna(known) else " to ".join(ends)
         for pairs, known, *ends in zip(table["pairs"], table["low"], low, high, strict=True)
@@ -55,25 +71,29 @@ def interval(table: pd.DataFrame) -> list[str]:
 
 
 def _why_none(pairs: int) -> str:
-    if pairs < FEWEST:
+    if pairs < MIN_SEEDS:
         return f"no interval: {pairs} seed{'s' * (pairs != 1)}"
     return "no interval: all differences are equal"
 
 
-def tested(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """What paired tests of accuracy found: points, interval, p, and if there is one the corrected.
+def comparison_columns(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Format the paired differences in accuracy: points, interval, p and, if any, corrected p.
 
     Args:
-        rows: ``pairs``, ``difference``, ``low``, ``high``, ``p`` and, where corrected,
-            ``p_corrected``.
+        rows: The columns ``pairs``, ``difference``, ``low``, ``high``, ``p`` and, if the p-values
+            were corrected, ``p_corrected``.
         confidence: Of the intervals, in (0, 1).
     """
     table = pd.DataFrame(
         {
-            "points": numbers(rows["difference"], 100, "+.2f"),
-            f"{confidence:.0%} interval": interval(rows),
-            "p": chances(rows["p"]),
+            "points": format_numbers(rows["difference"], 100, "+.2f"),
+            f"{confidence:.0%} interval": format_intervals(rows),
+            "p": format_p_values(rows["p"]),
         },
         index=rows.index,
     )
-    return table.assign(corrected=chances(rows["p_corrected"])) if "p_corrected" in rows else table
+    return (
+        table.assign(corrected=format_p_values(rows["p_corrected"]))
+        if "p_corrected" in rows
+        else table
+    )

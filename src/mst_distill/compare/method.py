@@ -1,9 +1,9 @@
-"""What every compared method is: a loss for the student, and how the student is taught by it.
+"""The base classes of compared methods: the loss of the student, and the training with it.
 
-A method is one file in `methods/` and one line of the parameters. It says in class attributes whom
-it can learn from and what it wants to hear of them, and makes what else has to learn in
-``__init__``. Most add terms to cross-entropy and define `Distilling.distil`; one that weighs its
-terms in its own way defines ``losses``, and one whose training has several parts `teach`.
+A method is one file in `methods/` and one line in the parameters. Its class attributes state which
+teachers it can learn from and what it reads from them; its ``__init__`` adds further trainable
+modules. Most methods add terms to cross-entropy and define `Distilling.distil`. A method that
+weights its terms differently defines ``losses``, and one that trains in several phases `teach`.
 """
 
 from __future__ import annotations
@@ -14,74 +14,83 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mst_distill.compare.context import CROSSMODAL, Setup, Taught
-from mst_distill.compare.teacher_cache import Hears
-from mst_distill.mst.features import Observed
-from mst_distill.mst.losses import cross_entropy, validation_figures
+from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
+from mst_distill.compare.teacher_cache import TeacherInputs
+from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.losses import cross_entropy, validation_metrics
 from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Batch
 from mst_distill.training.task import Task
 
 HALVED_AFTER = (30, 60, 90)
-"""Epochs after which a method's terms weigh half of what they did, as in the reference."""
+"""Numbers of epochs after which the weight of a method's terms is halved, as in the reference."""
 
 
 class Method(Task):
-    """A student and what it learns from.
+    """A student and the loss that it is trained with.
 
     Attributes:
-        teachers: The kinds of teacher it learns from, each a trial of its own; none: nobody.
-        hears: What it wants of the teacher in every batch.
-        dense: Whether it can be used where every pixel has a label.
+        teachers: The kinds of teacher that the method can learn from, with one trial for each
+            teacher; empty for a method without a teacher.
+        teacher_inputs: What every batch carries from the teacher.
+        dense: Whether the method supports a label for every pixel.
+        seed_key: Part of a trial's seed; by default the name of the class. A method that is renamed
+            reproduces its results if it declares the old name here.
 
     Args:
-        setup: The student, the teacher, the batches.
+        context: The student, the teacher and the batches.
     """
 
     teachers: ClassVar[tuple[str, ...]] = (MULTIMODAL, CROSSMODAL)
-    hears: ClassVar[Hears] = "logits"
+    teacher_inputs: ClassVar[TeacherInputs] = "logits"
     dense: ClassVar[bool] = True
+    seed_key: ClassVar[str]
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
-        self.student = setup.student
+    def __init__(self, context: TrialContext) -> None:
+        self.context = context
+        self.student = context.student
         self.trainable = nn.ModuleDict({"student": self.student.net})
 
     @classmethod
-    def teach(cls, setup: Setup) -> Taught:
-        """Train the student for the setup's epochs."""
-        return setup.fit(cls(setup), setup.epochs)
+    def stream(cls) -> str:
+        """Return the `seed_key` of this very class, which is not inherited, or the class's name."""
+        return str(vars(cls).get("seed_key", cls.__qualname__))
 
-    def learn(self, name: str, module: nn.Module) -> nn.Module:
-        """Let `module` learn beside the student."""
-        self.trainable[name] = self.setup.run.place(module)  # type: ignore[operator]
+    @classmethod
+    def teach(cls, context: TrialContext) -> MethodResult:
+        """Train the student for the epochs of the context."""
+        return context.fit(cls(context), context.epochs)
+
+    def add_trainable(self, name: str, module: nn.Module) -> nn.Module:
+        """Train `module` together with the student."""
+        self.trainable[name] = self.context.run.place(module)  # type: ignore[operator]
         return module
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's ``accuracy`` and ``ce``."""
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute the student's ``accuracy`` and ``ce``."""
         logits = self.student(batch.inputs).logits
-        return validation_figures(logits, batch.label, self.setup.ignored)
+        return validation_metrics(logits, batch.label, self.context.ignored)
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
-        """CE of what learns from labels."""
-        return cross_entropy(logits, batch.label, self.setup.ignored)
+        """Compute the mean cross-entropy of `logits`, without ignored pixels."""
+        return cross_entropy(logits, batch.label, self.context.ignored)
 
 
 class Distilling(Method):
-    """L = (1 - a) CE(S) + a (sum of the method's terms), a halved after 30, 60 and 90 epochs."""
+    """L = (1 - a) CE(S) + a (sum of the method's terms); a is halved after 30, 60 and 90 epochs."""
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        self._weight = setup.weight
+    def __init__(self, context: TrialContext) -> None:
+        super().__init__(context)
+        self._weight = context.weight
 
     @abstractmethod
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """The method's terms: scalars with gradient to whatever learns."""
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute the method's terms: scalars with gradient to the trainable modules."""
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce``, the method's terms, unweighted, and the weighted sum ``loss``."""
+        """Compute ``ce``, the method's terms, unweighted, and the weighted sum ``loss``."""
         student = self.student(batch.inputs)
-        teacher = Observed.of(batch.frozen["teacher"])
+        teacher = ModelOutput.of(batch.frozen["teacher"])
         ce = self.cross_entropy(student.logits, batch)
         with torch.autocast(batch.label.device.type, enabled=False):
             terms = self.distil(student.precise(), teacher.precise(), batch)
@@ -89,14 +98,14 @@ class Distilling(Method):
         return {"loss": loss, "ce": ce, **terms}
 
     def state(self) -> dict[str, Any]:
-        """The terms' weight."""
+        """Return the weight of the terms."""
         return {"weight": self._weight}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         self._weight = state["weight"]
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the terms' weight fall."""
+        """Halve the weight of the terms after the epochs of `HALVED_AFTER`."""
         if epoch + 1 in HALVED_AFTER:
             self._weight /= 2

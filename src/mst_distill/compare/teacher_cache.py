@@ -1,4 +1,4 @@
-"""Trained teachers, frozen once and heard once, for all methods that want them."""
+"""Trained teachers: frozen, and evaluated once for all methods that read the same output."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
-from mst_distill.mst.features import Observer
+from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.networks import freeze, modalities_of
 from mst_distill.parameters import Members
 from mst_distill.training.batches import Batches, Frozen, Inputs
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import generator
+from mst_distill.training.seeding import Stream, generator
 
-Hears = Literal["nothing", "logits", "features", "inputs"]
-"""What a method wants of the teacher in every batch: nothing, its logits, those with the embedding
-and the stages, or the teacher's inputs, because the teacher learns too."""
+TeacherInputs = Literal["nothing", "logits", "features", "inputs"]
+"""What every batch carries from the teacher: nothing; its logits; its logits, embedding and stages;
+or, for a teacher that is trained too, its inputs."""
 
 T = TypeVar("T")
 
-Say = Callable[[Inputs], tuple[Tensor, ...]]
-"""A teacher's inputs to what a method hears of it."""
+TeacherFn = Callable[[Inputs], tuple[Tensor, ...]]
+"""Maps the inputs of a teacher to the tensors that a method reads from it."""
 
 
 class TeacherPool:
-    """The teachers of one target, and what they say of its training split.
+    """The trained teachers of one target, and their outputs for its training split.
 
     Args:
-        run: The run.
+        run: Data, target, seed and device.
         nets: Teacher name to its trained net.
-        members: Their masked layers are the stages that methods hear.
-        batch_size: Samples a batch.
+        members: Their masked layers are the stages that methods read.
+        batch_size: Samples in a batch.
     """
 
     def __init__(
@@ -44,63 +44,72 @@ class TeacherPool:
         self._run = run
         self._batch_size = batch_size
         self._teachers = {
-            name: Observer(name, run.place(net), layers[name], run.samples)
+            name: FeatureExtractor(name, run.place(net), layers[name], run.samples)
             for name, net in nets.items()
         }
-        self._made: dict[str, tuple[Any, float]] = {}
-        self._train: dict[tuple[str, Hears], Batches] = {}
+        self._computed: dict[str, tuple[Any, float]] = {}
+        self._train: dict[tuple[str, TeacherInputs], Batches] = {}
         self._valid = run.batches("valid", [run.target], batch_size)
 
-    def teacher(self, name: str) -> Observer:
-        """A frozen teacher."""
+    def teacher(self, name: str) -> FeatureExtractor:
+        """Return a frozen teacher."""
         return self._teachers[name]
 
-    def batches(self, teacher: str, hears: Hears, stage: str) -> tuple[Batches, Batches]:
-        """Training batches in the order of `stage`, with what is heard; validation batches."""
-        key = (teacher, hears)
+    def batches(
+        self, teacher: str, teacher_inputs: TeacherInputs, stage: str
+    ) -> tuple[Batches, Batches]:
+        """Return training batches with `teacher_inputs`, in the order of `stage`, and validation.
+
+        Validation batches carry nothing from the teacher.
+        """
+        key = (teacher, teacher_inputs)
         if key not in self._train:
-            self._train[key] = self._listen(teacher, hears)
-        shuffle = generator(self._run.seed, stage, "order")
+            self._train[key] = self._train_batches(teacher, teacher_inputs)
+        shuffle = generator(self._run.seed, stage, Stream.ORDER)
         return self._train[key].shuffled(shuffle), self._valid
 
-    def told(self, teacher: str, say: Say, stage: str) -> tuple[Batches, Batches]:
-        """The same for what another than the trained teacher says of its inputs."""
-        shuffle = generator(self._run.seed, stage, "order")
-        return self._train_with(teacher, say).shuffled(shuffle), self._valid
+    def batches_with(
+        self, teacher: str, teacher_fn: TeacherFn, stage: str
+    ) -> tuple[Batches, Batches]:
+        """Return the same with the output of `teacher_fn` for the inputs of `teacher`."""
+        shuffle = generator(self._run.seed, stage, Stream.ORDER)
+        return self._train_with(teacher, teacher_fn).shuffled(shuffle), self._valid
 
-    def once(self, what: str, terms: Sequence[object], make: Callable[[], T]) -> tuple[T, float]:
-        """What `make` makes, made for the first who asks on these terms and copied for the others.
+    def compute_once(
+        self, name: str, parameters: Sequence[object], compute: Callable[[], T]
+    ) -> tuple[T, float]:
+        """Compute a result on the first call with these parameters; later calls get a copy.
 
         Returns:
-            It, and the seconds that another has spent on it.
+            The result, and the seconds that an earlier call spent on it.
         """
-        key = f"{what} {terms!r}"
-        if known := self._made.get(key):
+        key = f"{name} {parameters!r}"
+        if known := self._computed.get(key):
             return copy.deepcopy(known[0]), known[1]
         started = time.monotonic()
-        made = make()
+        result = compute()
         seconds = time.monotonic() - started
-        kept = copy.deepcopy(made)
-        if isinstance(kept, dict):
-            for net in kept.values():
-                net.cpu()  # trials are measured by what lies on the device
-        self._made[key] = kept, seconds
-        return made, 0.0
+        stored = copy.deepcopy(result)
+        if isinstance(stored, dict):
+            for net in stored.values():
+                net.cpu()  # on the device it would count in the peak memory of later trials
+        self._computed[key] = stored, seconds
+        return result, 0.0
 
-    def _listen(self, teacher: str, hears: Hears) -> Batches:
-        if hears == "inputs":
-            sees = [self._run.target, *modalities_of(teacher, self._run.modalities)]
-            return self._run.batches("train", sees, self._batch_size)
-        if hears == "nothing":
+    def _train_batches(self, teacher: str, teacher_inputs: TeacherInputs) -> Batches:
+        if teacher_inputs == "inputs":
+            modalities = [self._run.target, *modalities_of(teacher, self._run.modalities)]
+            return self._run.batches("train", modalities, self._batch_size)
+        if teacher_inputs == "nothing":
             return self._run.batches("train", [self._run.target], self._batch_size)
-        observer = self._teachers[teacher]
+        extractor = self._teachers[teacher]
 
-        def say(inputs: Inputs) -> tuple[Tensor, ...]:
-            observed = observer(inputs)
-            return (observed.logits,) if hears == "logits" else observed.tensors
+        def teacher_fn(inputs: Inputs) -> tuple[Tensor, ...]:
+            output = extractor(inputs)
+            return (output.logits,) if teacher_inputs == "logits" else output.tensors
 
-        return self._train_with(teacher, say)
+        return self._train_with(teacher, teacher_fn)
 
-    def _train_with(self, teacher: str, say: Say) -> Batches:
-        frozen = {"teacher": Frozen(modalities_of(teacher, self._run.modalities), say)}
+    def _train_with(self, teacher: str, teacher_fn: TeacherFn) -> Batches:
+        frozen = {"teacher": Frozen(modalities_of(teacher, self._run.modalities), teacher_fn)}
         return self._run.batches("train", [self._run.target], self._batch_size, frozen=frozen)

@@ -1,4 +1,4 @@
-"""The log of a comparison: a JSON a trial, written when the trial is over, beside its student."""
+"""The log of a comparison: one JSON file for each trial, saved with its student when it ends."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trial:
-    """One training to be compared with others.
+    """One training run of a comparison.
 
     Attributes:
-        method: Its name in the parameters.
-        teacher: ``multimodal``, a modality, or empty where nobody or everybody teaches.
+        method: Name of the method in the parameters.
+        teacher: ``multimodal``, a modality, or empty if the method has no teacher or uses all.
         target: The student's modality.
-        seed: Of the run.
+        seed: Seed of the run.
     """
 
     method: str
@@ -41,45 +41,46 @@ class Trial:
 
     @property
     def title(self) -> str:
-        """For reports: the method, and from whom."""
+        """The method and its teacher, for reports."""
         return f"{self.method} <- {self.teacher}" if self.teacher else self.method
 
     @property
     def key(self) -> str:
-        """Part of a path."""
+        """Path of the trial's files, relative to a folder and without a suffix."""
         name = f"{self.method}-{self.teacher}" if self.teacher else self.method
         return f"{self.target}/seed-{self.seed}/{name}"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of a trial.
+class TrialResult:
+    """The result of a trial.
 
     Attributes:
         trial: The trial.
-        figures: Rule of selection to the student's figures on the held-out split; empty if it died.
-        cost: ``student_epochs``, ``seconds``, ``peak_bytes``, ``extra_parameters``.
-        error: Why it died, or empty.
+        metrics: Selection criterion to the student's metrics on the held-out split; empty if the
+            trial failed.
+        cost: ``student_epochs``, ``seconds``, ``peak_bytes`` and ``extra_parameters``.
+        error: Why the trial failed, or empty.
     """
 
     trial: Trial
-    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
 
 class TrialLog:
-    """Trials on disk.
+    """The results and students of trials on disk.
 
     Args:
-        folder: Where; made when the first trial is noted.
+        folder: Folder of the files; created with the first result.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def find(self, trial: Trial, origin: Origin) -> Outcome | None:
-        """The outcome of a trial that was finished, if it would be made so now and is undamaged."""
+    def find(self, trial: Trial, origin: Origin) -> TrialResult | None:
+        """Load the result of a finished trial if it is undamaged and has the given origin."""
         path = self._path(trial)
         if not path.is_file():
             return None
@@ -88,31 +89,42 @@ class TrialLog:
         except ValueError as error:
             log.warning("%s. The trial is run again", error)
             return None
-        outcome = self._read(path)
-        fits = not outcome.error and not sidecar.origin.differences(origin)
-        return outcome if fits else None
+        # Before the file is read: an earlier version of the code may have written it.
+        if clauses := sidecar.origin.differences(origin):
+            log.info("%s (%s) is run again: %s", trial.title, trial.key, "; ".join(clauses))
+            return None
+        result = self._read(path)
+        if result.error:
+            log.info(
+                "%s (%s) is run again: it failed with %s", trial.title, trial.key, result.error
+            )
+            return None
+        return result
 
     def identity(self, trial: Trial) -> str:
-        """The SHA-256 of the weights that a finished trial left behind."""
+        """Return the SHA-256 of the weights of a finished trial."""
         return read_sidecar(self._path(trial)).identity
 
     def bundle(self, trial: Trial) -> ModelBundle:
-        """The net that a finished trial left behind."""
+        """Load the net of a finished trial."""
         return load_bundle(self._bundle(trial))
 
     def checkpoints(self, trial: Trial, origin: Origin) -> Checkpoints:
-        """Where a trial keeps its state until it is noted."""
+        """Return the checkpoints of a trial in progress."""
         return Checkpoints(self._folder / "checkpoints" / trial.key, origin.digest)
 
-    def note(self, outcome: Outcome, origin: Origin, bundle: ModelBundle | None = None) -> None:
-        """Write what came of a trial: the net, the outcome, and last the sidecar of both.
+    def record(
+        self, result: TrialResult, origin: Origin, bundle: ModelBundle | None = None
+    ) -> None:
+        """Write the net of a trial, its result and, last, the sidecar of both.
 
         Args:
-            outcome: What came of it.
-            origin: What it was made from.
-            bundle: The net; none if the trial died.
+            result: The result.
+            origin: What the result was made from.
+            bundle: The net; None if the trial failed.
         """
-        path, net = self._path(outcome.trial), self._bundle(outcome.trial)
+        path, net = self._path(result.trial), self._bundle(result.trial)
+        # Without a sidecar, files of an interrupted write are not mistaken for a finished trial.
         sidecar_path(path).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         files, identity = [path], None
@@ -121,16 +133,16 @@ class TrialLog:
             weights = net.with_suffix(".safetensors")
             files, identity = [path, net, weights], sha256_of(weights)
         with replacing(path) as file:
-            file.write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+            file.write_text(json.dumps(asdict(result), indent=2) + "\n")
         write_sidecar(path, files, origin, identity)
-        self.checkpoints(outcome.trial, origin).clear()
+        self.checkpoints(result.trial, origin).clear()
 
-    def _read(self, path: Path) -> Outcome:
-        card: dict[str, Any] = json.loads(path.read_text())
-        return Outcome(**{**card, "trial": Trial(**card["trial"])})
+    def _read(self, path: Path) -> TrialResult:
+        record: dict[str, Any] = json.loads(path.read_text())
+        return TrialResult(**{**record, "trial": Trial(**record["trial"])})
 
     def _path(self, trial: Trial) -> Path:
-        return self._folder / f"{trial.key}.outcome.json"
+        return self._folder / f"{trial.key}.result.json"
 
     def _bundle(self, trial: Trial) -> Path:
         return self._folder / f"{trial.key}.json"

@@ -1,4 +1,4 @@
-"""The trials of a comparison: every method with every teacher it can have, each run once."""
+"""The trials of a comparison: each method once with each teacher that it can use."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.progress import progress
 from mst_distill.artifacts.provenance import Origin, plain_parameters, texts_in
 from mst_distill.artifacts.signals import Interrupted
-from mst_distill.benchmarks.source import Protocol
 from mst_distill.benchmarks.splits import assign_splits, checked_splits
-from mst_distill.compare.context import Recipe, Taught
+from mst_distill.compare.context import MethodResult
 from mst_distill.compare.method import Method
 from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.compare.teaching import resolve_methods, teach, teachers_for, train_teacher
-from mst_distill.compare.trial_store import Outcome, Trial, TrialLog
+from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
 from mst_distill.data.samples import Samples
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 from mst_distill.evaluate.metrics import measure
-from mst_distill.evaluate.predictions import tally_nets
+from mst_distill.evaluate.predictions import evaluate_nets
 from mst_distill.mst.networks import arguments_of
-from mst_distill.parameters import Evaluate, Member, Runtime
+from mst_distill.parameters import Member
+from mst_distill.plan import Plan
 from mst_distill.training.memory import Peak
 from mst_distill.training.run import Run
 
@@ -39,56 +39,48 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that a comparison is made of.
+    """The inputs of a comparison, and the log of its trials.
 
     Attributes:
         samples: The store.
-        protocol: How samples are split.
-        seed: The first run's.
-        recipe: Parameters that change results.
-        evaluate: How students are judged.
-        runtime: How they are computed.
-        log: Where trials are noted.
+        plan: All parameters; ``seed`` is the first of the seeds.
+        log: Receives the results.
     """
 
     samples: Samples
-    protocol: Protocol
-    seed: int
-    recipe: Recipe
-    evaluate: Evaluate
-    runtime: Runtime
+    plan: Plan
     log: TrialLog
 
     @cached_property
     def methods(self) -> dict[str, type[Method]]:
-        """Name in the parameters to the method."""
-        return resolve_methods(self.recipe.compare)
+        """Name in the parameters to the class of the method."""
+        return resolve_methods(self.plan.compare)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """The students' modalities.
 
         Raises:
-            ValueError: There is no such modality.
+            ValueError: The parameters name an unknown modality.
         """
-        modalities = tuple(self.recipe.members.modalities)
-        wanted = self.recipe.compare.targets
+        modalities = tuple(self.plan.members.modalities)
+        wanted = self.plan.compare.targets
         if wanted != "all" and wanted not in modalities:
-            raise ValueError(unknown("compare.targets", wanted, ("all", *modalities)))
+            raise ValueError(did_you_mean("compare.targets", wanted, ("all", *modalities)))
         return modalities if wanted == "all" else (wanted,)
 
-    def plan(self) -> dict[tuple[str, int], list[Trial]]:
-        """All trials, by target and seed.
+    def trials(self) -> dict[tuple[str, int], list[Trial]]:
+        """List all trials by target and seed.
 
         Raises:
             ValueError, TypeError: A method or target does not exist.
         """
-        seeds = range(self.seed, self.seed + self.recipe.compare.seeds)
+        seeds = range(self.plan.seed, self.plan.seed + self.plan.compare.seeds)
         return {
             (target, seed): [
                 Trial(name, teacher, target, seed)
                 for name, method in self.methods.items()
-                for teacher in teachers_for(method, self.recipe, target)
+                for teacher in teachers_for(method, self.plan, target)
             ]
             for seed in seeds
             for target in self.targets
@@ -96,75 +88,79 @@ class Comparison:
 
 
 def run_trials(comparison: Comparison) -> pd.DataFrame:
-    """Run what the log does not have on the same terms, and tell all.
+    """Run the trials for which the log has no result of the same origin, and return all results.
 
-    A trial that dies is noted with its reason, and the next one begins.
+    A trial that fails is recorded with its error, and the next trial starts.
 
     Returns:
-        A row a trial and rule of selection: the trial's attributes, ``rule``, the figures on the
-        held-out split, the costs, ``error``. A trial that died has one row without figures.
+        One row for each trial and selection criterion: the trial's attributes, ``selection``, the
+        metrics on the held-out split, the costs and ``error``. A trial that failed has one row
+        without metrics.
 
     Raises:
-        ValueError: A seed deals splits that nothing can be judged on; said before the first trial.
+        ValueError: The splits of a seed cannot be evaluated; raised before the first trial.
     """
-    plan = comparison.plan()
+    trials_of = comparison.trials()
     samples = comparison.samples
-    for seed in dict.fromkeys(seed for _, seed in plan):
+    for seed in dict.fromkeys(seed for _, seed in trials_of):
         classes, ignored = samples.classes, samples.ignored_label
-        checked_splits(samples.index, classes, ignored, comparison.protocol, seed)
-    outcomes = []
-    with progress(range(0), "trials", "trial", total=sum(map(len, plan.values()))) as bar:
-        for (target, seed), trials in plan.items():
-            cell = _Cell(comparison, target, seed)
+        checked_splits(samples.index, classes, ignored, comparison.plan.protocol, seed)
+    results = []
+    with progress(range(0), "trials", "trial", total=sum(map(len, trials_of.values()))) as bar:
+        for (target, seed), trials in trials_of.items():
+            runner = _TrialRunner(comparison, target, seed)
             for trial in trials:
                 bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
-                outcomes.append(cell.outcome(trial))
+                results.append(runner.result_of(trial))
                 bar.update()
-    return pd.DataFrame([row for outcome in outcomes for row in _rows(outcome)])
+    return pd.DataFrame([row for result in results for row in _rows(result)])
 
 
-class _Cell:
-    """Runs the trials of one target and one seed; teachers are made ready for the first."""
+class _TrialRunner:
+    """Runs the trials of one target and one seed, which share their trained teachers."""
 
     def __init__(self, comparison: Comparison, target: str, seed: int) -> None:
-        splits = assign_splits(comparison.samples.index, comparison.protocol, seed)
+        splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         self._comparison = comparison
-        self._run = Run(comparison.samples, splits, target, seed, comparison.runtime)
+        self._run = Run(comparison.samples, splits, target, seed, comparison.plan.runtime)
 
-    def outcome(self, trial: Trial) -> Outcome:
-        """From the log, or by running it now."""
-        comparison, recipe = self._comparison, self._comparison.recipe
+    def result_of(self, trial: Trial) -> TrialResult:
+        """Load the result of a trial from the log, or run the trial."""
+        comparison, plan = self._comparison, self._comparison.plan
         method = comparison.methods[trial.method]
-        arguments = recipe.compare.methods[trial.method].arguments
-        member = recipe.members.modalities[trial.target]
+        arguments = plan.compare.methods[trial.method].arguments
+        member = plan.members.modalities[trial.target]
         if self._run.samples.dense and not method.dense:
-            return Outcome(trial, error="not for labels at every pixel")
+            return TrialResult(trial, error="the method does not support a label for every pixel")
 
-        def prepare(run: Run) -> Callable[[], Taught]:
-            return partial(teach, run, recipe, self._pool, method, trial.teacher, arguments)
+        def prepare(run: Run) -> Callable[[], MethodResult]:
+            return partial(teach, run, plan, self._pool, method, trial.teacher, arguments)
 
         teachers, _ = self._teachers
-        return self._finished(trial, self._origin(self._terms(trial), teachers), member, prepare)
+        return self._load_or_run(
+            trial, self._origin(self._parameters_of(trial), teachers), member, prepare
+        )
 
     @cached_property
     def _teachers(self) -> tuple[dict[str, str], str]:
-        """Every teacher of the target to the SHA-256 of its weights, or none and why not.
+        """The SHA-256 of every teacher's weights by its name, and an error or an empty text.
 
-        They are in the log, or are trained now: once a seed, whoever their students are.
+        Teachers that the log does not contain are trained now, once for each seed and for all
+        targets. If a training fails there are no teachers, and the error gives the reason.
         """
-        recipe, notes = self._comparison.recipe, self._comparison.log
+        plan, trial_log = self._comparison.plan, self._comparison.log
         found = {}
-        for name, member in recipe.members.teachers_of(self._run.target).items():
-            terms = {"seed": self._run.seed, "member": member, "teachers": recipe.teachers}
+        for name, member in plan.members.teachers_of(self._run.target).items():
+            parameters = {"seed": self._run.seed, "member": member, "teachers": plan.teachers}
             trial = self._teacher(name)
 
-            def prepare(run: Run, name: str = name) -> Callable[[], Taught]:
-                return partial(train_teacher, run, recipe, name)
+            def prepare(run: Run, name: str = name) -> Callable[[], MethodResult]:
+                return partial(train_teacher, run, plan, name)
 
-            outcome = self._finished(trial, self._origin(terms), member, prepare, name)
-            if outcome.error:
-                return {}, f"there is no {name} teacher: {outcome.error}"
-            found[name] = notes.identity(trial)
+            result = self._load_or_run(trial, self._origin(parameters), member, prepare, name)
+            if result.error:
+                return {}, f"the {name} teacher could not be trained: {result.error}"
+            found[name] = trial_log.identity(trial)
         return found, ""
 
     def _teacher(self, name: str) -> Trial:
@@ -175,116 +171,128 @@ class _Cell:
         """The teachers.
 
         Raises:
-            RuntimeError: The training of one died.
+            RuntimeError: The training of a teacher failed.
         """
-        recipe = self._comparison.recipe
+        plan = self._comparison.plan
         teachers, error = self._teachers
         if error:
             raise RuntimeError(error)
         nets = {name: self._comparison.log.bundle(self._teacher(name)).net for name in teachers}
-        return TeacherPool(self._run, nets, recipe.members, recipe.route.batch_size)
+        return TeacherPool(self._run, nets, plan.members, plan.route.batch_size)
 
     def _origin(
-        self, terms: Mapping[str, Any], teachers: Mapping[str, str] = MappingProxyType({})
+        self, parameters: Mapping[str, Any], teachers: Mapping[str, str] = MappingProxyType({})
     ) -> Origin:
-        """What a trial's result depends on."""
-        runtime = {"precision": self._comparison.runtime.precision}
-        parameters = plain_parameters({**terms, "runtime": runtime})
+        """Return everything that the result of a trial depends on."""
+        runtime = {"precision": self._comparison.plan.runtime.precision}
+        plain = plain_parameters({**parameters, "runtime": runtime})
         splits = hashlib.sha256(self._run.splits.to_csv(index=False).encode()).hexdigest()
         inputs = {"samples": self._run.samples.digest, "splits": splits}
         inputs |= {f"{name} teacher": weights for name, weights in teachers.items()}
-        return Origin("trial", parameters, inputs, code_of(run_trials, *texts_in(parameters)))
+        return Origin("trial", plain, inputs, code_of(run_trials, *texts_in(plain)))
 
-    def _finished(
+    def _load_or_run(
         self,
         trial: Trial,
         origin: Origin,
         member: Member,
-        prepare: Callable[[Run], Callable[[], Taught]],
-        sees: str | None = None,
-    ) -> Outcome:
-        """What the log has of a trial of this origin, or what comes of it now."""
-        notes = self._comparison.log
-        if found := notes.find(trial, origin):
+        prepare: Callable[[Run], Callable[[], MethodResult]],
+        member_name: str | None = None,
+    ) -> TrialResult:
+        """Load the result of a trial of this origin from the log, or run the trial.
+
+        Args:
+            trial: The trial.
+            origin: What its result is made from.
+            member: The parameters of the net that is trained.
+            prepare: Maps a run to the training function.
+            member_name: ``multimodal`` or the modality that this net reads; by default the target.
+        """
+        trial_log = self._comparison.log
+        if found := trial_log.find(trial, origin):
             return found
-        run = replace(self._run, checkpoints=notes.checkpoints(trial, origin))
+        run = replace(self._run, checkpoints=trial_log.checkpoints(trial, origin))
         try:
-            taught, cost = _measured(run, prepare(run))
-            figures = self._figures(taught, sees or run.target)
+            trained, cost = _measure_cost(run, prepare(run))
+            metrics = self._metrics(trained, member_name or run.target)
         except Interrupted:
             raise
-        except Exception as error:  # whatever a method dies of, the others shall run
-            log.exception("%s (%s, seed %d) died", trial.title, trial.target, trial.seed)
-            outcome = Outcome(trial, error=f"{type(error).__name__}: {error}")
-            notes.note(outcome, origin)
-            return outcome
-        outcome = Outcome(trial, figures, cost)
-        notes.note(outcome, origin, self._bundle(taught, member, origin))
-        return outcome
+        except Exception as error:  # one method that fails must not stop the comparison
+            log.exception("%s (%s, seed %d) failed", trial.title, trial.target, trial.seed)
+            result = TrialResult(trial, error=f"{type(error).__name__}: {error}")
+            trial_log.record(result, origin)
+            return result
+        result = TrialResult(trial, metrics, cost)
+        trial_log.record(result, origin, self._bundle(trained, member, origin))
+        return result
 
-    def _figures(self, taught: Taught, sees: str) -> dict[str, dict[str, float]]:
-        """Rule to the figures on the held-out split that are single numbers."""
-        samples, size = self._run.samples, self._comparison.recipe.route.batch_size
-        bins = self._comparison.evaluate.calibration_bins
-        tallies = tally_nets(self._run, taught.students, sees, size, bins)
+    def _metrics(self, trained: MethodResult, member_name: str) -> dict[str, dict[str, float]]:
+        """Map each selection criterion to the scalar metrics on the held-out split."""
+        samples, size = self._run.samples, self._comparison.plan.route.batch_size
+        bins = self._comparison.plan.evaluate.calibration_bins
+        metric_counts = evaluate_nets(self._run, trained.students, member_name, size, bins)
         return {
-            rule: {name: value for name, value in figures.items() if not isinstance(value, dict)}
-            for rule, figures in (
-                (rule, measure(tally, samples.classes, samples.dense))
-                for rule, tally in tallies.items()
+            criterion: {
+                name: value for name, value in metrics.items() if not isinstance(value, dict)
+            }
+            for criterion, metrics in (
+                (criterion, measure(accumulator, samples.classes, samples.dense))
+                for criterion, accumulator in metric_counts.items()
             )
         }
 
-    def _bundle(self, taught: Taught, member: Member, origin: Origin) -> ModelBundle:
-        """The net that the run's own rule prefers, or the only one there is."""
-        rule: str = self._comparison.recipe.route.selection
-        rule = rule if rule in taught.students else next(iter(taught.students))
+    def _bundle(self, trained: MethodResult, member: Member, origin: Origin) -> ModelBundle:
+        """Bundle the net that the run's own criterion selects, or the net if there is only one."""
+        criterion: str = self._comparison.plan.route.selection
+        criterion = criterion if criterion in trained.students else next(iter(trained.students))
         return ModelBundle.of(
-            taught.students[rule],
+            trained.students[criterion],
             arguments_of(member, len(self._run.samples.classes)),
-            metrics={name: taught.rows[rule][f"valid_{name}"] for name in ("accuracy", "ce")},
+            metrics={name: trained.rows[criterion][f"valid_{name}"] for name in ("accuracy", "ce")},
             provenance=origin.record(),
         )
 
-    def _terms(self, trial: Trial) -> dict[str, Any]:
-        recipe = self._comparison.recipe
+    def _parameters_of(self, trial: Trial) -> dict[str, Any]:
+        plan = self._comparison.plan
         return {
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,
-            "method": recipe.compare.methods[trial.method],
-            "compare": recipe.compare.model_dump(include={"weight", "budget"}),
-            "members": recipe.members,
-            "teachers": recipe.teachers,
-            "masks": recipe.masks,
-            "route": recipe.route,
-            "calibration_bins": self._comparison.evaluate.calibration_bins,
+            "method": plan.compare.methods[trial.method],
+            "compare": plan.compare.model_dump(include={"weight", "budget"}),
+            "members": plan.members,
+            "teachers": plan.teachers,
+            "masks": plan.masks,
+            "route": plan.route,
+            "calibration_bins": self._comparison.plan.evaluate.calibration_bins,
         }
 
 
-def _measured(run: Run, train: Callable[[], Taught]) -> tuple[Taught, dict[str, float]]:
-    """What `train` gives, and what it costs."""
+def _measure_cost(
+    run: Run, train: Callable[[], MethodResult]
+) -> tuple[MethodResult, dict[str, float]]:
+    """Call `train`; return its result and cost."""
     start = time.perf_counter()
     with Peak(run.device) as peak:
-        taught = train()
+        trained = train()
     cost: dict[str, float] = {
-        "student_epochs": taught.student_epochs,
-        "seconds": time.perf_counter() - start + taught.seconds_before,
-        "extra_parameters": taught.extra_parameters,
+        "student_epochs": trained.student_epochs,
+        "seconds": time.perf_counter() - start + trained.seconds_before,
+        "extra_parameters": trained.extra_parameters,
     }
-    return taught, cost if peak.bytes is None else {**cost, "peak_bytes": peak.bytes}
+    return trained, cost if peak.bytes is None else {**cost, "peak_bytes": peak.bytes}
 
 
-def _rows(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    trial = outcome.trial
-    who = {
+def _rows(result: TrialResult) -> Iterator[dict[str, Any]]:
+    trial = result.trial
+    key = {
         "target": trial.target,
         "title": trial.title,
         "method": trial.method,
         "teacher": trial.teacher,
         "seed": trial.seed,
     }
-    for rule, figures in outcome.figures.items():
-        yield {**who, "rule": rule, **figures, **outcome.cost, "error": ""}
-    if outcome.error:
-        yield {**who, "rule": "", "error": outcome.error}
+    for criterion, metrics in result.metrics.items():
+        yield {**key, "selection": criterion, **metrics, **result.cost, "error": ""}
+    if result.error:
+        yield {**key, "selection": "", "error": result.error}

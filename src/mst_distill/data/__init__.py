@@ -1,1 +1,1 @@
-"""Samples and the store that holds them, and what they look like."""
+"""Samples, the store that holds them on disk, and the report on their content."""

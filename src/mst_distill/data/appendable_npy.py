@@ -1,4 +1,4 @@
-"""A .npy file that grows row by row: larger than memory if need be, and resumed after a stop."""
+"""A .npy file to which rows are appended, so that it may be larger than memory."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.lib import format as npy
 
 
 class GrowingArray:
-    """An array ``(rows, *shape)`` on disk that rows are appended to.
+    """An array ``(rows, *shape)`` on disk to which rows are appended.
 
-    Its header says how many rows there are only once it is `close`d: until then numpy sees none.
+    The number of rows is written to the header by `close`; until then numpy loads an empty array.
 
     Args:
-        path: The .npy file; created, unless there are rows to keep.
-        dtype: Of the numbers.
-        shape: Of a row.
-        rows: How many rows of a file that is there already are kept; what lies behind is cut off.
+        path: The .npy file. It is created or overwritten unless `rows` is positive.
+        dtype: Type of the numbers.
+        shape: Shape of one row.
+        rows: Number of rows of an existing file to keep; the rest of the file is cut off.
     """
 
     def __init__(
@@ -35,27 +35,28 @@ class GrowingArray:
 
     @classmethod
     def reopen(cls, path: Path, rows: int) -> GrowingArray:
-        """Go on with a file that was left unfinished, after its first `rows` rows."""
+        """Continue an unfinished file after its first `rows` rows."""
         with path.open("rb") as file:
             shape, dtype = _read_header(file)
         return cls(path, dtype, shape, rows)
 
     def append(self, rows: np.ndarray) -> None:
-        """Write ``(n, *shape)`` behind what is there; on disk, not just under way, on return."""
+        """Append rows ``(n, *shape)``. They are on disk when the method returns."""
         self._file.write(np.ascontiguousarray(rows).data)
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows += len(rows)
 
     def close(self) -> None:
-        """Make it a whole .npy file."""
+        """Write the number of rows to the header, which completes the file, and close it."""
         self._write_header(self.rows)
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def _write_header(self, rows: int) -> None:
-        # numpy pads the header for a first axis that grows, so it is of one length for any number.
+        # numpy pads the header so that the first axis can grow: its length is the same for any
+        # number of rows, and rewriting it leaves the rows where they are.
         self._file.seek(0)
         npy.write_array_header_1_0(
             self._file,
@@ -68,17 +69,20 @@ class GrowingArray:
 
 
 def digest_of(rows: np.ndarray) -> str:
-    """SHA-256 of rows, as `GrowingArray.append` writes them."""
+    """Return the SHA-256 of rows as `GrowingArray.append` writes them."""
     return hashlib.sha256(np.ascontiguousarray(rows).data).hexdigest()
 
 
 def digest_of_rows(path: Path, start: int, count: int) -> str:
-    """SHA-256 of some rows of a file that may be unfinished; empty if its header is damaged.
+    """Return the SHA-256 of some rows of a file, which may be unfinished.
 
     Args:
         path: The .npy file.
         start: The first row.
-        count: How many.
+        count: The number of rows.
+
+    Returns:
+        The digest; an empty string if the file cannot be read or its header is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -91,7 +95,7 @@ def digest_of_rows(path: Path, start: int, count: int) -> str:
 
 
 def _read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape of a row and the type of its numbers; the file stands behind the header."""
+    """Return the shape of a row and the type of its numbers; leave the file after the header."""
     npy.read_magic(file)
     shape, _, dtype = npy.read_array_header_1_0(file)
     return shape[1:], dtype

@@ -1,4 +1,4 @@
-"""A few samples in each modality, whatever its shape, to see that they are what they should be."""
+"""A figure of a few samples in each modality, to check by eye that they were read correctly."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from matplotlib.figure import Figure
 from mst_distill.data.samples import Samples
 
 COLUMNS = 6
-"""Samples in the picture."""
+"""The largest number of samples in the figure."""
 
 SIDE = 2.1
-"""Inches that a picture is wide."""
+"""The width of one picture in inches."""
 
 FRAMES = 9
-"""Frames shown of a video, at most."""
+"""The largest number of frames shown of a video."""
 
 
 def gallery(samples: Samples) -> Figure:
-    """Draw some samples, one of each of some classes: a column a sample, a row a modality.
+    """Draw one sample of each of some classes: a column for each sample, a row for each modality.
 
-    Images are shown as they are and videos as a few of their frames, with the mean over channels
-    where there are not one or three; matrices as heat maps with the first row at the bottom,
-    vectors as curves, dense labels as maps.
+    Images are shown as they are and videos as a few of their frames. Their channels are averaged
+    unless there are one or three. Matrices are heat maps with the first row at the bottom, vectors
+    are curves, and dense labels are maps in a row of their own.
     """
-    rows = _choose(samples)
+    rows = _select_rows(samples)
     arrays = {name: array[rows] for name, array in samples.modalities.items()}
     if samples.dense:
         arrays["label"] = samples.labels[rows]
-    heights = [_height(name, array) for name, array in arrays.items()]
+    heights = [_relative_height(name, array) for name, array in arrays.items()]
     size = (SIDE * len(rows) + 0.5, SIDE * sum(heights) + 0.7)
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(arrays), len(rows), squeeze=False, height_ratios=heights)
-    for (name, array), line in zip(arrays.items(), grid, strict=True):
-        line[0].set_ylabel(name, size=10)
-        for axes, value in zip(line, array, strict=True):
+    for (name, array), grid_row in zip(arrays.items(), grid, strict=True):
+        grid_row[0].set_ylabel(name, size=10)
+        for axes, value in zip(grid_row, array, strict=True):
             axes.set(xticks=[], yticks=[])
             if name == "label":
                 axes.imshow(value, cmap="nipy_spectral", vmin=0, vmax=len(samples.classes) - 1)
@@ -47,8 +47,8 @@ def gallery(samples: Samples) -> Figure:
     return figure
 
 
-def _choose(samples: Samples) -> np.ndarray:
-    """Store rows of the samples to draw, in the order of their classes if they have one."""
+def _select_rows(samples: Samples) -> np.ndarray:
+    """Return the store rows of the samples to draw, by class unless labels are dense."""
     if samples.dense:
         return np.unique(np.linspace(0, len(samples) - 1, COLUMNS).astype(int))
     first = pd.Series(samples.labels).drop_duplicates().sort_values().index.to_numpy()
@@ -61,13 +61,18 @@ def _title(samples: Samples, row: int) -> str:
     return short if samples.dense else f"{samples.classes[samples.labels[row]][:24]}\n{short}"
 
 
-def _height(name: str, array: np.ndarray) -> float:
-    """Of a picture of what is in `array`, the first axis being the samples, over its width."""
+def _relative_height(name: str, array: np.ndarray) -> float:
+    """Return the height over the width of a picture of one sample of `array`, ``(N, *shape)``."""
     return array.shape[-2] / array.shape[-1] if array.ndim > 3 or name == "label" else 1.0
 
 
 def draw_sample(axes: Axes, value: np.ndarray) -> None:
-    """A sample of one modality: a vector, a matrix, an image ``(C, H, W)`` or a video."""
+    """Draw one modality of a sample.
+
+    Args:
+        axes: Where to draw.
+        value: A vector, a matrix, an image ``(C, H, W)`` or a video ``(C, T, H, W)``.
+    """
     if value.ndim == 1:
         axes.plot(value, linewidth=0.6)
         axes.set_box_aspect(1)
@@ -75,18 +80,18 @@ def draw_sample(axes: Axes, value: np.ndarray) -> None:
         axes.imshow(value, aspect="auto", origin="lower")
         axes.set_box_aspect(1)
     else:
-        picture = _tile(value) if value.ndim == 4 else value
+        picture = _tile_frames(value) if value.ndim == 4 else value
         if len(picture) not in (1, 3):
             picture = picture.mean(axis=0, keepdims=True)
         low, high = picture.min(), picture.max()
-        shown = (picture - low) / (high - low if high > low else 1)
-        axes.imshow(np.moveaxis(shown, 0, -1), cmap="gray")
+        scaled = (picture - low) / (high - low if high > low else 1)
+        axes.imshow(np.moveaxis(scaled, 0, -1), cmap="gray")
 
 
-def _tile(video: np.ndarray) -> np.ndarray:
-    """Frames of ``(C, T, H, W)`` side by side in a square, ``(C, n * H, n * W)``."""
+def _tile_frames(video: np.ndarray) -> np.ndarray:
+    """Arrange frames of ``(C, T, H, W)``, evenly spaced, in a square ``(C, n * H, n * W)``."""
     side = int(np.sqrt(min(video.shape[1], FRAMES)))
-    chosen = video[:, np.linspace(0, video.shape[1] - 1, side * side).astype(int)]
-    channels, _, height, width = chosen.shape
-    squared = chosen.reshape(channels, side, side, height, width).swapaxes(2, 3)
+    frames = video[:, np.linspace(0, video.shape[1] - 1, side * side).astype(int)]
+    channels, _, height, width = frames.shape
+    squared = frames.reshape(channels, side, side, height, width).swapaxes(2, 3)
     return squared.reshape(channels, side * height, side * width)

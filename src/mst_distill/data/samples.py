@@ -1,4 +1,4 @@
-"""Samples: what the raw files become and what every later stage reads."""
+"""Samples: what the raw files are turned into, and what every later stage reads."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples that carry every modality, opened from a sample store.
+    """N samples, each with all modalities, opened from a sample store.
 
     Attributes:
-        index: One row a sample, in store order, with the columns ``id`` (unique), ``group`` (what
-            must not be shared between splits: an actor, a speaker, a scene), ``split`` (the
-            benchmark's own, leak-free one) and ``label`` (-1 where labels are dense).
-        modalities: Name to array ``(N, *shape)``, float32, memory-mapped.
+        index: One row for each sample, in store order, with the columns ``id`` (unique), ``group``
+            (what splits must not share: an actor, a speaker, a scene), ``split`` (the benchmark's
+            own leak-free split) and ``label`` (-1 if labels are dense).
+        modalities: Array ``(N, *shape)`` of each modality by name; float32, memory-mapped.
         labels: ``(N,)`` class indices, or ``(N, H, W)`` for dense labels.
         classes: Class names, in the order of the logits.
-        ignored_label: The class that is no target (dense tasks), or None.
+        ignored_label: The label that is not a target (dense tasks), or None.
         digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes
-            and all arrays: equal data, equal digest, on any machine.
-        notes: The columns of `index` that say how a sample was read: durations, repairs.
-        omitted: Samples that are not here because they are incomplete or damaged: id to reason.
+            and all arrays. Equal data have an equal digest on any machine.
+        notes: The columns of `index` that describe how a sample was read: durations, repairs.
+        omitted: Samples that were left out because they are incomplete or damaged, id to reason.
     """
 
     index: pd.DataFrame
@@ -48,15 +48,15 @@ class Samples:
         return self.labels.ndim > 1
 
     def __deepcopy__(self, memo: dict[int, object]) -> Samples:
-        """Nothing here is ever written to, so a copy is the thing itself."""
+        """Return the object itself: samples are never modified, so a copy would waste memory."""
         return self
 
 
 def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
-    """Store rows of one split, ascending.
+    """Return the store rows of one split, in ascending order.
 
     Args:
-        splits: The table of `assign_splits`, one row a sample in store order.
+        splits: The table of `assign_splits`, with one row for each sample in store order.
         split: ``train``, ``valid`` or ``test``.
     """
     return np.flatnonzero(splits["split"].to_numpy() == split)

@@ -1,4 +1,4 @@
-"""What was read: how many samples of what, how long they are, what is missing or was repaired."""
+"""A summary of the samples: counts, notes taken while reading, omitted samples and warnings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mst_distill.data.modality_values import measure_values, value_warnings
 from mst_distill.data.samples import SPLITS, Samples
 
 LISTED = 100
-"""Samples that were left out are named one by one up to this many."""
+"""The largest number of omitted samples that the report lists."""
 
 
 def count_classes(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
-    """Count samples: a row a class, in their order, and one for all, a column a split.
+    """Count samples: a row for each class, in order, and one for all; a column for each split.
 
     Args:
         samples: The store.
@@ -23,13 +23,13 @@ def count_classes(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
     """
     names = pd.Series(["(dense)", *samples.classes]).reindex(splits["label"] + 1).to_numpy()
     rows = ["(dense)"] if samples.dense else list(samples.classes)
-    counts = _cross(names, splits).reindex(rows, fill_value=0)
+    counts = _count_by_split(names, splits).reindex(rows, fill_value=0)
     counts.loc["all"] = [(splits["split"] == split).sum() for split in SPLITS]
     return counts.assign(all=counts.sum(axis=1)).rename_axis("class").reset_index()
 
 
 def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
-    """Say all else that a reader of the samples wants to know, as JSON values.
+    """Summarize everything about the samples except `count_classes`, as JSON values.
 
     Args:
         samples: The store.
@@ -37,12 +37,12 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
 
     Returns:
         ``samples``, ``groups`` and ``splits`` (counts), ``modalities`` (see `measure_values`),
-        ``sources`` (where the benchmark tells them: counts by split), ``notes`` (of every figure
-        that was noted while reading: smallest, median, largest, sum, and how many samples have
-        another one than 0), ``omitted`` (how many, and the first with their reasons), ``pixels``
-        (where labels are dense: class to counts by split), and ``warnings``: sentences on classes
-        that can hardly be learned or judged, modalities that are far from unit scale and samples
-        that are constant.
+        ``sources`` (counts by split, if the benchmark has a column ``source``), ``notes`` (for
+        each: minimum, median, maximum, sum, and the number of samples in which it is not 0),
+        ``omitted`` (the number of omitted samples, and the first of them with their reasons),
+        ``pixels`` (counts by class and split, if labels are dense), and ``warnings``: sentences on
+        classes with too few samples to learn or evaluate them, on modalities far from unit scale
+        and on constant samples.
     """
     report: dict[str, Any] = {
         "samples": len(samples),
@@ -53,11 +53,11 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
         },
     }
     if "source" in samples.index:
-        by_source = _cross(samples.index["source"].to_numpy(), splits)
+        by_source = _count_by_split(samples.index["source"].to_numpy(), splits)
         report["sources"] = by_source.to_dict(orient="index")
-    report["notes"] = {name: _spread(samples.index[name]) for name in samples.notes}
-    first = list(samples.omitted.items())[:LISTED]
-    report["omitted"] = {"count": len(samples.omitted), "first": dict(first)}
+    report["notes"] = {name: _note_statistics(samples.index[name]) for name in samples.notes}
+    listed = list(samples.omitted.items())[:LISTED]
+    report["omitted"] = {"count": len(samples.omitted), "first": dict(listed)}
     counts = ClassCounts.of(
         samples.labels, splits["split"].to_numpy(), samples.classes, samples.ignored_label
     )
@@ -67,12 +67,12 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
     return report
 
 
-def _cross(rows: Any, splits: pd.DataFrame) -> pd.DataFrame:
-    table = pd.crosstab(rows, splits["split"].to_numpy())
+def _count_by_split(keys: Any, splits: pd.DataFrame) -> pd.DataFrame:
+    table = pd.crosstab(keys, splits["split"].to_numpy())
     return table.reindex(columns=list(SPLITS), fill_value=0)
 
 
-def _spread(values: pd.Series[float]) -> dict[str, float]:
+def _note_statistics(values: pd.Series[float]) -> dict[str, float]:
     return {
         "min": float(values.min()),
         "median": float(values.median()),

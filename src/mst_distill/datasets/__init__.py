@@ -1,4 +1,4 @@
-"""Kedro datasets of the project's own: what no dataset of kedro-datasets can hold."""
+"""The project's own Kedro datasets, for data for which kedro-datasets has none."""
 
 from mst_distill.datasets.checkpoints import CheckpointsDataset
 from mst_distill.datasets.comparisons import ComparisonsDataset

@@ -1,21 +1,19 @@
-"""The catalog: every artefact is verified when it is loaded, and written whole or not at all."""
+"""The catalog, which verifies every artefact on loading and writes it whole or not at all."""
 
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, get_type_hints
+from typing import Any
 
 from kedro.framework.project import pipelines
 from kedro.io import DataCatalog
 from kedro.pipeline.node import Node
-from pydantic import BaseModel
 
 from mst_distill.artifacts.atomic import replacing
 from mst_distill.artifacts.bundle import ModelBundle
@@ -29,58 +27,61 @@ from mst_distill.artifacts.provenance import (
     verify,
     write_sidecar,
 )
+from mst_distill.plan import Plan, read_plan
 
-PARAMETERS = "params:"
+PARAMETERS = "parameters"
+"""The name of Kedro's dataset of all parameters."""
 
 log = logging.getLogger(__name__)
 
 
 class ArtifactCatalog(DataCatalog):
-    """Kedro's catalog, for entries that a registered node makes and that lie in files.
+    """Kedro's catalog with artefacts: entries that a registered node makes and that are files.
 
-    Saving such an entry replaces its files whole or not at all, and writes a sidecar last: the
-    SHA-256 of its files and its `Origin`, which follows from the node that makes it: the node's
-    parameters, the identities of its other inputs, and the code that its function and the classes
-    that its parameters name reach. Loading one verifies its files against the sidecar, and its
-    origin, and those of all that it was made from, against what would be made now.
+    Saving an artefact replaces its files whole or not at all. Its sidecar is written last. It holds
+    the SHA-256 of the files and the `Origin`, which follows from the node that makes the artefact:
+    the node's parameters, the identities of its other inputs, and the code that its function and
+    the classes named in its parameters reach. Loading an artefact verifies its files against the
+    sidecar. It also compares the origins of the artefact, and of all artefacts that it was made
+    from, with the origins that they would have now.
 
-    Outside of a run, as in a notebook, an origin that differs is a warning; in a run it is an
-    error. What is missing, stale or damaged does not exist for ``--only-missing-outputs``.
+    In a run, an origin that differs is an error; outside a run, as in a notebook, it is a warning.
+    For ``--only-missing-outputs``, artefacts that are missing, stale or damaged count as missing.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._loaded: dict[str, str] = {}
-        self._made_now: set[str] = set()
-        self._terms: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
+        self._to_be_made: set[str] = set()
+        self._dependencies: dict[str, tuple[dict[str, Any], dict[str, str]]] = {}
         self._running = False
 
     def begin_run(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Be strict from now on, and verify the origins of what a run begins with.
+        """Verify the origins of a run's inputs; from now on a stale entry is an error.
 
         Args:
             inputs: Entries that the run reads and does not make.
-            outputs: Entries that it makes.
+            outputs: Entries that the run makes.
 
         Raises:
-            ValueError: An input is missing or stale; the message says what to run.
+            ValueError: An input is missing or stale; the message states which node to run.
         """
         self._running = True
         self._loaded = {}
-        self._made_now = set(outputs)
-        for name in sorted(self._made_now & self._makers.keys()):
-            self._terms_of(self._makers[name])  # before any of the code can change
-        given = set(inputs)
-        for name in self._makers:  # in the order of the stages, so that the first cause is named
-            if name in given and self._path(name):
+        self._to_be_made = set(outputs)
+        for name in sorted(self._to_be_made & self._producers.keys()):
+            self._dependencies_of(self._producers[name])  # reads the code before it can change
+        needed = set(inputs)
+        for name in self._producers:  # in stage order, to report the earliest cause
+            if name in needed and self._path(name):
                 self._check_origin(name)
 
     def load(self, ds_name: str, version: str | None = None) -> Any:
-        """Load an entry, verified.
+        """Verify an entry and load it.
 
         Raises:
             ValueError: It is missing, damaged or, in a run, stale; the message names the file or
-                what differs, and says what to run.
+                the difference, and the node to run.
         """
         if path := self._path(ds_name):
             self._check_origin(ds_name)
@@ -91,16 +92,16 @@ class ArtifactCatalog(DataCatalog):
         return super().load(ds_name, version)
 
     def save(self, ds_name: str, data: Any) -> None:
-        """Save an entry, and declare it whole.
+        """Save an entry and write its sidecar.
 
         Raises:
-            RuntimeError: The code that made it has changed since it was loaded.
+            RuntimeError: The code of its node has changed since that code was loaded.
         """
         path = self._path(ds_name)
         if not path:
             super().save(ds_name, data)
             return
-        origin = self.origin_of(self._makers[ds_name])
+        origin = self.origin_of(self._producers[ds_name])
         with self._replacing(ds_name, path):
             super().save(ds_name, _with_provenance(data, origin))
         dataset = self[ds_name]
@@ -112,41 +113,44 @@ class ArtifactCatalog(DataCatalog):
             origin,
             identity() if identity else None,
         )
-        self._made_now.discard(ds_name)
+        self._to_be_made.discard(ds_name)
 
     def exists(self, ds_name: str) -> bool:
-        """Whether an entry is there, whole, and as it would be made now."""
-        there: bool = super().exists(ds_name)
-        if there and (path := self._path(ds_name)):
-            to_be_made, self._made_now = self._made_now, set()
+        """Return whether an entry exists, is complete and undamaged, and is not stale."""
+        exists: bool = super().exists(ds_name)
+        if exists and (path := self._path(ds_name)):
+            # Check what is on the disk now, also for entries that the run is going to replace.
+            to_be_made, self._to_be_made = self._to_be_made, set()
             try:
-                there = not self._stale(ds_name, set()) and bool(verify(path))
+                exists = not self._stale(ds_name, set()) and bool(verify(path))
             except ValueError:
-                there = False
+                exists = False
             finally:
-                self._made_now = to_be_made - {ds_name} if there else to_be_made
-        return there
+                self._to_be_made = to_be_made - {ds_name} if exists else to_be_made
+        return exists
 
     def origin_of(self, node: Node) -> Origin:
-        """The origin of what a node makes now, of what it has loaded or of what is there."""
+        """The origin that a node's outputs would have now, from inputs in memory or on disk."""
         inputs = {
             name: self._loaded.get(name) or read_sidecar(path).identity
             for name in node.inputs
             if (path := self._path(name))
         }
-        parameters, code = self._terms_of(node)
+        parameters, code = self._dependencies_of(node)
         return Origin(node.name, parameters, inputs, code)
 
-    def _terms_of(self, node: Node) -> tuple[dict[str, Any], dict[str, str]]:
-        """The parameters and the code of a node, as they were when they were first asked for."""
-        if node.name not in self._terms:
-            parameters = counted_parameters(node.func, dict(self._parameters(node)))
-            self._terms[node.name] = parameters, code_of(node.func, *texts_in(parameters))
-        return self._terms[node.name]
+    def _dependencies_of(self, node: Node) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the parameters and the code that a node depends on, as of the first call."""
+        if node.name not in self._dependencies:
+            parameters = {}
+            if PARAMETERS in node.inputs:
+                parameters = counted_parameters(node.func, self.plan)
+            self._dependencies[node.name] = parameters, code_of(node.func, *texts_in(parameters))
+        return self._dependencies[node.name]
 
     @cached_property
-    def _makers(self) -> dict[str, Node]:
-        """Entry to the node that makes it."""
+    def _producers(self) -> dict[str, Node]:
+        """The node that makes each entry."""
         return {
             output: node
             for pipeline in pipelines.values()
@@ -155,32 +159,27 @@ class ArtifactCatalog(DataCatalog):
         }
 
     def _path(self, name: str) -> Path | None:
-        """The file or folder of an entry, if it is an artefact: made by a node, in a local file."""
-        if name.startswith(PARAMETERS) or name not in self or name not in self._makers:
+        """Return the local file or folder of an entry that a node makes; None for other entries."""
+        if name not in self or name not in self._producers:
             return None
         dataset = self[name]
         if getattr(dataset, "_protocol", "file") != "file" or getattr(dataset, "_version", None):
-            return None  # elsewhere, or kept by Kedro in versions
-        place = dataset._describe()
-        where = place.get("filepath") or place.get("path")
-        return Path(str(where)) if where else None
+            return None  # in remote storage, or versioned by Kedro
+        description = dataset._describe()
+        path = description.get("filepath") or description.get("path")
+        return Path(str(path)) if path else None
 
-    def _parameters(self, node: Node) -> Iterator[tuple[str, Any]]:
-        """Name to value, as the node's function is typed, whatever pipeline runs."""
-        func = node.func.func if isinstance(node.func, partial) else node.func
-        hints = get_type_hints(func)
-        arguments = inspect.signature(node.func).parameters
-        for argument, name in zip(arguments, node.inputs, strict=True):
-            if name.startswith(PARAMETERS):
-                value, kind = self[name].load(), hints.get(argument)
-                typed = inspect.isclass(kind) and issubclass(kind, BaseModel)
-                yield (
-                    name.removeprefix(PARAMETERS),
-                    kind.model_validate(value) if typed else value,  # type: ignore[union-attr]
-                )
+    @cached_property
+    def plan(self) -> Plan:
+        """All parameters, validated.
+
+        Raises:
+            ValueError: A parameter is not valid, see `read_plan`.
+        """
+        return read_plan(self[PARAMETERS].load())
 
     def _check_origin(self, name: str) -> None:
-        """Raise, or outside of a run warn, if an entry or what it was made from is stale."""
+        """Raise, or warn outside a run, if an entry or what it was made from is stale."""
         if not (stale := self._stale(name, set())):
             return
         if self._running:
@@ -188,44 +187,44 @@ class ArtifactCatalog(DataCatalog):
         log.warning("%s", stale)
 
     def _stale(self, name: str, fresh: set[str]) -> str:
-        """Why an entry is not what would be made now, and what to run; empty if it is.
+        """Return why an entry is stale and which node to run; an empty text if it is not stale.
 
-        What it was made from is looked at first, so that the first cause is named.
+        The inputs from which it was made are checked first, to report the earliest cause.
 
         Args:
             name: The entry.
-            fresh: Entries that are known not to be stale; grows.
+            fresh: Entries that are known not to be stale; entries are added to it.
 
         Raises:
-            ValueError: It, or what it was made from, has no whole sidecar.
+            ValueError: The entry, or an input from which it was made, has no complete sidecar.
         """
-        node, path = self._makers[name], self._path(name)
-        if name in fresh or name in self._made_now or path is None:
-            return ""  # what this run makes it makes before anything reads it
-        earlier = [of for of in node.inputs if self._path(of)]
-        for of in earlier:
-            if stale := self._stale(of, fresh):
+        node, path = self._producers[name], self._path(name)
+        if name in fresh or name in self._to_be_made or path is None:
+            return ""  # the run makes it before any node reads it
+        inputs = [entry for entry in node.inputs if self._path(entry)]
+        for entry in inputs:
+            if stale := self._stale(entry, fresh):
                 return stale
         try:
             sidecar = read_sidecar(path)
         except ValueError as error:
             raise ValueError(f"{error}. {self._remedy(name)}") from error
-        if not self._made_now.isdisjoint(earlier):
-            return ""  # to be seen when it is loaded
+        if not self._to_be_made.isdisjoint(inputs):
+            return ""  # its inputs are not made yet; it is checked when it is loaded
         if clauses := sidecar.origin.differences(self.origin_of(node)):
-            what = f"{name!r} is not what would be made now: {'; '.join(clauses)}"
-            return f"{what}. {self._remedy(name)}, or set back what differs"
+            reason = f"{name!r} is out of date: {'; '.join(clauses)}"
+            return f"{reason}. {self._remedy(name)}, or undo the change"
         fresh.add(name)
         return ""
 
     def _remedy(self, name: str) -> str:
-        return f"Run again --from-nodes={self._makers[name].name}"
+        return f"Run again with --from-nodes={self._producers[name].name}"
 
     @contextmanager
     def _replacing(self, name: str, path: Path) -> Iterator[None]:
-        """Inside, the entry is written beside its file, which it replaces at the end.
+        """Let Kedro write an entry to a pending file, which replaces the old one after the block.
 
-        The project's own data sets see to that themselves.
+        The project's own datasets do so themselves.
         """
         dataset = self[name]
         if type(dataset).__module__.startswith("mst_distill."):
@@ -242,9 +241,9 @@ class ArtifactCatalog(DataCatalog):
 
 
 def _with_provenance(data: Any, origin: Origin) -> Any:
-    """Nets that know where they are from, for whoever has only them; anything else as it is."""
+    """Add the origin to nets, so that a bundle alone records it; return other data unchanged."""
     if isinstance(data, ModelBundle):
         return replace(data, provenance={**origin.record(), **data.provenance})
-    if isinstance(data, dict) and all(isinstance(of, ModelBundle) for of in data.values()):
+    if isinstance(data, dict) and all(isinstance(value, ModelBundle) for value in data.values()):
         return {name: _with_provenance(bundle, origin) for name, bundle in data.items()}
     return data

@@ -1,4 +1,4 @@
-"""Catalog entry of a run's checkpoints."""
+"""The dataset of a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mst_distill.artifacts.checkpoint import Checkpoints
 
 
 class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints]):
-    """Loads as the folder in which stages keep their state until the run is over.
+    """Load the folder in which stages save their state until the run has ended.
 
     Args:
         filepath: The folder.
-        metadata: Free for plugins.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -23,12 +23,12 @@ class CheckpointsDataset(AbstractDataset[NoReturn, Checkpoints]):
         self.metadata = metadata
 
     def load(self) -> Checkpoints:
-        """Open the folder, which need not be there."""
+        """Return the folder, which need not exist."""
         return Checkpoints(self._folder)
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: stages write it as they go."""
-        raise DatasetError(f"{self._folder} is written by stages as they go, not at a node's end")
+        """Raise, because stages write to the folder while they train."""
+        raise DatasetError(f"{self._folder} is written while stages train, not at a node's end")
 
     def _exists(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Catalog entry of the comparisons of all benchmarks."""
+"""The dataset of the comparisons of all benchmarks."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Comparisons = dict[str, Callable[[], tuple[pd.DataFrame, Origin]]]
 
 
 class ComparisonsDataset(AbstractDataset[NoReturn, Comparisons]):
-    """Every table of trials that `compare` has left, whatever the benchmark.
+    """Load all tables of trials that the pipeline `compare` wrote, of all benchmarks.
 
     Args:
-        path: The folder below which they are.
-        metadata: Free for plugins.
+        path: The folder that is searched for tables, with its subfolders.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
@@ -31,14 +31,14 @@ class ComparisonsDataset(AbstractDataset[NoReturn, Comparisons]):
         self.metadata = metadata
 
     def load(self) -> Comparisons:
-        """Find them; each is read when its function is called."""
+        """Find the tables; each is read when its function is called."""
         found = sorted(self._path.rglob(FILE))
         return {
             file.parent.relative_to(self._path).as_posix(): partial(_read, file) for file in found
         }
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: each comparison writes its own."""
+        """Raise, because each comparison writes its own table."""
         raise DatasetError(f"{self._path} is written by the pipeline `compare` of each benchmark")
 
     def _exists(self) -> bool:

@@ -1,4 +1,4 @@
-"""Catalog entries of nets: one bundle, or a folder of them."""
+"""The datasets of nets: one model bundle, or a folder of bundles."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mst_distill.artifacts.provenance import files_below
 
 
 class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):
-    """A net's weights as safetensors beside a JSON that can build it again.
+    """A net: its weights as safetensors, and a JSON from which it is built.
 
     Args:
-        filepath: The JSON; the weights lie beside it.
-        metadata: Free for plugins.
+        filepath: The JSON; the weights are in the same folder.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -34,19 +34,19 @@ class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):
         return load_bundle(self._path)
 
     def save(self, data: ModelBundle) -> None:
-        """Write weights and JSON."""
+        """Write the weights and the JSON."""
         save_bundle(data, self._path)
 
     def files(self) -> list[Path]:
-        """The two files."""
+        """Return the two files."""
         return [self._path, self._path.with_suffix(".safetensors")]
 
     def identity(self) -> str:
-        """Equal for equal nets, whatever the JSON says of their origin."""
+        """Return a digest that is equal for equal nets, also if their origins differ."""
         return _identity({"": self._path})
 
     def preview(self) -> JSONPreview:
-        """The JSON, for kedro-viz."""
+        """Return the JSON, for kedro-viz."""
         return JSONPreview(self._path.read_text())
 
     def _exists(self) -> bool:
@@ -59,11 +59,11 @@ class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):
 class ModelBundlesDataset(
     AbstractDataset[dict[str, ModelBundle], dict[str, Callable[[], ModelBundle]]]
 ):
-    """A folder of bundles by name; a name may have slashes.
+    """A folder of bundles by name; a name may contain slashes.
 
     Args:
-        path: The folder. Saving replaces it as a whole.
-        metadata: Free for plugins.
+        path: The folder; saving replaces it as a whole.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
@@ -71,11 +71,11 @@ class ModelBundlesDataset(
         self.metadata = metadata
 
     def load(self) -> dict[str, Callable[[], ModelBundle]]:
-        """Every name to a function that loads the bundle."""
+        """Return, for each name, a function that loads the bundle."""
         return {name: partial(load_bundle, path) for name, path in self._cards().items()}
 
     def save(self, data: dict[str, ModelBundle]) -> None:
-        """Write all bundles beside the folder, and let them take its place."""
+        """Write all bundles to a pending folder, which then replaces the old one."""
         pending = self._path.with_name(f".{self._path.name}.pending")
         shutil.rmtree(pending, ignore_errors=True)
         try:
@@ -87,11 +87,11 @@ class ModelBundlesDataset(
             shutil.rmtree(pending, ignore_errors=True)
 
     def files(self) -> list[Path]:
-        """Every file of the folder."""
+        """Return all files of the folder."""
         return files_below(self._path)
 
     def identity(self) -> str:
-        """Equal for equal nets under equal names, whatever the JSON says of their origin."""
+        """Return a digest that is equal for equal nets under equal names, for any origin."""
         return _identity(self._cards())
 
     def _cards(self) -> dict[str, Path]:
@@ -106,10 +106,10 @@ class ModelBundlesDataset(
 
 
 def _identity(cards: dict[str, Path]) -> str:
-    """SHA-256 over names, classes, arguments and weights."""
-    nets = {name: read_card(path) for name, path in cards.items()}
-    kept = {
+    """Return the SHA-256 over names, classes, arguments and weights."""
+    contents = {name: read_card(path) for name, path in cards.items()}
+    nets = {
         name: [card["type"], card["arguments"], card["weights"]["sha256"]]
-        for name, card in nets.items()
+        for name, card in contents.items()
     }
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(nets, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Catalog entry of a sample store."""
+"""The dataset of a sample store."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from mst_distill.data.store import open_store, write_store
 
 
 class SampleStoreDataset(AbstractDataset[SampleSource, Samples]):
-    """Saves a source of samples slice by slice; loads them memory-mapped.
+    """Save the samples of a source slice by slice, and load them memory-mapped.
 
     Args:
-        filepath: The store's folder.
-        metadata: Free for plugins.
+        filepath: The folder of the store.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -31,19 +31,19 @@ class SampleStoreDataset(AbstractDataset[SampleSource, Samples]):
         return open_store(self._folder)
 
     def save(self, data: SampleSource) -> None:
-        """Build the store, unless it is there."""
+        """Build the store, unless it holds the samples of this source already."""
         write_store(data, self._folder)
 
     def files(self) -> list[Path]:
-        """All files of the store."""
+        """Return all files of the store."""
         return files_below(self._folder)
 
     def identity(self) -> str:
-        """The digest of the samples: equal for equal data, wherever it was read."""
+        """Return the digest of the samples, which is equal for equal data from any files."""
         return open_store(self._folder).digest
 
     def preview(self, nrows: int = 5) -> TablePreview:
-        """The first rows of the index, for kedro-viz."""
+        """Return the first rows of the index, for kedro-viz."""
         head = open_store(self._folder).index.head(nrows)
         return TablePreview(head.to_dict(orient="split"))
 

@@ -1,4 +1,4 @@
-"""Catalog entry of a comparison's log."""
+"""The dataset of a comparison's log of trials."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from mst_distill.compare.trial_store import TrialLog
 
 
 class TrialLogDataset(AbstractDataset[NoReturn, TrialLog]):
-    """Loads as a `TrialLog`, through which a node notes every trial when it is over.
+    """Load a `TrialLog`, to which a node writes every trial when it has ended.
 
     Args:
-        filepath: The log's folder.
-        metadata: Free for plugins.
+        filepath: The folder of the log.
+        metadata: Not used by Kedro; for plugins.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
@@ -27,7 +27,7 @@ class TrialLogDataset(AbstractDataset[NoReturn, TrialLog]):
         return TrialLog(self._folder)
 
     def save(self, data: NoReturn) -> NoReturn:
-        """Refuse: it is written trial by trial."""
+        """Raise, because the log is written trial by trial."""
         raise DatasetError(f"{self._folder} is written trial by trial, not at a node's end")
 
     def _exists(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a perfect router would gain among some sources."""
+"""Headroom: what a perfect router would gain among a group of sources."""
 
 from __future__ import annotations
 
@@ -7,76 +7,78 @@ from typing import Any
 
 import numpy as np
 
-from mst_distill.diagnose.prediction_matrix import Outcomes
+from mst_distill.diagnose.prediction_matrix import PredictionMatrix
 from mst_distill.evaluate.bootstrap import Bootstrap
 
-LITTLE = 0.01
-"""Below so much headroom in accuracy routing cannot matter: one point."""
+NEGLIGIBLE = 0.01
+"""With less headroom in accuracy than this (one point), routing cannot matter."""
 
 
 def headroom(
-    outcomes: Outcomes,
+    matrix: PredictionMatrix,
     sources: Sequence[str],
     mixture: str,
     others: Sequence[str],
     bootstrap: Bootstrap,
 ) -> dict[str, Any]:
-    """Hold the oracle's choice by label against the best single source and the uniform mixture.
+    """Compare an oracle router with the best single source and the uniform mixture.
 
-    The oracle takes for every held-out sample the source that does best on it: for one label a
-    sample it is right where any source is. No router can do better, whatever it sees.
+    The oracle uses the label to select the best source for every held-out sample. With one label
+    for each sample, it is correct where any source is correct. No router that selects one source
+    can be better.
 
     Args:
-        outcomes: Of all that are named.
-        sources: Among whom is chosen.
-        mixture: The model that weighs their probabilities alike.
-        others: Models to tell beside them.
-        bootstrap: Of the intervals.
+        matrix: Outcomes of all models that are named here.
+        sources: Models that the oracle selects from.
+        mixture: The model that averages the probabilities of the sources with equal weights.
+        others: Models that are reported in addition.
+        bootstrap: Settings of the intervals.
 
     Returns:
-        ``best_single`` (the name of the source with the best accuracy), ``disputed`` (the share of
-        samples that some of them have right and some wrong; of dense labels, that they have
-        unequally many pixels right of), and ``accuracy`` and ``nll``: to ``oracle``,
-        ``uniform mixture``, ``best single``, every one of `others` and ``headroom`` their
-        ``value``, ``low`` and ``high``. Headroom is at least 0 in nats: by so much the NLL of the
-        better of the two others is larger. Of accuracy it may be below 0, for a mixture can be
-        right where every source is wrong.
+        ``best_single`` (the source with the best accuracy), ``disputed`` (the share of samples on
+        which the sources differ in the number of correct predictions), and ``accuracy``
+        and ``nll``. These two map ``oracle``, ``uniform mixture``, ``best single``, each of
+        `others` and ``headroom`` to ``value``, ``low`` and ``high``. Headroom is the gain of the
+        oracle over the better one of the best single source and the mixture. For NLL it is at least
+        0 nats. For accuracy it can be negative, because a mixture can be correct where every source
+        is wrong.
     """
-    among = outcomes.take(sources)
-    disputed = among.correct.min(axis=1) < among.correct.max(axis=1)
-    beside = outcomes.take([mixture, *others])
-    pixels = outcomes.judged[:, None]
-    parts = {
-        "accuracy": (among.correct, beside.correct, 1),
-        "nll": (among.nll * pixels, beside.nll * pixels, -1),
+    single = matrix.take(sources)
+    disputed = single.correct.min(axis=1) < single.correct.max(axis=1)
+    added = matrix.take([mixture, *others])
+    pixels = matrix.labelled[:, None]
+    metrics = {
+        "accuracy": (single.correct, added.correct, 1),
+        "nll": (single.nll * pixels, added.nll * pixels, -1),
     }
     return {
-        "best_single": sources[int(among.accuracy().argmax())],
+        "best_single": sources[int(single.accuracy().argmax())],
         "disputed": float(disputed.mean()),
         **{
-            name: _figures(mine, theirs, sign, others, outcomes.judged, bootstrap)
-            for name, (mine, theirs, sign) in parts.items()
+            name: _with_intervals(of_sources, of_added, sign, others, matrix.labelled, bootstrap)
+            for name, (of_sources, of_added, sign) in metrics.items()
         },
     }
 
 
-def _figures(
-    among: np.ndarray,
-    beside: np.ndarray,
+def _with_intervals(
+    of_sources: np.ndarray,
+    of_added: np.ndarray,
     sign: int,
     others: Sequence[str],
-    judged: np.ndarray,
+    labelled: np.ndarray,
     bootstrap: Bootstrap,
 ) -> dict[str, dict[str, float]]:
-    """Figures by name; the `sign` is 1 where more is better and -1 where less is."""
-    oracle = sign * (sign * among).max(axis=1, keepdims=True)
-    columns = np.hstack([oracle, among, beside])
-    whole = columns.sum(axis=0, keepdims=True) / judged.sum()
-    draws = bootstrap.means(columns, judged)
+    """Return a metric by model name; `sign` is 1 if higher is better and -1 if lower is better."""
+    oracle = sign * (sign * of_sources).max(axis=1, keepdims=True)
+    columns = np.hstack([oracle, of_sources, of_added])
+    means_of_all = columns.sum(axis=0, keepdims=True) / labelled.sum()
+    draws = bootstrap.means(columns, labelled)
 
-    def tell(means: np.ndarray) -> dict[str, np.ndarray]:
-        best = sign * (sign * means[:, 1 : 1 + among.shape[1]]).max(axis=1)
-        mixed, *rest = means[:, 1 + among.shape[1] :].T
+    def by_name(means: np.ndarray) -> dict[str, np.ndarray]:
+        # The best single source is selected again in every resample.
+        best = sign * (sign * means[:, 1 : 1 + of_sources.shape[1]]).max(axis=1)
+        mixed, *rest = means[:, 1 + of_sources.shape[1] :].T
         oracle = means[:, 0]
         return {
             "oracle": oracle,
@@ -86,5 +88,5 @@ def _figures(
             "headroom": sign * oracle - np.maximum(sign * best, sign * mixed),
         }
 
-    told, drawn = tell(whole), tell(draws)
-    return {name: bootstrap.interval(told[name][0], drawn[name]) for name in told}
+    values, drawn = by_name(means_of_all), by_name(draws)
+    return {name: bootstrap.interval(values[name][0], drawn[name]) for name in values}

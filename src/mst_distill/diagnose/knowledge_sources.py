@@ -1,4 +1,4 @@
-"""Sources: whoever could teach the student, each teacher and each specialist."""
+"""Knowledge sources: each teacher and each specialist, from which the student could learn."""
 
 from __future__ import annotations
 
@@ -8,73 +8,85 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from mst_distill.evaluate.predictions import teacher_title
-from mst_distill.mst.ensemble import Panel, specialist_name
+from mst_distill.mst.ensemble import SpecialistEnsemble, specialist_name
 from mst_distill.mst.networks import forward, modalities_of
 from mst_distill.mst.split_teacher import SpecialisedTeacher
 from mst_distill.training.batches import Frozen, Inputs
 from mst_distill.training.device import wide_products
 from mst_distill.training.run import Run
 
-Say = Callable[[Inputs], Tensor]
-"""Inputs to logits; gradients flow back to the inputs."""
+LogitsFn = Callable[[Inputs], Tensor]
+"""A function from inputs to logits that is differentiable with respect to the inputs."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A teacher, or a specialist of it.
+    """A teacher or a specialist.
 
     Attributes:
-        title: How reports call it: ``audio teacher``, ``audio/hidden``.
-        teacher: Whose it is: ``multimodal`` or a modality.
-        masked: Whether it is a specialist.
-        modalities: What it sees.
-        say: Its logits.
+        title: The name in reports: ``audio teacher``, ``audio/hidden``.
+        teacher: The teacher itself or that of the specialist: ``multimodal`` or a modality.
+        masked: Whether the source is a specialist.
+        modalities: The modalities that it sees.
+        logits: The function that computes its logits.
     """
 
     title: str
     teacher: str
     masked: bool
     modalities: tuple[str, ...]
-    say: Say
+    logits: LogitsFn
 
     def frozen(self) -> Frozen:
-        """Its logits as something that no step changes."""
-        return Frozen(self.modalities, lambda inputs: (self.say(inputs),))
+        """Return its logits as a function that no training step changes."""
+        return Frozen(self.modalities, lambda inputs: (self.logits(inputs),))
 
 
-def sources_of(run: Run, teachers: Mapping[str, nn.Module], panel: Panel) -> list[Source]:
-    """The teachers, then the specialists in the order of the panel.
+def sources_of(
+    run: Run, teachers: Mapping[str, nn.Module], ensemble: SpecialistEnsemble
+) -> list[Source]:
+    """Return the teachers, followed by the specialists in the order of the ensemble.
 
     Args:
-        run: Says the modalities.
-        teachers: Teacher name to its net, placed and in eval mode.
-        panel: The specialists.
+        run: The run; only its modalities are used.
+        teachers: Teacher name to its net, on the run's device and in eval mode.
+        ensemble: The specialists.
     """
     plain = [
         Source(
-            teacher_title(name), name, False, modalities_of(name, run.modalities), _whole(name, net)
+            teacher_title(name),
+            name,
+            False,
+            modalities_of(name, run.modalities),
+            _logits_of_teacher(name, net),
         )
         for name, net in teachers.items()
     ]
     masked = [
-        Source(specialist_name(name, layer), name, True, cut.trunk.modalities, _masked(cut, layer))
-        for name, cut in panel.teachers.items()
-        for layer in cut.tails
+        Source(
+            specialist_name(name, layer),
+            name,
+            True,
+            specialised.trunk.modalities,
+            _logits_of_specialist(specialised, layer),
+        )
+        for name, specialised in ensemble.teachers.items()
+        for layer in specialised.tails
     ]
     return plain + masked
 
 
-def _whole(name: str, net: nn.Module) -> Say:
+def _logits_of_teacher(name: str, net: nn.Module) -> LogitsFn:
     return lambda inputs: forward(net, name, inputs)
 
 
-def _masked(cut: SpecialisedTeacher, layer: str) -> Say:
-    tail = cut.tails[layer]
+def _logits_of_specialist(specialised: SpecialisedTeacher, layer: str) -> LogitsFn:
+    tail = specialised.tails[layer]
 
-    def say(inputs: Inputs) -> Tensor:
-        values = cut.trunk.compute(inputs)
+    def logits_of(inputs: Inputs) -> Tensor:
+        values = specialised.trunk.compute(inputs)
         with wide_products(values[0].device, tail):
             logits: Tensor = tail(*values)
         return logits
 
-    return say
+    return logits_of

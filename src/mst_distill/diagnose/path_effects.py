@@ -1,4 +1,4 @@
-"""What each path did for the student, by class: the paper's figure 1, top."""
+"""The effect of each path on the student, by class: the paper's figure 1, top."""
 
 from __future__ import annotations
 
@@ -7,72 +7,72 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mst_distill.diagnose.prediction_matrix import Outcomes
+from mst_distill.diagnose.prediction_matrix import PredictionMatrix
 from mst_distill.evaluate.bootstrap import Bootstrap
 
 ALL = "(all)"
-"""What stands for all classes together."""
+"""Value of the column ``class`` in the row of all classes together."""
 
 
 def path_title(source: str) -> str:
-    """How the student is called that was distilled from one source alone."""
+    """Return the name of the student that was distilled from one source alone."""
     return f"student of {source}"
 
 
 def path_table(
-    outcomes: Outcomes,
-    control: str,
+    matrix: PredictionMatrix,
+    baseline: str,
     classes: Sequence[str],
     bootstrap: Bootstrap,
 ) -> pd.DataFrame:
-    """Hold the student of every source against the control.
+    """Compare the student of every path with the baseline.
 
     Args:
-        outcomes: Of them, see `path_title`, and the control.
-        control: The control's name.
-        classes: Class names in order; none where labels are dense.
-        bootstrap: Of the intervals; for a class it draws from the class.
+        matrix: Outcomes of the students, named by `path_title`, and of the baseline.
+        baseline: Name of the baseline.
+        classes: Class names in order; none if labels are dense.
+        bootstrap: Settings of the intervals; for a class it resamples only that class.
 
     Returns:
-        A row a source and class, that for all of them first: ``source``, ``class``, ``samples``,
-        ``accuracy`` and ``control`` (shares in [0, 1]), and their difference in ``points`` with
-        ``low`` and ``high``. Where there is no interval its ends are not a number, and of a class
-        without a held-out sample all figures are.
+        One row for each source and class, first the row of all classes: ``source``, ``class``,
+        ``samples``, ``accuracy`` and ``baseline`` (shares in [0, 1]), and their difference in
+        ``points`` with ``low`` and ``high``. ``low`` and ``high`` are NaN without an interval, and
+        all numbers but ``samples`` are NaN for a class without held-out samples.
     """
-    start = path_title("")
-    paths = [model.removeprefix(start) for model in outcomes.models if model.startswith(start)]
-    both = outcomes.take([control, *map(path_title, paths)])
-    rows: dict[str, np.ndarray] = {ALL: np.arange(len(both.ids))}
+    prefix = path_title("")
+    paths = [model.removeprefix(prefix) for model in matrix.models if model.startswith(prefix)]
+    compared = matrix.take([baseline, *map(path_title, paths)])
+    rows: dict[str, np.ndarray] = {ALL: np.arange(len(compared.ids))}
     rows |= {
-        name: np.flatnonzero((both.labels == label) & (both.judged > 0))
+        name: np.flatnonzero((compared.labels == label) & (compared.labelled > 0))
         for label, name in enumerate(classes)
     }
-    parts = []
-    for name, here in rows.items():
-        figures = _compare(both.correct[here], both.judged[here], bootstrap)
-        parts += [
-            {"source": source, "class": name, "samples": len(here), **of}
-            for source, of in zip(paths, figures, strict=True)
+    records = []
+    for name, of_class in rows.items():
+        metrics = _compare(compared.correct[of_class], compared.labelled[of_class], bootstrap)
+        records += [
+            {"source": source, "class": name, "samples": len(of_class), **of_path}
+            for source, of_path in zip(paths, metrics, strict=True)
         ]
-    table = pd.DataFrame(parts)
-    order = {source: place for place, source in enumerate(paths)}
+    table = pd.DataFrame(records)
+    order = {source: position for position, source in enumerate(paths)}
     return table.sort_values(
-        "source", key=lambda of: of.map(order), kind="stable", ignore_index=True
+        "source", key=lambda column: column.map(order), kind="stable", ignore_index=True
     )
 
 
 def _compare(
-    correct: np.ndarray, judged: np.ndarray, bootstrap: Bootstrap
+    correct: np.ndarray, labelled: np.ndarray, bootstrap: Bootstrap
 ) -> list[dict[str, float]]:
-    """Figures of every path on some samples; `correct` has the control in its first column."""
-    if not len(judged):
-        nothing = dict.fromkeys(("accuracy", "control", "points", "low", "high"), np.nan)
+    """Return the metrics of every path; the first column of `correct` is the baseline."""
+    if not len(labelled):
+        nothing = dict.fromkeys(("accuracy", "baseline", "points", "low", "high"), np.nan)
         return [nothing] * (correct.shape[1] - 1)
-    draws = bootstrap.means(correct[:, 1:] - correct[:, :1], judged)
-    control, *shares = correct.sum(axis=0) / judged.sum()
-    figures = []
+    draws = bootstrap.means(correct[:, 1:] - correct[:, :1], labelled)
+    baseline, *shares = correct.sum(axis=0) / labelled.sum()
+    metrics = []
     for share, draw in zip(shares, draws.T, strict=True):
-        points = bootstrap.interval(100 * (share - control), 100 * draw)
+        points = bootstrap.interval(100 * (share - baseline), 100 * draw)
         ends = {"points": points["value"], "low": points["low"], "high": points["high"]}
-        figures.append({"accuracy": share, "control": control, **ends})
-    return figures
+        metrics.append({"accuracy": share, "baseline": baseline, **ends})
+    return metrics

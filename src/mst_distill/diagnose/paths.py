@@ -1,4 +1,4 @@
-"""Paths: the student is distilled from one fixed source, each in its turn, with no router."""
+"""Paths: one student for each source, distilled from that source alone, without a router."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.diagnose.knowledge_sources import Source
-from mst_distill.mst.ensemble import Panel, logits_of_split
-from mst_distill.mst.gating import right
-from mst_distill.mst.losses import cross_entropy, distillation_by_place, validation_figures
+from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
+from mst_distill.mst.gating import is_correct
+from mst_distill.mst.losses import cross_entropy, distillation_per_pixel, validation_metrics
 from mst_distill.mst.stage3_route import Weights
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Row, Rule, Stage, fit
+from mst_distill.training.loop import Criterion, Row, Stage, fit
 from mst_distill.training.run import Run
+from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
 SOURCE = "source"
-"""The name under which a batch carries the source's logits."""
+"""Key of the source's logits in a batch."""
 
 
 class FixedPath(Task):
-    """L = w_task CE(S) + w_kd KD(S <- source): stage 3 if the router always picked the same one.
+    """L = w_task CE(S) + w_kd KD(S <- source), as in stage 3 with one source for all samples.
 
-    There is no router, and so no term that keeps its load even; w_kd falls as in stage 3, and where
-    stage 3 is gated nothing is learned from a source that is wrong.
+    There is no router, and so no load-balancing term. w_kd decays as in stage 3. If stage 3 is
+    gated, KD is set to 0 wherever the source is wrong.
 
-    A batch carries the target's modality and, frozen, the source's logits.
+    A batch contains the target modality and the frozen logits of the source.
 
     Args:
-        student: The target's net, going on from stage 1.
-        target: Its modality.
-        route: Weights, temperature and the switch of their decay.
+        student: The target's net after stage 1, which is trained further.
+        target: The student's modality.
+        route: Settings of stage 3: weights and their decay, temperature, gating.
         ignored: The label that is no target, or None.
     """
 
@@ -49,41 +50,41 @@ class FixedPath(Task):
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce`` and ``kd``, unweighted, and the weighted sum ``loss``."""
+        """Return ``ce`` and ``kd``, unweighted, and their weighted sum ``loss``."""
         logits = self.trainable(batch.inputs[self._target])
-        (said,) = batch.frozen[SOURCE]
+        (source_logits,) = batch.frozen[SOURCE]
         ce = cross_entropy(logits, batch.label, self._ignored)
-        each = distillation_by_place(logits, said, self._route.temperature)
+        each = distillation_per_pixel(logits, source_logits, self._route.temperature)
         if self._route.gated:
-            each = each * right(said[:, None], batch.label, self._ignored)[:, 0]
+            each = each * is_correct(source_logits[:, None], batch.label, self._ignored)[:, 0]
         kd = each.mean()
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's ``accuracy`` and ``ce``."""
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the student's ``accuracy`` and ``ce``."""
         logits = self.trainable(batch.inputs[self._target])
-        return validation_figures(logits, batch.label, self._ignored)
+        return validation_metrics(logits, batch.label, self._ignored)
 
     def state(self) -> dict[str, Any]:
-        """The weights of the terms."""
+        """Return the weights of the loss terms."""
         return {"weights": asdict(self.weights)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.weights = Weights(**state["weights"])
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the weights fall."""
+        """Decay the weights."""
         self.weights.decay(epoch, self._route)
 
 
 @dataclass(frozen=True)
 class Path:
-    """Where a path led.
+    """The result of a path.
 
     Attributes:
-        student: The net of the epoch that the run's rule of selection prefers.
-        row: That epoch's figures.
+        student: The net of the epoch that the run's selection criterion selects.
+        row: The metrics of that epoch.
     """
 
     student: nn.Module
@@ -94,37 +95,38 @@ def train_paths(
     run: Run,
     student: nn.Module,
     sources: Sequence[Source],
-    panel: Panel,
+    ensemble: SpecialistEnsemble,
     table: pd.DataFrame,
     route: Route,
 ) -> dict[str, Path]:
-    """Distil every source by itself into the student that stage 3 begins with.
+    """Distil each source alone into a copy of the student that stage 3 starts from.
 
-    Batches, their order, epochs and selection are those of stage 3.
+    Batches, their order, the number of epochs and the selection are those of stage 3.
 
     Args:
         run: The run.
-        student: The target's net; left as it is.
-        sources: Whom to distil.
-        panel: The specialists, as the table has them.
-        table: Their logits from `tabulate_logits`; without rows they are asked like the teachers.
-        route: Stage 3.
+        student: The target's net after stage 1; it is not changed.
+        sources: The sources to distil.
+        ensemble: The specialists of the table.
+        table: Logits of the specialists from `tabulate_logits`. If it has no rows, they are
+            computed like those of the teachers.
+        route: Settings of stage 3.
 
     Returns:
-        The source's title to its path.
+        Source title to its path.
     """
-    known: dict[str, Tensor] = {}
+    tabulated: dict[str, Tensor] = {}
     if len(table):
-        logits = logits_of_split(run, panel, table, "train")
-        known = dict(zip(panel.names, logits.unbind(dim=1), strict=True))
+        logits = logits_of_split(run, ensemble, table, "train")
+        tabulated = dict(zip(ensemble.names, logits.unbind(dim=1), strict=True))
     return {
-        source.title: _train_path(run, student, source, known.get(source.title), route)
+        source.title: _train_path(run, student, source, tabulated.get(source.title), route)
         for source in sources
     }
 
 
 def _train_path(
-    run: Run, student: nn.Module, source: Source, said: Tensor | None, route: Route
+    run: Run, student: nn.Module, source: Source, logits: Tensor | None, route: Route
 ) -> Path:
     name = f"path {source.title}"
     net = run.place(copy.deepcopy(student))
@@ -133,14 +135,14 @@ def _train_path(
         "train",
         [run.target],
         route.batch_size,
-        shuffle="route",
-        frozen={SOURCE: source.frozen()} if said is None else None,
-        tables=None if said is None else {SOURCE: said},
+        shuffle=Stream.ROUTE,
+        frozen={SOURCE: source.frozen()} if logits is None else None,
+        tables=None if logits is None else {SOURCE: logits},
     )
     valid = run.batches("valid", [run.target], route.batch_size)
-    run.seed_noise("route")
-    rules: dict[str, Rule] = {route.selection: SELECTION[route.selection]}
-    stage = Stage(name, task, train, valid, route, rules)
-    kept = fit(stage, run.runtime, run.checkpoint(name)).kept[route.selection]
-    net.load_state_dict(kept.state)
-    return Path(net.eval(), kept.row)
+    run.seed_noise(Stream.ROUTE)
+    selections: dict[str, Criterion] = {route.selection: SELECTION[route.selection]}
+    stage = Stage(name, task, train, valid, route, selections)
+    selected = fit(stage, run.runtime, run.checkpoint(name)).best[route.selection]
+    net.load_state_dict(selected.state)
+    return Path(net.eval(), selected.row)

@@ -1,4 +1,4 @@
-"""How several models fared on the same held-out samples, as arrays."""
+"""Outcomes of several models on the same held-out samples, as arrays."""
 
 from __future__ import annotations
 
@@ -10,54 +10,54 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """A table of predictions with a column a model; n samples, K models.
+class PredictionMatrix:
+    """A table of predictions with one column for each model; n samples, K models.
 
     Attributes:
-        models: Their names, in the order of the columns.
-        ids: ``(n,)``.
-        labels: ``(n,)`` class indices, -1 where labels are dense.
-        judged: ``(n,)``, pixels with a target; 1 for one label a sample.
-        correct: ``(n, K)``, of those the right ones; 0 or 1 for one label a sample.
-        nll: ``(n, K)``, nats, the mean over the judged pixels.
+        models: Model names, in the order of the columns.
+        ids: ``(n,)`` sample ids.
+        labels: ``(n,)`` class indices, -1 if labels are dense.
+        labelled: ``(n,)``, number of labelled pixels; 0 or 1 with one label for each sample.
+        correct: ``(n, K)``, number of these that are correct; 0 or 1 with one label per sample.
+        nll: ``(n, K)``, nats; for dense labels the mean over the labelled pixels.
     """
 
     models: tuple[str, ...]
     ids: np.ndarray
     labels: np.ndarray
-    judged: np.ndarray
+    labelled: np.ndarray
     correct: np.ndarray
     nll: np.ndarray
 
     @classmethod
-    def of(cls, predictions: pd.DataFrame) -> Outcomes:
-        """From a row a sample and model, as `judge` writes them."""
+    def of(cls, predictions: pd.DataFrame) -> PredictionMatrix:
+        """Build it from a table with one row for each sample and model, of `evaluate_models`."""
         models = tuple(dict.fromkeys(predictions["model"]))
-        parts = [predictions[predictions["model"] == model].set_index("id") for model in models]
-        first = parts[0]
-        aligned = [part.reindex(first.index) for part in parts]
+        tables = [predictions[predictions["model"] == model].set_index("id") for model in models]
+        first = tables[0]
+        aligned = [table.reindex(first.index) for table in tables]
         return cls(
             models,
             first.index.to_numpy(),
             first["label"].to_numpy(),
-            first["judged"].to_numpy(dtype=float),
-            np.stack([part["correct"].to_numpy(dtype=float) for part in aligned], axis=1),
-            np.stack([part["nll"].to_numpy(dtype=float) for part in aligned], axis=1),
+            first["labelled"].to_numpy(dtype=float),
+            np.stack([table["correct"].to_numpy(dtype=float) for table in aligned], axis=1),
+            np.stack([table["nll"].to_numpy(dtype=float) for table in aligned], axis=1),
         )
 
-    def take(self, models: Sequence[str]) -> Outcomes:
-        """The same of some of the models, in that order."""
+    def take(self, models: Sequence[str]) -> PredictionMatrix:
+        """Return the columns of some of the models, in the given order."""
         columns = [self.models.index(model) for model in models]
-        return Outcomes(
+        return PredictionMatrix(
             tuple(models),
             self.ids,
             self.labels,
-            self.judged,
+            self.labelled,
             self.correct[:, columns],
             self.nll[:, columns],
         )
 
     def accuracy(self) -> np.ndarray:
-        """``(K,)``, the share of judged samples or pixels that each model has right."""
-        share: np.ndarray = self.correct.sum(axis=0) / self.judged.sum()
+        """Return the share of correct samples or pixels of each model, ``(K,)``."""
+        share: np.ndarray = self.correct.sum(axis=0) / self.labelled.sum()
         return share

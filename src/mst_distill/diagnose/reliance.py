@@ -1,7 +1,7 @@
-"""What a net relies on: what it loses when one modality is permuted among the held-out samples.
+"""Reliance: what a net loses when one modality is permuted among the held-out samples.
 
-How large a gradient times input is tells of an input's scale and width, not of its use; what is
-permuted keeps both, and only no longer belongs to the label.
+The size of gradient x input depends on the scale and width of an input, not only on its use.
+Permutation keeps both and only breaks the relation to the label.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import torch
 from mst_distill.artifacts.progress import progress
 from mst_distill.data.samples import rows_of
 from mst_distill.diagnose.knowledge_sources import Source
-from mst_distill.evaluate.accumulate import Tally
+from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import derive_seed
+from mst_distill.training.seeding import Stream, derive_seed
 
 REPEATS = 5
-"""Permutations whose results are averaged for every sample."""
+"""Number of permutations over which the results of every sample are averaged."""
 
 COLUMNS = [
     *("source", "modality", "accuracy", "permuted", "points", "low", "high"),
@@ -38,46 +38,49 @@ def reliance_table(
     """Permute each modality of every net that sees several, over the whole test split.
 
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001, section
-    10), here of a fixed net on held-out samples: its model reliance (Fisher, Rudin and Dominici,
+    10) of a fixed net on held-out samples, that is, its model reliance (Fisher, Rudin and Dominici,
     "All Models are Wrong, but Many are Useful", JMLR 20, 2019, section 3) as a difference instead
-    of a ratio. Intervals are over samples, paired: of each sample counts what it loses in the mean
-    over the permutations.
+    of a ratio. Intervals are paired and over samples; the value of a sample is its mean loss over
+    the permutations.
 
     Args:
         run: The run.
-        sources: Nets; those that see one modality alone are passed over, for without it they could
+        sources: Nets. Those that see only one modality are skipped, because without it they can
             only guess.
         batch_size: Samples at a time.
-        bootstrap: Of the intervals.
+        bootstrap: Settings of the intervals.
 
     Returns:
-        A row a net and modality, `COLUMNS`: ``accuracy`` and, in the mean over the permutations,
-        ``permuted``, shares in [0, 1] of samples or judged pixels; their difference in ``points``
-        with ``low`` and ``high``, above 0 where permuting costs; ``nll`` and ``nll_permuted``, and
-        what is added to it in ``nats``. No rows where no net sees several modalities, or where one
-        held-out sample has no other to change places with.
+        One row for each net and modality, with `COLUMNS`: ``accuracy`` and ``permuted`` (mean
+        accuracy over the permutations), shares in [0, 1] of samples or labelled pixels; their
+        difference in ``points`` with ``low`` and ``high``, above 0 if permutation costs accuracy;
+        ``nll`` and ``nll_permuted``, and the increase in ``nats``, with ``nats_low`` and
+        ``nats_high``. There are no rows if no net sees several modalities or if there is only one
+        held-out sample.
     """
     rows = rows_of(run.splits, "test")
     several = [source for source in sources if len(source.modalities) > 1]
     if not several or len(rows) < 2:
         return pd.DataFrame(columns=COLUMNS)
     seen = list(dict.fromkeys(name for source in several for name in source.modalities))
-    judged, whole = _ask(run, several, _batches(run, rows, seen, batch_size), None, "as it is")
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    labelled, unpermuted = _evaluate(
+        run, several, _batches(run, rows, seen, batch_size), None, "without permutation"
+    )
+    metrics: dict[tuple[str, str], dict[str, Any]] = {}
     for name in seen:
-        within = [source for source in several if name in source.modalities]
-        own = _batches(run, rows, [other for other in seen if other != name], batch_size)
-        permuted = []
+        affected = [source for source in several if name in source.modalities]
+        fixed = _batches(run, rows, [other for other in seen if other != name], batch_size)
+        outcomes = []
         for repeat in range(REPEATS):
-            order = cycle(len(rows), derive_seed(run.seed, "reliance", name, str(repeat)))
-            other = _batches(run, rows[order], [name], batch_size)
+            order = cycle(len(rows), derive_seed(run.seed, Stream.RELIANCE, name, str(repeat)))
+            permuted = _batches(run, rows[order], [name], batch_size)
             title = f"{name} permuted, {repeat + 1}/{REPEATS}"
-            permuted.append(_ask(run, within, own, other, title)[1])
-        for source in (source.title for source in within):
-            mean = np.mean([told[source] for told in permuted], axis=0)
-            found[source, name] = _figures(whole[source], mean, judged, bootstrap)
+            outcomes.append(_evaluate(run, affected, fixed, permuted, title)[1])
+        for source in (source.title for source in affected):
+            mean = np.mean([outcome[source] for outcome in outcomes], axis=0)
+            metrics[source, name] = _compare(unpermuted[source], mean, labelled, bootstrap)
     table = [
-        {"source": source.title, "modality": name, **found[source.title, name]}
+        {"source": source.title, "modality": name, **metrics[source.title, name]}
         for source in several
         for name in source.modalities
     ]
@@ -85,65 +88,67 @@ def reliance_table(
 
 
 def cycle(count: int, seed: int) -> np.ndarray:
-    """A random permutation of ``0 ... count - 1`` in which nobody stays in place.
+    """Return a random permutation of ``0 ... count - 1`` without a fixed point.
 
-    It is a single cycle, drawn evenly among all: each gets what the one before it in a random order
-    has.
+    It is a single cycle, drawn uniformly: each index maps to its predecessor in a random order.
     """
     order = np.random.default_rng(seed).permutation(count)
-    place = np.empty_like(order)
-    place[order] = np.roll(order, 1)
-    return place
+    permutation = np.empty_like(order)
+    permutation[order] = np.roll(order, 1)
+    return permutation
 
 
 @torch.no_grad()
-def _ask(
-    run: Run, sources: Sequence[Source], own: Batches, other: Batches | None, title: str
+def _evaluate(
+    run: Run, sources: Sequence[Source], fixed: Batches, permuted: Batches | None, title: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """How some nets fare on n samples, one modality of which may be of others.
+    """Evaluate nets on n samples, optionally with one permuted modality.
 
     Args:
         run: The run.
         sources: The nets.
-        own: Labels, and the modalities that belong to them.
-        other: The one that does not, in as many batches of as many samples.
-        title: What is done, for the progress bar.
+        fixed: Labels and the modalities that are not permuted.
+        permuted: The permuted modality in batches of the same sizes, or None.
+        title: Title of the progress bar.
 
     Returns:
-        ``(n,)`` judged pixels of each sample, 1 for one label a sample; and net to ``(n, 2)``: of
-        these the right ones, and the sum of the negative log-likelihood over them.
+        ``(n,)`` labelled pixels of each sample (0 or 1 with one label for each sample); and net to
+        ``(n, 2)``: the number of these that are correct, and the sum of their negative
+        log-likelihoods.
     """
     classes, ignored = len(run.samples.classes), run.samples.ignored_label
-    tallies = {source.title: Tally(classes, 1, ignored, run.device) for source in sources}
-    judged: list[np.ndarray] = []
-    told: dict[str, list[np.ndarray]] = {source.title: [] for source in sources}
-    pairs = zip(own, [None] * len(own) if other is None else other, strict=True)
-    for batch, strange in progress(pairs, title, "batch", total=len(own)):
-        inputs = batch.inputs | (strange.inputs if strange else {})
+    accumulators = {
+        source.title: MetricAccumulator(classes, 1, ignored, run.device) for source in sources
+    }
+    labelled: list[np.ndarray] = []
+    outcomes: dict[str, list[np.ndarray]] = {source.title: [] for source in sources}
+    pairs = zip(fixed, [None] * len(fixed) if permuted is None else permuted, strict=True)
+    for batch, other in progress(pairs, title, "batch", total=len(fixed)):
+        inputs = batch.inputs | (other.inputs if other else {})
         for source in sources:
             with autocast(run.device, run.runtime):
-                logits = source.say({name: inputs[name] for name in source.modalities})
-            fared = tallies[source.title].update(logits, batch.label)
-            both = [fared["correct"].double(), fared["nll"] * fared["judged"]]
-            told[source.title].append(torch.stack(both, dim=1).cpu().numpy())
-        judged.append(fared["judged"].cpu().numpy())
-    return np.concatenate(judged), {name: np.concatenate(of) for name, of in told.items()}
+                logits = source.logits({name: inputs[name] for name in source.modalities})
+            outcome = accumulators[source.title].update(logits, batch.label)
+            sums = [outcome["correct"].double(), outcome["nll"] * outcome["labelled"]]
+            outcomes[source.title].append(torch.stack(sums, dim=1).cpu().numpy())
+        labelled.append(outcome["labelled"].cpu().numpy())
+    return np.concatenate(labelled), {name: np.concatenate(of) for name, of in outcomes.items()}
 
 
-def _figures(
-    whole: np.ndarray, permuted: np.ndarray, judged: np.ndarray, bootstrap: Bootstrap
+def _compare(
+    unpermuted: np.ndarray, permuted: np.ndarray, labelled: np.ndarray, bootstrap: Bootstrap
 ) -> dict[str, float]:
-    """From right pixels and negative log-likelihoods, ``(n, 2)``, before and after."""
-    pixels = judged.sum()
-    points = bootstrap.mean(100 * (whole - permuted)[:, 0], judged)
-    nats = bootstrap.mean((permuted - whole)[:, 1], judged)
+    """Return metrics and differences from the outcomes of `_evaluate`, ``(n, 2)`` each."""
+    pixels = labelled.sum()
+    points = bootstrap.mean(100 * (unpermuted - permuted)[:, 0], labelled)
+    nats = bootstrap.mean((permuted - unpermuted)[:, 1], labelled)
     return {
-        "accuracy": whole[:, 0].sum() / pixels,
+        "accuracy": unpermuted[:, 0].sum() / pixels,
         "permuted": permuted[:, 0].sum() / pixels,
         "points": points["value"],
         "low": points["low"],
         "high": points["high"],
-        "nll": whole[:, 1].sum() / pixels,
+        "nll": unpermuted[:, 1].sum() / pixels,
         "nll_permuted": permuted[:, 1].sum() / pixels,
         "nats": nats["value"],
         "nats_low": nats["low"],

@@ -1,4 +1,4 @@
-"""Where a net looks: how much each place of its inputs does for what it says."""
+"""Saliency maps: how much each position of a net's inputs contributes to its largest logit."""
 
 from __future__ import annotations
 
@@ -9,41 +9,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.diagnose.knowledge_sources import Say
+from mst_distill.diagnose.knowledge_sources import LogitsFn
 from mst_distill.mst.losses import at_least_float32
 from mst_distill.training.batches import Inputs
 
 GRID = 32
-"""Maps finer than so many cells a side are averaged over cells, which overlap where sides do not
-divide: the gradient at one pixel of a photograph is noise."""
+"""Maps with longer sides are averaged over the cells of a grid with this many cells on a side,
+because the gradient at a single pixel of a photograph is noise. Cells overlap where the side is not
+a multiple of `GRID`."""
 
 
-def attribute(say: Say, inputs: Inputs, judged: Tensor | None = None) -> dict[str, Tensor]:
-    """Gradient times input of the largest logit, its size at every place.
+def attribute(
+    logits_of: LogitsFn, inputs: Inputs, labelled: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Compute |gradient x input| of the largest logit at every position.
 
     Shrikumar et al., "Learning Important Features Through Propagating Activation Differences",
-    ICML 2017, section 2.2; for a linear net without bias the parts sum to the logit before their
-    sign is dropped. It is comparable between places of one modality alone: between modalities it
-    tells their scale and width, see `reliance`.
+    ICML 2017, section 2.2. For a linear net without bias the signed products sum to the logit.
+    Only positions of one modality can be compared. Between modalities the values depend on their
+    scale and width, see `reliance`.
 
     Args:
-        say: Inputs to logits ``(B, C)`` or ``(B, C, H, W)``.
-        inputs: Modality to ``(B, *shape)``: all that `say` reads.
-        judged: ``(B, H, W)``, of dense logits: the pixels whose largest logits are summed.
+        logits_of: Function from inputs to logits ``(B, C)`` or ``(B, C, H, W)``.
+        inputs: Modality to ``(B, *shape)``, for all modalities that `logits_of` reads.
+        labelled: ``(B, H, W)``, for dense logits: the pixels whose largest logits are summed.
 
     Returns:
-        Modality to a figure a place, at least 0: of vectors ``(B, F)`` and matrices ``(B, F, T)``
-        one an element; of maps ``(B, C, H, W)`` and videos ``(B, C, T, H, W)`` summed over the
+        Modality to values of at least 0: for vectors ``(B, F)`` and matrices ``(B, F, T)`` one for
+        each element, for maps ``(B, C, H, W)`` and videos ``(B, C, T, H, W)`` their sum over the
         channels.
     """
     leaves = {name: at_least_float32(of.detach()).requires_grad_() for name, of in inputs.items()}
     with torch.enable_grad():
-        # Clones, for a net may work in place on what it is given.
-        logits = say({name: leaf.clone() for name, leaf in leaves.items()})
+        # Clones, because a net may modify its inputs in place.
+        logits = logits_of({name: leaf.clone() for name, leaf in leaves.items()})
         largest = at_least_float32(logits).max(dim=1).values
-        decisive = largest if judged is None else largest * judged
+        explained = largest if labelled is None else largest * labelled
         gradients = torch.autograd.grad(
-            decisive.sum(), list(leaves.values()), materialize_grads=True
+            explained.sum(), list(leaves.values()), materialize_grads=True
         )
     sizes = {
         name: (gradient * leaf).detach().abs()
@@ -52,24 +55,25 @@ def attribute(say: Say, inputs: Inputs, judged: Tensor | None = None) -> dict[st
     return {name: of.sum(dim=1) if of.dim() > 3 else of for name, of in sizes.items()}
 
 
-def gaze(attribution: Tensor) -> np.ndarray:
-    """A modality's attribution as shares that sum to 1, on a grid where it is fine.
+def saliency(attribution: Tensor) -> np.ndarray:
+    """Normalise a modality's attribution to shares that sum to 1, on a grid if it is fine.
 
     Args:
-        attribution: ``(B, *places)``, from `attribute`.
+        attribution: ``(B, *positions)``, from `attribute`.
 
     Returns:
-        The same shape, but for sides of maps above `GRID`; even where nothing was attributed.
+        The same shape, except that map sides above `GRID` become `GRID`. The shares are equal where
+        the whole attribution is 0.
     """
     coarse = _coarsen(attribution.double())
-    places = math.prod(coarse.shape[1:])
+    positions = math.prod(coarse.shape[1:])
     total = coarse.flatten(1).sum(dim=1).view(-1, *[1] * (coarse.dim() - 1))
-    shares: np.ndarray = torch.where(total > 0, coarse / total, 1 / places).cpu().numpy()
+    shares: np.ndarray = torch.where(total > 0, coarse / total, 1 / positions).cpu().numpy()
     return shares
 
 
 def _coarsen(maps: Tensor) -> Tensor:
-    """Means over the cells of a grid of at most `GRID` a side; vectors stay as they are."""
+    """Average maps over a grid of at most `GRID` cells on a side; vectors stay unchanged."""
     if maps.dim() < 3 or max(maps.shape[-2:]) <= GRID:
         return maps
     height, width = (min(side, GRID) for side in maps.shape[-2:])

@@ -1,4 +1,4 @@
-"""A tally: all that a model's figures need, summed batch by batch, for samples or for pixels."""
+"""Metric counts of one model, accumulated batch by batch, for labels of samples or of pixels."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Tally:
-    """Confusion matrix, negative log-likelihood and calibration bins of one model.
+class MetricAccumulator:
+    """Accumulate the confusion matrix, negative log-likelihood and calibration bins of one model.
 
     Args:
-        classes: C.
-        bins: Bins of equal width over the confidence in [0, 1].
-        ignored: The label that is no target, or None. Predicting it is simply wrong.
-        device: Where logits come from.
+        classes: C, the number of classes.
+        bins: Number of calibration bins, of equal width over the confidence in [0, 1].
+        ignored: The label that is no target, or None. A labelled sample or pixel for which it is
+            predicted counts as wrong.
+        device: The device of the logits.
     """
 
     def __init__(self, classes: int, bins: int, ignored: int | None, device: torch.device) -> None:
@@ -27,42 +28,43 @@ class Tally:
         self._calibration = torch.zeros(3, bins, dtype=torch.float64, device=device)
 
     def update(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """Add a batch and say how each of its samples fared.
+        """Add a batch and return the outcome of each of its samples.
 
         Args:
             logits: ``(B, C)`` or ``(B, C, H, W)``.
             label: ``(B,)`` or ``(B, H, W)``.
 
         Returns:
-            Each ``(B,)``: ``prediction`` (-1 for dense labels), ``confidence`` and ``nll`` (means
-            over the judged pixels), ``correct`` and ``judged`` (numbers of pixels; 0 or 1, and 1,
-            for one label a sample).
+            Tensors of shape ``(B,)``: ``prediction`` (-1 for dense labels), ``confidence`` and
+            ``nll`` (nats; for dense labels means over the labelled pixels), ``correct`` and
+            ``labelled`` (numbers of pixels; with one label for each sample, both are 0 or 1).
         """
         log_probability = F.log_softmax(logits.double(), dim=1)
         confidence, prediction = log_probability.max(dim=1)
         confidence = confidence.exp()
-        judged = torch.ones_like(label, dtype=torch.bool)
+        labelled = torch.ones_like(label, dtype=torch.bool)
         if self._ignored is not None:
-            judged = label != self._ignored
-        # An ignored label need not be a class at all.
-        nll = F.nll_loss(log_probability, label.where(judged, 0), reduction="none") * judged
-        correct = (prediction == label) & judged
-        self._add(label[judged], prediction[judged], confidence[judged], correct[judged])
+            labelled = label != self._ignored
+        # The ignored label need not be a valid class index, so class 0 stands in for it.
+        nll = F.nll_loss(log_probability, label.where(labelled, 0), reduction="none") * labelled
+        correct = (prediction == label) & labelled
+        self._add(label[labelled], prediction[labelled], confidence[labelled], correct[labelled])
         self._nll += nll.sum()
-        count = judged.flatten(1).sum(1) if label.dim() > 1 else judged.long()
+        count = labelled.flatten(1).sum(1) if label.dim() > 1 else labelled.long()
         return {
             "prediction": prediction if label.dim() == 1 else torch.full_like(count, -1),
-            "confidence": _per_sample(confidence * judged) / count.clamp(min=1),
+            "confidence": _per_sample(confidence * labelled) / count.clamp(min=1),
             "nll": _per_sample(nll) / count.clamp(min=1),
             "correct": _per_sample(correct.double()).long(),
-            "judged": count,
+            "labelled": count,
         }
 
     def summary(self) -> dict[str, Any]:
-        """JSON values: ``confusion`` (C rows of true class), ``nll``, and ``calibration``.
+        """Return the counts as JSON values.
 
-        ``nll`` is the mean in nats; ``calibration`` has for every bin ``count``, and the sums
-        ``confidence`` and ``correct``.
+        Returns:
+            ``confusion`` (C rows, one for each true class), ``nll`` (mean in nats) and
+            ``calibration`` (for each bin ``count``, and the sums ``confidence`` and ``correct``).
         """
         count, confidence, correct = self._calibration.tolist()
         return {
@@ -73,11 +75,11 @@ class Tally:
 
     def _add(self, label: Tensor, prediction: Tensor, confidence: Tensor, correct: Tensor) -> None:
         classes = len(self._confusion)
-        cells = torch.bincount(label * classes + prediction, minlength=classes**2)
-        self._confusion += cells.view(classes, classes)
-        place = (confidence * self._bins).long().clamp(max=self._bins - 1)
+        counts = torch.bincount(label * classes + prediction, minlength=classes**2)
+        self._confusion += counts.view(classes, classes)
+        bin_index = (confidence * self._bins).long().clamp(max=self._bins - 1)
         for row, value in enumerate((torch.ones_like(confidence), confidence, correct.double())):
-            self._calibration[row].scatter_add_(0, place, value)
+            self._calibration[row].scatter_add_(0, bin_index, value)
 
 
 def _per_sample(values: Tensor) -> Tensor:

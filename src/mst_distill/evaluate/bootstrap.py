@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import numpy as np
 
 BLOCK = 2**22
-"""Numbers drawn at a time."""
+"""How many sample counts are drawn at a time, which bounds the memory."""
 
-NO_WIDTH = 1e-9
-"""An interval that is not wider than this differs from a point by rounding alone."""
+MIN_WIDTH = 1e-9
+"""An interval of at most this width differs from a point by rounding alone."""
 
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are drawn (Efron and Tibshirani, 1993, chapter 13).
+    """Settings of the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13).
 
     Whole samples are drawn, so that the pixels of an image stay together. Every call draws the same
-    ones, so that one figure has one interval wherever it is told.
+    resamples, so that a metric has the same interval in every report.
 
     Attributes:
-        resamples: R, how often.
-        confidence: Of the intervals, in (0, 1).
-        seed: Of the draws.
+        resamples: R, the number of resamples.
+        confidence: Confidence level of the intervals, in (0, 1).
+        seed: Seed of the resamples.
     """
 
     resamples: int
@@ -31,43 +31,47 @@ class Bootstrap:
     seed: int
 
     def means(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Sums of `values` over sums of `weight` in samples drawn with replacement.
+        """Return sum of `values` / sum of `weight` for each resample, drawn with replacement.
 
-        Every column sees the same draws, so that differences of columns are paired.
+        All columns share the resamples, so that differences of columns are paired.
 
         Args:
-            values: ``(n, K)``, sums over the judged pixels of a sample.
-            weight: ``(n,)``, the number of those; 1 for one label a sample.
+            values: ``(n, K)``; for dense labels, sums over the labelled pixels of each sample.
+            weight: ``(n,)``, the number of these pixels; 0 or 1 with one label for each sample.
 
         Returns:
-            ``(R, K)``; not a number where a draw holds nothing that is judged.
+            ``(R, K)``, NaN where a resample contains no labelled sample or pixel.
         """
         rng, count = np.random.default_rng(self.seed), len(values)
-        even = np.full(count, 1 / count)
+        uniform = np.full(count, 1 / count)
         block = max(1, BLOCK // count)
         means = []
         for start in range(0, self.resamples, block):
             size = min(block, self.resamples - start)
-            drawn = rng.multinomial(count, even, size=size).astype(float)
+            drawn = rng.multinomial(count, uniform, size=size).astype(float)
             with np.errstate(invalid="ignore"):
                 means.append(drawn @ values / (drawn @ weight)[:, None])
         return np.concatenate(means)
 
     def interval(self, value: float, draws: np.ndarray) -> dict[str, float]:
-        """A figure and the percentile interval of the same in every draw, ``(R,)``.
+        """Return a value with the percentile interval of its bootstrap draws.
+
+        Args:
+            value: The value on all samples.
+            draws: ``(R,)``, the same value on each resample.
 
         Returns:
-            ``value``, ``low`` and ``high``. Where every sample says the same, or there is only one,
-            the draws do not vary: this is no certainty, so there is no interval and both ends are
-            not a number.
+            ``value``, ``low`` and ``high``. If the draws do not vary, because all samples have the
+            same value or there is only one, the uncertainty is unknown rather than 0. Then there is
+            no interval, and both ends are NaN.
         """
         tail = (1 - self.confidence) / 2
         low, high = np.nanquantile(draws, [tail, 1 - tail])
-        if high - low <= NO_WIDTH:
+        if high - low <= MIN_WIDTH:
             low = high = np.nan
         return {"value": float(value), "low": float(low), "high": float(high)}
 
     def mean(self, values: np.ndarray, weight: np.ndarray) -> dict[str, float]:
-        """The mean of ``(n,)`` values, each a sum over its sample's `weight`, with its interval."""
+        """Return sum of `values` / sum of `weight`, ``(n,)`` each, with its interval."""
         draws = self.means(values[:, None], weight)[:, 0]
         return self.interval(values.sum() / weight.sum(), draws)

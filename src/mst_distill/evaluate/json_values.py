@@ -1,4 +1,4 @@
-"""Reports as JSON, which has no number for what is not a number."""
+"""Conversion of reports to strict JSON, which has no NaN."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def json_values(report: Any) -> Any:
-    """The same nested dicts and lists, with None in place of every NaN.
+    """Return the same nested dicts and lists with None in place of every NaN.
 
-    A report says None where there is no interval, no test or no sample, so that nobody reads a
-    number there; readers of strict JSON reject NaN, and MLflow is told numbers alone.
+    None stands where there is no interval, no test or no sample. Strict JSON parsers reject NaN,
+    and MLflow receives numbers only.
     """
     if isinstance(report, dict):
         return {name: json_values(value) for name, value in report.items()}

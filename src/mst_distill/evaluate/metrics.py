@@ -1,4 +1,4 @@
-"""Figures of merit, from a model's tally."""
+"""Metrics of a model, computed from its metric counts."""
 
 from __future__ import annotations
 
@@ -15,56 +15,57 @@ from sklearn.metrics import (
 )
 
 
-def measure(tally: dict[str, Any], classes: tuple[str, ...], dense: bool) -> dict[str, Any]:
-    """Turn a tally into figures.
+def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> dict[str, Any]:
+    """Compute the metrics of a model from its metric counts.
 
-    scikit-learn does the counting: every cell of the confusion matrix is one pair of labels, and
-    its count the pair's weight.
+    Each entry of the confusion matrix goes to scikit-learn as one pair of labels, with its count as
+    the sample weight.
 
     Args:
-        tally: `Tally.summary`.
+        counts: From `MetricAccumulator.summary`.
         classes: Class names in order.
-        dense: Add the mean intersection over union.
+        dense: Whether to add the mean intersection over union.
 
     Returns:
         ``accuracy``, ``weighted_f1``, ``macro_recall``, ``kappa``, ``nll`` (nats),
-        ``calibration_error``, ``precision`` (class name to figure) and, if dense, ``mean_iou``. A
-        class that is never a target counts in no mean.
+        ``calibration_error``, ``precision`` (a number for each class name) and, if `dense`,
+        ``mean_iou``. A class that is never a target is left out of all means.
     """
-    confusion = np.array(tally["confusion"])
+    confusion = np.array(counts["confusion"])
     true, predicted = (axis.ravel() for axis in np.indices(confusion.shape))
     weights = confusion.ravel()
     present = np.flatnonzero(confusion.sum(axis=1))
     pairs: dict[str, Any] = {"sample_weight": weights, "zero_division": 0.0}
     precision = precision_score(true, predicted, average=None, **pairs)
-    figures = {
+    metrics = {
         "accuracy": accuracy_score(true, predicted, sample_weight=weights),
         "weighted_f1": f1_score(true, predicted, average="weighted", **pairs),
         "macro_recall": recall_score(true, predicted, average="macro", labels=present, **pairs),
-        # It is undefined where one class is all there is and all that is said.
+        # Kappa is NaN if one class is the only target and the only prediction; report it as 0.
         "kappa": np.nan_to_num(cohen_kappa_score(true, predicted, sample_weight=weights)),
-        "nll": tally["nll"],
-        "calibration_error": calibration_error(tally["calibration"]),
+        "nll": counts["nll"],
+        "calibration_error": calibration_error(counts["calibration"]),
     }
     if dense:
-        figures["mean_iou"] = jaccard_score(
+        metrics["mean_iou"] = jaccard_score(
             true, predicted, average="macro", labels=present, **pairs
         )
-    return {name: float(value) for name, value in figures.items()} | {
+    return {name: float(value) for name, value in metrics.items()} | {
         "precision": dict(zip(classes, precision.tolist(), strict=True))
     }
 
 
 def calibration_error(calibration: dict[str, list[float]]) -> float:
-    """Expected calibration error: mean over bins of |accuracy - confidence|, by their counts.
+    """Return the expected calibration error.
 
-    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
+    It is the mean of |accuracy - confidence| over the bins, weighted by their counts: Guo et al.,
+    "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
 
     Args:
-        calibration: ``count``, and the sums ``confidence`` and ``correct``, a figure a bin.
+        calibration: For each bin ``count``, and the sums ``confidence`` and ``correct``.
 
     Returns:
-        In [0, 1].
+        A number in [0, 1].
     """
     confidence, correct = np.array(calibration["confidence"]), np.array(calibration["correct"])
     return float(np.abs(correct - confidence).sum() / max(sum(calibration["count"]), 1.0))

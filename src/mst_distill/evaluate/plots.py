@@ -1,4 +1,4 @@
-"""The report's figures, drawn without a display."""
+"""Figures of the report, drawn without a display."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from mst_distill.evaluate.metrics import calibration_error
 
 
 def confusion_figure(
-    tallies: dict[str, Any], classes: Sequence[str], models: Sequence[str]
+    metric_counts: dict[str, Any], classes: Sequence[str], models: Sequence[str]
 ) -> Figure:
-    """Confusion matrices side by side: the share of each true class (row) given each label.
+    """Draw confusion matrices side by side; each row is normalised over its true class.
 
     Args:
-        tallies: Model to `Tally.summary`.
+        metric_counts: Model name to `MetricAccumulator.summary`.
         classes: Class names in order.
-        models: Which models to draw.
+        models: Names of the models to draw.
     """
     size = min(3.0 + 0.35 * len(classes), 12.0)
     figure = Figure(figsize=(size * len(models) + 1, size), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
-        counts = np.array(tallies[model]["confusion"], dtype=float)
+        counts = np.array(metric_counts[model]["confusion"], dtype=float)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
         axes.set(title=model, xlabel="predicted", ylabel="true")
@@ -42,24 +42,26 @@ def confusion_figure(
     return figure
 
 
-def reliability_figure(tallies: dict[str, Any], models: Sequence[str]) -> Figure:
-    """Accuracy against confidence in bins; on the diagonal a model's word can be taken.
+def reliability_figure(metric_counts: dict[str, Any], models: Sequence[str]) -> Figure:
+    """Draw accuracy against confidence in bins; a calibrated model lies on the diagonal.
 
     Args:
-        tallies: Model to `Tally.summary`.
-        models: Which models to draw.
+        metric_counts: Model name to `MetricAccumulator.summary`.
+        models: Names of the models to draw.
     """
     figure = Figure(figsize=(3.4 * len(models), 3.8), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
-        bins = {name: np.array(values) for name, values in tallies[model]["calibration"].items()}
-        used = bins["count"] > 0
-        confidence = bins["confidence"][used] / bins["count"][used]
-        accuracy = bins["correct"][used] / bins["count"][used]
-        share = bins["count"][used] / bins["count"].sum()
+        bins = {
+            name: np.array(values) for name, values in metric_counts[model]["calibration"].items()
+        }
+        filled = bins["count"] > 0
+        confidence = bins["confidence"][filled] / bins["count"][filled]
+        accuracy = bins["correct"][filled] / bins["count"][filled]
+        share = bins["count"][filled] / bins["count"].sum()
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
         axes.plot(confidence, accuracy, color="tab:blue", linewidth=1)
         axes.scatter(confidence, accuracy, s=10 + 300 * share, color="tab:blue", alpha=0.7)
-        error = calibration_error(tallies[model]["calibration"])
+        error = calibration_error(metric_counts[model]["calibration"])
         axes.set(title=f"{model}\ncalibration error {100 * error:.1f} %", xlabel="confidence")
         axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
     figure.axes[0].set_ylabel("accuracy")
@@ -67,32 +69,34 @@ def reliability_figure(tallies: dict[str, Any], models: Sequence[str]) -> Figure
 
 
 def learning_curves(
-    teachers: pd.DataFrame, masks: pd.DataFrame, route: pd.DataFrame, control: pd.DataFrame
+    teachers: pd.DataFrame, masks: pd.DataFrame, route: pd.DataFrame, baseline: pd.DataFrame
 ) -> Figure:
-    """Validation figures by epoch, a column a stage.
+    """Draw the validation metrics by epoch, with one column for each stage.
 
     Args:
         teachers: History of stage 1.
         masks: History of stage 2.
         route: History of stage 3.
-        control: History of the control, with its column ``phase``.
+        baseline: History of the baseline, with its column ``phase``.
     """
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     grid = figure.subplots(2, 3)
-    for row, (what, label) in enumerate((("accuracy", "accuracy"), ("ce", "cross-entropy, nats"))):
+    for row, (metric, label) in enumerate(
+        (("accuracy", "accuracy"), ("ce", "cross-entropy, nats"))
+    ):
         first, third = grid[row, 0], grid[row, 2]
-        _plot_columns(first, teachers, f"valid_{what}_")
-        if (control["phase"] == "teachers").any():
-            before = control[control["phase"] == "teachers"]
-            _plot_against(first, before, f"valid_{what}", "control")
-        third.plot(route["epoch"], route[f"valid_{what}"], label="student")
-        _plot_against(third, control[control["phase"] == "route"], f"valid_{what}", "control")
+        _plot_columns(first, teachers, f"valid_{metric}_")
+        if (baseline["phase"] == "teachers").any():
+            before = baseline[baseline["phase"] == "teachers"]
+            _plot_against(first, before, f"valid_{metric}", "baseline")
+        third.plot(route["epoch"], route[f"valid_{metric}"], label="student")
+        _plot_against(third, baseline[baseline["phase"] == "route"], f"valid_{metric}", "baseline")
         for axes in (first, third):
             axes.set_ylabel(f"validation {label}")
     _plot_columns(grid[0, 1], masks, "valid_kd_")
     grid[0, 1].set(ylabel="validation KD to the student", yscale="log")
     _plot_columns(grid[1, 1], route.drop(columns="train_loss"), "train_")
-    grid[1, 1].set(ylabel="training terms, unweighted", yscale="log")
+    grid[1, 1].set(ylabel="loss terms, unweighted", yscale="log")
     titles = ("stage 1: members", "stage 2: masks", "stage 3: student", "", "stage 3: loss", "")
     for axes, title in zip(grid.ravel(), titles, strict=True):
         axes.set(title=title, xlabel="epoch")
@@ -103,7 +107,9 @@ def learning_curves(
 
 
 def routing_figure(routing: pd.DataFrame) -> Figure:
-    """Who was given what: per epoch (left), and per class over all epochs (right).
+    """Draw the share of samples that each specialist was selected for.
+
+    The left side shows it by epoch, the right side by class over all epochs.
 
     Args:
         routing: ``epoch``, ``class``, ``specialist`` and ``samples``.
@@ -116,7 +122,7 @@ def routing_figure(routing: pd.DataFrame) -> Figure:
     left, right = figure.subplots(1, 2)
     left.stackplot(epochs.index, epochs.to_numpy().T, labels=specialists, alpha=0.85)
     left.set(xlabel="epoch", ylabel="share of training samples", ylim=(0, 1))
-    left.set(title="given to each specialist", xlim=(0, max(len(epochs) - 1, 1)))
+    left.set(title="by epoch", xlim=(0, max(len(epochs) - 1, 1)))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2, fontsize=8)
     start = np.zeros(len(classes))
@@ -144,8 +150,8 @@ def _plot_against(axes: Axes, history: pd.DataFrame, column: str, label: str) ->
 
 
 def _tick_classes(axes: Axes, classes: Sequence[str]) -> None:
-    every = max(1, len(classes) // 20)
-    places = range(0, len(classes), every)
-    upright = max(len(name) for name in classes) > 2
-    axes.set_xticks(places, [classes[at] for at in places], rotation=90 * upright, size=8)
-    axes.set_yticks(places, [classes[at] for at in places], size=8)
+    step = max(1, len(classes) // 20)
+    positions = range(0, len(classes), step)
+    vertical = max(len(name) for name in classes) > 2
+    axes.set_xticks(positions, [classes[at] for at in positions], rotation=90 * vertical, size=8)
+    axes.set_yticks(positions, [classes[at] for at in positions], size=8)

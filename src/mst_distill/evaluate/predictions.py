@@ -1,4 +1,4 @@
-"""One pass over the held-out split, in which every model says what it sees."""
+"""One pass over the held-out split, which evaluates every model on every sample."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mst_distill.artifacts.progress import progress
 from mst_distill.data.samples import rows_of
-from mst_distill.evaluate.accumulate import Tally
-from mst_distill.mst.ensemble import Panel
+from mst_distill.evaluate.accumulate import MetricAccumulator
+from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.losses import distillation
 from mst_distill.mst.networks import forward, modalities_of
 from mst_distill.training.batches import Inputs
@@ -24,152 +24,161 @@ from mst_distill.training.run import Run
 
 
 @dataclass(frozen=True)
-class Cast:
+class EvaluatedModels:
     """Every model of a run.
 
     Attributes:
         teachers: Teacher name to its net after stage 1.
-        panel: The specialists.
+        ensemble: The specialists.
         target: The modality that the students see.
-        students: Name to a net that sees the target alone; the control is one of them.
+        students: Model name to a net that sees only the target, among them the baseline.
     """
 
     teachers: Mapping[str, nn.Module]
-    panel: Panel
+    ensemble: SpecialistEnsemble
     target: str
     students: Mapping[str, nn.Module]
 
     def place(self, run: Run) -> None:
-        """Bring every net to the run's device, in eval mode."""
+        """Move every net to the run's device and set it to eval mode."""
         for net in (*self.teachers.values(), *self.students.values()):
             run.place(net).eval()
 
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Inputs to the logits of every model, by its name."""
+        """Return the logits of every model by its name."""
         return {
             **{
                 teacher_title(name): forward(net, name, inputs)
                 for name, net in self.teachers.items()
             },
-            **dict(zip(self.panel.names, self.panel.logits(inputs).unbind(dim=1), strict=True)),
+            **dict(
+                zip(self.ensemble.names, self.ensemble.logits(inputs).unbind(dim=1), strict=True)
+            ),
             **{name: net(inputs[self.target]) for name, net in self.students.items()},
         }
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the held-out split shows.
+class HeldOutResults:
+    """Results on the held-out split.
 
     Attributes:
-        predictions: A row a sample and model: ``id``, ``label``, ``model``, ``prediction``,
-            ``confidence``, ``nll``, ``correct``, ``judged``; see `Tally.update`.
-        tallies: Model to `Tally.summary`.
-        disagreement: A row an ordered pair of models of one group: ``group``, ``model``, ``from``
-            and ``kl``, the mean of KD(model <- from).
+        predictions: One row for each sample and model: ``id``, ``label``, ``model``,
+            ``prediction``, ``confidence``, ``nll``, ``correct``, ``labelled``; see
+            `MetricAccumulator.update`.
+        metric_counts: Model name to `MetricAccumulator.summary`.
+        disagreement: One row for each ordered pair of models of one group: ``group``, ``model``,
+            ``from`` and ``kl``, the mean of KD(model <- from).
     """
 
     predictions: pd.DataFrame
-    tallies: dict[str, dict[str, Any]]
+    metric_counts: dict[str, dict[str, Any]]
     disagreement: pd.DataFrame
 
 
 @torch.no_grad()
-def judge(run: Run, cast: Cast, batch_size: int, bins: int, temperature: float) -> Judgement:
-    """Ask every model about every sample of the test split.
+def evaluate_models(
+    run: Run, models: EvaluatedModels, batch_size: int, bins: int, temperature: float
+) -> HeldOutResults:
+    """Evaluate every model on every sample of the test split.
 
     Args:
         run: The run.
-        cast: The models; teachers and specialists are held against one another.
+        models: The models; teachers are compared with teachers, specialists with specialists.
         batch_size: Samples at a time.
-        bins: Of the calibration.
+        bins: Number of calibration bins.
         temperature: tau of the disagreement, tau^2 KL.
 
     Raises:
-        FloatingPointError: A model's logits are not finite; the message names model and sample.
+        FloatingPointError: A model's logits are not finite; the message names the model and the
+            sample.
     """
-    cast.place(run)
+    models.place(run)
     samples, rows = run.samples, rows_of(run.splits, "test")
     groups = {
-        "teachers": [teacher_title(name) for name in cast.teachers],
-        "specialists": cast.panel.names,
+        "teachers": [teacher_title(name) for name in models.teachers],
+        "specialists": models.ensemble.names,
     }
     pairs = [(group, *pair) for group, names in groups.items() for pair in permutations(names, 2)]
     divergence = torch.zeros(len(pairs), dtype=torch.float64, device=run.device)
-    tallies: dict[str, Tally] = {}
-    parts: list[pd.DataFrame] = []
+    accumulators: dict[str, MetricAccumulator] = {}
+    tables: list[pd.DataFrame] = []
     start = 0
     batches = run.batches("test", run.modalities, batch_size)
     for batch in progress(batches, "held-out split", "batch"):
         with autocast(run.device, run.runtime):
-            logits = cast.logits(batch.inputs)
+            logits = models.logits(batch.inputs)
         index = run.splits.iloc[rows[start : start + len(batch.label)]][["id", "label"]]
-        for model, of in logits.items():
-            if model not in tallies:
-                tallies[model] = Tally(
+        for model, model_logits in logits.items():
+            if model not in accumulators:
+                accumulators[model] = MetricAccumulator(
                     len(samples.classes), bins, samples.ignored_label, run.device
                 )
-            _check_finite(model, of, index["id"].tolist())
-            fared = tallies[model].update(of, batch.label)
-            columns: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in fared.items()}
-            parts.append(index.assign(model=model, **columns))
+            _check_finite(model, model_logits, index["id"].tolist())
+            outcome = accumulators[model].update(model_logits, batch.label)
+            columns: dict[str, Any] = {
+                name: tensor.cpu().numpy() for name, tensor in outcome.items()
+            }
+            tables.append(index.assign(model=model, **columns))
         divergence += _divergences(logits, pairs, temperature)
         start += len(batch.label)
-    table = pd.DataFrame(pairs, columns=["group", "model", "from"])
-    return Judgement(
-        pd.concat(parts, ignore_index=True),
-        {model: tally.summary() for model, tally in tallies.items()},
-        table.assign(kl=np.array(divergence.tolist()) / len(rows)),
+    disagreement = pd.DataFrame(pairs, columns=["group", "model", "from"])
+    return HeldOutResults(
+        pd.concat(tables, ignore_index=True),
+        {model: accumulator.summary() for model, accumulator in accumulators.items()},
+        disagreement.assign(kl=np.array(divergence.tolist()) / len(rows)),
     )
 
 
 @torch.no_grad()
-def tally_nets(
+def evaluate_nets(
     run: Run, nets: Mapping[str, nn.Module], member: str, batch_size: int, bins: int
 ) -> dict[str, dict[str, Any]]:
-    """Ask some nets that see the same about every sample of the test split.
+    """Evaluate nets with the same inputs on every sample of the test split.
 
     Args:
         run: The run.
-        nets: Name to a net, put in eval mode.
-        member: Whose nets they are: ``multimodal`` or a modality.
+        nets: Name of the selection criterion to the net; the nets are set to eval mode.
+        member: The member whose inputs the nets take: ``multimodal`` or a modality.
         batch_size: Samples at a time.
-        bins: Of the calibration.
+        bins: Number of calibration bins.
 
     Returns:
-        Name to `Tally.summary`.
+        The names in `nets` to `MetricAccumulator.summary`.
 
     Raises:
-        FloatingPointError: As `judge`.
+        FloatingPointError: The logits of a net are not finite, as in `evaluate_models`.
     """
     samples = run.samples
-    tallies = {
-        name: Tally(len(samples.classes), bins, samples.ignored_label, run.device) for name in nets
+    accumulators = {
+        name: MetricAccumulator(len(samples.classes), bins, samples.ignored_label, run.device)
+        for name in nets
     }
     batches = run.batches("test", modalities_of(member, run.modalities), batch_size)
     for batch in batches:
         for name, net in nets.items():
             with autocast(run.device, run.runtime):
                 logits = forward(run.place(net).eval(), member, batch.inputs)
-            _check_finite(f"{member} kept by {name}", logits, batches.ids(batch))
-            tallies[name].update(logits, batch.label)
-    return {name: tally.summary() for name, tally in tallies.items()}
+            _check_finite(f"{member} net selected by {name}", logits, batches.ids(batch))
+            accumulators[name].update(logits, batch.label)
+    return {name: accumulator.summary() for name, accumulator in accumulators.items()}
 
 
 def _check_finite(model: str, logits: Tensor, ids: Sequence[str]) -> None:
-    """Raise where a figure of merit would be of no number."""
+    """Raise FloatingPointError for the first sample with logits that are not finite."""
     finite = logits.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         sample = ids[int(finite.int().argmin())]
         raise FloatingPointError(
-            f"the logits of {model!r} for the held-out sample {sample!r} are not finite: look for "
-            f"extreme values in this sample"
+            f"the logits of {model!r} for the held-out sample {sample!r} are not finite: check "
+            f"this sample for extreme values"
         )
 
 
 def _divergences(
     logits: dict[str, Tensor], pairs: Sequence[tuple[str, str, str]], temperature: float
 ) -> Tensor:
-    """Sums over the batch of KD(first <- second), one a pair."""
+    """Return the sum of KD(first <- second) over the batch for each pair."""
     return torch.stack(
         [
             distillation(logits[first], logits[second], temperature).sum().double()
@@ -179,5 +188,5 @@ def _divergences(
 
 
 def teacher_title(name: str) -> str:
-    """How the report calls a teacher, to tell ``audio`` the net from ``audio`` the modality."""
+    """Return a teacher's name in reports, which differs from the name of its modality."""
     return f"{name} teacher"

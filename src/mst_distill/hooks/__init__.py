@@ -1,7 +1,7 @@
-"""Hooks: parameters are checked, a run has its folder alone, MLflow is told of it."""
+"""Kedro hooks: they validate parameters, lock the folders of a run, and track it in MLflow."""
 
-from mst_distill.hooks.checking import ParameterHooks
+from mst_distill.hooks.plan import PlanHooks
 from mst_distill.hooks.running import RunHooks
 from mst_distill.hooks.tracking import TrackingHooks
 
-__all__ = ["ParameterHooks", "RunHooks", "TrackingHooks"]
+__all__ = ["PlanHooks", "RunHooks", "TrackingHooks"]

@@ -1,4 +1,4 @@
-"""A run as a process: it alone writes to its folders, and signals end it at its next step."""
+"""Exclusive access of a run to its folders, verification of its inputs, and signals."""
 
 from __future__ import annotations
 
@@ -16,69 +16,74 @@ from mst_distill.artifacts.signals import Interrupted, listening
 from mst_distill.datasets.catalog import ArtifactCatalog
 
 CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
-"""What nodes write as they go, and get as an input."""
+"""Catalog entries that are inputs of nodes, and that the nodes write to while they run."""
 
 SHARED = "model_input"
-"""The layer of what several runs have in common: samples have a lock of their own, splits are the
-same for all."""
+"""The layer of the entries that several runs share. Their folders are not locked: samples have a
+lock of their own, and splits are the same for all these runs."""
 
 
 class RunHooks:
-    """Holds the folders that a run writes to, verifies what it begins with, hears signals."""
+    """Locks the folders that a run writes to, verifies its inputs, and handles signals."""
 
     def __init__(self) -> None:
-        self._held = ExitStack()
+        self._acquired = ExitStack()
 
     @hook_impl
     def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Take the folders and verify the inputs.
+        """Lock the folders and verify the inputs.
 
         Raises:
-            BlockingIOError: Another process writes there; the message names it.
-            ValueError: What the run begins with is missing or stale.
+            BlockingIOError: Another process writes to one of the folders; the message names it.
+            ValueError: An input of the run is missing or stale.
         """
-        with ExitStack() as held:
-            for folder in sorted(_folders(pipeline, catalog)):
-                held.enter_context(holding(folder))
+        with ExitStack() as acquired:
+            # In a fixed order, so that one of two runs that start together gets all locks.
+            for folder in sorted(_output_folders(pipeline, catalog)):
+                acquired.enter_context(holding(folder))
             if isinstance(catalog, ArtifactCatalog):
                 catalog.begin_run(pipeline.inputs(), pipeline.all_outputs())
-            held.enter_context(listening())
-            self._held = held.pop_all()
+            acquired.enter_context(listening())
+            # If an error is raised above, the locks are released at once.
+            self._acquired = acquired.pop_all()
 
     @hook_impl
     def before_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Tie the state of a node's stages to what its results will be made from."""
+        """Bind the checkpoints of a node to the origin of its results.
+
+        A stage continues only from checkpoints of the same parameters, inputs and code.
+        """
         if CHECKPOINTS in inputs and isinstance(catalog, ArtifactCatalog):
             return {CHECKPOINTS: inputs[CHECKPOINTS].on(catalog.origin_of(node).digest)}
         return {}
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Let go, and forget from where stages would have gone on."""
+        """Delete the checkpoints and release the locks."""
         if CHECKPOINTS in pipeline.inputs():
             catalog[CHECKPOINTS].load().clear()
-        self._held.close()
+        self._acquired.close()
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception) -> None:
-        """Let go.
+        """Release the locks.
 
         Raises:
-            SystemExit: A signal ended the run: 128 and its number, as shells have it.
+            SystemExit: A signal ended the run; the status is 128 plus its number, as in shells.
         """
-        self._held.close()
+        self._acquired.close()
         if isinstance(error, Interrupted):
             raise SystemExit(128 + error.signum) from error
 
 
-def _folders(pipeline: Pipeline, catalog: DataCatalog) -> set[Path]:
-    """The folders of a run's outputs and of what its nodes write as they go."""
+def _output_folders(pipeline: Pipeline, catalog: DataCatalog) -> set[Path]:
+    """The folders of a run's outputs and of the entries that its nodes write to."""
     written = {name for name in pipeline.all_outputs() if _layer(catalog, name) != SHARED}
     written |= {CHECKPOINTS, TRIALS} & pipeline.inputs()
-    places = [catalog[name]._describe() for name in written]
-    paths = (place.get("filepath") or place.get("path") for place in places)
+    descriptions = [catalog[name]._describe() for name in written]
+    paths = (entry.get("filepath") or entry.get("path") for entry in descriptions)
     return {Path(str(path)).parent for path in paths if path}
 
 

@@ -1,4 +1,4 @@
-"""MLflow is told what the catalog saves; if it cannot be, the run goes on."""
+"""Tracks what the catalog saves in MLflow; if that fails, the run continues untracked."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
+from mst_distill.artifacts.provenance import parameters_read
 from mst_distill.artifacts.signals import Interrupted
+from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
 from mst_distill.parameters import Runtime
 
 with warnings.catch_warnings(record=True):
-    # It defines an MLflow model without type hints, and MLflow would tell every user so.
+    # The plugin defines an MLflow model without type hints, of which MLflow would warn every user.
     from kedro_mlflow.framework.hooks import MlflowHook
 
 
@@ -32,32 +34,34 @@ log = logging.getLogger(__name__)
 
 
 class TrackingHooks(MlflowHook):
-    """kedro-mlflow's hook, with typed parameters flattened and the catalog's ``tracking`` obeyed.
+    """The hook of kedro-mlflow, extended by flat parameters and by tracked catalog entries.
 
-    An entry of the catalog says in its metadata how MLflow is told of it: ``tracking: history`` (a
-    table, a row an epoch), ``metrics`` (nested numbers) or ``artifact`` (its files).
+    The metadata of an entry state how it is logged: ``tracking: history`` (a table with one row for
+    each epoch, as metrics by step), ``metrics`` (nested numbers) or ``artifact`` (its files).
     """
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Read mlflow.yml; a relative SQLite file lies in the project, wherever one works from."""
-        self._on = Runtime.model_validate(context.config_loader["parameters"]["runtime"]).tracking
+        """Read mlflow.yml; the path of an SQLite file is relative to the root of the project."""
+        self._enabled = Runtime.model_validate(
+            context.config_loader["parameters"]["runtime"]
+        ).tracking
         self.run_id = None
-        if not self._on:
+        if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
         uri = settings["server"]["mlflow_tracking_uri"]
-        with self._giving_up():
+        with self._disabling_on_error():
             if uri and uri.startswith("sqlite:///"):
                 file = context.project_path / uri.removeprefix("sqlite:///")
                 settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
-                _open(file)
+                _check_database(file)
             context.config_loader["mlflow"] = settings
             super().after_context_created(context)
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:
-        """Note which entries are tracked."""
+        """Collect the entries that are tracked."""
         self._tracked = {
             name: entry["metadata"]["tracking"]
             for name, entry in conf_catalog.items()
@@ -69,10 +73,10 @@ class TrackingHooks(MlflowHook):
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Open a run, unless ``runtime.tracking`` is off."""
+        """Start an MLflow run, unless ``runtime.tracking`` is off."""
         self._is_mlflow_enabled = False
-        if self._on:
-            with self._giving_up():
+        if self._enabled:
+            with self._disabling_on_error():
                 super().before_pipeline_run(run_params, pipeline, catalog)
 
     @hook_impl
@@ -83,8 +87,8 @@ class TrackingHooks(MlflowHook):
         pipeline: Pipeline,
         catalog: DataCatalog,
     ) -> None:
-        """Close the run, if one was opened: as KILLED if a signal ended it, else as FAILED."""
-        with self._giving_up():
+        """End the MLflow run, if any: as KILLED after a signal, else as FAILED."""
+        with self._disabling_on_error():
             while isinstance(error, Interrupted) and mlflow.active_run():
                 mlflow.end_run("KILLED")
             if mlflow.active_run():
@@ -94,24 +98,26 @@ class TrackingHooks(MlflowHook):
     def after_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Close the run as FINISHED."""
-        with self._giving_up():
+        """End the MLflow run as FINISHED."""
+        with self._disabling_on_error():
             super().after_pipeline_run(run_params, pipeline, catalog)
 
     @hook_impl
     def before_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool
     ) -> None:
-        """Log the node's parameters."""
+        """Log the parameters that the node reads."""
         if self._is_mlflow_enabled:
-            with self._giving_up():
+            if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
+                inputs = {PARAMETERS: catalog.plan.only(parameters_read(node.func))}
+            with self._disabling_on_error():
                 super().before_node_run(node, catalog, inputs, is_async)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
-        """Tell MLflow of an entry that was saved."""
+        """Log an entry that was saved, if it is tracked."""
         if self._is_mlflow_enabled:
-            with self._giving_up():
+            with self._disabling_on_error():
                 self._log(dataset_name, data)
 
     def _log(self, dataset_name: str, data: Any) -> None:
@@ -126,24 +132,25 @@ class TrackingHooks(MlflowHook):
                     mlflow.log_artifact(str(file), dataset_name)
 
     @contextmanager
-    def _giving_up(self) -> Iterator[None]:
-        """Warn once of whatever MLflow meets inside, and tell it no more."""
+    def _disabling_on_error(self) -> Iterator[None]:
+        """Log an error of MLflow as a warning, and track this run no further."""
         try:
             yield
-        except Exception as error:  # a full disk, a server that is gone, a database of another age
-            self._on = self._is_mlflow_enabled = False
-            log.warning("MLflow is told no more of this run: %s: %s", type(error).__name__, error)
+        # For example a full disk, an unreachable server, a database of another MLflow version.
+        except Exception as error:
+            self._enabled = self._is_mlflow_enabled = False
+            log.warning("MLflow tracks this run no further: %s: %s", type(error).__name__, error)
 
     def _log_param(self, name: str, value: Any) -> None:
-        for key, leaf in _flatten(name, value, object):
+        for key, leaf in _flatten("" if name == PARAMETERS else name, value, object):
             super()._log_param(key, leaf)
 
 
-def _open(database: Path) -> None:
-    """Open and close a SQLite file, which MLflow would try to for 100 seconds.
+def _check_database(database: Path) -> None:
+    """Open and close an SQLite file, creating it if needed; MLflow would retry for 100 seconds.
 
     Raises:
-        sqlite3.Error: The file cannot be opened or made, or is no database.
+        sqlite3.Error: The file cannot be opened or created, or is not a database.
     """
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA schema_version")
@@ -152,23 +159,23 @@ def _open(database: Path) -> None:
 def _log_history(name: str, history: pd.DataFrame) -> None:
     stage = name.removesuffix("_history")
     for row, record in enumerate(history.select_dtypes("number").to_dict(orient="records")):
-        figures = {key: value for key, value in record.items() if key != "epoch"}
-        mlflow.log_metrics({_allowed(f"{stage}/{key}"): figures[key] for key in figures}, row)
+        metrics = {key: value for key, value in record.items() if key != "epoch"}
+        mlflow.log_metrics({_valid_key(f"{stage}/{key}"): metrics[key] for key in metrics}, row)
 
 
 def _flatten(name: str, value: Any, kind: type) -> list[tuple[str, Any]]:
-    """Leaves of nested models and dicts that are of `kind`, under dotted names."""
+    """The leaves of nested models and dicts that are instances of `kind`, by dotted names."""
     if isinstance(value, BaseModel):
-        value = value.model_dump()
+        value = dict(value)  # unlike a dump, this includes the excluded fields
     if isinstance(value, dict):
         return [
             leaf
             for key, inner in value.items()
             for leaf in _flatten(f"{name}.{key}" if name else str(key), inner, kind)
         ]
-    return [(_allowed(name), value)] if isinstance(value, kind) else []
+    return [(_valid_key(name), value)] if isinstance(value, kind) else []
 
 
-def _allowed(name: str) -> str:
-    """`name` without the characters that MLflow refuses, which a class may well have."""
+def _valid_key(name: str) -> str:
+    """`name`, with _ in place of characters that MLflow rejects; class names may contain some."""
     return re.sub(r"[^/\w.\- :]", "_", name)

@@ -1,1 +1,1 @@
-"""Pictures, faces, speech and tweets as arrays and vectors; no benchmark is known here."""
+"""Images, faces, speech and tweets as arrays and vectors; independent of the benchmarks."""

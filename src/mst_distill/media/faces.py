@@ -1,4 +1,4 @@
-"""Where in a frame the face is."""
+"""Location of the face in a frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Square(NamedTuple):
-    """A square of a frame, in pixels from its upper left corner."""
+    """A square of a frame, in pixels from the upper left corner of the frame."""
 
     left: float
     top: float
@@ -17,28 +17,28 @@ class Square(NamedTuple):
 
 
 class FaceFinder(ABC):
-    """Finds the face of the one person in a frame. Built without arguments."""
+    """Locates the face of the only person in a frame. Constructed without arguments."""
 
     @abstractmethod
     def find(self, frame: np.ndarray) -> Square | None:
-        """Find the face in an RGB frame ``(H, W, 3)`` of bytes; None where there seems to be none.
+        """Locate the face in an RGB frame ``(H, W, 3)`` of bytes; None if there seems to be none.
 
         The square lies within the frame.
         """
 
 
 class HaarFaces(FaceFinder):
-    """OpenCV's cascade for frontal faces (Viola and Jones, 2001), on a reduced grey frame.
+    """OpenCV's cascade for frontal faces (Viola and Jones, 2001), on a downscaled grey frame.
 
-    Of several faces the largest is taken, and a fifth of its side is added, for the cascade's
-    square leaves out chin and forehead, where there is expression too.
+    If it finds several faces, the largest is taken. A fifth of its side is added, because the
+    cascade's square leaves out chin and forehead, which also show the expression.
     """
 
-    _ROWS = 240
-    """To so many rows a frame is reduced: a face that fills a fifth of it is still found."""
+    _MAX_ROWS = 240
+    """Frames are downscaled to this height; a face that fills a fifth of it is still found."""
 
-    _LEAST_SHARE = 1 / 5
-    """Of the frame's shorter side: what is smaller is taken for a chance pattern."""
+    _MIN_SHARE = 1 / 5
+    """Of the frame's shorter side: a smaller square is considered a false detection."""
 
     _MARGIN = 0.2
 
@@ -50,15 +50,15 @@ class HaarFaces(FaceFinder):
         )
 
     def find(self, frame: np.ndarray) -> Square | None:
-        """As `FaceFinder.find`."""
+        """See `FaceFinder.find`."""
         import cv2
 
-        scale = max(1.0, frame.shape[0] / self._ROWS)
+        scale = max(1.0, frame.shape[0] / self._MAX_ROWS)
         size = (round(frame.shape[1] / scale), round(frame.shape[0] / scale))
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        least = round(min(size) * self._LEAST_SHARE)
-        found = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(least, least))
+        min_side = round(min(size) * self._MIN_SHARE)
+        found = self._cascade.detectMultiScale(grey, 1.1, 5, minSize=(min_side, min_side))
         if not len(found):
             return None
         left, top, side, _ = max(np.asarray(found).tolist(), key=lambda box: (box[2], box))
@@ -71,16 +71,16 @@ class HaarFaces(FaceFinder):
 
 
 class CentreCrop(FaceFinder):
-    """Looks for nothing: the largest square in the middle of the frame."""
+    """Returns the largest square in the middle of the frame, without any detection."""
 
     def find(self, frame: np.ndarray) -> Square:
-        """As `FaceFinder.find`."""
+        """See `FaceFinder.find`."""
         height, width = frame.shape[:2]
         return _within(frame, width / 2, height / 2, min(height, width))
 
 
 def _within(frame: np.ndarray, x: float, y: float, side: float) -> Square:
-    """The square around a point, reduced and moved so far that it lies within the frame."""
+    """Return the square around a point, reduced and moved as needed to lie within the frame."""
     height, width = frame.shape[:2]
     side = min(side, height, width)
     left = min(max(x - side / 2, 0), width - side)

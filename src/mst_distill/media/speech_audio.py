@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mst_distill.media.minmax import scale_min_max
 from mst_distill.media.sound import read_sound, refuse_silence
-from mst_distill.media.unit_scale import scale_to_unit
 
 RATE = 22_050
-"""Audio samples a second, to which all speech is brought."""
+"""Sampling rate to which all speech is resampled, in Hz."""
 
 LENGTH = 79_380
 """Audio samples of a clip: 3.6 s."""
@@ -19,28 +19,29 @@ COEFFICIENTS = 15
 
 
 def read_speech(path: Path) -> tuple[np.ndarray, float]:
-    """Read one clip, mono, padded with zeros at its end or cut to its middle 3.6 s.
+    """Read one clip in mono, padded with zeros at its end or cut to its middle 3.6 s.
 
     Returns:
-        ``(LENGTH,)`` float32 at `RATE`, and how long the file is in seconds.
+        ``(LENGTH,)`` float32 at `RATE`, and the duration of the file in seconds.
 
     Raises:
-        ValueError: The file is damaged (see `read_sound`), or what is kept of it is silent
-            throughout; the message names it.
+        ValueError: The file is damaged (see `read_sound`), or the section that is used is silent
+            throughout; the message names the file.
     """
     wave, seconds = read_sound(path, RATE)
     start = max(0, (len(wave) - LENGTH) // 2)
-    kept = wave[start : start + LENGTH]
-    refuse_silence(path, kept, f"the middle {LENGTH / RATE:g} s")
-    return np.pad(kept, (0, LENGTH - len(kept))), seconds
+    middle = wave[start : start + LENGTH]
+    refuse_silence(path, middle, f"the middle {LENGTH / RATE:g} s")
+    return np.pad(middle, (0, LENGTH - len(middle))), seconds
 
 
 def mfcc(waves: np.ndarray) -> np.ndarray:
-    """Mel-frequency cepstral coefficients, scaled to [0, 1] for each clip.
+    """Compute mel-frequency cepstral coefficients, scaled to [0, 1] for each clip.
 
-    Windows of 2,048 samples every 512, the first centred on sample 0; 128 mel bands (Slaney's
-    scale and norm) in dB, cut off 80 dB below the clip's peak; orthonormal DCT-II. These are the
-    defaults of librosa, which the method's released implementation uses.
+    The windows have 2,048 samples and a hop of 512, and the first is centred on sample 0. They
+    give 128 mel bands (Slaney's scale and norm) in dB, clipped 80 dB below the clip's peak, and an
+    orthonormal DCT-II follows. These are the defaults of librosa, which the method's released
+    implementation uses.
 
     Args:
         waves: ``(n, LENGTH)`` float32 at `RATE`.
@@ -63,6 +64,6 @@ def mfcc(waves: np.ndarray) -> np.ndarray:
             "pad_mode": "constant",
         },
     )
-    # The channel axis makes torchaudio cut every clip below its own peak, not below the batch's.
+    # With a channel axis, torchaudio clips relative to the peak of each clip, not of the batch.
     coefficients = transform(torch.from_numpy(waves)[:, None])[:, 0]
-    return scale_to_unit(coefficients.numpy())
+    return scale_min_max(coefficients.numpy())

@@ -1,4 +1,4 @@
-"""Tweets as text that an encoder can read."""
+"""Normalisation of tweets for text encoders."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import ftfy
 
 _LINK = re.compile(r"(?:https?:|\bwww\.(?=\w))\S*|\bhttps?(?:…|\.\.\.|$)", re.IGNORECASE)
 _USER = re.compile(r"(?<!\w)@\w+")
-_HALF = re.compile(r"([\u1f00-\u1fff])([0-9A-F])")
-_MANGLED_HALF = re.compile(r"á[¼-¿].(?=[0-9A-F])")
+_SPLIT_EMOJI = re.compile(r"([\u1f00-\u1fff])([0-9A-F])")
+_MISDECODED_HALF = re.compile(r"á[¼-¿].(?=[0-9A-F])")
 
 
 def clean_tweet(text: str) -> str:
-    """Make a tweet plain, as BERTweet's training data are (Nguyen et al., 2020).
+    """Normalise a tweet like the training data of BERTweet (Nguyen et al., 2020).
 
-    Unicode is repaired, an emoji becomes its name (``:folded_hands:``), a user ``@USER``, a link
-    ``HTTPURL``, an ellipsis three dots, and any run of white space one space.
+    Unicode is repaired. An emoji is replaced by its name (``:folded_hands:``), a user by ``@USER``,
+    a link by ``HTTPURL``, an ellipsis by three dots, and each run of white space by one space.
     """
     words = emoji.demojize(repair(text), delimiters=(" :", ": "))
     words = _USER.sub("@USER", _LINK.sub(" HTTPURL ", words))
@@ -26,24 +26,29 @@ def clean_tweet(text: str) -> str:
 
 
 def repair(text: str) -> str:
-    """Undo what files and forms did to a text: decoding with a wrong code, HTML's entities.
+    """Undo the damage of a wrong decoding and of HTML entities.
 
-    Beside what ftfy knows, emoji are put together again which CrisisMMD's files hold in two halves:
-    U+1F64F was written as if its code had four digits, as U+1F64 and the letter F.
+    In addition to the repairs of ftfy, emoji are joined that CrisisMMD's files store as two
+    characters: U+1F64F was written as if its code point had four digits, as U+1F64 and the letter
+    F.
     """
-    text = ftfy.fix_text(_MANGLED_HALF.sub(_undo_cp1252, text))
-    return _HALF.sub(_join_halves, text)
+    text = ftfy.fix_text(_MISDECODED_HALF.sub(_undo_cp1252, text))
+    return _SPLIT_EMOJI.sub(_join_halves, text)
 
 
-def _undo_cp1252(mangled: re.Match[str]) -> str:
-    """One character of which UTF-8 made three; alone, ftfy does not dare to judge it."""
+def _undo_cp1252(misdecoded: re.Match[str]) -> str:
+    """Restore one character whose three UTF-8 bytes were decoded as cp1252.
+
+    ftfy leaves such a character unchanged if it occurs alone.
+    """
     try:
-        # The codec is ftfy's, which knows the five codes that cp1252 itself leaves out.
-        return mangled[0].replace(" ", "\xa0").encode("sloppy-windows-1252").decode()
+        # The codec is from ftfy; it defines the five codes that cp1252 leaves undefined.
+        return misdecoded[0].replace(" ", "\xa0").encode("sloppy-windows-1252").decode()
     except UnicodeError:
-        return mangled[0]
+        return misdecoded[0]
 
 
 def _join_halves(halves: re.Match[str]) -> str:
-    whole = chr(ord(halves[1]) * 16 + int(halves[2], 16))
-    return halves[0] if unicodedata.category(whole) == "Cn" else whole
+    joined = chr(ord(halves[1]) * 16 + int(halves[2], 16))
+    # Greek letters with accents lie in the same range; "Cn" means that the result is unassigned.
+    return halves[0] if unicodedata.category(joined) == "Cn" else joined

@@ -1,4 +1,4 @@
-"""Attention whose values are single numbers: all that a mask needs of it."""
+"""Attention whose values are single numbers, which is all that a mask needs."""
 
 from __future__ import annotations
 
@@ -9,79 +9,96 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from mst_distill.mst.losses import at_least_float32
 
 SCORES = 2**24
-"""Bytes of attention scores that are held at once."""
+"""The number of bytes of attention scores that are in memory at once."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v in every head, for values that are numbers, not vectors.
+    """Compute softmax(q k^T / sqrt(d)) v in every head, for values that are single numbers.
 
-    Scores are made for some samples at a time and made again for the gradient, so that memory does
-    not grow with the batch. With P the softmax, o the output and do the gradient that arrives,
-    dv = P^T do, and the gradient of the scores is P * do * (v - o): no product of matrices.
+    This equals `torch.nn.functional.scaled_dot_product_attention` with value vectors of width 1.
+
+    The ``(F, F)`` scores of a head are computed for some samples at a time. The backward pass
+    computes them again instead of storing them, so that memory does not grow with the batch. Let
+    P be the softmax, o = P v the output, and g the gradient of the loss with respect to o. The
+    gradient with respect to v is P^T g. Since o_i = sum_j P_ij v_j with numbers v_j, the gradient
+    with respect to the score s_ij is P_ij g_i (v_j - o_i): an elementwise product, where vectors
+    would need a product of matrices.
 
     Args:
-        query: ``(B, F, H, d)``: samples, tokens, heads.
+        query: ``(B, F, H, d)``: samples, tokens, heads, width of a head.
         key: ``(B, F, H, d)``.
         value: ``(B, F, H)``.
 
     Returns:
-        ``(B, F, H)``, at least float32 whatever the query's and key's precision is.
+        ``(B, F, H)``, at least float32 even if query and key are less precise.
     """
     return _Attend.apply(query, key, at_least_float32(value))
 
 
 class _Attend(torch.autograd.Function):
+    # The loops run over slices of a few samples. A slice is a view of its tensor, so that
+    # `_write_heads` fills the whole output and the whole gradients.
+
     @staticmethod
     def forward(ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output, largest, total = (torch.empty_like(value) for _ in range(3))
+        output, row_max, row_sum = (torch.empty_like(value) for _ in range(3))
+        # Autocast would compute the products of float32 tensors in bfloat16.
         with torch.autocast(query.device.type, enabled=False):
-            for q, k, v, out, top, sum_ in _parts(query, key, value, output, largest, total):
-                score = _scores(_by_head(q), _by_head(k), v.dtype)
+            for q, k, v, out, largest, norm in _slices(query, key, value, output, row_max, row_sum):
+                score = _scores(_split_heads(q), _split_heads(k), v.dtype)
+                # exp cannot overflow once the maximum of each row is subtracted.
                 maximum = score.amax(dim=2, keepdim=True)
-                share = score.sub_(maximum).exp_()
-                of_all = share.sum(dim=2, keepdim=True)
-                _put(out.unsqueeze(3), torch.bmm(share, _by_head(v.unsqueeze(3))).div_(of_all))
-                _put(top.unsqueeze(3), maximum)
-                _put(sum_.unsqueeze(3), of_all)
-        ctx.save_for_backward(query, key, value, output, largest, total)
+                power = score.sub_(maximum).exp_()
+                total = power.sum(dim=2, keepdim=True)
+                _write_heads(
+                    out.unsqueeze(3), torch.bmm(power, _split_heads(v.unsqueeze(3))).div_(total)
+                )
+                _write_heads(largest.unsqueeze(3), maximum)
+                _write_heads(norm.unsqueeze(3), total)
+        # With maximum and sum of each row, the backward pass obtains P from the scores elementwise.
+        ctx.save_for_backward(query, key, value, output, row_max, row_sum)
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, arriving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, output, largest, total = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: FunctionCtx, d_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, output, row_max, total = ctx.saved_tensors  # type: ignore[attr-defined]
         gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        saved = (query, key, value, output, largest, arriving / total)
+        # P_ij g_i = exp(s_ij - max_i) g_i / total_i: dividing g by the totals normalises P.
+        saved = (query, key, value, output, row_max, d_output / total)
         with torch.autocast(query.device.type, enabled=False):
-            for q, k, v, out, top, do, dq, dk, dv in _parts(*saved, *gradients):
-                q, k = _by_head(q), _by_head(k)
-                v, out, top, do = (_by_head(of.unsqueeze(3)) for of in (v, out, top, do))
-                share = _scores(q, k, v.dtype).sub_(top).exp_().mul_(do)
-                _put(dv.unsqueeze(3), share.sum(dim=1).unsqueeze(2))
-                share.mul_(v.transpose(1, 2) - out)
-                score = share.mul_(q.shape[2] ** -0.5).to(q.dtype)
-                _put(dq, torch.bmm(score, k))
-                _put(dk, torch.bmm(score.transpose(1, 2), q))
+            for q, k, v, out, largest, g, d_q, d_k, d_v in _slices(*saved, *gradients):
+                q, k = _split_heads(q), _split_heads(k)
+                v, out, largest, g = (_split_heads(of.unsqueeze(3)) for of in (v, out, largest, g))
+                p_times_g = _scores(q, k, v.dtype).sub_(largest).exp_().mul_(g)
+                _write_heads(d_v.unsqueeze(3), p_times_g.sum(dim=1).unsqueeze(2))
+                p_times_g.mul_(v.transpose(1, 2) - out)  # now the gradient of the scores
+                # The scores are q k^T / sqrt(d), so that the gradient of q k^T is divided, too.
+                d_product = p_times_g.mul_(q.shape[2] ** -0.5).to(q.dtype)
+                _write_heads(d_q, torch.bmm(d_product, k))
+                _write_heads(d_k, torch.bmm(d_product.transpose(1, 2), q))
         return gradients
 
 
 def _scores(query: Tensor, key: Tensor, dtype: torch.dtype) -> Tensor:
+    """Compute q k^T / sqrt(d), ``(b * H, F, F)``, from query and key ``(b * H, F, d)``."""
     return torch.bmm(query, key.transpose(1, 2)).to(dtype).mul_(query.shape[2] ** -0.5)
 
 
-def _parts(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
-    """The same samples of all tensors, as many at a time as `SCORES` allows."""
+def _slices(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+    """Slices of all tensors along the samples, each with as many samples as `SCORES` allows."""
+    # The third tensor is the value, whose type is that of the scores.
     _, tokens, heads = tensors[2].shape
     samples = max(1, SCORES // (heads * tokens**2 * tensors[2].element_size()))
     return zip(*(tensor.split(samples) for tensor in tensors), strict=True)
 
 
-def _by_head(part: Tensor) -> Tensor:
-    """``(b, F, H, d)`` to ``(b * H, F, d)``, a copy."""
-    return part.transpose(1, 2).flatten(0, 1)
+def _split_heads(tokens: Tensor) -> Tensor:
+    """Copy ``(b, F, H, d)`` to ``(b * H, F, d)``."""
+    return tokens.transpose(1, 2).flatten(0, 1)
 
 
-def _put(part: Tensor, by_head: Tensor) -> None:
-    """Back into a part what `_by_head` took apart."""
-    samples, _, heads, _ = part.shape
-    part.copy_(by_head.unflatten(0, (samples, heads)).transpose(1, 2))
+def _write_heads(tokens: Tensor, by_head: Tensor) -> None:
+    """Write ``(b * H, F, d)`` to the memory of `tokens`, ``(b, F, H, d)``."""
+    samples, _, heads, _ = tokens.shape
+    tokens.copy_(by_head.unflatten(0, (samples, heads)).transpose(1, 2))

@@ -1,4 +1,4 @@
-"""The control: the student's net without any teacher, on otherwise equal terms."""
+"""The baseline: the student's network trained without a teacher, on otherwise equal terms."""
 
 from __future__ import annotations
 
@@ -7,22 +7,24 @@ import copy
 import pandas as pd
 from torch import Tensor, nn
 
-from mst_distill.mst.losses import cross_entropy, validation_figures
+from mst_distill.mst.losses import cross_entropy, validation_metrics
 from mst_distill.mst.networks import build_members, forward
-from mst_distill.parameters import Masks, Members, Route, Teachers, Training
+from mst_distill.parameters import Training
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, Kept, Stage, fit
+from mst_distill.training.loop import BestEpoch, FitResult, Stage, fit
 from mst_distill.training.run import Run
+from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
 
 class Supervised(Task):
-    """L = CE: a net that learns from labels alone.
+    """L = CE: a network that learns from labels alone.
 
     Args:
-        net: The net.
-        name: Of the member whose net it is.
+        net: The network.
+        name: The member that it belongs to.
         ignored: The label that is no target, or None.
     """
 
@@ -36,53 +38,49 @@ class Supervised(Task):
         logits = forward(self.trainable, self._name, batch.inputs)
         return {"loss": cross_entropy(logits, batch.label, self._ignored)}
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy`` and ``ce``."""
         logits = forward(self.trainable, self._name, batch.inputs)
-        return validation_figures(logits, batch.label, self._ignored)
+        return validation_metrics(logits, batch.label, self._ignored)
 
 
-def train_control(
-    run: Run, members: Members, teachers: Teachers, masks: Masks, route: Route
-) -> tuple[dict[str, nn.Module], Fit]:
-    """Train the target's net by cross-entropy alone.
+def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResult]:
+    """Train the target's network by cross-entropy alone.
 
-    It has the student's start weights, batches in the student's order, the student's epochs (those
-    of stage 1, then with a fresh Adam those of stage 3), and goes on from stage 1 by the same rule.
-    It is kept at the best of all these epochs, as whoever trains it alone would: selected in stage
-    3 only, a net that stage 1 has overfitted would make any distillation look good.
+    It has the student's start weights, the student's order of batches and the student's epochs:
+    those of stage 1 and then, with a new Adam, those of stage 3. It enters the second phase with
+    the weights of the epoch that ``teachers.keep`` selects.
 
-    Args:
-        run: The run.
-        members: The nets by import path; all are checked, the target's is trained.
-        teachers: Stage 1: the first epochs.
-        masks: Stage 2, to see now whether its masks will fit.
-        route: Stage 3: the others.
+    The best epoch is taken from both phases, as anyone would who trains this network without
+    teachers. If it were taken from the epochs of stage 3 only, a network that overfits in stage 1
+    would make any distillation look good. The baseline of `compare` is another protocol: one
+    training without a break, see `compare.methods.baseline`.
 
     Returns:
-        Rule of selection to the net of the epoch that it prefers, and the fit: a history whose
-        phases are told apart by the column ``phase``, and rows with epochs counted through both.
+        Selection criterion to the network at the epoch that it selects, and the fit. The history
+        has the column ``phase``; the rows of the selected epochs count epochs through both phases.
     """
-    net = run.place(build_members(run, members, masks)[run.target])
+    net = run.place(build_members(run, plan)[run.target])
     task = Supervised(net, run.target, run.samples.ignored_label)
     histories: list[pd.DataFrame] = []
-    kept: dict[str, Kept] = {}
-    phases: dict[str, Training] = {"teachers": teachers, "route": route}
+    best: dict[str, BestEpoch] = {}
+    phases: dict[Stream, Training] = {Stream.TEACHERS: plan.teachers, Stream.ROUTE: plan.route}
     for phase, settings in phases.items():
         batches = run.train_and_valid(phase, settings, [run.target])
         run.seed_noise(phase)
-        stage = Stage(f"control ({phase})", task, *batches, settings, SELECTION)
-        done = fit(stage, run.runtime, run.checkpoint(f"control {phase}"))
-        behind = sum(map(len, histories))
-        histories.append(done.history.assign(phase=phase))
-        for rule, best in done.kept.items():
-            row = {**best.row, "epoch": best.row["epoch"] + behind}
-            if rule not in kept or SELECTION[rule](row) > SELECTION[rule](kept[rule].row):
-                kept[rule] = Kept(row, best.state)
-        if phase == "teachers":
-            net.load_state_dict(done.kept[teachers.keep].state)
-    controls = {}
-    for rule, best in kept.items():
-        net.load_state_dict(best.state)
-        controls[rule] = copy.deepcopy(net).eval()
-    return controls, Fit(pd.concat(histories, ignore_index=True), kept)
+        stage = Stage(f"baseline ({phase})", task, *batches, settings, SELECTION)
+        done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"))
+        earlier = sum(map(len, histories))
+        histories.append(done.history.assign(phase=str(phase)))
+        for criterion, of_phase in done.best.items():
+            row = {**of_phase.row, "epoch": of_phase.row["epoch"] + earlier}
+            rank = SELECTION[criterion]
+            if criterion not in best or rank(row) > rank(best[criterion].row):
+                best[criterion] = BestEpoch(row, of_phase.state)
+        if phase == Stream.TEACHERS:
+            net.load_state_dict(done.best[plan.teachers.keep].state)
+    baselines = {}
+    for criterion, epoch in best.items():
+        net.load_state_dict(epoch.state)
+        baselines[criterion] = copy.deepcopy(net).eval()
+    return baselines, FitResult(pd.concat(histories, ignore_index=True), best)

@@ -1,4 +1,4 @@
-"""The panel: all specialists of a run, side by side."""
+"""The ensemble: all specialists of a run, and the table of their logits."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from mst_distill.data.samples import SPLITS, rows_of
 from mst_distill.mst.losses import at_least_float32
 from mst_distill.mst.split_teacher import SpecialisedTeacher, specialise
 from mst_distill.parameters import Members
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Frozen, Inputs
 from mst_distill.training.device import wide_products
 from mst_distill.training.memory import fits
 from mst_distill.training.run import Run
 
 KEYS = ["id", "split", "specialist"]
-"""The columns of a table of specialists' logits before those of the classes."""
+"""The first columns of a table of specialists' logits; a column for each class follows."""
 
 
 @dataclass(frozen=True)
-class Panel:
-    """The specialists in order: the multimodal teacher's first, a teacher's by depth of the mask.
+class SpecialistEnsemble:
+    """All specialists, ordered by teacher, the multimodal one first, and by depth of the mask.
 
     Attributes:
         teachers: Teacher name to its trunk and tails.
@@ -35,7 +36,7 @@ class Panel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """``TEACHER/LAYER`` a specialist."""
+        """The names of the specialists, ``TEACHER/LAYER``, in order."""
         return tuple(
             specialist_name(teacher, layer)
             for teacher, specialised in self.teachers.items()
@@ -43,7 +44,7 @@ class Panel:
         )
 
     def logits(self, inputs: Inputs) -> Tensor:
-        """``(B, E, C, ...)``: one trunk pass a teacher, one tail a specialist."""
+        """Logits ``(B, E, C, ...)``, from one pass through each trunk and each tail."""
         logits = []
         for specialised in self.teachers.values():
             values = specialised.trunk.compute(inputs)
@@ -53,111 +54,133 @@ class Panel:
         return torch.stack(logits, dim=1)
 
     def frozen(self) -> Frozen:
-        """The panel's logits as something that no step of stage 3 changes."""
+        """The logits as a frozen computation, because no step of stage 3 changes them."""
         reads = dict.fromkeys(m for one in self.teachers.values() for m in one.trunk.modalities)
         return Frozen(tuple(reads), lambda inputs: (self.logits(inputs),))
 
 
-def assemble_panel(
-    run: Run,
-    teachers: Mapping[str, nn.Module],
-    masks: Mapping[str, nn.Module],
-    members: Members,
-    stacked: bool = False,
-    masked: bool = True,
-) -> Panel:
-    """Put masks on frozen teachers.
+def assemble_ensemble(
+    run: Run, plan: Plan, nets: Mapping[str, nn.Module], masks: Mapping[str, nn.Module]
+) -> SpecialistEnsemble:
+    """Build the specialists of stage 3 from the teachers and their masks.
 
     Args:
-        run: Says target, device and modalities.
-        teachers: Teacher name to its net.
-        masks: Specialist name to its mask.
-        members: Says which layers are masked, and in what order.
-        stacked: As in `specialise`.
-        masked: Without it the masks stay off, and all specialists of a teacher are the teacher.
+        run: Target, device and modalities.
+        plan: All parameters; ``route.stacked_masks`` and ``route.masked`` decide on the masks.
+        nets: Member name to its network after stage 1; the teachers are frozen here.
+        masks: Specialist name to its mask after stage 2.
 
     Raises:
         ValueError: There is no mask for a masked layer.
     """
-    for name, member in members.teachers_of(run.target).items():
+    route = plan.route
+    return build_ensemble(run, plan.members, nets, masks, route.stacked_masks, route.masked)
+
+
+def build_ensemble(
+    run: Run,
+    members: Members,
+    nets: Mapping[str, nn.Module],
+    masks: Mapping[str, nn.Module],
+    stacked: bool = False,
+    masked: bool = True,
+) -> SpecialistEnsemble:
+    """Apply masks to frozen teachers.
+
+    Args:
+        run: Target, device and modalities.
+        members: The masked layers of each teacher, in the order in which the net calls them.
+        nets: Member name to its network.
+        masks: Specialist name to its mask.
+        stacked: As in `specialise`.
+        masked: If False, no mask is applied, and every specialist equals its teacher.
+
+    Raises:
+        ValueError: There is no mask for a masked layer.
+    """
+    teachers = members.teachers_of(run.target)
+    for name, member in teachers.items():
         for layer in member.masked_layers:
             if masked and specialist_name(name, layer) not in masks:
                 raise ValueError(
                     f"there is no mask for layer {layer!r} of member {name!r}, only for "
                     f"{list(masks)}: run the pipeline `masks` first"
                 )
-    off = nn.Identity()
-    return Panel(
+    no_mask = nn.Identity()
+    return SpecialistEnsemble(
         {
             name: specialise(
                 name,
-                run.place(teachers[name]),
+                run.place(nets[name]),
                 {
-                    layer: run.place(masks[specialist_name(name, layer)] if masked else off)
+                    layer: run.place(masks[specialist_name(name, layer)] if masked else no_mask)
                     for layer in member.masked_layers
                 },
                 run.samples,
                 stacked,
             )
-            for name, member in members.teachers_of(run.target).items()
+            for name, member in teachers.items()
         }
     )
 
 
-def tabulate_logits(run: Run, panel: Panel, batch_size: int) -> pd.DataFrame:
-    """What every specialist says of every sample, computed once.
+def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> pd.DataFrame:
+    """Compute the logits of every specialist for every sample of the run.
 
     Returns:
-        A row a sample and specialist, samples in store order: `KEYS` and a column a class, float32
-        where the nets compute in no more.
-        It has no rows where logits are dense, where they do not fit in memory, or where
-        ``runtime.frozen`` is ``online``: then stage 3 asks the panel at every step.
+        One row for each sample and specialist, with the samples in store order. The columns are
+        `KEYS` and one for each class, at least float32. The table has no rows if the logits are
+        dense or do not fit in memory, or if ``runtime.frozen`` is ``online``. In these cases
+        stage 3 evaluates the ensemble at every step.
     """
     samples = run.samples
     columns = list(samples.classes)
-    shape = (len(samples), len(panel.names), len(columns))
+    shape = (len(samples), len(ensemble.names), len(columns))
     wanted = run.runtime.frozen != "online" and not samples.dense
     if not wanted or not fits(4 * int(np.prod(shape)), torch.device("cpu")):
         return pd.DataFrame(columns=[*KEYS, *columns])
-    said = [
+    logits_of_batches = [
         at_least_float32(batch.frozen["specialists"][0]).cpu()
         for split in SPLITS
-        for batch in run.batches(split, (), batch_size, frozen={"specialists": panel.frozen()})
+        for batch in run.batches(split, (), batch_size, frozen={"specialists": ensemble.frozen()})
     ]
+    # The batches come split after split; argsort of their store rows restores the store order.
     rows = np.concatenate([rows_of(run.splits, split) for split in SPLITS])
-    logits = torch.cat(said).numpy()[np.argsort(rows)]
+    logits = torch.cat(logits_of_batches).numpy()[np.argsort(rows)]
     table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
-    ids, specialists = _keys(run, panel)
+    ids, specialists = _keys(run, ensemble)
     table.insert(0, "id", ids)
-    table.insert(1, "split", np.repeat(run.splits["split"].to_numpy(), len(panel.names)))
+    table.insert(1, "split", np.repeat(run.splits["split"].to_numpy(), len(ensemble.names)))
     table.insert(2, "specialist", specialists)
     return table
 
 
-def logits_of_split(run: Run, panel: Panel, table: pd.DataFrame, split: str) -> Tensor:
-    """The table's logits of one split, ``(n, E, C)`` in the split's order.
+def logits_of_split(
+    run: Run, ensemble: SpecialistEnsemble, table: pd.DataFrame, split: str
+) -> Tensor:
+    """The logits of one split in a table, ``(n, E, C)`` in the order of the split.
 
     Raises:
-        ValueError: The table is of other samples or specialists than this run's.
+        ValueError: The table belongs to other samples or specialists than those of this run.
     """
-    said = table["id"].to_numpy(), table["specialist"].to_numpy()
-    for found, expected in zip(said, _keys(run, panel), strict=True):
+    keys = table["id"].to_numpy(), table["specialist"].to_numpy()
+    for found, expected in zip(keys, _keys(run, ensemble), strict=True):
         if not np.array_equal(found, expected):
             raise ValueError(
-                "specialist_logits are of other samples or specialists than this run's: run again "
-                "from the node compute_specialist_logits"
+                "specialist_logits belongs to other samples or specialists than those of this run. "
+                "Run again with --from-nodes=route.compute_specialist_logits"
             )
     classes = table.columns.drop(KEYS)
     logits = table[classes].to_numpy().reshape(len(run.samples), -1, len(classes))
     return torch.from_numpy(logits[rows_of(run.splits, split)])
 
 
-def _keys(run: Run, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Sample id and specialist of every row of a table."""
-    ids = np.repeat(run.splits["id"].to_numpy(), len(panel.names))
-    return ids, np.tile(np.array(panel.names, dtype=object), len(run.samples))
+def _keys(run: Run, ensemble: SpecialistEnsemble) -> tuple[np.ndarray, np.ndarray]:
+    """The expected sample id and specialist of every row of a table."""
+    ids = np.repeat(run.splits["id"].to_numpy(), len(ensemble.names))
+    return ids, np.tile(np.array(ensemble.names, dtype=object), len(run.samples))
 
 
 def specialist_name(teacher: str, layer: str) -> str:
-    """A specialist is named for its teacher and the layer that its mask sits on."""
+    """The name of a specialist: its teacher, and the layer whose output its mask changes."""
     return f"{teacher}/{layer}"

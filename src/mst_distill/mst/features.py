@@ -1,4 +1,4 @@
-"""Nets seen from outside: their logits together with what some of their layers gave."""
+"""Feature extraction: the logits of a net together with the outputs of some of its layers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mst_distill.training.batches import Inputs
 
 
 @dataclass(frozen=True)
-class Observed:
-    """What a net said of a batch.
+class ModelOutput:
+    """The output of a net for a batch.
 
     Attributes:
         logits: ``(B, C)`` or ``(B, C, H, W)``.
-        embedding: What its last layer made the logits of, ``(B, D)`` or ``(B, D, H, W)``.
-        stages: What the chosen layers gave, ``(B, F)`` or ``(B, F, ...)`` each, in their order.
+        embedding: The input of the net's last layer, ``(B, D)`` or ``(B, D, H, W)``.
+        stages: The outputs of the extracted layers, each ``(B, F)`` or ``(B, F, ...)``.
     """
 
     logits: Tensor
@@ -30,29 +30,29 @@ class Observed:
     stages: tuple[Tensor, ...] = ()
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor]) -> Observed:
-        """From `tensors` of another one."""
+    def of(cls, tensors: Sequence[Tensor]) -> ModelOutput:
+        """Make an output of the tensors that `tensors` lists."""
         logits, *rest = tensors
         return cls(logits, rest[0], tuple(rest[1:])) if rest else cls(logits)
 
-    def precise(self) -> Observed:
-        """The same with every tensor `at_least_float32`."""
-        return Observed.of([at_least_float32(tensor) for tensor in self.tensors])
+    def precise(self) -> ModelOutput:
+        """The same output with `at_least_float32` applied to every tensor."""
+        return ModelOutput.of([at_least_float32(tensor) for tensor in self.tensors])
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        """All of it in a row."""
+        """Logits, embedding and stages, in this order."""
         return (self.logits, self.embedding, *self.stages)
 
 
-class Observer:
-    """Calls a net and hears its layers; the net is the same before and after every call.
+class FeatureExtractor:
+    """Calls a net and extracts the outputs of its layers with hooks, which each call removes again.
 
     Args:
-        name: ``multimodal`` or the net's modality.
-        net: The net, placed.
-        layers: The layers to hear, by module path.
-        samples: Two of them are sent through, to find the last layer.
+        name: ``multimodal`` or the modality of the net.
+        net: The net, on its device.
+        layers: The module paths of the layers to extract.
+        samples: The store; a trial forward pass of two samples finds the last layer.
 
     Raises:
         ValueError: The net has no layer with weights.
@@ -62,21 +62,21 @@ class Observer:
         self.name = name
         self.net = net
         self.layers = tuple(layers)
-        self.head, self._ends_there = _last_layer(name, net, samples)
+        self.head, self._head_outputs_logits = _last_layer(name, net, samples)
 
-    def __call__(self, inputs: Inputs) -> Observed:
-        """Send a batch through."""
-        heard: dict[str, Tensor] = {}
+    def __call__(self, inputs: Inputs) -> ModelOutput:
+        """Run a forward pass of a batch."""
+        outputs: dict[str, Tensor] = {}
 
-        def hear_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            heard["embedding"] = args[0]
+        def store_input(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            outputs["embedding"] = args[0]
 
-        hooks = [self.net.get_submodule(self.head).register_forward_pre_hook(hear_input)]
+        hooks = [self.net.get_submodule(self.head).register_forward_pre_hook(store_input)]
         for layer in self.layers:
             module = self.net.get_submodule(layer)
             hooks.append(
                 module.register_forward_hook(
-                    lambda _module, _args, output, layer=layer: heard.update({layer: output})
+                    lambda _module, _args, output, layer=layer: outputs.update({layer: output})
                 )
             )
         try:
@@ -84,12 +84,14 @@ class Observer:
         finally:
             for hook in hooks:
                 hook.remove()
-        return Observed(logits, heard["embedding"], tuple(heard[layer] for layer in self.layers))
+        return ModelOutput(
+            logits, outputs["embedding"], tuple(outputs[layer] for layer in self.layers)
+        )
 
     def finish(self, inputs: Inputs, embedding: Tensor) -> Tensor:
-        """The logits of a batch if the last layer saw `embedding`."""
+        """The logits of a batch if the last layer receives `embedding` as its input."""
         head = self.net.get_submodule(self.head)
-        if self._ends_there:
+        if self._head_outputs_logits:  # nothing follows the last layer: no other layer has to run
             logits: Tensor = head(embedding)
             return logits
         hook = head.register_forward_pre_hook(lambda _module, _args: (embedding,))
@@ -98,20 +100,20 @@ class Observer:
         finally:
             hook.remove()
 
-    def dry(self, samples: Samples) -> Observed:
-        """What it says of the first two samples."""
-        with _at_rest(self.net):
-            return self(_two(self.name, self.net, samples))
+    def dry(self, samples: Samples) -> ModelOutput:
+        """Run a trial forward pass of the first two samples, in eval mode without gradient."""
+        with _evaluating(self.net):
+            return self(_first_two(self.name, self.net, samples))
 
 
 def pooled(feature: Tensor) -> Tensor:
-    """A map's mean over its places, ``(B, F, ...)`` to ``(B, F)``."""
+    """The mean of a map over its positions, ``(B, F, ...)`` to ``(B, F)``."""
     return feature.flatten(2).mean(dim=2) if feature.dim() > 2 else feature
 
 
 @contextmanager
-def _at_rest(net: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient inside; the mode is as before afterwards."""
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Set eval mode and disable gradients inside the context; restore the mode afterwards."""
     training = net.training
     net.eval()
     try:
@@ -121,12 +123,12 @@ def _at_rest(net: nn.Module) -> Iterator[None]:
         net.train(training)
 
 
-def _two(name: str, net: nn.Module, samples: Samples) -> Inputs:
+def _first_two(name: str, net: nn.Module, samples: Samples) -> Inputs:
     return two_samples(samples, modalities_of(name, list(samples.modalities)), net)
 
 
 def _last_layer(name: str, net: nn.Module, samples: Samples) -> tuple[str, bool]:
-    """Path of the layer with weights that a net calls last, and whether it gives the logits."""
+    """Path of the last called layer with weights, and whether its output is the logits."""
     called: list[tuple[str, object]] = []
     leaves = {
         path: module
@@ -138,8 +140,8 @@ def _last_layer(name: str, net: nn.Module, samples: Samples) -> tuple[str, bool]
         for path, module in leaves.items()
     ]
     try:
-        with _at_rest(net):
-            logits = forward(net, name, _two(name, net, samples))
+        with _evaluating(net):
+            logits = forward(net, name, _first_two(name, net, samples))
     finally:
         for hook in hooks:
             hook.remove()

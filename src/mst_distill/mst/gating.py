@@ -1,4 +1,4 @@
-"""How much a sample hears of each specialist, and who deserves to be heard."""
+"""Which specialists a sample learns from, and with which weights."""
 
 from __future__ import annotations
 
@@ -12,46 +12,51 @@ from mst_distill.mst.losses import at_least_float32
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The specialists that a batch's samples hear.
+class RoutingWeights:
+    """The specialists that each sample of a batch learns from.
 
     Attributes:
-        chosen: ``(B, k)``, which.
-        weights: ``(B, k)``, how much; a sample's sum to 1, or to 0 if it hears next to nobody. Of
-            dense labels every pixel hears for itself once they are `gated`: ``(B, k, H, W)``.
+        specialists: ``(B, k)``, indices from 0 to E - 1.
+        weights: ``(B, k)``, in [0, 1]. The weights of a sample sum to 1, or to 0 if no specialist
+            is left after `correct_only`. For dense labels `correct_only` gives each pixel its own
+            weights: ``(B, k, H, W)``.
     """
 
-    chosen: Tensor
+    specialists: Tensor
     weights: Tensor
 
-    def gated(self, right: Tensor) -> Heard:
-        """The same without those that are wrong; what they had is shared by the others.
+    def correct_only(self, correct: Tensor) -> RoutingWeights:
+        """Set the weights of incorrect specialists to 0 and rescale the others to the same sum.
 
         Args:
-            right: ``(B, E)``, or ``(B, E, H, W)``, whether a specialist is.
+            correct: ``(B, E)`` or ``(B, E, H, W)``, from `is_correct`.
         """
-        rows = torch.arange(len(right), device=right.device)[:, None]
-        well = right[rows, self.chosen]
-        weights = over_places(self.weights, well) * well
-        return Heard(self.chosen, weights / weights.sum(dim=1, keepdim=True).clamp(min=1e-12))
+        rows = torch.arange(len(correct), device=correct.device)[:, None]
+        kept = correct[rows, self.specialists]
+        weights = over_pixels(self.weights, kept) * kept
+        total = weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
+        return RoutingWeights(self.specialists, weights / total)
 
 
-def weigh(preference: Tensor, picked: int | None) -> Heard:
-    """The `picked` specialists of largest preference, best first and all as much; or all.
+def routing_weights(probabilities: Tensor, top_k: int | None) -> RoutingWeights:
+    """Select the `top_k` specialists of largest probability with equal weights, or all specialists.
 
     Args:
-        preference: ``(B, E)``, rows that sum to 1.
-        picked: k; without it all are heard, each as much as it is preferred.
+        probabilities: c, the router's softmax, ``(B, E)``.
+        top_k: k. If it is None, every specialist is selected with its probability as its weight.
     """
-    if picked is None:
-        specialists = torch.arange(preference.shape[1], device=preference.device)
-        return Heard(specialists.expand(preference.shape), preference)
-    chosen = preference.topk(picked, dim=1).indices
-    return Heard(chosen, torch.full_like(preference[:, :picked], 1 / picked).detach())
+    if top_k is None:
+        specialists = torch.arange(probabilities.shape[1], device=probabilities.device)
+        return RoutingWeights(specialists.expand(probabilities.shape), probabilities)
+    specialists = probabilities.topk(top_k, dim=1).indices
+    weights = torch.full_like(probabilities[:, :top_k], 1 / top_k).detach()
+    return RoutingWeights(specialists, weights)
 
 
 def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """CE of every specialist on every sample, ``(B, E)``; dense ones over the judged pixels.
+    """The cross-entropy of every specialist on every sample, ``(B, E)``.
+
+    For dense labels it is the mean over the labelled pixels, and 0 where there are none.
 
     Args:
         specialists: Logits ``(B, E, C)`` or ``(B, E, C, H, W)``.
@@ -59,31 +64,31 @@ def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> 
         ignored: The label that is no target, or None.
     """
     targets = label[:, None].expand(-1, specialists.shape[1], *label.shape[1:])
-    judged = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
+    labelled = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
     each = F.cross_entropy(
         at_least_float32(specialists.flatten(0, 1)),
-        targets.where(judged, 0).flatten(0, 1),
+        targets.where(labelled, 0).flatten(0, 1),
         reduction="none",
     ).view(targets.shape)
     if label.dim() == 1:
         return each
-    return (each * judged).flatten(2).sum(2) / judged.flatten(2).sum(2).clamp(min=1)
+    return (each * labelled).flatten(2).sum(2) / labelled.flatten(2).sum(2).clamp(min=1)
 
 
-def merit(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """r, softmax over the specialists of -CE, ``(B, E)``: what a good router would prefer."""
+def teacher_quality(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """The target r of a ``learned`` router: softmax over the specialists of -CE, ``(B, E)``."""
     return (-cross_entropies(specialists, label, ignored)).softmax(dim=1)
 
 
-def right(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """Whether each specialist's largest logit is the label's, ``(B, E)`` or ``(B, E, H, W)``.
+def is_correct(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+    """Whether each specialist's largest logit is that of the label, ``(B, E)`` or ``(B, E, H, W)``.
 
-    Where the label is the one that is ignored nobody is.
+    It is False wherever the label is `ignored`.
     """
-    well = specialists.argmax(dim=2) == label[:, None]
-    return well if ignored is None else well & (label != ignored)[:, None]
+    correct = specialists.argmax(dim=2) == label[:, None]
+    return correct if ignored is None else correct & (label != ignored)[:, None]
 
 
-def over_places(weights: Tensor, like: Tensor) -> Tensor:
-    """Weights with so many axes of length 1 behind them that they go with what has places."""
+def over_pixels(weights: Tensor, like: Tensor) -> Tensor:
+    """Append axes of length 1 to `weights`, so that they broadcast over the pixels of `like`."""
     return weights.reshape(*weights.shape, *[1] * (like.dim() - weights.dim()))

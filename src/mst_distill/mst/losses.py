@@ -1,4 +1,4 @@
-"""The losses: distillation, cross-entropy, and the two that keep a router's load even."""
+"""The losses: distillation, cross-entropy, and the two that balance the load of a router."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """KD(s <- t) = tau^2 KL(softmax(t / tau) || softmax(s / tau)), one figure a sample.
+    """KD(s <- t) = tau^2 KL(softmax(t / tau) || softmax(s / tau)), one value for each sample.
 
     Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; the paper's equation of
     the same name. Neither side is detached here.
@@ -23,18 +23,18 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     Returns:
         ``(B,)``, at least 0; dense logits are averaged over their pixels.
     """
-    each = distillation_by_place(student, teacher, temperature)
+    each = distillation_per_pixel(student, teacher, temperature)
     return each.flatten(1).mean(dim=1) if each.dim() > 1 else each
 
 
-def distillation_by_place(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """`distillation`, of dense logits one figure a pixel: ``(B,)`` or ``(B, H, W)``.
+def distillation_per_pixel(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`distillation` without the mean over pixels: ``(B,)``, or ``(B, H, W)`` for dense logits.
 
-    Both sides enter as logarithms: the teacher receives a gradient in stage 1, and that of a
-    probability's logarithm is not finite once the probability underflows to 0.
+    Both sides are passed as log-probabilities. In stage 1 the teacher receives a gradient, and the
+    gradient of log(p) is not finite once the probability p underflows to 0.
 
     Raises:
-        ValueError: The logits have different shapes, which would be broadcast.
+        ValueError: The logits have different shapes, which PyTorch would broadcast.
     """
     if student.shape != teacher.shape:
         raise ValueError(
@@ -54,7 +54,7 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     Args:
         logits: ``(B, C)`` or ``(B, C, H, W)``.
         label: ``(B,)`` or ``(B, H, W)``, int64.
-        ignored: The label that is no target, or None. Where nothing is a target the loss is 0.
+        ignored: The label that is no target, or None. If all labels are ignored, the loss is 0.
     """
     if ignored is None:
         return F.cross_entropy(at_least_float32(logits), label)
@@ -63,14 +63,14 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
 
 
 def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """Share of samples, or of pixels whose label is not `ignored`, whose largest logit is right."""
+    """The share of samples, or of pixels whose label is not `ignored`, that are predicted right."""
     right = logits.argmax(dim=1) == label
-    judged = torch.ones_like(right) if ignored is None else label != ignored
-    return (right & judged).sum().double() / judged.sum().clamp(min=1)
+    labelled = torch.ones_like(right) if ignored is None else label != ignored
+    return (right & labelled).sum().double() / labelled.sum().clamp(min=1)
 
 
-def validation_figures(logits: Tensor, label: Tensor, ignored: int | None) -> dict[str, Tensor]:
-    """The ``accuracy`` and ``ce`` that epochs are selected by."""
+def validation_metrics(logits: Tensor, label: Tensor, ignored: int | None) -> dict[str, Tensor]:
+    """The metrics ``accuracy`` and ``ce``, by which epochs are selected."""
     return {
         "accuracy": accuracy(logits, label, ignored),
         "ce": cross_entropy(logits, label, ignored),
@@ -78,12 +78,12 @@ def validation_figures(logits: Tensor, label: Tensor, ignored: int | None) -> di
 
 
 def balance_kl(log_weights: Tensor, scaled: bool) -> Tensor:
-    """KL(U || mean over the batch of c): 0 when the specialists share the batch evenly.
+    """KL(U || mean over the batch of c), U uniform; 0 if all specialists have the same load.
 
     Args:
-        log_weights: log c, the router's ``(B, E)`` log-softmax, so that the loss stays finite when
-            a specialist's weight underflows to 0 for all samples.
-        scaled: Divide by E, as the reference does and the paper's equation does not.
+        log_weights: log c, the router's log-softmax, ``(B, E)``. With logarithms the loss stays
+            finite even if the weight of a specialist underflows to 0 for all samples.
+        scaled: Divide by E, as the released implementation does and the paper's equation does not.
     """
     samples, specialists = log_weights.shape
     log_mean = log_weights.logsumexp(dim=0) - math.log(samples)
@@ -106,8 +106,8 @@ def balance_cv(weights: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """The same in float32 if it is less precise: differences of logarithms do not survive bfloat16.
+    """Convert less precise values to float32: bfloat16 is too coarse for differences of logarithms.
 
-    What is float64 stays float64, in which the method can be checked against exact figures.
+    Values in float64 stay float64, in which the method can be compared with exact results.
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Masks: what bends a frozen teacher's features towards what the student can use."""
+"""Masks: networks that weight the features of a frozen teacher, to adapt it to the student."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from mst_distill.mst.attention import attend
 
 
 class VectorMask(nn.Module):
-    """Mask of a vector feature: a weight in (0, 1) for each of its F numbers, from all of them.
+    """The mask of a vector feature: a weight in (0, 1) for each of its F elements.
 
-    Every number becomes a token of width d; one multi-head self-attention layer lets the tokens see
-    one another, without residual, norm or position; each token ends as its number's weight. The
-    embedding has about F^3 / factor weights: `factor` is the knob for its size.
+    The embedding turns each element into a token of width d. One multi-head self-attention layer,
+    without residual, norm or positional encoding, relates the tokens. A linear layer turns each
+    token into the weight of its element. The embedding has about F^3 / factor weights; `factor`
+    controls this size.
 
-    Nothing but linear maps stands between attention and a token's weight, so of a token's value
-    each head needs only what the weight will take of it, one number: the values, what attention
-    makes of them and its output projection are never computed as vectors. Same mathematics as
-    calling `attention` and `weigh` in turn, with less than half of the arithmetic.
+    The softmax of the attention is applied between linear maps: value projection, output projection
+    and `weigh`. Their product maps a token to one number for each head. The code multiplies these
+    weight matrices first and applies attention to the numbers, see `attend`. It never computes
+    value vectors. The result is that of calling `attention` and `weigh` one after the other, with
+    less than half of the arithmetic.
 
     Args:
         width: F.
-        factor: Divides the tokens' width: d = F // (factor * heads) * heads.
+        factor: Divides the width of the tokens: d = F // (factor * heads) * heads.
         heads: Attention heads.
 
     Raises:
@@ -45,32 +47,35 @@ class VectorMask(nn.Module):
         self.weigh = nn.Linear(token, 1)
 
     def weights(self, feature: Tensor) -> Tensor:
-        """The mask itself: ``(B, F)`` or ``(B, F, 1, 1)`` to ``(B, F)`` in (0, 1)."""
+        """The weights of a feature: ``(B, F)`` or ``(B, F, 1, 1)`` to ``(B, F)`` in (0, 1)."""
         tokens = self.embed(feature.flatten(1)).view(-1, self.width, self.token)
         heads = self.attention.num_heads
         of_query, of_key, of_value = self.attention.in_proj_weight.chunk(3)
         query_bias, key_bias, value_bias = self.attention.in_proj_bias.chunk(3)
-        taken = (self.weigh.weight @ self.attention.out_proj.weight).view(heads, 1, -1)
-        of_value = (taken @ of_value.view(heads, -1, self.token)).squeeze(1)
-        value_bias = (taken @ value_bias.view(heads, -1, 1)).flatten()
-        seen = attend(
+        # (H, 1, d / H): the product of output projection and `weigh`, one row for each head.
+        row = (self.weigh.weight @ self.attention.out_proj.weight).view(heads, 1, -1)
+        # (H, d) and (H,): the product with the value projection, so that a value is one number.
+        of_value = (row @ of_value.view(heads, -1, self.token)).squeeze(1)
+        value_bias = (row @ value_bias.view(heads, -1, 1)).flatten()
+        attended = attend(
             F.linear(tokens, of_query, query_bias).unflatten(2, (heads, -1)),
             F.linear(tokens, of_key, key_bias).unflatten(2, (heads, -1)),
             F.linear(tokens, of_value, value_bias),
         )
+        # The sum over the heads is the product with the concatenated heads.
         offset = F.linear(self.attention.out_proj.bias, self.weigh.weight, self.weigh.bias)
-        return (seen.sum(dim=2) + offset).sigmoid()
+        return (attended.sum(dim=2) + offset).sigmoid()
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Mask times feature, in the feature's own shape: ``(B, F)`` or ``(B, F, 1, 1)``."""
+        """Weights times feature, in the shape of the feature: ``(B, F)`` or ``(B, F, 1, 1)``."""
         return self.weights(feature).view(feature.shape) * feature
 
 
 class MapMask(nn.Module):
-    """Mask of a map feature ``(B, C, H, W)``: a weight in (0, 1) for each whole channel.
+    """The mask of a map feature ``(B, C, H, W)``: a weight in (0, 1) for each channel.
 
-    A depthwise-separable convolution and a global average make a vector of the map; the vector's
-    mask scales the channels.
+    A depthwise-separable convolution and a global average reduce the map to a vector. The mask of
+    this vector scales the channels.
 
     Args:
         width: C.
@@ -97,18 +102,18 @@ class MapMask(nn.Module):
         self.channels = VectorMask(width, factor, heads)
 
     def weights(self, feature: Tensor) -> Tensor:
-        """The mask itself: ``(B, C, H, W)`` to ``(B, C)`` in (0, 1)."""
+        """The weights of a feature: ``(B, C, H, W)`` to ``(B, C)`` in (0, 1)."""
         return self.channels.weights(self.pool(feature))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Every channel of ``(B, C, H, W)`` times its weight."""
+        """Each channel of ``(B, C, H, W)`` times its weight."""
         return self.weights(feature)[:, :, None, None] * feature
 
 
 class FixedMask(nn.Module):
-    """A weight in (0, 1) for each number of a vector or each channel of a map, for all samples.
+    """A weight in (0, 1) for each element of a vector or channel of a map, equal for all samples.
 
-    The cheap control: F weights where attention has about F^3 / factor.
+    This is the cheap alternative: it has F weights, and attention has about F^3 / factor.
 
     Args:
         width: F or C.
@@ -120,15 +125,15 @@ class FixedMask(nn.Module):
         self.preference = nn.Parameter(torch.zeros(width))
 
     def forward(self, feature: Tensor) -> Tensor:
-        """Weights times feature, in the feature's own shape."""
+        """Weights times feature, in the shape of the feature."""
         return self.preference.sigmoid().view(-1, *[1] * (feature.dim() - 2)) * feature
 
 
 def mask_class(shape: tuple[int, ...]) -> type[VectorMask] | type[MapMask]:
-    """The kind of mask a feature gets.
+    """The class of the masks for a feature.
 
     Args:
-        shape: Of the feature, the batch in front.
+        shape: The shape of the feature; the first axis is the batch.
 
     Raises:
         ValueError: The feature is neither ``(B, F)`` nor ``(B, C, H, W)``.

@@ -1,4 +1,4 @@
-"""Members: one multimodal teacher and one net a modality, built, called and checked."""
+"""Members: building, calling and checking the multimodal teacher and the net of each modality."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.data.samples import Samples
-from mst_distill.errors import unknown
+from mst_distill.errors import did_you_mean
 from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
-from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
+from mst_distill.parameters import MULTIMODAL, Masks, Member
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import derive_seed
+from mst_distill.training.seeding import Stream, derive_seed
 
 
 def arguments_of(member: Member, classes: int) -> dict[str, object]:
-    """What a member's class is called with."""
+    """The arguments with which the class of a member is called."""
     return {"classes": classes, **member.arguments}
 
 
@@ -28,8 +29,8 @@ def member_class(name: str, member: Member) -> type[nn.Module]:
     """The class of a member's net.
 
     Raises:
-        ValueError, TypeError: It cannot be found, or is no ``nn.Module``; the message names the
-            member.
+        ValueError, TypeError: The class cannot be found, or is not an ``nn.Module``; the message
+            names the member.
     """
     try:
         return resolve(member.type, nn.Module)
@@ -43,13 +44,13 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
     """Build one net; its start weights depend on `seed` and `name` alone.
 
     Raises:
-        ValueError, TypeError: Its class cannot be found, is no ``nn.Module``, or refuses its
-            arguments, or its start weights cannot be had; the message names the member.
+        ValueError, TypeError: The class cannot be found, is not an ``nn.Module`` or does not accept
+            its arguments, or ``start`` cannot be found or fails; the message names the member.
     """
     kind = member_class(name, member)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, "member", name))
+            torch.manual_seed(derive_seed(seed, Stream.MEMBER, name))
             net = kind(**arguments_of(member, classes))
             if member.start:
                 resolve_function(member.start)(net)
@@ -60,37 +61,37 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
         raise ValueError(f"member {name!r}: {error}") from error
 
 
-def build_members(run: Run, members: Members, masks: Masks) -> dict[str, nn.Module]:
-    """Build the run's members and check that all can be trained and masked on its samples.
+def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
+    """Build the members of a run, and check that all can be trained on its samples and masked.
 
     Returns:
-        The multimodal teacher, the cross-modal ones, the student, by member name in this order.
+        Member name to network: the multimodal teacher, the cross-modal teachers, the student.
 
     Raises:
-        ValueError, TypeError: As `build_member` and `check_members`.
+        ValueError, TypeError: As in `build_member` and `check_members`.
     """
-    chosen = members.all_of(run.target)
+    members = plan.members.all_of(run.target)
     classes = len(run.samples.classes)
-    nets = {name: build_member(name, of, classes, run.seed) for name, of in chosen.items()}
+    nets = {name: build_member(name, of, classes, run.seed) for name, of in members.items()}
     with torch.random.fork_rng(devices=[]):
-        # Lazy layers get their weights in the first forward pass.
-        torch.manual_seed(derive_seed(run.seed, "lazy layers"))
-        check_members(nets, chosen, masks, run.samples)
+        # Lazy layers create their weights in the first forward pass, which `check_members` runs.
+        torch.manual_seed(derive_seed(run.seed, Stream.LAZY_LAYERS))
+        check_members(nets, members, plan.masks, run.samples)
     return nets
 
 
 def modalities_of(name: str, modalities: Sequence[str]) -> tuple[str, ...]:
-    """The modalities that the member `name` sees."""
+    """The modalities that the member `name` reads."""
     return tuple(modalities) if name == MULTIMODAL else (name,)
 
 
 def forward(net: nn.Module, name: str, inputs: Inputs) -> Tensor:
-    """Call the net of the member `name`: by keyword with all modalities, or with its own one.
+    """Call the net of the member `name`, with all modalities by keyword or with its own modality.
 
     Args:
-        net: A member's net, or a part of it that takes the same inputs.
+        net: The net of a member, or a trunk of it, which takes the same inputs.
         name: ``multimodal`` or a modality.
-        inputs: At least what the member sees.
+        inputs: At least the modalities that the member reads.
 
     Returns:
         Logits ``(B, C)`` or ``(B, C, H, W)``.
@@ -99,7 +100,7 @@ def forward(net: nn.Module, name: str, inputs: Inputs) -> Tensor:
 
 
 def freeze(nets: Iterable[nn.Module]) -> None:
-    """Eval mode and no gradient, for good."""
+    """Set nets to eval mode and exclude their weights from training, permanently."""
     for net in nets:
         net.eval().requires_grad_(False)
 
@@ -107,19 +108,19 @@ def freeze(nets: Iterable[nn.Module]) -> None:
 def feature_shapes(
     name: str, net: nn.Module, layers: Sequence[str], samples: Samples
 ) -> dict[str, tuple[int, ...]]:
-    """Find the shapes of layers' outputs by a dry forward pass of two samples.
+    """Find the shapes of layers' outputs in a trial forward pass of two samples.
 
     Returns:
-        Layer to shape, in the order in which the net calls them.
+        Layer to shape, in the order in which the net calls the layers.
 
     Raises:
-        ValueError: A layer does not exist (the message names those that do), gives no tensor of
-            floating-point numbers, is called never or more than once, or the layers are not in the
-            order of their calls.
+        ValueError: A layer does not exist (the message names those that do), its output is not one
+            floating-point tensor, it is not called exactly once, or the order is not that of the
+            calls.
     """
     known = [path for path, _ in net.named_modules() if path]
-    if strange := [layer for layer in layers if layer not in known]:
-        raise ValueError(unknown(f"layer of member {name!r}", strange[0], known))
+    if unknown := [layer for layer in layers if layer not in known]:
+        raise ValueError(did_you_mean(f"layer of member {name!r}", unknown[0], known))
     outputs: list[tuple[str, object]] = []
 
     def watch(layer: str) -> RemovableHandle:
@@ -128,7 +129,7 @@ def feature_shapes(
 
     hooks = [watch(layer) for layer in layers]
     try:
-        _dry_forward(name, net, samples)
+        _trial_forward(name, net, samples)
     finally:
         for hook in hooks:
             hook.remove()
@@ -137,7 +138,7 @@ def feature_shapes(
         if (times := called.count(layer)) != 1:
             raise ValueError(
                 f"layer {layer!r} of member {name!r} is called {times} times in a forward pass; a "
-                f"mask needs a layer that is called once"
+                f"mask needs a layer that is called exactly once"
             )
     if called != list(layers):
         raise ValueError(
@@ -149,10 +150,10 @@ def feature_shapes(
         for layer, out in outputs
         if isinstance(out, Tensor) and out.is_floating_point()
     }
-    if lacking := [layer for layer in layers if layer not in shapes]:
+    if invalid := [layer for layer in layers if layer not in shapes]:
         raise ValueError(
-            f"layer {lacking[0]!r} of member {name!r} gives no single tensor of floating-point "
-            f"numbers"
+            f"layer {invalid[0]!r} of member {name!r} does not output a single floating-point "
+            f"tensor; a mask needs one"
         )
     return shapes
 
@@ -163,31 +164,31 @@ def check_members(
     masks: Masks,
     samples: Samples,
 ) -> None:
-    """Refuse members that cannot be trained or masked on these samples, before any is trained.
+    """Check that members can be trained and masked on these samples, before any is trained.
 
     Raises:
         ValueError: A member's modality is missing, its logits do not fit the labels or are not
             finite, or one of its masked layers does not exist, is not called once, or cannot be
-            masked; the message names member and layer, and what there is.
+            masked. The message names the member, the layer and the valid choices.
     """
     for name, net in nets.items():
         if name != MULTIMODAL and name not in samples.modalities:
-            raise ValueError(unknown("modality", name, samples.modalities))
-        logits = _dry_forward(name, net, samples)
+            raise ValueError(did_you_mean("modality", name, samples.modalities))
+        logits = _trial_forward(name, net, samples)
         expected = (2, len(samples.classes), *samples.labels.shape[1:])
         if logits.shape != expected:
             raise ValueError(
-                f"member {name!r} gives logits of shape {tuple(logits.shape)} for two samples; "
+                f"member {name!r} outputs logits of shape {tuple(logits.shape)} for two samples; "
                 f"{expected} would fit the {len(samples.classes)} classes and labels of shape "
                 f"{samples.labels.shape[1:]}"
             )
         if not logits.isfinite().all():
             raise ValueError(
-                f"member {name!r} gives logits that are not finite for the first two samples, "
-                f"before any training: its start weights or the values that it reads are too large"
+                f"member {name!r} outputs logits that are not finite for the first two samples "
+                f"before any training: its start weights or its input values are too large"
             )
         shapes = feature_shapes(name, net, members[name].masked_layers, samples)
-        with torch.device("meta"):  # to see that there can be such masks costs no memory
+        with torch.device("meta"):  # this check needs the shapes of the masks, not their weights
             for layer, shape in shapes.items():
                 build_mask(name, layer, shape, masks)
         for layer, shape in shapes.items():
@@ -197,15 +198,18 @@ def check_members(
 def _try_mask(
     name: str, net: nn.Module, layer: str, shape: tuple[int, ...], samples: Samples
 ) -> None:
-    """Send two samples through a net with a mask on one of its layers.
+    """Check the logits of two samples with a mask on one layer of a net.
 
-    Any mask gives a feature of the same shape, so that the cheapest one stands for all.
+    All masks preserve the shape of a feature. The cheapest one therefore represents all.
+
+    Raises:
+        ValueError: The net fails, or its logits have another shape or are not finite.
     """
     device = next((weight.device for weight in net.parameters()), None)
     mask = FixedMask(shape[1]).to(device)
     hook = net.get_submodule(layer).register_forward_hook(lambda _m, _i, feature: mask(feature))
     try:
-        masked = _dry_forward(name, net, samples)
+        masked = _trial_forward(name, net, samples)
     except ValueError as error:
         raise ValueError(f"with a mask on its layer {layer!r}, {error}") from error
     finally:
@@ -214,17 +218,17 @@ def _try_mask(
     if masked.shape != expected or not masked.isfinite().all():
         finite = "" if masked.isfinite().all() else ", not all finite"
         raise ValueError(
-            f"with a mask on its layer {layer!r}, member {name!r} gives logits of shape "
-            f"{tuple(masked.shape)}{finite} for two samples, and of shape {expected} without: the "
-            f"net must take any values of the layer's own shape {shape} there"
+            f"member {name!r} with a mask on its layer {layer!r} outputs logits of shape "
+            f"{tuple(masked.shape)}{finite} for two samples, and of shape {expected} without it: "
+            f"the net must accept any values of the shape {shape} as the output of this layer"
         )
 
 
 def build_mask(name: str, layer: str, shape: tuple[int, ...], masks: Masks) -> nn.Module:
-    """A new mask for a feature of `shape`, the batch in front.
+    """Build a new mask for a feature of `shape`, whose first axis is the batch.
 
     Raises:
-        ValueError: There is no mask for such a feature; the message names member and layer.
+        ValueError: No mask fits such a feature; the message names member and layer.
     """
     try:
         kind: Callable[..., nn.Module] = mask_class(shape)
@@ -236,7 +240,7 @@ def build_mask(name: str, layer: str, shape: tuple[int, ...], masks: Masks) -> n
 
 
 def mask_arguments(mask: nn.Module, masks: Masks) -> dict[str, object]:
-    """What the class of a mask was called with."""
+    """The arguments with which the class of a mask was called."""
     return {"width": mask.width, **_size_of(masks)}
 
 
@@ -245,7 +249,7 @@ def _size_of(masks: Masks) -> dict[str, int]:
 
 
 def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> Inputs:
-    """The first two samples, where `net` lies."""
+    """The first two samples, on the device of `net`."""
     device = next((weight.device for weight in net.parameters()), torch.device("cpu"))
     return {
         modality: torch.from_numpy(np.array(samples.modalities[modality][:2])).to(device)
@@ -253,13 +257,13 @@ def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> 
     }
 
 
-def _dry_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
+def _trial_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
     inputs = two_samples(samples, modalities_of(name, list(samples.modalities)), net)
     was_training = net.training
     try:
         with torch.no_grad():
             output = forward(net.eval(), name, inputs)
-    except Exception as error:  # a user's own forward may raise anything
+    except Exception as error:  # the `forward` of a user's class may raise anything
         shapes = {modality: tuple(tensor.shape) for modality, tensor in inputs.items()}
         raise ValueError(
             f"member {name!r} cannot be called with {shapes}: {type(error).__name__}: {error}"
@@ -267,5 +271,5 @@ def _dry_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
     finally:
         net.train(was_training)
     if not isinstance(output, Tensor):
-        raise ValueError(f"member {name!r} gives {type(output).__name__}; it must give logits")
+        raise ValueError(f"member {name!r} outputs {type(output).__name__}; it must output logits")
     return output

@@ -1,15 +1,15 @@
-"""Routers: from what the student makes of a sample to a preference among the specialists."""
+"""Routers: networks from the student's output for a sample to one logit for each specialist."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.features import Observed, pooled
+from mst_distill.mst.features import ModelOutput, pooled
 
 
 class ClassRouter(nn.Module):
-    """Two linear layers, with no activation between them, as in the reference.
+    """Two linear layers without an activation between them, as in the released implementation.
 
     Args:
         classes: C, the width of the student's logits.
@@ -21,13 +21,13 @@ class ClassRouter(nn.Module):
         self.hidden = nn.Linear(classes, 2 * classes)
         self.prefer = nn.Linear(2 * classes, specialists)
 
-    def forward(self, student: Observed) -> Tensor:
-        """Logits ``(B, C)`` to ``(B, E)``, unnormalised."""
+    def forward(self, student: ModelOutput) -> Tensor:
+        """The student's logits ``(B, C)`` to the router's logits ``(B, E)``."""
         return self.prefer(self.hidden(student.logits))
 
 
 class DenseRouter(nn.Module):
-    """One decision per image from dense logits.
+    """One routing decision for each image, from dense logits.
 
     Args:
         classes: C, the channels of the student's logits.
@@ -47,16 +47,18 @@ class DenseRouter(nn.Module):
         )
         self.prefer = nn.Linear(wide, specialists)
 
-    def forward(self, student: Observed) -> Tensor:
-        """Logits ``(B, C, H, W)`` to ``(B, E)``, unnormalised."""
+    def forward(self, student: ModelOutput) -> Tensor:
+        """The student's logits ``(B, C, H, W)`` to the router's logits ``(B, E)``."""
         return self.prefer(self.pool(student.logits))
 
 
 class FeatureRouter(nn.Module):
-    """A small net on the student's detached features: what it learns does not bend the student.
+    """A small net on the student's embedding.
+
+    The embedding is detached, so that the gradient of the router does not reach the student.
 
     Args:
-        width: D, of what the student's last layer sees.
+        width: D, the width of the input of the student's last layer.
         specialists: E.
     """
 
@@ -66,14 +68,14 @@ class FeatureRouter(nn.Module):
         self.hidden = nn.Linear(width, 64)
         self.prefer = nn.Linear(64, specialists)
 
-    def forward(self, student: Observed) -> Tensor:
-        """Embedding ``(B, D)``, or ``(B, D, H, W)`` averaged over places, to ``(B, E)``."""
+    def forward(self, student: ModelOutput) -> Tensor:
+        """The embedding ``(B, D)`` or ``(B, D, H, W)``, averaged over positions, to ``(B, E)``."""
         feature = pooled(student.embedding.detach())
         return self.prefer(self.hidden(self.norm(feature)).relu())
 
 
 class UniformRouter(nn.Module):
-    """The same preference for all specialists and samples; nothing in it learns.
+    """Equal logits for all specialists and samples; nothing in it is trained.
 
     Args:
         specialists: E.
@@ -83,6 +85,6 @@ class UniformRouter(nn.Module):
         super().__init__()
         self.preference = nn.Parameter(torch.zeros(specialists), requires_grad=False)
 
-    def forward(self, student: Observed) -> Tensor:
-        """``(B, E)``."""
+    def forward(self, student: ModelOutput) -> Tensor:
+        """The student's output of B samples to logits ``(B, E)``."""
         return self.preference.expand(len(student.logits), -1)

@@ -1,9 +1,10 @@
-"""Specialists: one frozen teacher, cut behind each of its masked layers.
+"""Specialists: one frozen teacher, cut after each of its masked layers.
 
-Everything in front of a masked layer is the same for every specialist of a teacher, so it runs
-once (the trunk) and only what lies behind it runs once per mask (the tails). The cut is made in the
-graph that torch.fx traces; whatever else crosses it (a skip connection, pooling indices) crosses
-too. A net that cannot be traced is run whole, with its layer's output replaced by a hook.
+The layers up to a masked layer compute the same for all specialists of a teacher. They run once
+(the trunk), and only the layers after it run once for each mask (the tails). The cut is made in
+the graph that torch.fx traces. The values that cross it are the output of the masked layer and
+everything else from the trunk that the tail needs, such as a skip connection or pooling indices. If
+a net cannot be cut, each specialist runs the whole net, with a hook that applies its mask.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from mst_distill.mst.networks import forward, freeze, modalities_of, two_samples
 from mst_distill.training.batches import Frozen, Inputs
 
 Values = tuple[Tensor, ...]
+"""The values that cross from the trunk to the tails; the first axis of each is the batch."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SpecialisedTeacher:
-    """A frozen teacher as one trunk and a tail per mask.
+    """A frozen teacher as one trunk and a tail for each mask.
 
     Attributes:
-        trunk: Inputs to the tensors that cross the cuts; none of it learns.
-        tails: Masked layer to a module from those tensors to logits; its mask learns in stage 2.
+        trunk: Maps inputs to the values that cross the cuts. Nothing in it is trained.
+        tails: Masked layer to a module that maps these values to logits. Stage 2 trains the mask in
+            it and nothing else.
     """
 
     trunk: Frozen
@@ -46,38 +49,43 @@ def specialise(
     samples: Samples,
     stacked: bool = False,
 ) -> SpecialisedTeacher:
-    """Cut a teacher behind its masked layers.
+    """Cut a teacher after its masked layers.
 
     Args:
         name: ``multimodal`` or a modality.
-        teacher: Its net; frozen and set to eval mode here.
-        masks: Layer (module path) to its mask, in the order of the net.
-        samples: Two of them are sent through the trunk, to see that the cut holds.
-        stacked: Let the masks in front of a layer's own work too, as the reference does in stage 3,
-            though each was trained alone.
+        teacher: The net of this member; it is frozen and set to eval mode here.
+        masks: Layer (module path) to its mask, in the order in which the net calls the layers.
+        samples: The store; two samples of it show whether the cut is correct.
+        stacked: Apply the masks of all earlier layers in addition to the specialist's own, as the
+            released implementation does in stage 3, although each mask was trained alone.
 
     Returns:
-        The teacher cut, or run whole where it cannot be cut; the log says why. Both say the same.
+        The teacher, cut if possible. If not, every tail runs the whole net, with the same logits,
+        and the log states the reason.
     """
     freeze([teacher])
     reads = modalities_of(name, list(samples.modalities))
     layers = list(masks)
+    # The masks of each specialist: masked layer to {layer: mask}, in the order of the calls.
     active = {
-        layer: {on: masks[on] for on in (layers[: place + 1] if stacked else [layer])}
-        for place, layer in enumerate(layers)
+        layer: {masked: masks[masked] for masked in (layers[: index + 1] if stacked else [layer])}
+        for index, layer in enumerate(layers)
     }
-    whole = _run_whole(name, teacher, active, reads)
+    whole = _without_cut(name, teacher, active, reads)
     try:
         cut = _cut(name, teacher, _trace(teacher, layers), active, reads)
-        _compare(cut, whole, two_samples(samples, reads, teacher))
-    except Exception as error:  # a user's own forward is traced and run: anything may come of it
-        log.info("The %s teacher cannot be cut and runs whole for every mask: %s", name, error)
+        _check_cut(cut, whole, two_samples(samples, reads, teacher))
+    except Exception as error:  # the `forward` of a user's class may raise anything
+        log.info("The %s teacher cannot be cut: the whole net runs for every mask. %s", name, error)
         return whole
     return cut
 
 
 class _Tracer(fx.Tracer):
-    """Sees the masked layers as single calls, whatever they are made of."""
+    """Records each masked layer as a single call, even if it consists of other modules.
+
+    The cut is made after the node of this call.
+    """
 
     def __init__(self, layers: Sequence[str]) -> None:
         super().__init__()
@@ -90,7 +98,10 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(teacher: nn.Module, layers: Sequence[str]) -> fx.Graph:
-    """The net's graph, in which no activation overwrites the feature that a mask is to see."""
+    """Trace the graph of a net, with in-place activations made out-of-place.
+
+    An in-place activation after a masked layer would overwrite the feature that crosses the cut.
+    """
     for module in teacher.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]
@@ -108,27 +119,31 @@ def _cut(
     active: Mapping[str, Mapping[str, nn.Module]],
     reads: tuple[str, ...],
 ) -> SpecialisedTeacher:
-    behind = {layer: _behind(graph, next(iter(masks))) for layer, masks in active.items()}
-    crossing = {node for layer in active for node in _crossing(behind[layer])}
+    # A tail begins after its first masked layer, because everything later depends on that mask.
+    after = {layer: _nodes_after(graph, next(iter(masks))) for layer, masks in active.items()}
+    # The tails share one trunk: it outputs the union of what they need, in the order of the graph.
+    crossing = {node for layer in active for node in _crossing_nodes(after[layer])}
     shared = [node for node in graph.nodes if node in crossing]
-    trunk = _trunk(teacher, graph, shared)
+    trunk = _build_trunk(teacher, graph, shared)
 
     def compute(inputs: Inputs) -> Values:
         return tuple(forward(trunk, name, inputs))
 
     tails: dict[str, nn.Module] = {
-        layer: _tail(teacher, graph, shared, behind[layer], masks)
+        layer: _build_tail(teacher, graph, shared, after[layer], masks)
         for layer, masks in active.items()
     }
     return SpecialisedTeacher(Frozen(reads, compute), tails)
 
 
-def _run_whole(
+def _without_cut(
     name: str,
     teacher: nn.Module,
     active: Mapping[str, Mapping[str, nn.Module]],
     reads: tuple[str, ...],
 ) -> SpecialisedTeacher:
+    """Make the inputs the values that cross, and every tail the whole net."""
+
     def compute(inputs: Inputs) -> Values:
         return tuple(inputs[modality] for modality in reads)
 
@@ -139,16 +154,21 @@ def _run_whole(
 
 
 @torch.no_grad()
-def _compare(cut: SpecialisedTeacher, whole: SpecialisedTeacher, inputs: Inputs) -> None:
-    """Refuse a cut that cannot be kept in tables, or that says other things than the whole net.
+def _check_cut(cut: SpecialisedTeacher, whole: SpecialisedTeacher, inputs: Inputs) -> None:
+    """Compare a cut with the whole net on two samples.
 
-    A batch size that was read off in front of the cut cannot be kept; a feature that was changed in
-    place after it crossed, or a branch that tracing took the other way, says other things.
+    Raises:
+        ValueError: A value that crosses is not a tensor with one row for each sample and cannot be
+            cached. An example is the batch size, if the net reads it before the cut.
+        AssertionError: The logits differ. This is so if a feature is changed in place after it has
+            crossed, or if tracing followed another branch of `forward`.
     """
     values = cut.trunk.compute(inputs)
     if not all(isinstance(value, Tensor) and value.shape[:1] == (2,) for value in values):
-        raise ValueError("something else than tensors with the batch in front crosses the cut")
+        raise ValueError("a value that crosses the cut is no tensor with one row for each sample")
     for layer, tail in cut.tails.items():
+        # The masks may be in training mode; in eval mode the comparison leaves batch statistics
+        # unchanged. Afterwards only the modules that were in training mode return to it.
         training = [module for module in tail.modules() if module.training]
         expected = whole.tails[layer].eval()(*whole.trunk.compute(inputs))
         torch.testing.assert_close(tail.eval()(*values), expected, rtol=1e-4, atol=1e-5)
@@ -156,31 +176,34 @@ def _compare(cut: SpecialisedTeacher, whole: SpecialisedTeacher, inputs: Inputs)
             module.training = True
 
 
-def _behind(graph: fx.Graph, layer: str) -> set[fx.Node]:
-    """All nodes that see the output of `layer`."""
-    behind: set[fx.Node] = set()
+def _nodes_after(graph: fx.Graph, layer: str) -> set[fx.Node]:
+    """All nodes that depend on the output of `layer`."""
+    after: set[fx.Node] = set()
     for node in graph.nodes:
-        if any(_is(source, layer) or source in behind for source in node.all_input_nodes):
-            behind.add(node)
-    return behind
+        if any(_is_call_of(source, layer) or source in after for source in node.all_input_nodes):
+            after.add(node)
+    return after
 
 
-def _crossing(behind: set[fx.Node]) -> set[fx.Node]:
-    """The nodes in front of a cut whose values are used behind it; constants need not cross."""
+def _crossing_nodes(after: set[fx.Node]) -> set[fx.Node]:
+    """The nodes before a cut whose values are used after it.
+
+    Parameters and buffers (``get_attr``) do not cross: a tail has its own reference to them.
+    """
     return {
         source
-        for node in behind
+        for node in after
         for source in node.all_input_nodes
-        if source not in behind and source.op != "get_attr"
+        if source not in after and source.op != "get_attr"
     }
 
 
-def _is(node: fx.Node, layer: str) -> bool:
+def _is_call_of(node: fx.Node, layer: str) -> bool:
     return node.op == "call_module" and node.target == layer
 
 
-def _trunk(teacher: nn.Module, graph: fx.Graph, shared: Sequence[fx.Node]) -> fx.GraphModule:
-    """Inputs to the values that cross."""
+def _build_trunk(teacher: nn.Module, graph: fx.Graph, shared: Sequence[fx.Node]) -> fx.GraphModule:
+    """Build the module from the inputs to the values that cross."""
     trunk = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
@@ -188,37 +211,42 @@ def _trunk(teacher: nn.Module, graph: fx.Graph, shared: Sequence[fx.Node]) -> fx
             copies[node] = trunk.node_copy(node, copies.__getitem__)
     trunk.output(tuple(copies[node] for node in shared))
     module = fx.GraphModule(teacher, trunk)
+    # All nodes were copied, including those after the cuts: remove the ones that are not needed.
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
     return module.eval()
 
 
-def _tail(
+def _build_tail(
     teacher: nn.Module,
     graph: fx.Graph,
     shared: Sequence[fx.Node],
-    behind: set[fx.Node],
+    after: set[fx.Node],
     masks: Mapping[str, nn.Module],
 ) -> fx.GraphModule:
-    """The values that cross to logits, with the masks on their layers' outputs."""
+    """Build the module from the values that cross to the logits, with masks after their layers.
+
+    Every tail has an input for each shared value, so that all tails are called in the same way.
+    """
     tail = fx.Graph()
     root: dict[str, Any] = {}
-    copies = {node: tail.placeholder(f"crossing_{place}") for place, node in enumerate(shared)}
+    copies = {node: tail.placeholder(f"crossing_{index}") for index, node in enumerate(shared)}
     for node in graph.nodes:
-        if node in behind or node.op == "get_attr":
+        if node in after or node.op == "get_attr":
             copies[node] = tail.node_copy(node, copies.__getitem__)
             if node.op in ("call_module", "get_attr"):
                 root[str(node.target)] = attrgetter(str(node.target))(teacher)
-        for place, (layer, mask) in enumerate(masks.items()):
-            if _is(node, layer):
-                copies[node] = tail.call_module(f"specialising_mask_{place}", (copies[node],))
-                root[f"specialising_mask_{place}"] = mask
+        # The masked output replaces the output of the layer for all nodes that follow.
+        for index, (layer, mask) in enumerate(masks.items()):
+            if _is_call_of(node, layer):
+                copies[node] = tail.call_module(f"specialising_mask_{index}", (copies[node],))
+                root[f"specialising_mask_{index}"] = mask
     return fx.GraphModule(root, tail)
 
 
 class _WholeForward(nn.Module):
-    """A specialist of a net that cannot be cut: the whole forward pass, masks put on by hooks."""
+    """A specialist of a net that cannot be cut: the whole net, with hooks that apply its masks."""
 
     def __init__(
         self,

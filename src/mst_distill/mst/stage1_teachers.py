@@ -1,4 +1,7 @@
-"""Stage 1, collaborative initialisation: teachers and student learn together from one another."""
+"""Stage 1, collaborative initialisation: L1 = sum_i CE(i) + w sum over i != j of KD(i <- j).
+
+Teachers and student are trained together and learn from one another.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +11,38 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.losses import cross_entropy, distillation, validation_figures
+from mst_distill.mst.losses import cross_entropy, distillation, validation_metrics
 from mst_distill.mst.networks import build_members, forward
-from mst_distill.parameters import Masks, Members, Teachers
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Fit, Row, Rule, Stage, fit
+from mst_distill.training.loop import Criterion, FitResult, Row, Stage, fit
 from mst_distill.training.run import Run
+from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
 PUBLISHED_PAIRS = 6
-"""Ordered pairs of members with two modalities: the multimodal teacher and a net of each."""
+"""The ordered pairs of members with two modalities: the multimodal teacher and one net for each."""
 
 
 class Collaboration(Task):
-    """L = sum_i CE(i) + w sum over i != j of KD(i <- j): all ordered pairs of members.
+    """L1 = sum_i CE(i) + w sum over i != j of KD(i <- j), over all ordered pairs of members.
 
-    This is the paper's stage of collaborative initialisation, where w = 1. Nothing is detached:
-    both sides of every KD term receive its gradient.
+    This is the paper's collaborative initialisation, where w = 1. Nothing is detached: both sides
+    of every KD term receive its gradient.
 
-    The paper has two modalities. With M of them there are M (M + 1) ordered pairs against M + 1
-    cross-entropies, and with each pair at full weight five modalities leave teachers whose
-    probabilities are far too even (calibration errors of 32 %). So all ordered pairs together weigh
-    as much as the published six: each w 6 / (M (M + 1)) from three modalities on.
+    The paper has two modalities. With M modalities there are M (M + 1) ordered pairs but only M + 1
+    cross-entropies. If every pair kept its full weight, the teachers' probabilities would be far
+    too even (with five modalities the calibration errors reach 32 %). From three modalities on,
+    each pair therefore weighs 6 / (M (M + 1)) of w, so that all pairs together weigh as much as the
+    six published ones.
 
     Args:
-        members: Member name to net, the student last.
+        members: Member name to network, the student last.
         temperature: tau of KD.
         ignored: The label that is no target, or None.
-        kd: ``mutual``, or ``none``: no KD terms.
-        kd_weight: w, of a pair of three members.
+        kd: ``mutual``, or ``none`` for no KD terms.
+        kd_weight: w, the weight of a pair of three members.
     """
 
     def __init__(
@@ -57,7 +62,7 @@ class Collaboration(Task):
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce_NAME`` a member, ``kd`` (the sum over all pairs), unweighted, and ``loss``."""
+        """``ce_NAME`` for each member, ``kd`` (the unweighted sum over all pairs), and ``loss``."""
         logits = self._logits(batch)
         terms = {
             f"ce_{name}": cross_entropy(of, batch.label, self._ignored)
@@ -72,80 +77,73 @@ class Collaboration(Task):
         return {"loss": torch.stack(weighted).sum(), **terms}
 
     def learner(self, weight: str) -> str:
-        """The member."""
-        place, *_ = weight.split(".")
-        return f"member {list(self._members)[int(place)]!r}"
+        """The member that a weight belongs to."""
+        position, *_ = weight.split(".")
+        return f"member {list(self._members)[int(position)]!r}"
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """``accuracy_NAME`` and ``ce_NAME`` a member."""
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """``accuracy_NAME`` and ``ce_NAME`` for each member."""
         logits = self._logits(batch)
         return {
-            f"{what}_{name}": figure
+            f"{metric}_{name}": value
             for name, of in logits.items()
-            for what, figure in validation_figures(of, batch.label, self._ignored).items()
+            for metric, value in validation_metrics(of, batch.label, self._ignored).items()
         }
 
     def _logits(self, batch: Batch) -> dict[str, Tensor]:
         return {name: forward(net, name, batch.inputs) for name, net in self._members.items()}
 
 
-def prepare_members(
-    run: Run, members: Members, settings: Teachers, masks: Masks
-) -> tuple[dict[str, nn.Module], Stage]:
-    """Build the teachers and the student, check them, and lay out their training.
-
-    Args:
-        run: The run.
-        members: The nets by import path.
-        settings: Stage 1.
-        masks: Stage 2, to see now whether its masks will fit.
+def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
+    """Build and check the teachers and the student, and prepare their training.
 
     Returns:
-        Member name to its net, the student last, and the stage that trains them.
+        Member name to its network, the student last, and the stage that trains them.
 
     Raises:
-        ValueError, TypeError: A member does not fit the samples.
+        ValueError, TypeError: A member does not fit the samples, or cannot get the masks of
+            stage 2.
     """
-    nets = build_members(run, members, masks)
+    settings = plan.teachers
+    nets = build_members(run, plan)
     ignored = run.samples.ignored_label
     task = Collaboration(nets, settings.temperature, ignored, settings.kd, settings.kd_weight)
     run.place(task.trainable)
-    batches = run.train_and_valid("teachers", settings, run.modalities)
-    run.seed_noise("teachers")
-    rules = {name: _rule_of(name, settings.keep) for name in nets}
+    batches = run.train_and_valid(Stream.TEACHERS, settings, run.modalities)
+    run.seed_noise(Stream.TEACHERS)
+    selections = {name: _criterion_of(name, settings.keep) for name in nets}
     if settings.keep == "last":
-        rules = {"last": SELECTION["last"]}  # of all at once: one copy of the weights
-    return nets, Stage("teachers", task, *batches, settings, rules)
+        selections = {"last": SELECTION["last"]}  # the same epoch for all: one copy of the weights
+    return nets, Stage("teachers", task, *batches, settings, selections)
 
 
-def train_members(
-    run: Run, members: Members, settings: Teachers, masks: Masks
-) -> tuple[dict[str, nn.Module], Fit]:
+def train_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResult]:
     """Build the teachers and the student and train them together; see `prepare_members`.
 
     Returns:
-        Member name to its net of the epoch that is kept, the student last, and the fit.
+        Member name to its network at the selected epoch, the student last, and the fit.
     """
-    nets, stage = prepare_members(run, members, settings, masks)
+    nets, stage = prepare_members(run, plan)
     done = fit(stage, run.runtime, run.checkpoint("teachers"))
-    for place, (name, net) in enumerate(nets.items()):
-        if name in done.kept:
-            net.load_state_dict(_part(done.kept[name].state, f"{place}."))
+    for position, (name, net) in enumerate(nets.items()):
+        if name in done.best:
+            net.load_state_dict(_state_of_member(done.best[name].state, position))
     return nets, done
 
 
-def row_of(done: Fit, name: str) -> Row:
-    """The epoch of the member `name` that goes on."""
-    return done.kept[name if name in done.kept else "last"].row
+def row_of(done: FitResult, name: str) -> Row:
+    """The row of the history at the epoch that is selected for the member `name`."""
+    return done.best[name if name in done.best else "last"].row
 
 
-def _rule_of(name: str, keep: str) -> Rule:
+def _criterion_of(name: str, keep: str) -> Criterion:
     def rank(row: Row) -> tuple[float, ...]:
-        own = {f"valid_{what}": row[f"valid_{what}_{name}"] for what in ("accuracy", "ce")}
+        own = {f"valid_{metric}": row[f"valid_{metric}_{name}"] for metric in ("accuracy", "ce")}
         return SELECTION[keep]({**row, **own})
 
     return rank
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _state_of_member(state: Mapping[str, Tensor], position: int) -> dict[str, Tensor]:
+    prefix = f"{position}."
     return {n.removeprefix(prefix): of for n, of in state.items() if n.startswith(prefix)}

@@ -1,4 +1,7 @@
-"""Stage 2, specialised teacher adaptation: masks pull frozen teachers towards the student."""
+"""Stage 2, specialised teacher adaptation: L2(m) = KD(specialist <- student) for every mask m.
+
+Each mask is trained alone and adapts a frozen teacher to the frozen student.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.ensemble import assemble_panel, specialist_name
+from mst_distill.mst.ensemble import build_ensemble, specialist_name
 from mst_distill.mst.losses import distillation
 from mst_distill.mst.networks import build_mask, feature_shapes
 from mst_distill.mst.split_teacher import SpecialisedTeacher
-from mst_distill.parameters import Masks, Members
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Frozen
-from mst_distill.training.loop import Fit, Row, Stage, fit
+from mst_distill.training.loop import FitResult, Row, Stage, fit
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import derive_seed
+from mst_distill.training.seeding import Stream, derive_seed
 from mst_distill.training.task import Task
 
 STUDENT = "student"
@@ -23,13 +26,14 @@ STUDENT = "student"
 
 
 class Adaptation(Task):
-    """L_j = KD(specialist j <- student) for every mask j, each trained alone.
+    """L2(m) = KD(specialist of m <- student) for every mask m, each trained alone.
 
-    This is the paper's stage of specialised teacher adaptation, which has no task loss. The masks
-    share no weight, so the gradient of the sum is to each that of its own loss, and one Adam over
-    all steps each as an Adam of its own would.
+    This is the paper's specialised teacher adaptation, which has no task loss. The masks share no
+    weight. The gradient of the summed loss with respect to a mask is therefore that of its own
+    loss, and one Adam over all masks takes the same steps as one Adam for each.
 
-    A batch carries, frozen, the student's logits and what each teacher's trunk gives.
+    A batch carries, computed without gradient, the student's logits and the output of each
+    teacher's trunk.
 
     Args:
         teachers: Teacher name to its trunk and tails.
@@ -49,12 +53,12 @@ class Adaptation(Task):
         self._temperature = temperature
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``kd_TEACHER/LAYER`` a mask, and ``loss``, the sum of all L_j."""
+        """``kd_TEACHER/LAYER`` for each mask, and ``loss``, their sum."""
         terms = dict(self._terms(batch))
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
-        """Go back through one mask at a time, so that no two hold their features at once."""
+        """Go backward through one mask at a time, so that only one holds its features."""
         terms: dict[str, Tensor] = {}
         for name, loss in self._terms(batch):
             (share * loss).backward()
@@ -62,16 +66,16 @@ class Adaptation(Task):
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
     def learner(self, weight: str) -> str:
-        """The mask."""
-        place, *_ = weight.split(".")
-        return f"mask {self._masks[int(place)]!r}"
+        """The mask that a weight belongs to."""
+        position, *_ = weight.split(".")
+        return f"mask {self._masks[int(position)]!r}"
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """``kd_TEACHER/LAYER`` a mask."""
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """``kd_TEACHER/LAYER`` for each mask."""
         return dict(self._terms(batch))
 
     def _terms(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        """The loss of one mask after the other, by name."""
+        """The losses of the masks by name, computed one after the other."""
         (student,) = batch.frozen[STUDENT]
         for teacher, specialised in self._teachers.items():
             for layer, tail in specialised.tails.items():
@@ -79,8 +83,11 @@ class Adaptation(Task):
                 kd = distillation(logits, student, self._temperature).mean()
                 yield f"kd_{specialist_name(teacher, layer)}", kd
 
-    def joint_rule(self, row: Row) -> tuple[float, ...]:
-        """Ranks an epoch: the smaller the sum over teachers of their masks' mean L, the higher."""
+    def joint_criterion(self, row: Row) -> tuple[float, ...]:
+        """Rank an epoch by minus the sum over teachers of the mean validation loss of their masks.
+
+        All masks are taken from the same epoch.
+        """
         means = [
             sum(row[f"valid_kd_{specialist_name(teacher, layer)}"] for layer in specialised.tails)
             / len(specialised.tails)
@@ -91,68 +98,57 @@ class Adaptation(Task):
 
 
 def prepare_masks(
-    run: Run,
-    teachers: Mapping[str, nn.Module],
-    student: nn.Module,
-    members: Members,
-    settings: Masks,
+    run: Run, plan: Plan, nets: Mapping[str, nn.Module]
 ) -> tuple[dict[str, nn.Module], Stage]:
-    """Build a mask for every masked layer of every teacher, and lay out their training.
+    """Build a mask for every masked layer of every teacher, and prepare their training.
 
     Args:
         run: The run.
-        teachers: Teacher name to its net after stage 1; frozen here.
-        student: The target's net after stage 1; asked without gradient.
-        members: Says which layers are masked.
-        settings: Stage 2.
+        plan: All parameters.
+        nets: Member name to its network after stage 1. The teachers are frozen here; the student is
+            evaluated without gradient.
 
     Returns:
         Specialist name to its mask, and the stage that trains them.
     """
-    run.place(student).eval()
-    masks = build_masks(run, teachers, members, settings)
-    panel = assemble_panel(run, teachers, masks, members)
-    task = Adaptation(panel.teachers, masks, settings.temperature)
-    frozen = {name: specialised.trunk for name, specialised in panel.teachers.items()}
+    student = run.place(nets[run.target]).eval()
+    masks = build_masks(run, plan, nets)
+    ensemble = build_ensemble(run, plan.members, nets, masks)
+    task = Adaptation(ensemble.teachers, masks, plan.masks.temperature)
+    frozen = {name: specialised.trunk for name, specialised in ensemble.teachers.items()}
     frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
-    batches = run.train_and_valid("masks", settings, (), frozen)
-    run.seed_noise("masks")
-    return masks, Stage("masks", task, *batches, settings, {"joint": task.joint_rule})
+    batches = run.train_and_valid(Stream.MASKS, plan.masks, (), frozen)
+    run.seed_noise(Stream.MASKS)
+    return masks, Stage("masks", task, *batches, plan.masks, {"joint": task.joint_criterion})
 
 
 def train_masks(
-    run: Run,
-    teachers: Mapping[str, nn.Module],
-    student: nn.Module,
-    members: Members,
-    settings: Masks,
-) -> tuple[dict[str, nn.Module], Fit]:
+    run: Run, plan: Plan, nets: Mapping[str, nn.Module]
+) -> tuple[dict[str, nn.Module], FitResult]:
     """Train a mask for every masked layer of every teacher; see `prepare_masks`.
 
     Returns:
-        Specialist name to its mask, all from the one epoch with the smallest joint validation loss,
-        and the fit.
+        Specialist name to its mask, all at the epoch with the smallest joint validation loss, and
+        the fit.
     """
-    masks, stage = prepare_masks(run, teachers, student, members, settings)
+    masks, stage = prepare_masks(run, plan, nets)
     done = fit(stage, run.runtime, run.checkpoint("masks"))
-    stage.task.trainable.load_state_dict(done.kept["joint"].state)
+    stage.task.trainable.load_state_dict(done.best["joint"].state)
     return masks, done
 
 
-def build_masks(
-    run: Run, teachers: Mapping[str, nn.Module], members: Members, settings: Masks
-) -> dict[str, nn.Module]:
-    """New masks by specialist name; the shapes are found by a dry forward pass of each teacher.
+def build_masks(run: Run, plan: Plan, nets: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Build new masks by specialist name; a forward pass of each teacher gives their shapes.
 
     Raises:
         ValueError: A layer does not exist or is too narrow; the message names teacher and layer.
     """
     masks: dict[str, nn.Module] = {}
-    for teacher, member in members.teachers_of(run.target).items():
-        shapes = feature_shapes(teacher, teachers[teacher], member.masked_layers, run.samples)
+    for teacher, member in plan.members.teachers_of(run.target).items():
+        shapes = feature_shapes(teacher, nets[teacher], member.masked_layers, run.samples)
         for layer, shape in shapes.items():
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(run.seed, "mask", teacher, layer))
-                mask = build_mask(teacher, layer, shape, settings)
+                torch.manual_seed(derive_seed(run.seed, Stream.MASK, teacher, layer))
+                mask = build_mask(teacher, layer, shape, plan.masks)
             masks[specialist_name(teacher, layer)] = mask
     return masks

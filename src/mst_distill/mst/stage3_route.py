@@ -1,4 +1,7 @@
-"""Stage 3, dynamic distillation: a router picks specialists for every sample."""
+"""Stage 3, dynamic distillation: L3 = w_task CE(S) + w_kd sum_e v_e KD(S <- e) + w_lb LB(c).
+
+A router selects specialists for every sample, and the student learns from them.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,30 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.ensemble import Panel, logits_of_split
-from mst_distill.mst.features import Observed, Observer
-from mst_distill.mst.gating import Heard, merit, over_places, right, weigh
+from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
+from mst_distill.mst.features import FeatureExtractor, ModelOutput
+from mst_distill.mst.gating import (
+    RoutingWeights,
+    is_correct,
+    over_pixels,
+    routing_weights,
+    teacher_quality,
+)
 from mst_distill.mst.losses import (
     at_least_float32,
     balance_cv,
     balance_kl,
     cross_entropy,
-    distillation_by_place,
-    validation_figures,
+    distillation_per_pixel,
+    validation_metrics,
 )
-from mst_distill.mst.router import (
-    ClassRouter,
-    DenseRouter,
-    FeatureRouter,
-    UniformRouter,
-)
+from mst_distill.mst.router import ClassRouter, DenseRouter, FeatureRouter, UniformRouter
 from mst_distill.parameters import Route
+from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
-from mst_distill.training.loop import Fit, Stage, fit
+from mst_distill.training.loop import FitResult, Stage, fit
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import derive_seed
+from mst_distill.training.seeding import Stream, derive_seed
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
@@ -42,17 +47,23 @@ SPECIALISTS = "specialists"
 
 @dataclass
 class Weights:
-    """The weights of the loss' terms that change, and how they fall from epoch to epoch."""
+    """The weights of the loss terms that change from epoch to epoch.
+
+    Attributes:
+        kd: w_kd.
+        balance: w_lb.
+    """
 
     kd: float
     balance: float
 
     def decay(self, epoch: int, route: Route) -> None:
-        """Every 10 epochs the balance weighs 0.9 of what it did; every 30 KD weighs half.
+        """Multiply w_lb by 0.9 every 10 epochs, and halve w_kd every 30.
 
-        With ``halvings``, KD weighs half after each of these shares of the epochs. With
-        ``early_decay``, as in the reference, the count is by one behind: after epoch 0, 10, ... and
-        0, 30, ..., where else 10, 20, ... and 30, 60, ... epochs are done.
+        With ``halvings``, w_kd is halved after each of these shares of the epochs instead. With
+        ``early_decay``, as in the released implementation, the count is behind by one: the weights
+        change after the epochs 0, 10, ... and 0, 30, ..., and otherwise once 10, 20, ... and 30,
+        60, ... epochs are done.
 
         Args:
             epoch: The epoch that has just ended, from 0.
@@ -68,205 +79,203 @@ class Weights:
 
 
 class Routing(Task):
-    """L = w_task CE(S) + w_kd sum_e v_e KD(S <- e) + w_lb LB(c) + w_r CE(r, c), means over samples.
+    """L3 = w_task CE(S) + w_kd sum_e v_e KD(S <- e) + w_lb LB(c) + w_r CE(r, c), sample means.
 
-    The paper's stage of dynamic distillation is the router ``hard``: c = softmax(G(S(x))) and
-    v_e = 1 / k for the k specialists of largest c. The choice is discrete, so KD gives the router
-    no gradient: it learns from LB alone, whose gradient reaches the student too.
+    The router ``hard`` is the paper's dynamic distillation, with w_r = 0: c = softmax(G(S(x))), and
+    v_e = 1 / k for the k specialists of largest c. The selection is discrete, so that KD gives the
+    router no gradient: it learns from LB alone, whose gradient reaches the student too.
 
-    The router ``learned`` is told who does well: r = softmax(-CE_e), and v = c, held fast.
-    ``uniform`` has v_e = 1 / E and no router to train. If ``gated``, v_e = 0 for specialists that
-    are wrong on the sample, and the others' v sums to 1; of dense labels each pixel has its own v.
+    The router ``learned`` is trained towards the specialists with the smallest cross-entropy, r =
+    softmax(-CE_e), and v = c without gradient. The router ``uniform`` has v_e = 1 / E and is not
+    trained. If ``gated``, v_e = 0 for specialists that are wrong on the sample, and the other v are
+    rescaled to sum to 1; with dense labels each pixel has its own v.
 
-    A batch carries the target's modality and, frozen, the specialists' logits.
+    A batch carries the target's modality and, computed without gradient, the specialists' logits.
 
     Args:
-        student: The target's net, going on from stage 1.
-        router: From what it makes of a sample to E preferences.
-        target: The student's modality.
-        specialists: E.
-        classes: Rows of the table of who was given what: C, or 1 where labels are dense.
+        student: The target's network after stage 1.
+        router: From the student's output to E logits.
+        extract: Inputs to the student's output, with the embedding if the router needs it.
+        load_shape: Rows and columns of the table `load`: C (1 if labels are dense) and E.
         route: Weights, k and the switches.
         ignored: The label that is no target, or None.
-        observe: Gives the student's logits, with its embedding where the router asks for it.
+
+    Attributes:
+        load: For every finished epoch ``(C, E)``: the number of training samples of each class that
+            each specialist was selected for, weighted with v.
     """
 
     def __init__(
         self,
         student: nn.Module,
         router: nn.Module,
-        target: str,
-        specialists: int,
-        classes: int,
+        extract: Callable[[Inputs], ModelOutput],
+        load_shape: tuple[int, int],
         route: Route,
         ignored: int | None,
-        observe: Callable[[Inputs], Observed] | None = None,
     ) -> None:
         self.student = student
         self.router = router
         self.trainable = nn.ModuleDict({"student": student, "router": router})
         self.weights = Weights(route.kd_weight, route.balance_weight)
-        self._observe = observe or (lambda inputs: Observed(student(inputs[target])))
-        self._target = target
-        self._shape = (classes, specialists)
+        self._extract = extract
+        self._load_shape = load_shape
         self._route = route
         self._ignored = ignored
-        self._given: Tensor | None = None
-        self.given: list[Tensor] = []
+        self._load: Tensor | None = None
+        self.load: list[Tensor] = []
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``ce``, ``kd``, and of what a router learns from ``balance`` and ``merit``; ``loss``."""
-        student = self._observe(batch.inputs)
-        (of_specialists,) = batch.frozen[SPECIALISTS]
-        raw = at_least_float32(self.router(student))
-        heard = self.weigh(raw.softmax(dim=1))
+        """``ce``, ``kd``, for a trained router ``balance`` and ``merit`` (CE(r, c)), and ``loss``.
+
+        All terms but ``loss`` are unweighted.
+        """
+        student = self._extract(batch.inputs)
+        (specialists,) = batch.frozen[SPECIALISTS]
+        router_logits = at_least_float32(self.router(student))
+        routing = self.weigh(router_logits.softmax(dim=1))
         if self._route.gated:
-            heard = heard.gated(right(of_specialists, batch.label, self._ignored))
-        self._note(heard, batch.label)
+            correct = is_correct(specialists, batch.label, self._ignored)
+            routing = routing.correct_only(correct)
+        self._add_load(routing, batch.label)
         terms = {
             "ce": cross_entropy(student.logits, batch.label, self._ignored),
-            "kd": self._distil(student.logits, of_specialists, heard),
+            "kd": self._distil(student.logits, specialists, routing),
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
         if self._route.trains_router:
-            terms["balance"] = self._balance(raw)
+            terms["balance"] = self._balance(router_logits)
             weighted.append(self.weights.balance * terms["balance"])
         if self._route.router == "learned":
-            wanted = merit(of_specialists, batch.label, self._ignored)
-            terms["merit"] = -(wanted * raw.log_softmax(dim=1)).sum(dim=1).mean()
+            quality = teacher_quality(specialists, batch.label, self._ignored)
+            terms["merit"] = -(quality * router_logits.log_softmax(dim=1)).sum(dim=1).mean()
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
         """The student's ``accuracy`` and ``ce``."""
-        logits = self.student(batch.inputs[self._target])
-        return validation_figures(logits, batch.label, self._ignored)
+        logits = self._extract(batch.inputs).logits
+        return validation_metrics(logits, batch.label, self._ignored)
 
-    def weigh(self, preference: Tensor) -> Heard:
-        """Which specialists are heard, and how much, by the router's preference ``(B, E)``."""
-        return weigh(preference.detach(), self._route.picked)
+    def weigh(self, probabilities: Tensor) -> RoutingWeights:
+        """Select specialists by the router's probabilities c, ``(B, E)``, without gradient."""
+        return routing_weights(probabilities.detach(), self._route.top_k)
 
     def state(self) -> dict[str, Any]:
-        """The weights of the terms, and who was given what."""
-        return {"weights": asdict(self.weights), "now": self._given, "given": self.given}
+        """The weights of the terms and the load, of this epoch and of the finished ones."""
+        return {"weights": asdict(self.weights), "now": self._load, "load": self.load}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         self.weights = Weights(**state["weights"])
-        self._given, self.given = state["now"], state["given"]
+        self._load, self.load = state["now"], state["load"]
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the weights fall and note how much each specialist was heard."""
+        """Decay the weights and append the load of the epoch."""
         self.weights.decay(epoch, self._route)
-        if self._given is not None:
-            self.given.append(self._given.cpu().view(self._shape))
-        self._given = None
+        if self._load is not None:
+            self.load.append(self._load.cpu().view(self._load_shape))
+        self._load = None
 
-    def _distil(self, logits: Tensor, specialists: Tensor, heard: Heard) -> Tensor:
+    def _distil(self, logits: Tensor, specialists: Tensor, routing: RoutingWeights) -> Tensor:
         rows = torch.arange(len(logits), device=logits.device)
         kd = []
-        for pick, weight in zip(
-            heard.chosen.unbind(dim=1), heard.weights.unbind(dim=1), strict=True
+        for index, weight in zip(
+            routing.specialists.unbind(dim=1), routing.weights.unbind(dim=1), strict=True
         ):
-            said = specialists[rows, pick]
-            each = distillation_by_place(logits, said, self._route.temperature)
-            kd.append((over_places(weight, each) * each).mean())
+            teacher = specialists[rows, index]
+            each = distillation_per_pixel(logits, teacher, self._route.temperature)
+            kd.append((over_pixels(weight, each) * each).mean())
         return sum(kd[1:], kd[0])
 
-    def _balance(self, raw: Tensor) -> Tensor:
+    def _balance(self, router_logits: Tensor) -> Tensor:
         if self._route.balance == "cv":
-            return balance_cv(raw.softmax(dim=1))
-        return balance_kl(raw.log_softmax(dim=1), self._route.scaled_balance)
+            return balance_cv(router_logits.softmax(dim=1))
+        return balance_kl(router_logits.log_softmax(dim=1), self._route.scaled_balance)
 
-    def _note(self, heard: Heard, label: Tensor) -> None:
-        """Add a batch to the epoch's table of class by specialist; dense labels are one class."""
-        classes, specialists = self._shape
-        cells = heard.chosen + (0 if label.dim() > 1 else label[:, None] * specialists)
-        weights = heard.weights.detach().double()
+    def _add_load(self, routing: RoutingWeights, label: Tensor) -> None:
+        """Add a batch to the epoch's load; dense labels count as one class."""
+        classes, specialists = self._load_shape
+        cells = routing.specialists + (0 if label.dim() > 1 else label[:, None] * specialists)
+        weights = routing.weights.detach().double()
         if weights.dim() > 2:
             weights = weights.flatten(2).mean(dim=2)
-        given = torch.bincount(cells.flatten(), weights.flatten(), classes * specialists)
-        self._given = given if self._given is None else self._given.to(given.device) + given
+        load = torch.bincount(cells.flatten(), weights.flatten(), classes * specialists)
+        self._load = load if self._load is None else self._load.to(load.device) + load
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """What stage 3 leaves behind.
+class StudentResult:
+    """The result of stage 3.
 
     Attributes:
-        students: Rule of selection to the student of the epoch that it prefers.
-        router: The router of the epoch that the run's own rule prefers.
-        fit: Histories and kept epochs.
-        given: A row an epoch, class and specialist: ``samples``, how many were given to it, each
-            with the weight that it had.
+        students: Selection criterion to the student at the epoch that it selects.
+        router: The router at the epoch that ``route.selection`` selects.
+        fit: The history and the selected epochs.
+        load: A row for each epoch, class and specialist; ``samples`` is the number of training
+            samples that the specialist was selected for, each with its weight.
     """
 
     students: dict[str, nn.Module]
     router: nn.Module
-    fit: Fit
-    given: pd.DataFrame
+    fit: FitResult
+    load: pd.DataFrame
 
 
 def prepare_student(
-    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
+    run: Run, plan: Plan, student: nn.Module, ensemble: SpecialistEnsemble, table: pd.DataFrame
 ) -> tuple[Routing, Stage]:
-    """Build the router and lay out the training of router and student.
+    """Build the router and prepare the training of router and student.
 
     Args:
         run: The run.
-        student: The target's net after stage 1.
-        panel: The specialists, asked at every step where `table` has no rows.
+        plan: All parameters.
+        student: The target's network after stage 1; it is trained further.
+        ensemble: The specialists, evaluated at every step if `table` has no rows.
         table: Their logits, from `tabulate_logits`.
-        route: Stage 3.
 
     Raises:
-        ValueError: The table is of other samples or specialists.
+        ValueError: The table belongs to other samples or specialists.
     """
-    experts, samples = len(panel.names), run.samples
+    samples, route = run.samples, plan.route
     run.place(student)
-    hears_features = route.router == "learned"
     task = Routing(
         student,
-        build_router(run, route, student, experts),
-        run.target,
-        experts,
-        1 if samples.dense else len(samples.classes),
+        build_router(run, route, student, len(ensemble.names)),
+        _extractor(run, route, student),
+        (1 if samples.dense else len(samples.classes), len(ensemble.names)),
         route,
         samples.ignored_label,
-        Observer(run.target, student, (), samples) if hears_features else None,
     )
     run.place(task.trainable)
-    tables = {SPECIALISTS: logits_of_split(run, panel, table, "train")} if len(table) else {}
-    asked = None if len(table) else {SPECIALISTS: panel.frozen()}
+    tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
+    online = None if len(table) else {SPECIALISTS: ensemble.frozen()}
     train = run.batches(
-        "train", [run.target], route.batch_size, shuffle="route", frozen=asked, tables=tables
+        "train", [run.target], route.batch_size, shuffle=Stream.ROUTE, frozen=online, tables=tables
     )
     valid = run.batches("valid", [run.target], route.batch_size)
-    run.seed_noise("route")
+    run.seed_noise(Stream.ROUTE)
     return task, Stage("route", task, train, valid, route, SELECTION)
 
 
 def train_student(
-    run: Run, student: nn.Module, panel: Panel, table: pd.DataFrame, route: Route
-) -> Distilled:
-    """Distil the panel into the student, sample by sample from the specialists that it hears.
-
-    See `prepare_student`.
-    """
-    task, stage = prepare_student(run, student, panel, table, route)
+    run: Run, plan: Plan, student: nn.Module, ensemble: SpecialistEnsemble, table: pd.DataFrame
+) -> StudentResult:
+    """Distil the specialists into the student; the arguments are those of `prepare_student`."""
+    task, stage = prepare_student(run, plan, student, ensemble, table)
     done = fit(stage, run.runtime, run.checkpoint("route"))
     students = {}
-    for rule in SELECTION:
-        task.trainable.load_state_dict(done.kept[rule].state)
-        students[rule] = copy.deepcopy(task.student).eval()
-    task.trainable.load_state_dict(done.kept[route.selection].state)
-    return Distilled(students, task.router.eval(), done, _given_table(run, panel, task.given))
+    for criterion in SELECTION:
+        task.trainable.load_state_dict(done.best[criterion].state)
+        students[criterion] = copy.deepcopy(task.student).eval()
+    task.trainable.load_state_dict(done.best[plan.route.selection].state)
+    return StudentResult(students, task.router.eval(), done, _load_table(run, ensemble, task.load))
 
 
 def build_router(run: Run, route: Route, student: nn.Module, specialists: int) -> nn.Module:
-    """A new router to `specialists` preferences."""
+    """Build a new router to `specialists` logits."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.seed, "router"))
+        torch.manual_seed(derive_seed(run.seed, Stream.ROUTER))
         kind, arguments = router_class(run, route, student)
         return kind(**arguments, specialists=specialists)
 
@@ -274,22 +283,31 @@ def build_router(run: Run, route: Route, student: nn.Module, specialists: int) -
 def router_class(
     run: Run, route: Route, student: nn.Module
 ) -> tuple[type[nn.Module], dict[str, Any]]:
-    """The class of a router, and what it is called with beside the number of specialists."""
+    """The class of the router, and its arguments without the number of specialists."""
     if route.router == "hard":
         kind = DenseRouter if run.samples.dense else ClassRouter
         return kind, {"classes": len(run.samples.classes)}
     if route.router == "learned":
-        embedding = Observer(run.target, student, (), run.samples).dry(run.samples).embedding
-        return FeatureRouter, {"width": embedding.shape[1]}
+        extractor = FeatureExtractor(run.target, student, (), run.samples)
+        return FeatureRouter, {"width": extractor.dry(run.samples).embedding.shape[1]}
     return UniformRouter, {}
 
 
-def _given_table(run: Run, panel: Panel, given: list[Tensor]) -> pd.DataFrame:
+def _extractor(
+    run: Run, route: Route, student: nn.Module
+) -> FeatureExtractor | Callable[[Inputs], ModelOutput]:
+    """Only a learned router reads more of the student than its logits."""
+    if route.router == "learned":
+        return FeatureExtractor(run.target, student, (), run.samples)
+    return lambda inputs: ModelOutput(student(inputs[run.target]))
+
+
+def _load_table(run: Run, ensemble: SpecialistEnsemble, load: list[Tensor]) -> pd.DataFrame:
     classes = ("all",) if run.samples.dense else run.samples.classes
     table = pd.DataFrame(
-        torch.stack(given).flatten().numpy(),
+        torch.stack(load).flatten().numpy(),
         index=pd.MultiIndex.from_product(
-            [range(len(given)), classes, panel.names], names=["epoch", "class", "specialist"]
+            [range(len(load)), classes, ensemble.names], names=["epoch", "class", "specialist"]
         ),
         columns=["samples"],
     )

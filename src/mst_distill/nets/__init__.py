@@ -1,1 +1,1 @@
-"""Nets, one file a family. Any ``nn.Module`` named in the parameters will do as well."""
+"""Nets, one file for each family. The parameters may name any other ``nn.Module`` as well."""

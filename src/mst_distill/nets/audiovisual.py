@@ -1,7 +1,8 @@
-"""Nets for sound and moving pictures, as the method's released implementation has them.
+"""Nets for sound and video, as in the method's released implementation.
 
-The paper has them on RAVDESS (AudioBranchNet, VisualBranchNet, DSCNN-I) and on VGGSound-50k
-(-VGGS); they differ in numbers alone, which the parameters of the two environments give.
+The paper uses them for RAVDESS (AudioBranchNet, VisualBranchNet, DSCNN-I) and for VGGSound-50k
+(-VGGS). The two sets of nets differ only in their sizes, which the parameters of the two
+environments define.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from mst_distill.nets.branches import AudioBranch, Head, VisualBranch
 
 
 class AudioBranchNet(nn.Module):
-    """The net of one modality, audio.
+    """The unimodal net for audio.
 
     Args:
         classes: Width of the logits.
-        channels: As in `AudioBranch`.
-        frames: As in `AudioBranch`.
+        channels: See `AudioBranch`.
+        frames: See `AudioBranch`.
     """
 
     def __init__(self, classes: int, channels: Sequence[int], frames: int) -> None:
@@ -30,18 +31,18 @@ class AudioBranchNet(nn.Module):
         self.head = Head(self.branch.width, classes)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(B, C, frames)`` to logits ``(B, classes)``."""
+        """Map ``(B, C, frames)`` to logits ``(B, classes)``."""
         return self.head(self.branch(audio))
 
 
 class VisualBranchNet(nn.Module):
-    """The net of one modality, video.
+    """The unimodal net for video.
 
     Args:
         classes: Width of the logits.
-        channels: As in `VisualBranch`.
-        pooled: As in `VisualBranch`.
-        size: As in `VisualBranch`.
+        channels: See `VisualBranch`.
+        pooled: See `VisualBranch`.
+        size: See `VisualBranch`.
     """
 
     def __init__(
@@ -52,12 +53,12 @@ class VisualBranchNet(nn.Module):
         self.head = Head(self.branch.width, classes)
 
     def forward(self, video: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` to logits ``(B, classes)``."""
+        """Map ``(B, C, T, H, W)`` to logits ``(B, classes)``."""
         return self.head(self.branch(video))
 
 
 class DSCNN(nn.Module):
-    """The multimodal teacher: both branches, audio first.
+    """The multimodal teacher: features of both branches, concatenated with audio first.
 
     Args:
         classes: Width of the logits.
@@ -72,5 +73,5 @@ class DSCNN(nn.Module):
         self.head = Head(self.audio.width + self.video.width, classes)
 
     def forward(self, video: Tensor, audio: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` and ``(B, C, frames)`` to logits ``(B, classes)``."""
+        """Map ``(B, C, T, H, W)`` and ``(B, C, frames)`` to logits ``(B, classes)``."""
         return self.head(torch.cat([self.audio(audio), self.video(video)], dim=1))

@@ -1,7 +1,7 @@
-"""The nets of AV-MNIST, as the method's released implementation has them.
+"""The nets of AV-MNIST, as in the method's released implementation.
 
-Where a ReLU and a maximum follow one another the maximum comes first here: the same values and
-gradients from a quarter of the numbers.
+Max pooling precedes the ReLU here, not the other way round as in that implementation: the values
+and gradients are the same, but the ReLU computes only a quarter of the numbers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class LeNet5(nn.Module):
-    """The image net: 61,706 weights for ten classes.
+    """The unimodal net for images: 61,706 weights for ten classes.
 
     Args:
         classes: Width of the logits.
@@ -29,23 +29,23 @@ class LeNet5(nn.Module):
         self.pool = nn.AvgPool2d(2)
 
     def features(self, image: Tensor) -> Tensor:
-        """``(B, 1, 28, 28)`` to ``(B, 84)``."""
+        """Map ``(B, 1, 28, 28)`` to ``(B, 84)``."""
         maps = self.pool(self.conv1(image).relu())
         maps = self.pool(self.conv2(maps).relu())
         return self.fc1(self.conv3(maps).relu().flatten(1)).relu()
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(B, 1, 28, 28)`` to logits ``(B, classes)``."""
+        """Map ``(B, 1, 28, 28)`` to logits ``(B, classes)``."""
         return self.fc2(self.features(image))
 
 
 class ThreeLayerCNN(nn.Module):
-    """The audio net, ThreeLayerCNN-A: 343,562 weights for ten classes.
+    """The unimodal net for audio, ThreeLayerCNN-A: 343,562 weights for ten classes.
 
     Args:
         classes: Width of the logits.
-        width: Maps of the first convolution; each further one has twice as many.
-        pooled: The spectrogram is averaged over squares of this side first, 1 to 14.
+        width: Channels of the first convolution; each further one has twice as many.
+        pooled: Side of the squares over which the spectrogram is averaged first, 1 to 14.
 
     Raises:
         ValueError: `pooled` is outside its range.
@@ -55,7 +55,7 @@ class ThreeLayerCNN(nn.Module):
 
     def __init__(self, classes: int, width: int = 32, pooled: int = 1) -> None:
         super().__init__()
-        self.pooled = _averages(pooled, halvings=3)
+        self.pooled = _average_pooling(pooled, halvings=3)
         self.conv1 = nn.Conv2d(1, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
@@ -63,7 +63,7 @@ class ThreeLayerCNN(nn.Module):
         self.pool = nn.MaxPool2d(2)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
+        """Map ``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
         maps = self.pooled(audio)
         for convolution in (self.conv1, self.conv2, self.conv3):
             maps = self.pool(convolution(maps)).relu()
@@ -75,9 +75,9 @@ class FusionCNN(nn.Module):
 
     Args:
         classes: Width of the logits.
-        width: Maps of the first convolution over the spectrogram; each further one has twice as
-            many.
-        pooled: The spectrogram is averaged over squares of this side first, 1 to 7.
+        width: Channels of the first convolution over the spectrogram; each further one has twice
+            as many.
+        pooled: Side of the squares over which the spectrogram is averaged first, 1 to 7.
 
     Raises:
         ValueError: `pooled` is outside its range.
@@ -95,26 +95,36 @@ class FusionCNN(nn.Module):
         self.fc2 = nn.Linear(298, classes)
 
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
-        """``(B, 1, 28, 28)`` and ``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
+        """Map ``(B, 1, 28, 28)`` and ``(B, 1, 112, 112)`` to logits ``(B, classes)``."""
         features = torch.cat([self.image.features(image), self.audio(audio)], dim=1)
         return self.fc2(self.fc1(self.concatenation(features)))
 
 
-def _averages(pooled: int, halvings: int) -> nn.Module:
-    """Averages over squares, of which the spectrogram's 112 must leave enough to be halved."""
-    most = 112 // 2**halvings
-    if not 1 <= pooled <= most:
-        nearest = min(max(pooled, 1), most)
-        raise ValueError(f"pooled is {pooled}; it must be from 1 to {most}, for example {nearest}")
+def _average_pooling(pooled: int, halvings: int) -> nn.Module:
+    """Return a layer that averages the 112 x 112 spectrogram over squares.
+
+    Args:
+        pooled: Side of the squares.
+        halvings: Number of later poolings by two, for which enough rows and columns must remain.
+
+    Raises:
+        ValueError: `pooled` is outside its range.
+    """
+    largest = 112 // 2**halvings
+    if not 1 <= pooled <= largest:
+        nearest = min(max(pooled, 1), largest)
+        raise ValueError(
+            f"pooled is {pooled}; it must be from 1 to {largest}, for example {nearest}"
+        )
     return nn.AvgPool2d(pooled) if pooled > 1 else nn.Identity()
 
 
 class _AudioBranch(nn.Module):
-    """``(B, 1, 112, 112)`` to ``(B, 16 width)``."""
+    """Maps ``(B, 1, 112, 112)`` to ``(B, 16 width)``."""
 
     def __init__(self, width: int, pooled: int) -> None:
         super().__init__()
-        self.pooled = _averages(pooled, halvings=4)
+        self.pooled = _average_pooling(pooled, halvings=4)
         self.conv1 = nn.Conv2d(1, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)

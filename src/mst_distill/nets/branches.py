@@ -1,7 +1,8 @@
-"""Parts of the nets for sound and moving pictures: a branch each, and the head behind them.
+"""Building blocks of the nets for sound and video: one branch for each, and the common head.
 
-Where a ReLU and a maximum follow one another the maximum comes first here: the same values and
-gradients from a fraction of the numbers.
+Max pooling precedes the ReLU here, not the other way round as in the method's released
+implementation: the values and gradients are the same, but the ReLU computes only a fraction of the
+numbers.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from torch import Tensor, nn
 
 
 class AudioBranch(nn.Module):
-    """Convolutions over time, each with a batch norm and a maximum over three frames.
+    """Convolutions over time, each followed by a batch norm and max pooling over three frames.
 
     Args:
-        channels: Of the input, then of each convolution's output.
-        frames: T of the input.
+        channels: Channels of the input, then of the output of each convolution.
+        frames: Length T of the input.
 
     Attributes:
-        width: How many features come out.
+        width: Number of output features.
     """
 
     def __init__(self, channels: Sequence[int], frames: int) -> None:
         super().__init__()
         self.width = channels[-1] * (frames // 3 ** (len(channels) - 1))
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, 3, padding=1) for before, after in pairwise(channels)
+            nn.Conv1d(inputs, outputs, 3, padding=1) for inputs, outputs in pairwise(channels)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(after) for after in channels[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm1d(outputs) for outputs in channels[1:])
         self.pool = nn.MaxPool1d(3)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(B, C, T)`` to ``(B, width)``."""
+        """Map ``(B, C, T)`` to ``(B, width)``."""
         maps = audio
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = self.pool(norm(convolution(maps))).relu()
@@ -42,30 +43,30 @@ class AudioBranch(nn.Module):
 
 
 class VisualBranch(nn.Module):
-    """Convolutions over time and space, each with a batch norm, and maxima over 2 x 2 x 2.
+    """Convolutions over time and space, each with a batch norm, and max pooling over 2 x 2 x 2.
 
     Args:
-        channels: Of the input, then of each convolution's output.
-        pooled: How many of the convolutions, from the first, are followed by a maximum.
+        channels: Channels of the input, then of the output of each convolution.
+        pooled: Number of convolutions, from the first, that are followed by max pooling.
         size: T, H and W of the input.
 
     Attributes:
-        width: How many features come out.
+        width: Number of output features.
     """
 
     def __init__(self, channels: Sequence[int], pooled: int, size: Sequence[int]) -> None:
         super().__init__()
         self.width = channels[-1] * prod(side // 2**pooled for side in size)
         self.convolutions = nn.ModuleList(
-            nn.Conv3d(before, after, 3, padding=1) for before, after in pairwise(channels)
+            nn.Conv3d(inputs, outputs, 3, padding=1) for inputs, outputs in pairwise(channels)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm3d(after) for after in channels[1:])
+        self.norms = nn.ModuleList(nn.BatchNorm3d(outputs) for outputs in channels[1:])
         self.pools = nn.ModuleList(
-            nn.MaxPool3d(2) if place < pooled else nn.Identity() for place in range(len(self.norms))
+            nn.MaxPool3d(2) if index < pooled else nn.Identity() for index in range(len(self.norms))
         )
 
     def forward(self, video: Tensor) -> Tensor:
-        """``(B, C, T, H, W)`` to ``(B, width)``."""
+        """Map ``(B, C, T, H, W)`` to ``(B, width)``."""
         maps = video
         for convolution, norm, pool in zip(self.convolutions, self.norms, self.pools, strict=True):
             maps = pool(norm(convolution(maps))).relu()
@@ -73,10 +74,10 @@ class VisualBranch(nn.Module):
 
 
 class Head(nn.Module):
-    """Two hidden layers and the logits.
+    """Two hidden layers and the layer of the logits.
 
     Args:
-        width: Of the features.
+        width: Width of the features.
         classes: Width of the logits.
     """
 
@@ -87,5 +88,5 @@ class Head(nn.Module):
         self.fc3 = nn.Linear(160, classes)
 
     def forward(self, features: Tensor) -> Tensor:
-        """``(B, width)`` to logits ``(B, classes)``."""
+        """Map ``(B, width)`` to logits ``(B, classes)``."""
         return self.fc3(self.fc2(self.fc1(features).relu()).relu())

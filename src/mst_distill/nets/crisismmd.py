@@ -1,4 +1,4 @@
-"""The nets of CrisisMMD, as the method's released implementation has them: layers over features."""
+"""The nets of CrisisMMD, as in the method's released implementation: MLPs over features."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from torch import Tensor, nn
 
 
 class FeatureMLP(nn.Module):
-    """The net of one modality, MLP-Vb and MLP-Tb: 2,627,080 and 1,316,360 weights.
+    """The unimodal net, MLP-Vb and MLP-Tb: 2,627,080 and 1,316,360 weights.
 
-    That is for image features of width 2048 and text features of width 768, and eight classes.
+    These counts hold for image features of width 2048, text features of width 768 and eight
+    classes.
 
     Args:
         classes: Width of the logits.
-        width: Of the features.
+        width: Width of the features.
         hidden: Width of the first layer, at least 2; the next is half as wide.
     """
 
@@ -24,11 +25,11 @@ class FeatureMLP(nn.Module):
         self.logits = nn.Linear(hidden // 2, classes)
 
     def features(self, values: Tensor) -> Tensor:
-        """``(B, width)`` to ``(B, hidden / 2)``."""
+        """Map ``(B, width)`` to ``(B, hidden / 2)``."""
         return self.fc2(self.fc1(values).relu()).relu()
 
     def forward(self, values: Tensor) -> Tensor:
-        """``(B, width)`` to logits ``(B, classes)``."""
+        """Map ``(B, width)`` to logits ``(B, classes)``."""
         return self.logits(self.features(values))
 
 
@@ -39,8 +40,8 @@ class FusionMLP(nn.Module):
         classes: Width of the logits.
         image: Width of the image features.
         text: Width of the text features.
-        hidden: Width of each modality's first layer, at least 4; a quarter of it goes to the
-            logits.
+        hidden: Width of each modality's first layer, at least 4; the last hidden layer has a
+            quarter of it.
     """
 
     def __init__(self, classes: int, image: int, text: int, hidden: int = 1024) -> None:
@@ -53,6 +54,6 @@ class FusionMLP(nn.Module):
         self.logits = nn.Linear(hidden // 4, classes)
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
-        """``(B, image)`` and ``(B, text)`` to logits ``(B, classes)``."""
+        """Map ``(B, image)`` and ``(B, text)`` to logits ``(B, classes)``."""
         features = torch.cat([self.image.features(image), self.text.features(text)], dim=1)
         return self.logits(self.fc2(self.fc1(features).relu()).relu())

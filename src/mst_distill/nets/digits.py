@@ -29,7 +29,7 @@ class DigitImageNet(nn.Module):
         self.logits = nn.Linear(48, classes)
 
     def forward(self, image: Tensor) -> Tensor:
-        """``(B, 1, 8, 8)`` to logits ``(B, classes)``."""
+        """Map ``(B, 1, 8, 8)`` to logits ``(B, classes)``."""
         return self.logits(self.hidden(self.features(image)).relu())
 
 
@@ -56,13 +56,13 @@ class DigitAudioNet(nn.Module):
         self.logits = nn.Linear(48, classes)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """``(B, 13, 32)`` to logits ``(B, classes)``."""
+        """Map ``(B, 13, 32)`` to logits ``(B, classes)``."""
         hidden = self.hidden(self.dense(self.features(audio)).relu())
         return self.logits(hidden.relu())
 
 
 class DigitFusionNet(nn.Module):
-    """Both digit nets up to their last features, put side by side.
+    """The multimodal teacher: both digit nets with 48 features each, concatenated with image first.
 
     Args:
         classes: Width of the logits.
@@ -79,6 +79,6 @@ class DigitFusionNet(nn.Module):
         self.logits = nn.Linear(48, classes)
 
     def forward(self, image: Tensor, audio: Tensor) -> Tensor:
-        """``(B, 1, 8, 8)`` and ``(B, 13, 32)`` to logits ``(B, classes)``."""
+        """Map ``(B, 1, 8, 8)`` and ``(B, 13, 32)`` to logits ``(B, classes)``."""
         fused = self.fusion(torch.cat([self.image(image), self.audio(audio)], dim=1).relu())
         return self.logits(self.hidden(fused).relu())

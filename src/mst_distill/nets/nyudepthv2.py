@@ -1,8 +1,8 @@
 """FuseNet for segmentation from colour, from depth, and from both.
 
 Hazirbas et al., "FuseNet: Incorporating Depth into Semantic Segmentation via Fusion-Based CNN
-Architecture", ACCV 2016, as the method's released implementation has it: VGG-16 with batch norm as
-encoder, a decoder that mirrors it and unpools to where the encoder pooled from.
+Architecture", ACCV 2016, as in the method's released implementation: the encoder is VGG-16 with
+batch norm, and the decoder mirrors it and unpools to the positions of the encoder's maxima.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ DECODED = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64,))
 """Channels of the decoder's convolutions, deepest stage first."""
 
 LAYERS = (nn.Conv2d, nn.BatchNorm2d)
-"""What has weights."""
+"""The layer types with weights."""
 
 
 class FuseNet(nn.Module):
-    """One modality: 29,466,665 weights for colour and 29,465,513 for depth, with 41 classes.
+    """The unimodal net: 29,466,665 weights for colour and 29,465,513 for depth, with 41 classes.
 
     Args:
         classes: Channels of the logits.
-        channels: Of the input: 3 for colour, 1 for depth.
-        dropout: Share of values that dropout forgets, after the last three pools and between the
-            decoder's stages.
+        channels: Channels of the input: 3 for colour, 1 for depth.
+        dropout: Share of values that dropout sets to 0, after the last three poolings and between
+            the decoder's stages.
     """
 
     channels_last = True
@@ -37,24 +37,25 @@ class FuseNet(nn.Module):
         self.decoder = _Decoder(classes, dropout)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """``(B, channels, H, W)``, H and W multiples of 32, to logits ``(B, classes, H, W)``."""
+        """Map ``(B, channels, H, W)`` to logits ``(B, classes, H, W)``; H, W: multiples of 32."""
         _check_size(maps)
-        places = []
-        for index in range(len(WIDTHS)):
-            maps, place = self.encoder.pool(self.encoder.stages[index](maps))
-            maps = self.encoder.dropouts[index](maps)
-            places.append(place)
-        return self.decoder(maps, places)
+        pool_indices = []
+        for stage in range(len(WIDTHS)):
+            maps, positions = self.encoder.pool(self.encoder.stages[stage](maps))
+            maps = self.encoder.dropouts[stage](maps)
+            pool_indices.append(positions)
+        return self.decoder(maps, pool_indices)
 
 
 class FusionFuseNet(nn.Module):
-    """Colour and depth: 44,188,649 weights with 41 classes.
+    """The multimodal teacher for colour and depth: 44,188,649 weights with 41 classes.
 
-    After every stage of the encoders colour becomes the mean of colour and depth.
+    After each stage of the encoders, the colour maps are replaced by the mean of the colour and
+    depth maps.
 
     Args:
         classes: Channels of the logits.
-        dropout: As in `FuseNet`.
+        dropout: See `FuseNet`.
     """
 
     channels_last = True
@@ -66,38 +67,39 @@ class FusionFuseNet(nn.Module):
         self.decoder = _Decoder(classes, dropout)
 
     def forward(self, image: Tensor, depth: Tensor) -> Tensor:
-        """``(B, 3, H, W)`` and ``(B, 1, H, W)`` to logits ``(B, classes, H, W)``."""
+        """Map ``(B, 3, H, W)`` and ``(B, 1, H, W)`` to logits ``(B, classes, H, W)``."""
         _check_size(image)
-        places = []
-        for index in range(len(WIDTHS)):
-            image, depth = self.image.stages[index](image), self.depth.stages[index](depth)
-            image, place = self.image.pool((image + depth) / 2)
-            image = self.image.dropouts[index](image)
-            depth = self.depth.dropouts[index](self.depth.pool(depth)[0])
-            places.append(place)
-        return self.decoder(image, places)
+        pool_indices = []
+        for stage in range(len(WIDTHS)):
+            image, depth = self.image.stages[stage](image), self.depth.stages[stage](depth)
+            image, positions = self.image.pool((image + depth) / 2)
+            image = self.image.dropouts[stage](image)
+            depth = self.depth.dropouts[stage](self.depth.pool(depth)[0])
+            pool_indices.append(positions)
+        return self.decoder(image, pool_indices)
 
 
 def imagenet_encoders(net: nn.Module) -> None:
-    """Start the encoders of a `FuseNet` or `FusionFuseNet` from VGG-16 trained on ImageNet.
+    """Initialise the encoders of a `FuseNet` or `FusionFuseNet` with VGG-16 trained on ImageNet.
 
-    The first convolution of a depth encoder gets the mean over the colours' weights (Hazirbas et
-    al., section 3.1). torchvision fetches the weights once and keeps them.
+    The first convolution of a depth encoder is set to the mean of the weights over the three
+    colours (Hazirbas et al., section 3.1). torchvision downloads the weights once and stores them.
 
     Raises:
-        ConnectionError, ValueError: They cannot be fetched or are damaged (see `load_published`).
+        ConnectionError, ValueError: The weights cannot be downloaded or are damaged (see
+            `load_published`).
     """
     from torchvision.models import VGG16_BN_Weights, vgg16_bn
 
-    # Here, for what stands above counts among the functions that a member may start with.
+    # Imported here: `resolve_function` would offer a function imported above as a valid `start`.
     from mst_distill.hub_weights import load_published
 
-    trained = vgg16_bn(init_weights=False)
-    load_published(trained, VGG16_BN_Weights.IMAGENET1K_V1, instead="start from small_xavier")
+    vgg = vgg16_bn(init_weights=False)
+    load_published(vgg, VGG16_BN_Weights.IMAGENET1K_V1, instead="set start to small_xavier")
     for encoder in filter(lambda module: isinstance(module, _Encoder), net.modules()):
-        own = [module for module in encoder.modules() if isinstance(module, LAYERS)]
-        given = [module for module in trained.features if isinstance(module, LAYERS)]
-        for layer, source in zip(own, given, strict=True):
+        targets = [module for module in encoder.modules() if isinstance(module, LAYERS)]
+        sources = [module for module in vgg.features if isinstance(module, LAYERS)]
+        for layer, source in zip(targets, sources, strict=True):
             state = source.state_dict()
             if isinstance(layer, nn.Conv2d) and layer.in_channels == 1:
                 state["weight"] = state["weight"].mean(dim=1, keepdim=True)
@@ -105,10 +107,10 @@ def imagenet_encoders(net: nn.Module) -> None:
 
 
 def small_xavier(net: nn.Module) -> None:
-    """Start as the method's released implementation does, which overwrites ImageNet's weights.
+    """Initialise a net like the method's released implementation, which overwrites ImageNet's.
 
-    Convolutions are Xavier-normal with gain 0.02 and without bias, batch norms' weights are drawn
-    from N(1, 0.02).
+    Convolutions are Xavier-normal with gain 0.02, weights of batch norms are drawn from N(1, 0.02),
+    and all biases are 0.
     """
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
@@ -120,7 +122,7 @@ def small_xavier(net: nn.Module) -> None:
 
 
 class _Encoder(nn.Module):
-    """The stages of VGG-16, and what follows each: a pool that remembers its places, dropout."""
+    """The stages of VGG-16, each followed by max pooling that returns indices and by dropout."""
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
@@ -133,7 +135,7 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """``(B, 512, H / 32, W / 32)`` and the places of all pools to logits ``(B, classes, H, W)``."""
+    """Maps ``(B, 512, H / 32, W / 32)`` and pooling indices to logits ``(B, classes, H, W)``."""
 
     def __init__(self, classes: int, dropout: float) -> None:
         super().__init__()
@@ -143,23 +145,23 @@ class _Decoder(nn.Module):
         self.unpool = nn.MaxUnpool2d(2)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, maps: Tensor, places: list[Tensor]) -> Tensor:
+    def forward(self, maps: Tensor, pool_indices: list[Tensor]) -> Tensor:
         for index, stage in enumerate(self.stages):
             if index > 0:
                 maps = self.dropout(maps)
-            maps = stage(self.unpool(maps, places[-1 - index]))
+            maps = stage(self.unpool(maps, pool_indices[-1 - index]))
         return self.logits(maps)
 
 
 @fx.wrap
 def _check_size(maps: Tensor) -> None:
-    """Refuse what five pools do not halve evenly: the decoder could not unpool it."""
+    """Reject a size that five poolings cannot halve evenly: the decoder could not unpool it."""
     size = tuple(maps.shape[-2:])
     if any(side % 32 for side in size):
         nearest = tuple(max(32, round(side / 32) * 32) for side in size)
         raise ValueError(
-            f"FuseNet got maps of {size[0]} x {size[1]}, and height and width must be multiples of "
-            f"32, such as {nearest[0]} x {nearest[1]} (benchmark.arguments.size)"
+            f"FuseNet received maps of {size[0]} x {size[1]}; height and width must be multiples "
+            f"of 32, such as {nearest[0]} x {nearest[1]} (benchmark.arguments.size)"
         )
 
 

@@ -1,4 +1,4 @@
-"""The nets of RAVDESS with action units: those of `audiovisual`, units in place of the video."""
+"""The nets of RAVDESS with action units: those of `audiovisual`, with units in place of video."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from mst_distill.nets.branches import AudioBranch, Head
 
 UNITS = 35
-"""Action units of a face."""
+"""Number of action units of a face."""
 
 
 class UnitsNet(nn.Module):
-    """The net for action units: the head of the other nets, on the units themselves.
+    """The unimodal net for action units: the head of the other nets, applied to the units.
 
     Args:
         classes: Width of the logits.
@@ -26,12 +26,12 @@ class UnitsNet(nn.Module):
         self.head = Head(UNITS, classes)
 
     def forward(self, units: Tensor) -> Tensor:
-        """``(B, 35)`` to logits ``(B, classes)``."""
+        """Map ``(B, 35)`` to logits ``(B, classes)``."""
         return self.head(units)
 
 
 class UnitsDSCNN(nn.Module):
-    """The multimodal teacher for action units: `DSCNN`, the units in place of the visual branch.
+    """The multimodal teacher: `DSCNN` with the action units in place of the visual branch.
 
     Args:
         classes: Width of the logits.
@@ -44,5 +44,5 @@ class UnitsDSCNN(nn.Module):
         self.head = Head(self.audio.width + UNITS, classes)
 
     def forward(self, units: Tensor, audio: Tensor) -> Tensor:
-        """``(B, 35)`` and ``(B, C, frames)`` to logits ``(B, classes)``."""
+        """Map ``(B, 35)`` and ``(B, C, frames)`` to logits ``(B, classes)``."""
         return self.head(torch.cat([self.audio(audio), units], dim=1))

@@ -1,1 +1,1 @@
-"""Kedro pipelines: thin nodes around what the other packages do."""
+"""Kedro pipelines: thin nodes that call the other packages."""

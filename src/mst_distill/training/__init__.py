@@ -1,1 +1,1 @@
-"""The one training loop and what it stands on. Nothing here knows a method of distillation."""
+"""The training loop and what it depends on. Nothing here knows a distillation method."""

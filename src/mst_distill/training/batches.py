@@ -1,4 +1,7 @@
-"""Mini-batches of one split, with what frozen nets say of them computed once where that fits."""
+"""Mini-batches of one split, together with the outputs of frozen nets.
+
+The outputs of frozen nets are computed once for the whole split where they fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from mst_distill.data.samples import Samples
 from mst_distill.parameters import Runtime
 from mst_distill.training.device import autocast
 from mst_distill.training.memory import fits
-from mst_distill.training.micro_batches import Parts
+from mst_distill.training.micro_batches import MicroBatcher
 
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""
@@ -25,11 +28,11 @@ Inputs = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Frozen:
-    """Something that no step changes: the output of frozen nets in eval mode.
+    """A computation by frozen nets in eval mode, whose result no training step changes.
 
     Attributes:
         modalities: The modalities that `compute` reads.
-        compute: Inputs to tensors with the batch in front.
+        compute: Maps inputs to tensors whose first axis is the batch.
     """
 
     modalities: tuple[str, ...]
@@ -43,8 +46,8 @@ class Batch:
     Attributes:
         inputs: Modality name to ``(B, *shape)``.
         label: ``(B,)`` or ``(B, H, W)``, int64.
-        frozen: What was asked to be computed of them without gradient, by name.
-        place: ``(B,)``, where in their split the samples stand, from 0.
+        frozen: Name of a `Frozen` computation to its result, without gradient.
+        place: ``(B,)``, the index of each sample in its split, from 0.
     """
 
     inputs: Inputs
@@ -52,11 +55,11 @@ class Batch:
     frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
-    def part(self, places: Tensor) -> Batch:
-        """Some of its samples; the batch itself, if they are all."""
-        if len(places) == len(self.label):
+    def micro_batch(self, indices: Tensor) -> Batch:
+        """The samples at `indices`, from 0; the batch itself if these are all of its samples."""
+        if len(indices) == len(self.label):
             return self
-        here = places.to(self.label.device)
+        here = indices.to(self.label.device)
         return Batch(
             {name: of[here] for name, of in self.inputs.items()},
             self.label[here],
@@ -66,23 +69,23 @@ class Batch:
 
 
 class Batches:
-    """One pass over a split for every iteration, shuffled when there is a generator.
+    """The mini-batches of a split. Each iteration is one pass over the split.
 
-    The split lies on the device when it fits there, and is read from the store batch by batch when
-    it does not; the batches are the same. A last batch of a single sample joins the one before, for
-    batch statistics of one sample do not exist.
+    If the split fits in the memory of the device, it is copied there once. Otherwise each batch is
+    read from the store. Both ways give the same batches. A last batch of a single sample is merged
+    with the batch before it, because batch statistics need at least two samples.
 
     Args:
         samples: The store.
-        rows: ``(n,)`` store rows of the split; the order of the split.
-        modalities: The modalities that batches must carry.
-        batch_size: Samples a batch.
-        runtime: Device, precision, and whether frozen things are kept.
-        device: Where batches are wanted.
-        frozen: What to compute of every batch without gradient. It is computed once, over the whole
-            split, when the result fits in memory, and at every batch when it does not.
-        tables: Frozen things that were computed before: ``(n, ...)`` in the split's order.
-        shuffle: Orders every pass anew; without it the order is that of `rows`.
+        rows: ``(n,)``, the rows of the split in the store; they define the order of the split.
+        modalities: The modalities that the batches must carry.
+        batch_size: Samples in each batch.
+        runtime: Device, precision, and whether the results of `frozen` are cached.
+        device: The device to which batches are delivered.
+        frozen: What to compute for every batch without gradient. It is computed once for the whole
+            split if the result fits in memory, and again for every batch if it does not.
+        tables: Results that were computed before: ``(n, ...)`` in the order of the split.
+        shuffle: Draws a new order for every pass. Without it, every pass has the order of `rows`.
     """
 
     def __init__(
@@ -103,31 +106,32 @@ class Batches:
         self._batch_size = batch_size
         self._runtime = runtime
         self._shuffle = shuffle
-        self._parts = Parts("frozen nets")
-        self._kept: dict[str, tuple[Tensor, ...]] = {
+        self._micro_batcher = MicroBatcher("frozen nets")
+        self._cached: dict[str, tuple[Tensor, ...]] = {
             name: (table.to(device),) for name, table in (tables or {}).items()
         }
         self._online = dict(frozen or {})
-        if worth := self._worth_keeping():
-            self._kept |= self._compute_once(worth)
-            self._online = {n: what for n, what in self._online.items() if n not in worth}
-        self._open({*modalities, *(m for what in self._online.values() for m in what.modalities)})
+        if cacheable := self._select_cacheable():
+            self._cached |= self._fill_cache(cacheable)
+            self._online = {n: what for n, what in self._online.items() if n not in cacheable}
+        # Modalities that only cached computations read need not be loaded.
+        self._load({*modalities, *(m for what in self._online.values() for m in what.modalities)})
 
     @property
     def count(self) -> int:
-        """Samples in the split."""
+        """Number of samples in the split."""
         return len(self._rows)
 
     def __len__(self) -> int:
-        """Batches in a pass."""
-        return len(self._positions(torch.arange(self.count)))
+        """Number of batches in a pass."""
+        return len(self._split(torch.arange(self.count)))
 
     def __iter__(self) -> Iterator[Batch]:
         return self.start(0)
 
     @property
     def order(self) -> Tensor:
-        """What the next pass's order will be drawn from; empty where there is nothing to draw."""
+        """The generator's state, which decides the order of the next pass; empty if unshuffled."""
         return torch.empty(0) if self._shuffle is None else self._shuffle.get_state()
 
     @order.setter
@@ -136,18 +140,20 @@ class Batches:
             self._shuffle.set_state(state)
 
     def start(self, step: int) -> Iterator[Batch]:
-        """A pass from a step on; those before it are not read."""
+        """Iterate over one pass from batch number `step` on; earlier batches are not read."""
+        # The order of the whole pass is drawn for any `step`, so that a training that continues
+        # from a checkpoint sees the batches that it would have seen without the interruption.
         if self._shuffle is None:
             order = torch.arange(self.count)
         else:
             order = torch.randperm(self.count, generator=self._shuffle)
-        positions = self._positions(order.to(self.device) if self._resident else order)[step:]
-        if not positions:
+        index_batches = self._split(order.to(self.device) if self._resident else order)[step:]
+        if not index_batches:
             return
-        ahead = self.device.type == "cuda" and not self._resident
-        read = self._read_ahead(positions) if ahead else map(self._read, positions)
-        for position, tensors in zip(positions, read, strict=True):
-            yield self._complete(position, tensors)
+        prefetch = self.device.type == "cuda" and not self._resident
+        read = self._prefetch(index_batches) if prefetch else map(self._read, index_batches)
+        for indices, tensors in zip(index_batches, read, strict=True):
+            yield self._assemble(indices, tensors)
 
     def ids(self, batch: Batch) -> list[str]:
         """The ids of a batch's samples."""
@@ -155,13 +161,13 @@ class Batches:
         return self._samples.index["id"].iloc[rows].tolist()
 
     def shuffled(self, shuffle: torch.Generator) -> Batches:
-        """The same batches in the orders that `shuffle` draws; all that is kept is shared."""
+        """The same batches in the orders that `shuffle` draws; data and cache are shared."""
         again = copy.copy(self)
         again._shuffle = shuffle
         return again
 
-    def _open(self, modalities: Iterable[str]) -> None:
-        """Bring the split to the device, or see it through the memory map."""
+    def _load(self, modalities: Iterable[str]) -> None:
+        """Copy the split to the device, or open a view of the memory-mapped store."""
         arrays = {name: self._samples.modalities[name] for name in modalities}
         arrays["label"] = self._samples.labels
         rows = self._rows.numpy()
@@ -172,97 +178,110 @@ class Batches:
             for name, array in arrays.items()
         }
 
-    def _positions(self, order: Tensor) -> Sequence[Tensor]:
-        """The places of every batch's samples in the split."""
-        parts = list(order.split(self._batch_size))
-        if len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [torch.cat(parts[-2:])]
-        return parts
+    def _split(self, order: Tensor) -> Sequence[Tensor]:
+        """Split an order of the samples into the indices of each batch."""
+        index_batches = list(order.split(self._batch_size))
+        if len(index_batches) > 1 and len(index_batches[-1]) == 1:
+            index_batches[-2:] = [torch.cat(index_batches[-2:])]
+        return index_batches
 
-    def _read(self, position: Tensor) -> Inputs:
-        """Inputs and label of one batch, on the device."""
-        rows = position if self._resident else self._rows[position]
+    def _read(self, indices: Tensor) -> Inputs:
+        """Read the inputs and the label of one batch onto the device."""
+        # Resident tensors hold the split only; views hold the whole store.
+        rows = indices if self._resident else self._rows[indices]
         read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
         if self._resident or self.device.type == "cpu":
             return read
+        # Only copies from pinned memory run while the GPU computes.
         pinned = {name: tensor.pin_memory() for name, tensor in read.items()}
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
 
-    def _read_ahead(self, positions: Sequence[Tensor]) -> Iterator[Inputs]:
-        """Read every batch while the GPU computes on the one before; a CPU has no core to spare."""
+    def _prefetch(self, index_batches: Sequence[Tensor]) -> Iterator[Inputs]:
+        """Read each batch in a thread while the GPU computes on the batch before it.
+
+        On a CPU this would not be faster: the computation already uses all cores.
+        """
         with ThreadPoolExecutor(1, "reader") as reader:
-            coming = reader.submit(self._read, positions[0])
-            for position in positions[1:]:
-                read, coming = coming.result(), reader.submit(self._read, position)
+            coming = reader.submit(self._read, index_batches[0])
+            for indices in index_batches[1:]:
+                read, coming = coming.result(), reader.submit(self._read, indices)
                 yield read
             yield coming.result()
 
-    def _complete(self, position: Tensor, inputs: Inputs) -> Batch:
-        """Put beside a batch's inputs what frozen nets say of them."""
+    def _assemble(self, indices: Tensor, inputs: Inputs) -> Batch:
+        """Assemble a batch from inputs, label and the results of the frozen computations."""
         label = inputs.pop("label").long()
-        place = position.to(self.device)
+        place = indices.to(self.device)
         frozen = {
             name: tuple(table.index_select(0, place) for table in tables)
-            for name, tables in self._kept.items()
+            for name, tables in self._cached.items()
         }
         if self._online:
             with torch.no_grad(), autocast(self.device, self._runtime):
-                frozen |= self._ask(Batch(inputs, label, place=place))
+                frozen |= self._compute_online(Batch(inputs, label, place=place))
         return Batch(inputs, label, frozen, place)
 
-    def _ask(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
-        """What the frozen nets say of a batch now."""
-        said = self._parts.each(
+    def _compute_online(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
+        """Run those frozen computations on one batch that are not cached."""
+        results = self._micro_batcher.each(
             len(batch.label),
-            lambda places: {
-                name: what.compute(batch.part(places).inputs) for name, what in self._online.items()
+            lambda indices: {
+                name: what.compute(batch.micro_batch(indices).inputs)
+                for name, what in self._online.items()
             },
         )
-        if len(said) == 1:
-            return said[0]
+        if len(results) == 1:
+            return results[0]
+        # Each computation gives a tuple of tensors: concatenate the micro-batches of each tensor.
         return {
-            name: tuple(map(torch.cat, zip(*(part[name] for part in said), strict=True)))
-            for name in said[0]
+            name: tuple(map(torch.cat, zip(*(result[name] for result in results), strict=True)))
+            for name in results[0]
         }
 
-    def _worth_keeping(self) -> dict[str, Frozen]:
-        """What of the frozen things is to be computed once: that which fits beside the others."""
+    def _select_cacheable(self) -> dict[str, Frozen]:
+        """Select the frozen computations whose results fit in memory together."""
         mode = self._runtime.frozen
         if mode == "online" or not self._online:
             return {}
-        asked = self._asked_online(self._online, self._rows[:1].numpy())
-        (first,) = asked
-        worth, size = {}, 0
+        # The size for the whole split follows from the results for one sample.
+        one_sample = self._computed_online(self._online, self._rows[:1].numpy())
+        (first,) = one_sample
+        cacheable, size = {}, 0
         for name, tensors in first.frozen.items():
             size_here = sum(tensor.nbytes for tensor in tensors) * self.count
             if mode == "cached" or fits(size + size_here, self.device):
-                worth[name] = self._online[name]
+                cacheable[name] = self._online[name]
                 size += size_here
-        return worth
+        return cacheable
 
-    def _compute_once(self, frozen: Mapping[str, Frozen]) -> dict[str, tuple[Tensor, ...]]:
-        """One pass over the split, in which every frozen thing fills its tables."""
+    def _fill_cache(self, frozen: Mapping[str, Frozen]) -> dict[str, tuple[Tensor, ...]]:
+        """Compute the results for the whole split, ``(n, ...)`` in the order of the split."""
         tables: dict[str, tuple[Tensor, ...]] = {}
-        asked = self._asked_online(frozen, self._rows.numpy())
+        batches = self._computed_online(frozen, self._rows.numpy())
         start = 0
-        title = f"{', '.join(frozen)}: once over {self.count} samples"
-        for batch in progress(asked, title, "batch"):
-            for name, parts in batch.frozen.items():
+        title = f"{', '.join(frozen)}: frozen outputs of {self.count} samples"
+        for batch in progress(batches, title, "batch"):
+            for name, chunks in batch.frozen.items():
                 if name not in tables:
-                    tables[name] = tuple(p.new_empty((self.count, *p.shape[1:])) for p in parts)
-                for table, part in zip(tables[name], parts, strict=True):
-                    table[start : start + len(part)] = part
+                    # Shape and type are known only from the first batch.
+                    tables[name] = tuple(c.new_empty((self.count, *c.shape[1:])) for c in chunks)
+                for table, chunk in zip(tables[name], chunks, strict=True):
+                    table[start : start + len(chunk)] = chunk
             start += len(batch.label)
         return tables
 
-    def _asked_online(self, frozen: Mapping[str, Frozen], rows: np.ndarray) -> Batches:
-        """The same samples in order, with `frozen` computed at every batch."""
+    def _computed_online(self, frozen: Mapping[str, Frozen], rows: np.ndarray) -> Batches:
+        """Unshuffled batches of `rows`, with `frozen` computed for every batch."""
         online = self._runtime.model_copy(update={"frozen": "online"})
         return Batches(self._samples, rows, (), self._batch_size, online, self.device, frozen)
 
 
 def _view(array: np.ndarray) -> Tensor:
-    """A tensor over a read-only map; it is only ever indexed, which copies."""
+    """A tensor that shares the memory of a read-only map.
+
+    PyTorch warns that writing to it is undefined. Nothing writes to it: it is only indexed, and
+    indexing copies.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -1,4 +1,4 @@
-"""The device a run computes on, and how: precision, layout of the weights, what suits a CPU."""
+"""The device of a run, with the precision, weight layout and matrix library that suit it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from mst_distill.parameters import Runtime
 from mst_distill.training.memory import keep_freed_memory
 
 WIDE = 2**18
-"""From how many weights on a matrix counts as large."""
+"""The number of weights from which a matrix counts as large."""
 
 
 def resolve_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device.
 
     Raises:
-        ValueError: There is no such device here.
+        ValueError: The device is not available on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,16 +30,16 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"runtime.device {name!r} is not to be had here: {error}; 'auto' or 'cpu' always is"
+            f"runtime.device {name!r} is not available here: {error}; choose 'auto' or 'cpu'"
         ) from error
     return device
 
 
 def prepare(device: torch.device, runtime: Runtime) -> None:
-    """Set for the whole process what float32 means, and on a CPU that freed memory is kept.
+    """Set the precision of float32 on CUDA and, for a CPU, keep freed memory in the process.
 
-    On CUDA float32 is float32 unless ``tf32`` is asked for; by default PyTorch rounds the factors
-    of convolutions.
+    Both settings hold for the whole process. By default PyTorch rounds the factors of convolutions
+    on CUDA to TF32. Here float32 is computed as float32 unless ``tf32`` is the run's precision.
     """
     rounding = "tf32" if runtime.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = rounding
@@ -49,10 +49,11 @@ def prepare(device: torch.device, runtime: Runtime) -> None:
 
 
 def wide_products(device: torch.device, net: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """On a CPU let oneDNN multiply float32 matrices inside, if `net` has a large one.
+    """Return a context in which oneDNN multiplies float32 matrices, if this is faster for `net`.
 
-    On AMD's processors MKL, which PyTorch prefers, takes twice as long for large matrices; for
-    small ones oneDNN's calls cost more than they save.
+    It is used on a CPU if `net` has a large matrix and oneDNN does not round there. On AMD
+    processors MKL, which PyTorch prefers, takes twice as long for large matrices. For small
+    matrices the overhead of oneDNN's calls is larger than the gain.
     """
     wide = any(weight.dim() == 2 and weight.numel() >= WIDE for weight in net.parameters())
     if wide and device.type == "cpu" and _onednn_is_exact():
@@ -62,7 +63,10 @@ def wide_products(device: torch.device, net: nn.Module) -> contextlib.AbstractCo
 
 @contextlib.contextmanager
 def _onednn() -> Iterator[None]:
-    """Inside, oneDNN multiplies float32 matrices, which PyTorch lets it do if it may round them."""
+    """Let oneDNN multiply float32 matrices inside the context.
+
+    PyTorch uses oneDNN for them only if it permits rounding to bfloat16; see `_onednn_is_exact`.
+    """
     settings: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before, settings.fp32_precision = settings.fp32_precision, "bf16"
     try:
@@ -73,10 +77,10 @@ def _onednn() -> Iterator[None]:
 
 @cache
 def _onednn_is_exact() -> bool:
-    """Whether oneDNN multiplies in float32 here though it may round to bfloat16.
+    """Whether oneDNN multiplies in float32 on this processor although it may round to bfloat16.
 
-    It rounds on processors with tiles for bfloat16 and on no others: so it is tried with a number
-    that bfloat16 does not have.
+    It rounds only on processors with tile instructions for bfloat16. To find out, a number that
+    bfloat16 cannot represent is multiplied by 1.
     """
     number = torch.full((64, 64), 1 + 2**-20)
     with _onednn():
@@ -84,28 +88,29 @@ def _onednn_is_exact() -> bool:
 
 
 def place(net: nn.Module, device: torch.device) -> nn.Module:
-    """Bring `net` to the device; on a CPU kernels lie channels last where a net says they may.
+    """Move `net` to the device. On a CPU, lay its kernels out channels last where it permits that.
 
-    There the first convolutions of a net, which have few channels, take a tenth of the time. What
-    follows them sees maps whose channels lie last too, which `Tensor.view` refuses: so a net or a
-    part of one says ``channels_last = True`` if it does without.
+    With this layout the first convolutions of a net, which have few channels, take a tenth of the
+    time on a CPU. The layers after them then receive maps in the same layout, to which
+    `Tensor.view` often cannot be applied. A net or submodule that does not depend on `view`
+    therefore declares ``channels_last = True``.
     """
     net.to(device)
     if device.type == "cpu":
-        for part in net.modules():
-            if getattr(part, "channels_last", False):
-                _lay_channels_last(part)
+        for module in net.modules():
+            if getattr(module, "channels_last", False):
+                _to_channels_last(module)
     return net
 
 
-def _lay_channels_last(net: nn.Module) -> None:
+def _to_channels_last(net: nn.Module) -> None:
     for weight in net.parameters():
-        if weight.dim() == 4:
+        if weight.dim() == 4:  # kernels of 2-D convolutions
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def autocast(device: torch.device, runtime: Runtime) -> contextlib.AbstractContextManager[object]:
-    """The context in which forward passes run at the chosen precision."""
+    """Return the context in which forward passes run in the precision of `runtime`."""
     if runtime.precision == "bfloat16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()

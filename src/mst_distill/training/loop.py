@@ -1,15 +1,15 @@
-"""The one training loop: epochs over batches, one optimiser, and the weights worth keeping."""
+"""The training loop: epochs over batches, one optimiser, and the weights of the best epochs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mst_distill.artifacts.checkpoint import Checkpoint, State
 from mst_distill.artifacts.progress import figures, progress
@@ -17,30 +17,36 @@ from mst_distill.artifacts.signals import asked
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
-from mst_distill.training.micro_batches import Parts
+from mst_distill.training.micro_batches import MicroBatcher
+from mst_distill.training.not_finite import (
+    describe_ranges,
+    find_not_finite,
+    gradient_norms,
+    list_some,
+)
 from mst_distill.training.task import Task
 
 Row = dict[str, float]
-"""One epoch: ``epoch`` (from 0), ``train_*`` the mean terms, ``valid_*`` the figures after it."""
+"""One epoch: ``epoch`` (from 0), ``train_*`` (mean loss terms), ``valid_*`` (metrics after it)."""
 
-Rule = Callable[[Row], tuple[float, ...]]
-"""Gives every epoch a rank; the weights of the highest are kept, of equals the first."""
+Criterion = Callable[[Row], tuple[float, ...]]
+"""Ranks an epoch; the epoch of the highest rank is selected, on a tie the first."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """The state of `Task.trainable` after the epoch that a rule preferred, and that epoch's row."""
+class BestEpoch:
+    """The row of the epoch that a criterion selects, and the state of `Task.trainable` after it."""
 
     row: Row
     state: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a training leaves behind: one row an epoch, and the weights each rule kept."""
+class FitResult:
+    """The result of a training: one row for each epoch, and the best epoch for each criterion."""
 
     history: pd.DataFrame
-    kept: dict[str, Kept]
+    best: dict[str, BestEpoch]
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,12 @@ class Stage:
     """A training that is ready to begin.
 
     Attributes:
-        name: For the progress bar and for errors.
-        task: What learns and from what.
-        train: Batches to learn from.
-        valid: Batches to judge by after every epoch.
-        settings: Epochs and learning rate.
-        rules: Which epochs' weights to keep, by name of the rule.
+        name: The name in the progress bar and in error messages.
+        task: The modules that are trained, and their loss.
+        train: Training batches.
+        valid: Validation batches, evaluated after every epoch.
+        settings: Number of epochs and learning rate.
+        selections: Name to criterion; the weights of the epoch that each one selects are stored.
     """
 
     name: str
@@ -61,48 +67,50 @@ class Stage:
     train: Batches
     valid: Batches
     settings: Training
-    rules: Mapping[str, Rule]
+    selections: Mapping[str, Criterion]
 
 
-def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) -> Fit:
+def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) -> FitResult:
     """Train a stage with its task's optimiser.
 
-    Where a batch is too much for the GPU's memory its gradient is added up over parts: to the same
-    losses but for rounding where the loss is a mean over samples and the nets have no batch
-    statistics. What is taken over a batch is taken over a part then: those statistics, the balance
-    of a router, relations between samples, the mean over judged pixels.
+    If a batch does not fit in the GPU's memory, its gradient is accumulated over micro-batches. If
+    the loss is a mean over samples and the nets have no batch statistics, the result differs by
+    rounding alone. Every other quantity over a batch is then computed over each micro-batch:
+    batch statistics, the balance loss of a router, relations between samples, and the mean over
+    labelled pixels.
 
     Args:
-        stage: What to train.
+        stage: The stage to train.
         runtime: Precision.
-        checkpoint: Where to keep the state now and then, and to go on from, to the same weights,
-            rows and figures as without a stop.
+        checkpoint: The file to which the state is saved from time to time. An interrupted training
+            continues from it and ends with the same weights, rows and metrics.
 
     Raises:
-        torch.OutOfMemoryError: A few samples are too much for the GPU's memory.
-        FloatingPointError: A term, a gradient or a figure is no finite number, before any weight is
-            changed by it; the message names the term, or whose gradient it is, the stage, the
-            epoch, the step, the samples and the range of their values by modality.
+        torch.OutOfMemoryError: The smallest micro-batch does not fit in the GPU's memory.
+        FloatingPointError: A loss term, a gradient or a metric is not finite. It is raised before
+            any weight changes. The message names the term, or the module that the gradient belongs
+            to. It also gives stage, epoch and step, and the samples with the range of their values
+            by modality.
     """
     training = _Training(stage, runtime, checkpoint)
     epochs, steps = stage.settings.epochs, len(stage.train)
     with (
         wide_products(stage.train.device, stage.task.trainable),
         progress(
-            range(0), stage.name, "step", total=epochs * steps, done=training.steps_behind
+            range(0), stage.name, "step", total=epochs * steps, done=training.steps_done
         ) as bar,
     ):
         for epoch in range(len(training.rows), epochs):
             bar.set_description(f"{stage.name} epoch {epoch + 1}/{epochs}")
-            for _ in training.learn():
+            for _ in training.train_epoch():
                 bar.update()
             training.end_epoch()
-            bar.set_postfix_str(figures(_headline(training.rows[-1])), refresh=False)
+            bar.set_postfix_str(figures(_headline_metrics(training.rows[-1])), refresh=False)
     return training.finish()
 
 
 class _Training:
-    """A stage on its way: its optimiser, its rows, the weights kept, the place in the epoch."""
+    """A training in progress: optimiser, rows, best epochs, and the position in the epoch."""
 
     def __init__(self, stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None) -> None:
         self._stage = stage
@@ -111,59 +119,68 @@ class _Training:
         self._checkpoint = checkpoint
         self._optimiser = stage.task.optimiser(stage.settings.learning_rate)
         self.rows: list[Row] = []
-        self._kept: dict[str, Kept] = {}
+        self._best: dict[str, BestEpoch] = {}
         self._step = 0
         self._means = _Means()
-        self._parts = Parts(f"stage {stage.name!r}")
-        self._over = False
+        self._micro_batcher = MicroBatcher(f"stage {stage.name!r}")
+        self._finished = False
         if checkpoint and (state := checkpoint.load()):
-            self._go_on(state)
+            self._restore(state)
 
     @property
-    def steps_behind(self) -> int:
-        """Steps that were done before."""
+    def steps_done(self) -> int:
+        """Number of steps that are done, including those before an interruption."""
         return len(self.rows) * len(self._stage.train) + self._step
 
-    def learn(self) -> Iterator[None]:
-        """Take the steps of an epoch, or those that are left of it, one at a time."""
+    def train_epoch(self) -> Iterator[None]:
+        """Take the remaining steps of the current epoch one at a time."""
         train = self._stage.train
+        # The state of the generator before it draws the order of this epoch. A training that
+        # continues in the middle of the epoch restores it and draws the same order.
         order = train.order
         self._task.trainable.train()
         for batch in train.start(self._step):
             with autocast(train.device, self._runtime):
-                terms = self._in_parts(batch, self._task.descend, self._undo())
-            if strange := self._not_finite(terms):
-                self._stop(f"{strange} in step {self._step} of", batch)
+                terms = self._in_micro_batches(batch, self._task.descend, self._make_undo())
+            if problem := self._find_not_finite(terms):
+                self._raise_not_finite(f"{problem} in step {self._step} of", batch)
             self._optimiser.step()
             self._optimiser.zero_grad()
             self._means.add(terms, len(batch.label))
             self._step += 1
+            # After a signal the next update of the progress bar raises `Interrupted`: the state is
+            # saved before that.
             if self._checkpoint and (self._checkpoint.due or asked()):
                 self._checkpoint.save(self._state(order))
             yield
 
     def end_epoch(self) -> None:
-        """Judge the epoch, and keep its weights if a rule prefers them."""
+        """Validate the epoch, and store its weights if a criterion selects it."""
         epoch, valid = len(self.rows), self._stage.valid
         row = {"epoch": float(epoch), **self._means.row("train_")}
         self._task.trainable.eval()
         means = _Means()
         for batch in valid:
             with torch.no_grad(), autocast(valid.device, self._runtime):
-                judged = self._in_parts(batch, lambda part, _share: self._task.judge(part))
-                means.add(judged, len(batch.label))
+                metrics = self._in_micro_batches(
+                    batch, lambda micro_batch, _share: self._task.validate(micro_batch)
+                )
+                means.add(metrics, len(batch.label))
         row |= means.row("valid_")
-        if strange := _not_finite({name: torch.tensor(value) for name, value in row.items()}):
-            self._stop(f"{strange} in")
+        if problem := find_not_finite({name: torch.tensor(value) for name, value in row.items()}):
+            self._raise_not_finite(f"{problem} in")
         self.rows.append(row)
-        for name, rule in self._stage.rules.items():
-            if name not in self._kept or rule(row) > rule(self._kept[name].row):
-                self._kept[name] = Kept(row, _copy(self._task, self._kept.get(name)))
+        for name, rank in self._stage.selections.items():
+            if name not in self._best or rank(row) > rank(self._best[name].row):
+                self._best[name] = BestEpoch(row, _copy_state(self._task, self._best.get(name)))
         self._task.end_epoch(epoch)
         self._step, self._means = 0, _Means()
 
-    def _undo(self) -> Callable[[], None]:
-        """What takes back a step that memory ran out in, but for running batch statistics."""
+    def _make_undo(self) -> Callable[[], None]:
+        """Return a function that reverts a step in which memory ran out.
+
+        Running batch statistics are not reverted.
+        """
         before = self._task.state()
 
         def undo() -> None:
@@ -172,112 +189,129 @@ class _Training:
 
         return undo
 
-    def _in_parts(
+    def _in_micro_batches(
         self,
         batch: Batch,
         compute: Callable[[Batch, float], dict[str, Tensor]],
         undo: Callable[[], None] | None = None,
     ) -> dict[str, Tensor]:
-        """Figures of a batch: the mean of its parts', each with its share of the samples."""
-        count = len(batch.label)
-
-        def of_part(places: Tensor) -> dict[str, Tensor]:
-            share = len(places) / count
-            figures = compute(batch.part(places), share)
-            return {name: share * figure for name, figure in figures.items()}
-
-        parts = self._parts.each(count, of_part, undo)
-        return {name: torch.stack([part[name] for part in parts]).sum(dim=0) for name in parts[0]}
-
-    def finish(self) -> Fit:
-        """Tell what came of it, and note that it is over."""
-        self._task.trainable.eval()
-        if self._checkpoint and not self._over:
-            self._over = True
-            self._checkpoint.save(self._state(self._stage.train.order))
-        return Fit(pd.DataFrame(self.rows).astype({"epoch": int}), self._kept)
-
-    def _state(self, order: Tensor) -> State:
-        """All that the rest depends on.
+        """Apply `compute` to a batch, in micro-batches if memory requires it.
 
         Args:
-            order: The training batches' before the epoch.
+            batch: The batch.
+            compute: Maps a micro-batch and its share of the batch's samples to scalars.
+            undo: As in `MicroBatcher.each`.
+
+        Returns:
+            The means over the micro-batches, each weighted with its share.
+        """
+        count = len(batch.label)
+
+        def weighted(indices: Tensor) -> dict[str, Tensor]:
+            share = len(indices) / count
+            values = compute(batch.micro_batch(indices), share)
+            return {name: share * value for name, value in values.items()}
+
+        results = self._micro_batcher.each(count, weighted, undo)
+        return {
+            name: torch.stack([result[name] for result in results]).sum(dim=0)
+            for name in results[0]
+        }
+
+    def finish(self) -> FitResult:
+        """Return the result, and save a last checkpoint that marks the training as finished."""
+        self._task.trainable.eval()
+        if self._checkpoint and not self._finished:
+            self._finished = True
+            self._checkpoint.save(self._state(self._stage.train.order))
+        return FitResult(pd.DataFrame(self.rows).astype({"epoch": int}), self._best)
+
+    def _state(self, order: Tensor) -> State:
+        """Everything that the remaining training depends on.
+
+        Args:
+            order: `Batches.order` of the training batches before the current epoch.
         """
         device = self._stage.train.device
         return {
             "trainable": self._task.trainable.state_dict(),
-            "optimiser": {} if self._over else self._optimiser.state_dict(),
+            "optimiser": {} if self._finished else self._optimiser.state_dict(),
             "task": self._task.state(),
             "rows": self.rows,
-            "kept": {name: (kept.row, kept.state) for name, kept in self._kept.items()},
-            "over": self._over,
+            "best": {name: (best.row, best.state) for name, best in self._best.items()},
+            "over": self._finished,
             "step": self._step,
-            "part": self._parts.size,
+            "part": self._micro_batcher.size,
             "means": asdict(self._means),
             "order": order,
             "noise": torch.get_rng_state(),
             "noise_on_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         }
 
-    def _go_on(self, state: State) -> None:
+    def _restore(self, state: State) -> None:
         self._task.trainable.load_state_dict(state["trainable"])
-        self._over = state["over"]
-        if not self._over:
+        self._finished = state["over"]
+        if not self._finished:
             self._optimiser.load_state_dict(state["optimiser"])
         self._task.load_state(state["task"])
         self.rows = state["rows"]
-        self._kept = {name: Kept(*kept) for name, kept in state["kept"].items()}
+        self._best = {name: BestEpoch(*best) for name, best in state["best"].items()}
         self._step = state["step"]
-        self._parts.size = state["part"]
+        self._micro_batcher.size = state["part"]
         self._means = _Means(**state["means"])
         self._stage.train.order = state["order"]
         torch.set_rng_state(state["noise"])
         if state["noise_on_device"] is not None:
             torch.cuda.set_rng_state(state["noise_on_device"], self._stage.train.device)
 
-    def _not_finite(self, terms: Mapping[str, Tensor]) -> str:
-        """Name and value of the first term that is not finite, else of the gradients; else empty.
+    def _find_not_finite(self, terms: Mapping[str, Tensor]) -> str:
+        """Name and value of a term, or else of a gradient, that is not finite; else empty.
 
-        All are fetched from the device at once.
+        One comparison covers all of them, so that a step waits for the device only once.
         """
-        norms = _gradient_norms(self._task.trainable)
+        norms = gradient_norms(self._task.trainable)
         if torch.stack([*terms.values(), *norms.values()]).isfinite().all():
             return ""
-        return _not_finite(terms) or self._not_finite_gradients(norms)
+        return find_not_finite(terms) or self._describe_gradients(norms)
 
-    def _not_finite_gradients(self, norms: Mapping[str, Tensor]) -> str:
-        found = {name: float(norm) for name, norm in norms.items()}
-        names = [name for name, norm in found.items() if not math.isfinite(norm)]
-        learners = list(dict.fromkeys(map(self._task.learner, names)))
-        return f"the gradient of {_listed(learners, 3)} is {found[names[0]]}"
+    def _describe_gradients(self, norms: Mapping[str, Tensor]) -> str:
+        values = {name: float(norm) for name, norm in norms.items()}
+        names = [name for name, norm in values.items() if not math.isfinite(norm)]
+        modules = list(dict.fromkeys(map(self._task.learner, names)))
+        return f"the gradient of {list_some(modules, 3)} is {values[names[0]]}"
 
-    def _stop(self, what: str, batch: Batch | None = None) -> NoReturn:
+    def _raise_not_finite(self, what: str, batch: Batch | None = None) -> NoReturn:
         samples = ranges = ""
         if batch is not None:
-            samples = f", on the samples {_listed(self._stage.train.ids(batch), 5)}"
-            ranges = _ranges(batch)
+            samples = f", on the samples {list_some(self._stage.train.ids(batch), 5)}"
+            ranges = describe_ranges(batch)
         raise FloatingPointError(
             f"{what} epoch {len(self.rows)} of stage {self._stage.name!r}{samples}: lower the "
-            f"learning rate or look for extreme samples{ranges}"
+            f"learning rate, or check the samples for extreme values{ranges}"
         )
 
 
 @dataclass
 class _Means:
-    """Means over the samples of all batches, taken on the device and fetched from it once."""
+    """Means over the samples of all batches.
+
+    The values of the batches stay on the device until `row` fetches the means, so that no batch has
+    to wait for a transfer.
+    """
 
     names: list[str] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
 
-    def add(self, figures: Mapping[str, Tensor], size: int) -> None:
-        """Note a batch's figures."""
-        self.names = list(figures)
-        self.values.append(torch.stack([value.detach() for value in figures.values()]))
+    def add(self, values: Mapping[str, Tensor], size: int) -> None:
+        """Add the values of a batch of `size` samples."""
+        self.names = list(values)
+        self.values.append(torch.stack([value.detach() for value in values.values()]))
         self.sizes.append(size)
 
     def row(self, prefix: str) -> Row:
-        """The means, by name."""
+        """The means by name."""
+        # Values that were restored from a checkpoint are on the CPU.
         device = self.values[-1].device
         weight = torch.tensor(self.sizes, dtype=torch.float64, device=device)
         values = torch.stack([value.to(device) for value in self.values])
@@ -285,52 +319,17 @@ class _Means:
         return {prefix + n: mean for n, mean in zip(self.names, means.tolist(), strict=True)}
 
 
-def _not_finite(values: Mapping[str, Tensor]) -> str:
-    """Name and value of the first that is no finite number, of sums the last; else empty."""
-    finite = torch.stack([value.detach() for value in values.values()]).isfinite()
-    if finite.all():
-        return ""
-    names = [name for name, well in zip(values, finite.tolist(), strict=True) if not well]
-    name = min(names, key=lambda name: name == "loss")
-    return f"{name} is {float(values[name])}"
+def _copy_state(task: Task, previous: BestEpoch | None) -> dict[str, Tensor]:
+    """Copy the state of `Task.trainable`, into the tensors of the previous best epoch if any."""
+    current = task.trainable.state_dict()
+    if previous is None:
+        return {name: tensor.clone() for name, tensor in current.items()}
+    for name, tensor in previous.state.items():
+        tensor.copy_(current[name])
+    return previous.state
 
 
-def _listed(names: Sequence[str], most: int) -> str:
-    """The first `most` of the names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{', '.join(names[:most])}{more}"
-
-
-def _ranges(batch: Batch) -> str:
-    """The range of a batch's values by modality, and what to do if it is wide."""
-    ends = {name: of.aminmax() for name, of in sorted(batch.inputs.items())}
-    told = [f"{float(low):.3g} to {float(high):.3g} in {n!r}" for n, (low, high) in ends.items()]
-    if not told:
-        return ""
-    return (
-        f". Their values range from {', from '.join(told)}: bring a modality that is far from unit "
-        f"scale nearer to it where the source reads it"
-    )
-
-
-def _gradient_norms(trainable: nn.Module) -> dict[str, Tensor]:
-    """A number a weight, which is finite if the weight's gradient is, but for overflow."""
-    named = [(name, weight.grad) for name, weight in trainable.named_parameters()]
-    gradients = {name: grad for name, grad in named if grad is not None}
-    return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True))
-
-
-def _copy(task: Task, last: Kept | None) -> dict[str, Tensor]:
-    """The weights as they are, in the place of those that were kept before, if any."""
-    now = task.trainable.state_dict()
-    if last is None:
-        return {name: tensor.clone() for name, tensor in now.items()}
-    for name, tensor in last.state.items():
-        tensor.copy_(now[name])
-    return last.state
-
-
-def _headline(row: Row) -> Row:
-    """The figures that say most, for the progress bar."""
+def _headline_metrics(row: Row) -> Row:
+    """The most informative values of a row, for the progress bar."""
     wanted = [name for name in row if name.startswith("valid_")]
     return {name: row[name] for name in ["train_loss", *wanted[:2]]}

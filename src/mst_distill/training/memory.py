@@ -1,4 +1,4 @@
-"""How much memory there is to fill, and that a CPU's is not handed back after every step."""
+"""How much memory is free and was used, and how freed memory stays in the process."""
 
 from __future__ import annotations
 
@@ -12,25 +12,31 @@ import psutil
 import torch
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where a container's own limit stands."""
+"""The folder with the memory limit of a container."""
 
 PROCESS = Path("/proc/self")
-"""Where Linux, and no other system, tells of the process and lets its peak be forgotten."""
+"""The folder in which Linux, and no other system, reports on the process and resets its peak."""
 
 _V1 = "memory/memory"
 _ACCOUNTS = (
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     (f"{_V1}.limit_in_bytes", f"{_V1}.usage_in_bytes", f"{_V1}.stat", "total_inactive_file"),
 )
-"""Limit, use, and what of it could be dropped, as versions 2 and 1 of cgroups tell them."""
+"""The files of the limit, the use and the statistics, and the entry for reclaimable file pages.
+
+The first row is for version 2 of cgroups, the second for version 1.
+"""
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+"""Parameters of glibc's `mallopt`, from its header."""
 
 
 def fits(size: int, device: torch.device) -> bool:
-    """Whether `size` bytes take at most half of what is free now on the device or in a container.
+    """Whether `size` bytes take at most half of the memory that is now free.
 
-    Asked before every large thing is laid down, each leaves room for the next and for the steps.
+    This is the free memory of the GPU, or of the machine and its container. Because every large
+    allocation takes at most half of what is free, there is memory left for later allocations and
+    for the training steps.
     """
     if device.type == "cuda":
         return size <= torch.cuda.mem_get_info(device)[0] // 2
@@ -42,83 +48,85 @@ def _left_in_container() -> int:
         try:
             left = int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text())
             details = dict(line.split() for line in (CGROUP / stat).read_text().splitlines())
-        except (OSError, ValueError):  # no container, or one without a limit, which says "max"
+        except (OSError, ValueError):  # no container, or no limit: the file then contains "max"
             continue
-        # Pages of files that were read are dropped when room is wanted.
+        # The kernel drops cached pages of files when memory is needed.
         return left + int(details[cached])
     return sys.maxsize
 
 
 class Peak:
-    """The most memory that was held at once inside.
+    """Measure the peak memory inside a context.
 
-    On CUDA what tensors held there; else what the process held. Other systems than Linux tell only
-    the peak since the process began, which may have been before: there nothing is told.
+    On CUDA this is the memory of tensors on the device, otherwise the memory of the process.
+    Systems other than Linux report only the peak since the process began, which may have been
+    before the context: there is no measurement on them.
 
     Attributes:
-        bytes: The peak, once it is over; None where it cannot be told.
+        bytes: The peak, after the context; None where it cannot be measured.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._forgotten = False
+        self._peak_was_reset = False
         self.bytes: int | None = None
 
     def __enter__(self) -> Peak:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
-            _hand_back()
+            _return_freed_memory()
             with contextlib.suppress(OSError):
-                (PROCESS / "clear_refs").write_text("5")
-                self._forgotten = True
+                (PROCESS / "clear_refs").write_text("5")  # resets VmHWM
+                self._peak_was_reset = True
         return self
 
     def __exit__(self, *_error: object) -> None:
         if self._device.type == "cuda":
             self.bytes = torch.cuda.max_memory_allocated(self._device)
-        elif self._forgotten:
+        elif self._peak_was_reset:
             self.bytes = most_held()
 
 
 def most_held() -> int:
-    """The most bytes that the process held at once since it began, or since a `Peak` was begun."""
+    """The peak memory of the process in bytes, since it began or since the last `Peak` began."""
     with contextlib.suppress(OSError):
         for line in (PROCESS / "status").read_text().splitlines():
             if line.startswith("VmHWM"):
                 return 1024 * int(line.split()[1])
-    # psutil has it on Windows, and the standard library on all other systems.
+    # psutil reports the peak on Windows, and the standard library on all other systems.
     held: int | None = getattr(psutil.Process().memory_info(), "peak_wset", None)
     if held is not None:
         return held
     import resource
 
-    unit = 1 if sys.platform == "darwin" else 1024
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, kilobytes elsewhere
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _hand_back() -> None:
-    """Let go of what was freed, or one trial's peak would be the next one's floor."""
+def _return_freed_memory() -> None:
+    """Return freed memory to the system, so that it does not count in the next peak."""
     libc = _c_library()
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next step, instead of handing it back.
+    """Let the C library keep freed memory for the next step instead of returning it to the system.
 
-    By default glibc maps every large tensor anew, and the kernel fills it with zeros page by page:
-    half the time of a step of stage 1 on AV-MNIST. Does nothing where there is no glibc.
+    By default glibc maps new memory for every large tensor, and the kernel fills it with zeros page
+    by page. This takes half the time of a step of stage 1 on AV-MNIST. Without glibc this function
+    does nothing.
     """
     libc = _c_library()
     if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_MAX, 0)  # no mapping of its own for a large block
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)  # the heap does not shrink
+        libc.mallopt(_M_ARENA_MAX, 1)  # all threads reuse the same freed memory
 
 
 def _c_library() -> Any:
-    """What the process is linked with; None on Windows, which wants a name."""
+    """The C library of the process; None on Windows, where a library has to be named."""
     try:
         return ctypes.CDLL(None)
     except (TypeError, OSError):

@@ -1,4 +1,4 @@
-"""Where a batch is too much for the GPU's memory, it is computed in parts."""
+"""A batch that does not fit in the GPU's memory is computed in micro-batches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,24 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SMALLEST = 3
-"""Into parts of at most so many every batch can be cut without one of a single sample left over."""
+"""The smallest limit on the size of a micro-batch.
+
+With a limit of 3 every batch can be split evenly without a micro-batch of a single sample, which
+has no batch statistics. With a limit of 2, a batch of 3 samples could not.
+"""
 
 
-class Parts:
-    """Cuts batches into as few parts as memory allows.
+class MicroBatcher:
+    """Splits batches into as few micro-batches as memory allows.
 
-    It begins with whole batches. Whenever memory runs out, parts are half as large from then on.
+    At first, batches are whole. Whenever memory runs out, the limit on the size of a micro-batch is
+    halved, and it stays halved for all later batches.
 
     Args:
-        title: Of what is computed, for the log.
+        title: What is computed, for the log.
 
     Attributes:
-        size: The most samples of a part, or None for all of a batch.
+        size: The largest number of samples in a micro-batch, or None if batches are whole.
     """
 
     def __init__(self, title: str) -> None:
@@ -37,24 +42,27 @@ class Parts:
     def each(
         self, count: int, work: Callable[[Tensor], T], undo: Callable[[], None] | None = None
     ) -> list[T]:
-        """What `work` makes of every part of a batch; none has a single sample of several.
+        """Apply `work` to every micro-batch of a batch and return the results in order.
+
+        No micro-batch has a single sample, unless the batch itself has.
 
         Args:
             count: Samples in the batch.
-            work: Is given a part's places in the batch, from 0.
-            undo: Takes back what some parts have left before memory ran out; then all are begun
-                anew.
+            work: Receives the indices of a micro-batch's samples in the batch, from 0.
+            undo: Reverts the effects of the micro-batches that were computed before memory ran out.
+                Afterwards all micro-batches are computed again.
 
         Raises:
-            torch.OutOfMemoryError: So few are too much too that batch statistics want no fewer.
+            torch.OutOfMemoryError: A micro-batch of at most `SMALLEST` samples does not fit.
         """
         while True:
             number = math.ceil(count / (self.size or count))
             try:
-                return [work(part) for part in torch.arange(count).tensor_split(number)]
+                return [work(indices) for indices in torch.arange(count).tensor_split(number)]
             except torch.OutOfMemoryError as error:
                 self._halve(math.ceil(count / number), error)
-            # Only here has the error let go of the tensors that it held.
+            # The error's traceback references the tensors of the failed attempt. They can be freed
+            # only here, after the `except` block has released the error.
             if undo:
                 undo()
             torch.cuda.empty_cache()
@@ -62,13 +70,14 @@ class Parts:
     def _halve(self, tried: int, error: torch.OutOfMemoryError) -> None:
         if tried <= SMALLEST:
             raise torch.OutOfMemoryError(
-                f"{self.title}: a part of {tried} samples is too much for the GPU's memory, and "
-                f"smaller ones may have no batch statistics: choose smaller nets or "
+                f"{self.title}: a micro-batch of {tried} samples does not fit in the GPU's memory, "
+                f"and smaller ones may have no batch statistics: choose smaller nets or "
                 f"runtime.device=cpu"
             ) from error
         self.size = max(SMALLEST, math.ceil(tried / 2))
         log.warning(
-            "%s: %d samples at once are too much for the GPU's memory; from here on there are %d "
-            "at most. A batch has as many as before, but batch statistics are those of its parts",
+            "%s: %d samples do not fit in the GPU's memory at once. From now on a micro-batch has "
+            "at most %d samples. The batch size is unchanged, but batch statistics are those of "
+            "the micro-batches",
             *(self.title, tried, self.size),
         )

@@ -1,4 +1,4 @@
-"""What every stage of a run has in hand: the data, the target, the seed, the device."""
+"""A run as its stages use it: data, target, seed and device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mst_distill.data.samples import Samples, rows_of
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batches, Frozen
 from mst_distill.training.device import place, prepare, resolve_device
-from mst_distill.training.seeding import derive_seed, generator
+from mst_distill.training.seeding import Stream, derive_seed, generator
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Run:
     Attributes:
         samples: The store.
         splits: The run's table of splits, in store order.
-        target: The modality that the student sees.
-        seed: Everything random derives from it.
-        runtime: How it is computed.
-        checkpoints: Where its stages keep their state, if they do.
+        target: The modality that the student reads.
+        seed: The seed from which all random numbers derive.
+        runtime: Device, precision and memory use.
+        checkpoints: The folder in which the stages save their state, if any.
 
     Raises:
-        ValueError: The splits are not a table of these samples.
+        ValueError: The table of splits does not belong to these samples.
     """
 
     samples: Samples
@@ -47,19 +47,20 @@ class Run:
         for column in ("id", "label"):
             own, known = self.splits[column].to_numpy(), index[column].to_numpy()
             if not np.array_equal(own, known):
-                count = sum(own != known) if len(own) == len(known) else "its number"
+                count = sum(own != known) if len(own) == len(known) else "the number"
                 raise ValueError(
-                    f"the splits are not of these samples: {column!r} differs in {count} of "
-                    f"{len(known)} rows. Run again --from-nodes=assign_splits"
+                    f"the splits do not belong to these samples: {column!r} differs in {count} of "
+                    f"the rows, of which the store has {len(known)}. Run again "
+                    f"--from-nodes=ingest.assign_splits"
                 )
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
-        """Where a stage keeps its state."""
+        """The checkpoint of a stage, if the run has checkpoints."""
         return self.checkpoints.of(stage) if self.checkpoints else None
 
     @cached_property
     def device(self) -> torch.device:
-        """The device to compute on, the process prepared for it."""
+        """The device to compute on. The first access prepares the process for it."""
         device = resolve_device(self.runtime.device)
         prepare(device, self.runtime)
         return device
@@ -70,12 +71,12 @@ class Run:
         return tuple(self.samples.modalities)
 
     def place(self, net: nn.Module) -> nn.Module:
-        """Bring a net to where it is computed; see `device.place`."""
+        """Move a net to the device; see `device.place`."""
         return place(net, self.device)
 
     def seed_noise(self, stage: str) -> None:
-        """Give dropout and the like in `stage` a seed of their own."""
-        torch.manual_seed(derive_seed(self.seed, stage, "noise"))
+        """Seed the random numbers of layers such as dropout for `stage`."""
+        torch.manual_seed(derive_seed(self.seed, stage, Stream.NOISE))
 
     def batches(
         self,
@@ -87,7 +88,7 @@ class Run:
         frozen: Mapping[str, Frozen] | None = None,
         tables: Mapping[str, Tensor] | None = None,
     ) -> Batches:
-        """Batches of a split; `shuffle` names the stage whose order they come in, if any."""
+        """Batches of a split, in the order of the stage `shuffle`, or unshuffled if it is None."""
         return Batches(
             self.samples,
             rows_of(self.splits, split),
@@ -97,7 +98,7 @@ class Run:
             self.device,
             frozen,
             tables,
-            generator(self.seed, shuffle, "order") if shuffle else None,
+            generator(self.seed, shuffle, Stream.ORDER) if shuffle else None,
         )
 
     def train_and_valid(
@@ -107,12 +108,12 @@ class Run:
         modalities: Iterable[str],
         frozen: Mapping[str, Frozen] | None = None,
     ) -> tuple[Batches, Batches]:
-        """The shuffled training batches and the validation batches of a stage.
+        """The shuffled training batches and the unshuffled validation batches of a stage.
 
         Args:
-            stage: Names the order of the training batches.
+            stage: The stage; it decides the order of the training batches.
             settings: Batch size.
-            modalities: What the batches must carry.
+            modalities: The modalities that the batches must carry.
             frozen: As in `Batches`, for both splits.
         """
         size = settings.batch_size

@@ -1,22 +1,81 @@
-"""Seeds: every source of chance gets one of its own, derived from the run's seed and a name."""
+"""Seeds for the randomness of training, derived from the seed of the run and from names."""
 
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 
 import torch
 
 
-def derive_seed(seed: int, *names: str) -> int:
-    """A seed for the thing that `names` name; other names, unrelated seeds.
+class Stream(StrEnum):
+    """The names of the random streams.
 
-    So the student starts from the same weights whatever other members stand beside it, and the
-    control sees the same batches as the student.
+    The values are part of every result: a value that is changed changes the numbers of all runs. A
+    stage or a function can be renamed, and the value stays. A compared method whose class is
+    renamed keeps its numbers if its ``seed_key`` is set to the old name.
+
+    Splits of the protocol ``random`` and the resamples of the bootstrap use the seed of the run
+    itself.
+    """
+
+    MEMBER = "member"
+    """Start weights of a network; followed by the name of the member."""
+
+    LAZY_LAYERS = "lazy layers"
+    """Start weights of lazy layers, which are created in the first forward pass."""
+
+    MASK = "mask"
+    """Start weights of a mask; followed by the teacher and the layer."""
+
+    ROUTER = "router"
+    """Start weights of the router."""
+
+    ORDER = "order"
+    """Order of the training batches; preceded by the stage."""
+
+    NOISE = "noise"
+    """Random layers such as dropout; preceded by the stage."""
+
+    TEACHERS = "teachers"
+    """Stage 1."""
+
+    MASKS = "masks"
+    """Stage 2."""
+
+    ROUTE = "route"
+    """Stage 3."""
+
+    COMPARE = "compare"
+    """A trial of a compared method; followed by the method's ``seed_key`` and the teacher."""
+
+    TEACHER = "teacher"
+    """The training of a teacher for compared methods; followed by its name."""
+
+    DIAGNOSED_SAMPLES = "diagnose"
+    """Which held-out samples are diagnosed."""
+
+    SALIENCY_BY_CHANCE = "gaze by chance"
+    """The permutation that shows what overlap of saliency maps chance gives."""
+
+    CKA_BY_CHANCE = "cka by chance"
+    """The permutations that show what CKA chance gives."""
+
+    RELIANCE = "reliance"
+    """The permutations of a modality; followed by the modality and the number of the repeat."""
+
+
+def derive_seed(seed: int, *names: str) -> int:
+    """Derive a seed in [0, 2^63) from the seed of a run and names, usually of `Stream`.
+
+    Different names give unrelated seeds. The student therefore starts from the same weights
+    whatever other members are trained with it, and the baseline sees the same batches as the
+    student.
     """
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def generator(seed: int, *names: str) -> torch.Generator:
-    """A CPU generator of its own for the thing that `names` name."""
+    """Create a CPU generator that is seeded with `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))

@@ -1,12 +1,12 @@
-"""The rules by which an epoch's student is kept."""
+"""The selection criteria: each ranks the epochs of a training by their validation metrics."""
 
 from __future__ import annotations
 
-from mst_distill.training.loop import Row, Rule
+from mst_distill.training.loop import Criterion, Row
 
 
 def _by_accuracy(row: Row) -> tuple[float, ...]:
-    # Equal shares of right samples differ in the last digits with the batches they were counted in.
+    # Rounded, because the last digits of an accuracy depend on how the samples are batched.
     return (round(row["valid_accuracy"], 9), -row["valid_ce"])
 
 
@@ -14,14 +14,18 @@ def _by_cross_entropy(row: Row) -> tuple[float, ...]:
     return (-row["valid_ce"],)
 
 
-def _by_age(row: Row) -> tuple[float, ...]:
+def _by_epoch(row: Row) -> tuple[float, ...]:
     return (row["epoch"],)
 
 
-SELECTION: dict[str, Rule] = {
+SELECTION: dict[str, Criterion] = {
     "accuracy": _by_accuracy,
     "ce": _by_cross_entropy,
-    "last": _by_age,
+    "last": _by_epoch,
 }
-"""The largest validation accuracy (ties by cross-entropy), the smallest validation cross-entropy
-(a trap: it stops a student that learns from labels alone far too early), or the last epoch."""
+"""The criterion by name: the largest validation accuracy (ties are broken by cross-entropy), the
+smallest validation cross-entropy, or the last epoch.
+
+The smallest cross-entropy is a trap: for a student that learns from labels alone it selects an
+epoch that is far too early.
+"""

@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage: a loss with named terms, and figures to judge it by."""
+"""The interface between a stage and the training loop: loss terms, and metrics for validation."""
 
 from __future__ import annotations
 
@@ -12,35 +12,43 @@ from mst_distill.training.batches import Batch
 
 
 class Task(ABC):
-    """One stage of training: which modules learn, and from what.
+    """One stage of training: the modules that are trained, and their loss.
 
     Attributes:
-        trainable: The modules that learn, and nothing else: its parameters go to the optimiser, its
-            state is what is kept. Frozen nets stay outside.
+        trainable: The modules that are trained, and no others. The optimiser receives its
+            parameters, and the selected epochs store its state. Frozen nets are not in it.
     """
 
     trainable: nn.Module
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the training loss, each a scalar; ``loss`` is the one to descend."""
+        """The terms of the training loss, each a scalar; ``loss`` is the one to minimise."""
 
     def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
-        """Add the loss' gradient, times `share`, to that on the weights; the terms of `losses`."""
+        """Add the gradient of the loss, times `share`, to the gradients of the weights.
+
+        Args:
+            batch: A batch or a micro-batch.
+            share: The share of a micro-batch in the samples of its batch.
+
+        Returns:
+            The terms of `losses`, detached and without the factor `share`.
+        """
         terms = self.losses(batch)
         (share * terms["loss"]).backward()
         return {name: term.detach() for name, term in terms.items()}
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
-        """What descends: Adam with default betas, no decay, no schedule."""
+        """The optimiser: Adam with default betas, without weight decay or schedule."""
         return torch.optim.Adam(self.trainable.parameters(), lr=learning_rate, fused=True)
 
     @abstractmethod
-    def judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar figures of a validation batch, means over its samples."""
+    def validate(self, batch: Batch) -> dict[str, Tensor]:
+        """Scalar metrics of a validation batch, means over its samples."""
 
     def learner(self, weight: str) -> str:
-        """How an error calls the module that a weight belongs to; by default its path.
+        """The module that a weight belongs to, as error messages name it; by default its path.
 
         Args:
             weight: Path of a parameter of `trainable`.
@@ -48,16 +56,17 @@ class Task(ABC):
         return weight
 
     def state(self) -> dict[str, Any]:
-        """What steps and epochs change beside `trainable`, for `load_state`; nothing by default.
+        """What steps and epochs change in addition to `trainable`; nothing by default.
 
-        Steps replace what is in it and never write into it: so it stays what it was.
+        Steps replace the values in it and never modify them in place. A state that was taken
+        before a step therefore stays valid, and `load_state` can revert the step.
         """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         return
 
     def end_epoch(self, epoch: int) -> None:
-        """Called after `epoch`, counted from 0: the place for schedules. Nothing by default."""
+        """Called after `epoch`, counted from 0, to update schedules. Does nothing by default."""
         return

@@ -1,4 +1,4 @@
-"""What holds of every compared method, whatever its loss."""
+"""Properties of every compared method, whatever its loss."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ import pytest
 import torch
 from torch import nn
 
-from mst_distill.compare.context import Setup
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import HALVED_AFTER
 from mst_distill.compare.methods.kd import KD
 from mst_distill.compare.methods.mst import changed
 from mst_distill.compare.teaching import baseline_of, teach, train_teacher
 from mst_distill.parameters import Route
-from toy_comparisons import METHODS, Mimic, make_pool, make_recipe, ways
+from toy_comparisons import METHODS, Mimic, make_comparison_plan, make_pool, method_teacher_pairs
 from toy_runs import make_run, route
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-EVERY = [(kind, *way) for kind in ("two modalities", "three modalities") for way in ways(kind)]
-DENSE = [way for way in ways("dense labels") if way[1].dense]
+EVERY = [
+    (kind, *pair)
+    for kind in ("two modalities", "three modalities")
+    for pair in method_teacher_pairs(kind)
+]
+DENSE = [pair for pair in method_teacher_pairs("dense labels") if pair[1].dense]
 _POOLS: dict[str, tuple] = {}
 
 
-def ground(kind):
-    """Run, recipe and pool of a kind; teachers are trained for the first that asks."""
+def prepared(kind):
+    """Return run, plan and pool of a kind; the first call trains the teachers."""
     if kind not in _POOLS:
         run, _ = make_run(kind)
-        recipe = make_recipe(kind)
-        _POOLS[kind] = run, recipe, make_pool(run, recipe)
+        plan = make_comparison_plan(kind)
+        _POOLS[kind] = run, plan, make_pool(run, plan)
     return _POOLS[kind]
 
 
@@ -49,132 +53,142 @@ def hooks_of(net):
     ]
 
 
-def taught(kind, name, method, teacher):
-    run, recipe, pool = ground(kind)
-    arguments = recipe.compare.methods[name].arguments
-    return teach(run, recipe, pool, method, teacher, arguments)
+def train(kind, name, method, teacher):
+    run, plan, pool = prepared(kind)
+    arguments = plan.compare.methods[name].arguments
+    return teach(run, plan, pool, method, teacher, arguments)
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "method", "teacher"),
-    [*EVERY, *[("dense labels", *way) for way in DENSE]],
+    [*EVERY, *[("dense labels", *pair) for pair in DENSE]],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_student_learns_and_the_trained_teachers_stay_as_they_are(kind, name, method, teacher):
-    run, recipe, pool = ground(kind)
-    frozen = {who: pool.teacher(who) for who in recipe.members.teachers_of(run.target)}
-    before = {who: state_of(observer.net) for who, observer in frozen.items()}
-    start = state_of(Setup(run, recipe, pool, teacher, "nothing").student.net)
+def test_the_student_changes_and_the_trained_teachers_do_not(kind, name, method, teacher):
+    run, plan, pool = prepared(kind)
+    frozen = {
+        teacher_name: pool.teacher(teacher_name)
+        for teacher_name in plan.members.teachers_of(run.target)
+    }
+    before = {teacher_name: state_of(extractor.net) for teacher_name, extractor in frozen.items()}
+    start = state_of(TrialContext(run, plan, pool, teacher, "nothing").student.net)
 
-    done = taught(kind, name, method, teacher)
+    done = train(kind, name, method, teacher)
 
     assert set(done.students) == set(done.rows) == {"accuracy", "ce", "last"}
     assert done.history.notna().all(axis=None)
     assert done.history["train_loss"].nunique() > 1
-    assert done.student_epochs == recipe.teachers.epochs + recipe.route.epochs
+    assert done.student_epochs == plan.teachers.epochs + plan.route.epochs
     for student in done.students.values():
         assert not student.training
         assert not hooks_of(student)
         assert not same(state_of(student), start)
-    for who, observer in frozen.items():
-        assert same(state_of(observer.net), before[who])
-        assert not hooks_of(observer.net)
-        assert not any(weight.requires_grad for weight in observer.net.parameters())
+    for teacher_name, extractor in frozen.items():
+        assert same(state_of(extractor.net), before[teacher_name])
+        assert not hooks_of(extractor.net)
+        assert not any(weight.requires_grad for weight in extractor.net.parameters())
 
 
 @pytest.mark.parametrize(
     ("kind", "name", "method", "teacher"), EVERY[::3], ids=lambda v: v if isinstance(v, str) else ""
 )
-def test_a_trial_comes_out_the_same_whatever_ran_before(kind, name, method, teacher):
-    first = taught(kind, name, method, teacher)
+def test_the_result_of_a_trial_does_not_depend_on_earlier_trials(kind, name, method, teacher):
+    first = train(kind, name, method, teacher)
     torch.rand(7)
-    taught(kind, "kd", KD, "multimodal")
-    again = taught(kind, name, method, teacher)
-    for rule, student in first.students.items():
-        assert same(state_of(student), state_of(again.students[rule]))
+    train(kind, "kd", KD, "multimodal")
+    again = train(kind, name, method, teacher)
+    for criterion, student in first.students.items():
+        assert same(state_of(student), state_of(again.students[criterion]))
 
 
 def test_all_students_start_from_the_same_weights():
-    run, recipe, pool = ground("two modalities")
-    starts = [Setup(run, recipe, pool, *way, "logits") for way in (("multimodal",), ("audio",))]
-    assert same(*[state_of(setup.student.net) for setup in starts])
+    run, plan, pool = prepared("two modalities")
+    starts = [
+        TrialContext(run, plan, pool, *pair, "logits") for pair in (("multimodal",), ("audio",))
+    ]
+    assert same(*[state_of(context.student.net) for context in starts])
 
 
-def test_with_its_own_budget_a_student_has_the_epochs_of_stage_3_alone():
-    run, _, pool = ground("two modalities")
-    recipe = make_recipe(budget="reference")
-    assert teach(run, recipe, pool, KD, "audio", {}).student_epochs == recipe.route.epochs
-    with_parts = {name: way for name, *way in ways("two modalities") if name in ("fitnets", "mst")}
-    for name, (method, teacher) in with_parts.items():
-        epochs = teach(run, recipe, pool, method, teacher, {}).student_epochs
-        assert epochs == recipe.teachers.epochs + recipe.route.epochs, name
+def test_the_reference_budget_is_the_epochs_of_stage_3_for_a_single_phase():
+    run, _, pool = prepared("two modalities")
+    plan = make_comparison_plan(budget="reference")
+    assert teach(run, plan, pool, KD, "audio", {}).student_epochs == plan.route.epochs
+    several_phases = {
+        name: pair
+        for name, *pair in method_teacher_pairs("two modalities")
+        if name in ("fitnets", "mst")
+    }
+    for name, (method, teacher) in several_phases.items():
+        epochs = teach(run, plan, pool, method, teacher, {}).student_epochs
+        assert epochs == plan.teachers.epochs + plan.route.epochs, name
 
 
-def test_terms_weigh_half_after_30_60_and_90_epochs():
-    run, recipe, pool = ground("two modalities")
-    method = KD(Setup(run, recipe, pool, "audio", "logits"))
+def test_the_weight_of_the_terms_is_halved_after_30_60_and_90_epochs():
+    run, plan, pool = prepared("two modalities")
+    method = KD(TrialContext(run, plan, pool, "audio", "logits"))
     batches, _ = pool.batches("audio", "logits", "test")
     batch = next(iter(batches))
     shares = {}
     for epoch in range(100):
         terms = method.losses(batch)
         terms = {name: term.detach() for name, term in terms.items()}
-        apart = float(terms["kd"] - terms["ce"])
-        shares[epoch] = float(terms["loss"] - terms["ce"]) / apart
+        difference = float(terms["kd"] - terms["ce"])
+        shares[epoch] = float(terms["loss"] - terms["ce"]) / difference
         method.end_epoch(epoch)
     expected = {0: 0.5, 29: 0.5, 30: 0.25, 59: 0.25, 60: 0.125, 89: 0.125, 90: 0.0625, 99: 0.0625}
     assert HALVED_AFTER == (30, 60, 90)
     assert {epoch: shares[epoch] for epoch in expected} == pytest.approx(expected, rel=1e-9)
 
 
-def test_a_frozen_teacher_is_heard_once_for_all_methods():
-    run, recipe, _ = ground("two modalities")
-    pool = make_pool(run, recipe)
+def test_a_frozen_teacher_is_evaluated_once_for_all_methods():
+    run, plan, _ = prepared("two modalities")
+    pool = make_pool(run, plan)
     calls = []
     pool.teacher("audio").net.register_forward_hook(lambda *_: calls.append(1))
     for _ in range(3):
-        teach(run, recipe, pool, KD, "audio", {})
-    passes = -(-24 // recipe.route.batch_size)
-    assert len(calls) <= passes + 1  # and one batch to see whether what it says fits
+        teach(run, plan, pool, KD, "audio", {})
+    passes = -(-24 // plan.route.batch_size)
+    assert len(calls) <= passes + 1  # and one batch, to see whether its output fits in memory
 
 
-def test_a_teacher_is_the_same_net_whoever_its_students_are():
+def test_a_teacher_does_not_depend_on_the_target():
     nets = []
     for target in ("image", "text"):
         run, _ = make_run("three modalities", target)
-        nets.append(train_teacher(run, make_recipe("three modalities"), "audio").students["ce"])
+        plan = make_comparison_plan("three modalities")
+        nets.append(train_teacher(run, plan, "audio").students["ce"])
     assert same(*map(state_of, nets))
 
 
-def test_a_method_of_one_s_own_is_a_class_and_a_line():
-    run, _, pool = ground("two modalities")
-    recipe = make_recipe(methods={"mimic": {"type": "toy_comparisons.Mimic"}})
-    done = teach(run, recipe, pool, Mimic, "audio", {})
+def test_a_user_s_own_method_is_a_class_and_a_parameter():
+    run, _, pool = prepared("two modalities")
+    plan = make_comparison_plan(methods={"mimic": {"type": "toy_comparisons.Mimic"}})
+    done = teach(run, plan, pool, Mimic, "audio", {})
     assert done.extra_parameters == 0
     assert "train_apart" in done.history
 
 
-def test_what_learns_beside_the_student_is_counted():
-    _, _, pool = ground("two modalities")
+def test_trained_weights_in_addition_to_the_student_s_are_counted():
+    _, _, pool = prepared("two modalities")
     peer = sum(weight.numel() for weight in pool.teacher("audio").net.parameters())
     extra = {
-        name: taught("two modalities", name, method, teacher).extra_parameters
-        for name, method, teacher in ways("two modalities")
-        if teacher in ("", "audio") and name in ("none", "kd", "dml", "mgdfr", "ofa", "crd")
+        name: train("two modalities", name, method, teacher).extra_parameters
+        for name, method, teacher in method_teacher_pairs("two modalities")
+        if teacher in ("", "audio") and name in ("baseline", "kd", "dml", "mgdfr", "ofa", "crd")
     }
     stages, classes = (8, 12), 3  # the toy's masked layers: channels and width
-    assert extra["none"] == extra["kd"] == 0
+    assert extra["baseline"] == extra["kd"] == 0
     assert extra["dml"] == extra["mgdfr"] == peer
     assert extra["ofa"] == sum((width + 1) * classes for width in stages)
     assert extra["crd"] == 2 * (12 + 1) * 128
 
 
-def test_the_student_alone_is_known_by_its_class():
-    assert baseline_of(make_recipe().compare) == "none"
-    assert baseline_of(make_recipe(methods={"kd": METHODS["kd"]}).compare) is None
+def test_the_baseline_is_identified_by_its_class():
+    assert baseline_of(make_comparison_plan().compare) == "baseline"
+    assert baseline_of(make_comparison_plan(methods={"kd": METHODS["kd"]}).compare) is None
 
 
-def test_a_preset_changes_the_switches_and_nothing_else():
+def test_a_preset_changes_only_the_switches():
     own = route(chosen=2, temperature=3.0, selection="last")
     other = changed(own, {"preset": "reference"})
     assert other == Route.model_validate(
@@ -190,11 +204,11 @@ def test_a_preset_changes_the_switches_and_nothing_else():
         changed(own, {"epoch": 7})
 
 
-def test_a_layer_that_is_heard_leaves_no_hook_when_the_net_fails():
-    _, _, pool = ground("two modalities")
-    observer = copy.copy(pool.teacher("audio"))
-    observer.net = copy.deepcopy(observer.net)
-    observer.net.last = nn.Linear(5, 3)
+def test_no_hook_remains_if_the_net_fails():
+    _, _, pool = prepared("two modalities")
+    extractor = copy.copy(pool.teacher("audio"))
+    extractor.net = copy.deepcopy(extractor.net)
+    extractor.net.last = nn.Linear(5, 3)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        observer({"audio": torch.zeros(2, 13, 32)})
-    assert not hooks_of(observer.net)
+        extractor({"audio": torch.zeros(2, 13, 32)})
+    assert not hooks_of(extractor.net)

@@ -1,14 +1,14 @@
-"""MST-Distill among the compared methods: options go through, and shared stages run once."""
+"""MST-Distill as a compared method: options take effect, and shared stages run once."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mst_distill.compare.context import Setup
-from mst_distill.compare.methods import mst
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.methods.mst import MST
-from toy_comparisons import make_pool, make_recipe
+from mst_distill.mst import run_stages
+from toy_comparisons import make_comparison_plan, make_pool
 from toy_runs import make_run
 
 MERIT = {"teachers": {"kd": "none", "keep": "accuracy"}, "route": {"preset": "merit"}}
@@ -16,15 +16,15 @@ UNIFORM = {**MERIT, "route": {"preset": "merit", "router": "uniform"}}
 
 
 @pytest.fixture(scope="module")
-def ground():
+def prepared():
     run, _ = make_run()
-    recipe = make_recipe()
-    return run, recipe, make_pool(run, recipe)
+    plan = make_comparison_plan()
+    return run, plan, make_pool(run, plan)
 
 
-def teach(ground, arguments):
-    run, recipe, pool = ground
-    return MST.teach(Setup(run, recipe, pool, "", "nothing"), **arguments)
+def teach(prepared, arguments):
+    run, plan, pool = prepared
+    return MST.teach(TrialContext(run, plan, pool, "", "nothing"), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -39,31 +39,31 @@ def teach(ground, arguments):
         {"masks": {"kind": "fixed"}, "route": {"gated": True}},
     ],
 )
-def test_options_go_through_on_equal_terms(arguments, ground):
-    taught = teach(ground, arguments)
-    assert set(taught.students) == {"accuracy", "ce", "last"}
-    assert np.isfinite(taught.history.to_numpy()).all()
-    assert taught.student_epochs == 5
-    assert len(taught.history) == 3
+def test_options_are_trained_under_equal_conditions(arguments, prepared):
+    result = teach(prepared, arguments)
+    assert set(result.students) == {"accuracy", "ce", "last"}
+    assert np.isfinite(result.history.to_numpy()).all()
+    assert result.student_epochs == 5
+    assert len(result.history) == 3
 
 
-def test_shared_stages_run_once_and_end_the_same(ground, monkeypatch):
-    run, recipe, _ = ground
-    alone = teach((run, recipe, make_pool(run, recipe)), MERIT)
+def test_shared_stages_run_once_and_give_equal_results(prepared, monkeypatch):
+    run, plan, _ = prepared
+    unshared = teach((run, plan, make_pool(run, plan)), MERIT)
     calls = []
     for stage in ("train_members", "train_masks"):
-        plain = getattr(mst, stage)
+        plain = getattr(run_stages, stage)
 
         def counted(*arguments, plain=plain, stage=stage):
             calls.append(stage)
             return plain(*arguments)
 
-        monkeypatch.setattr(mst, stage, counted)
-    shared = run, recipe, make_pool(run, recipe)
+        monkeypatch.setattr(run_stages, stage, counted)
+    shared = run, plan, make_pool(run, plan)
     first = teach(shared, UNIFORM)
     second = teach(shared, MERIT)
     assert calls == ["train_members", "train_masks"]
     assert first.seconds_before == 0 < second.seconds_before
-    assert second.history.equals(alone.history)
+    assert second.history.equals(unshared.history)
     teach(shared, {**MERIT, "masks": {"kind": "fixed"}})
     assert calls == ["train_members", "train_masks", "train_masks"]

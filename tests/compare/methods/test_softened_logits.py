@@ -1,4 +1,4 @@
-"""KD, DML, DKD and OFA against loops over samples and classes in float64."""
+"""KD, DML, DKD and OFA, against loops over samples and classes in float64."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
-from mst_distill.compare.methods.dkd import DKD, decoupled, per_place
+from mst_distill.compare.methods.dkd import DKD, decoupled_losses, labelled_positions
 from mst_distill.compare.methods.dml import DML
 from mst_distill.compare.methods.kd import KD
-from mst_distill.compare.methods.ofa import OFA, enhanced
-from mst_distill.mst.features import Observed
+from mst_distill.compare.methods.ofa import OFA, ofa_loss
+from mst_distill.mst.features import ModelOutput
 from mst_distill.training.batches import Batch
 
 TAU = 4.0
 LABELS = [0, 3, 2, 3, 1, 4]
 
 
-class Speaker:
-    """Says the same of every batch."""
+class FixedModel:
+    """A model with the same output for every batch."""
 
-    def __init__(self, said: Observed | None = None) -> None:
+    def __init__(self, output: ModelOutput | None = None) -> None:
         self.net = nn.Identity()
-        self.said = said
+        self.output = output
 
-    def __call__(self, inputs: dict[str, torch.Tensor]) -> Observed:
-        return self.said
+    def __call__(self, inputs: dict[str, torch.Tensor]) -> ModelOutput:
+        return self.output
 
-    def dry(self, samples: object) -> Observed:
-        return self.said
+    def dry(self, samples: object) -> ModelOutput:
+        return self.output
 
 
-def fake_setup(said: Observed | None = None, **others: object) -> SimpleNamespace:
+def fake_context(output: ModelOutput | None = None, **others: object) -> SimpleNamespace:
     run = SimpleNamespace(place=lambda module: module.double(), samples=None)
-    parts = {"weight": 0.25, "temperature": TAU, "ignored": None, "classes": 5, "run": run}
-    return SimpleNamespace(student=Speaker(said), **{**parts, **others})
+    attributes = {"weight": 0.25, "temperature": TAU, "ignored": None, "classes": 5, "run": run}
+    return SimpleNamespace(student=FixedModel(output), **{**attributes, **others})
 
 
 def logits(seed: int = 0, shape: tuple[int, ...] = (6, 5)) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def logits(seed: int = 0, shape: tuple[int, ...] = (6, 5)) -> tuple[np.ndarray, 
 
 
 def kl(teacher: np.ndarray, student: np.ndarray) -> float:
-    """KL(teacher || student) of two distributions."""
+    """Compute KL(teacher || student) of two distributions."""
     return float(rel_entr(teacher, student).sum())
 
 
@@ -59,22 +59,22 @@ def as_leaf(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values).requires_grad_()
 
 
-def slope(function, at: np.ndarray, step: float = 1e-5) -> np.ndarray:
-    """Central differences."""
+def numerical_gradient(function, at: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Compute the gradient by central differences."""
     found = np.empty_like(at)
-    for place in np.ndindex(at.shape):
+    for index in np.ndindex(at.shape):
         up, down = at.copy(), at.copy()
-        up[place] += step
-        down[place] -= step
-        found[place] = (function(up) - function(down)) / (2 * step)
+        up[index] += step
+        down[index] -= step
+        found[index] = (function(up) - function(down)) / (2 * step)
     return found
 
 
-def test_kd_is_hinton_s_and_pulls_with_tau_times_the_difference_of_probabilities():
+def test_kd_is_hinton_s_and_its_gradient_is_tau_times_the_difference_of_probabilities():
     student, teacher = logits()
     leaf = as_leaf(student)
-    term = KD(fake_setup()).distil(
-        Observed(leaf), Observed(torch.from_numpy(teacher)), batch_of(LABELS)
+    term = KD(fake_context()).distil(
+        ModelOutput(leaf), ModelOutput(torch.from_numpy(teacher)), batch_of(LABELS)
     )
     wanted = np.mean(
         [
@@ -85,13 +85,15 @@ def test_kd_is_hinton_s_and_pulls_with_tau_times_the_difference_of_probabilities
     assert list(term) == ["kd"]
     assert term["kd"].item() == pytest.approx(wanted, rel=1e-12)
     (found,) = torch.autograd.grad(term["kd"], leaf)
-    pull = TAU * (softmax(student / TAU, axis=1) - softmax(teacher / TAU, axis=1)) / len(student)
-    np.testing.assert_allclose(found.numpy(), pull, rtol=1e-10, atol=1e-14)
+    gradient = (
+        TAU * (softmax(student / TAU, axis=1) - softmax(teacher / TAU, axis=1)) / len(student)
+    )
+    np.testing.assert_allclose(found.numpy(), gradient, rtol=1e-10, atol=1e-14)
 
 
-def test_a_distilled_student_s_loss_weighs_labels_against_terms_and_the_terms_fade():
+def test_a_distilled_student_s_loss_is_weighted_and_the_weight_falls():
     student, teacher = logits(1)
-    method = KD(fake_setup(Observed(torch.from_numpy(student))))
+    method = KD(fake_context(ModelOutput(torch.from_numpy(student))))
     batch = batch_of(LABELS, teacher=(torch.from_numpy(teacher),))
     ce = -np.mean(log_softmax(student, axis=1)[range(6), LABELS])
     kd = np.mean(
@@ -107,28 +109,30 @@ def test_a_distilled_student_s_loss_weighs_labels_against_terms_and_the_terms_fa
     assert method.losses(batch)["loss"].item() == pytest.approx((1 - 1 / 32) * ce + kd / 32)
 
 
-def test_in_mutual_learning_each_net_learns_from_the_other_s_probabilities_held_fast():
+def test_the_mutual_terms_have_gradient_to_one_net_each():
     student, peer = logits(2)
     own, other = as_leaf(student), as_leaf(peer)
-    terms = DML(fake_setup(new_teacher=Speaker)).mutual(own, other)
+    terms = DML(fake_context(new_teacher=FixedModel)).mutual(own, other)
     of_student, of_peer = softmax(student, axis=1), softmax(peer, axis=1)
     wanted = {
         "kd": np.mean([kl(t, s) for s, t in zip(of_student, of_peer, strict=True)]),
         "kd_peer": np.mean([kl(s, t) for s, t in zip(of_student, of_peer, strict=True)]),
     }
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-12)
-    pulls = torch.autograd.grad(terms["kd"], (own, other), allow_unused=True)
-    np.testing.assert_allclose(pulls[0].numpy(), (of_student - of_peer) / 6, atol=1e-14)
-    assert pulls[1] is None
-    pulls = torch.autograd.grad(terms["kd_peer"], (own, other), allow_unused=True)
-    assert pulls[0] is None
-    np.testing.assert_allclose(pulls[1].numpy(), (of_peer - of_student) / 6, atol=1e-14)
+    gradients = torch.autograd.grad(terms["kd"], (own, other), allow_unused=True)
+    np.testing.assert_allclose(gradients[0].numpy(), (of_student - of_peer) / 6, atol=1e-14)
+    assert gradients[1] is None
+    gradients = torch.autograd.grad(terms["kd_peer"], (own, other), allow_unused=True)
+    assert gradients[0] is None
+    np.testing.assert_allclose(gradients[1].numpy(), (of_peer - of_student) / 6, atol=1e-14)
 
 
-def test_in_mutual_learning_all_four_terms_weigh_one():
+def test_all_four_terms_of_mutual_learning_have_the_weight_1():
     student, peer = logits(3)
-    peer_speaker = Speaker(Observed(torch.from_numpy(peer)))
-    method = DML(fake_setup(Observed(torch.from_numpy(student)), new_teacher=lambda: peer_speaker))
+    peer_model = FixedModel(ModelOutput(torch.from_numpy(peer)))
+    method = DML(
+        fake_context(ModelOutput(torch.from_numpy(student)), new_teacher=lambda: peer_model)
+    )
     wanted = 0.0
     for s, t, label in zip(student, peer, LABELS, strict=True):
         p, q = softmax(s), softmax(t)
@@ -137,7 +141,7 @@ def test_in_mutual_learning_all_four_terms_weigh_one():
 
 
 def tckd_and_nckd(student: np.ndarray, teacher: np.ndarray, label: int) -> tuple[float, float]:
-    """Of one sample, as in Zhao et al., equations 2 to 6, without tau squared."""
+    """Compute both for a sample, as in Zhao et al., equations 2 to 6, without tau squared."""
     p, q = softmax(student), softmax(teacher)
     others = [k for k in range(len(p)) if k != label]
     target = kl(
@@ -152,9 +156,9 @@ def tckd_and_nckd(student: np.ndarray, teacher: np.ndarray, label: int) -> tuple
 
 
 @pytest.mark.parametrize("tau", [1.0, TAU])
-def test_decoupled_losses_are_those_of_target_against_others_and_among_others(tau):
+def test_decoupled_losses_match_the_equations(tau):
     student, teacher = logits(4)
-    found = decoupled(
+    found = decoupled_losses(
         torch.from_numpy(student), torch.from_numpy(teacher), torch.tensor(LABELS), tau
     )
     wanted = [
@@ -167,7 +171,7 @@ def test_decoupled_losses_are_those_of_target_against_others_and_among_others(ta
 
 def test_decoupled_losses_add_up_to_kd():
     student, teacher = logits(5)
-    target, others = decoupled(
+    target, others = decoupled_losses(
         torch.from_numpy(student), torch.from_numpy(teacher), torch.tensor(LABELS), TAU
     )
     for row, label in enumerate(LABELS):
@@ -176,64 +180,70 @@ def test_decoupled_losses_add_up_to_kd():
         assert together == pytest.approx(16 * kl(q, softmax(student[row] / TAU)), rel=1e-10)
 
 
-def test_decoupled_losses_have_the_slopes_of_the_formula_and_none_explodes():
+def test_decoupled_losses_have_the_right_gradients_and_finite_ones_at_extremes():
     student, teacher = logits(6)
     for which in (0, 1):
         leaf = as_leaf(student)
-        found = decoupled(leaf, torch.from_numpy(teacher), torch.tensor(LABELS), 2.0)[which]
-        (pull,) = torch.autograd.grad(found.sum(), leaf)
+        found = decoupled_losses(leaf, torch.from_numpy(teacher), torch.tensor(LABELS), 2.0)[which]
+        (gradient,) = torch.autograd.grad(found.sum(), leaf)
 
         def by_hand(values: np.ndarray, which: int = which) -> float:
             rows = zip(values, teacher, LABELS, strict=True)
             return sum(4 * tckd_and_nckd(s / 2, t / 2, label)[which] for s, t, label in rows)
 
-        np.testing.assert_allclose(pull.numpy(), slope(by_hand, student), rtol=1e-6, atol=1e-9)
-    sure = torch.tensor([[90.0, -90, 0], [-90, 90, 0]], requires_grad=True)
-    target, others = decoupled(sure, 2 * sure.detach().flip(0), torch.tensor([0, 0]), 1.0)
-    (pull,) = torch.autograd.grad((target + others).sum(), sure)
-    assert pull.isfinite().all()
+        np.testing.assert_allclose(
+            gradient.numpy(), numerical_gradient(by_hand, student), rtol=1e-6, atol=1e-9
+        )
+    extreme = torch.tensor([[90.0, -90, 0], [-90, 90, 0]], requires_grad=True)
+    target, others = decoupled_losses(
+        extreme, 2 * extreme.detach().flip(0), torch.tensor([0, 0]), 1.0
+    )
+    (gradient,) = torch.autograd.grad((target + others).sum(), extreme)
+    assert gradient.isfinite().all()
     assert (target + others).isfinite().all()
 
 
-def test_dkd_weighs_the_others_eight_times_as_much_and_judges_every_place_that_is_a_target():
+def test_dkd_weights_the_other_classes_by_8_and_averages_over_labelled_pixels():
     student, teacher = logits(7, (2, 5, 3, 2))
     label = np.random.default_rng(0).integers(0, 5, (2, 3, 2))
     label[0, 1] = label[1, 2, 0] = 255
-    terms = DKD(fake_setup(ignored=255)).distil(
-        Observed(torch.from_numpy(student)), Observed(torch.from_numpy(teacher)), batch_of(label)
+    terms = DKD(fake_context(ignored=255)).distil(
+        ModelOutput(torch.from_numpy(student)),
+        ModelOutput(torch.from_numpy(teacher)),
+        batch_of(label),
     )
-    parts = [
+    losses = [
         tckd_and_nckd(student[b, :, y, x] / TAU, teacher[b, :, y, x] / TAU, label[b, y, x])
         for b, y, x in np.ndindex(label.shape)
         if label[b, y, x] != 255
     ]
-    assert len(parts) == 9
-    target, others = 16 * np.mean(parts, axis=0)
+    assert len(losses) == 9
+    target, others = 16 * np.mean(losses, axis=0)
     assert terms["target"].item() == pytest.approx(target, rel=1e-10)
     assert terms["others"].item() == pytest.approx(8 * others, rel=1e-10)
 
 
-def test_per_place_gives_a_row_a_judged_place_in_the_order_of_the_labels():
+def test_labelled_positions_keep_the_order_of_the_labels():
     student, teacher = logits(8, (2, 5, 3, 2))
     label = np.arange(12).reshape(2, 3, 2) % 5
     for ignored, count in ((None, 12), (3, 10)):
-        own, other, at = per_place(
+        own, other, at = labelled_positions(
             torch.from_numpy(student), torch.from_numpy(teacher), torch.from_numpy(label), ignored
         )
-        judged = [i for i in np.ndindex(label.shape) if label[i] != ignored]
-        assert len(judged) == count
-        np.testing.assert_array_equal(own, [student[b, :, y, x] for b, y, x in judged])
-        np.testing.assert_array_equal(other, [teacher[b, :, y, x] for b, y, x in judged])
-        assert at.tolist() == [label[i] for i in judged]
+        labelled = [i for i in np.ndindex(label.shape) if label[i] != ignored]
+        assert len(labelled) == count
+        np.testing.assert_array_equal(own, [student[b, :, y, x] for b, y, x in labelled])
+        np.testing.assert_array_equal(other, [teacher[b, :, y, x] for b, y, x in labelled])
+        assert at.tolist() == [label[i] for i in labelled]
 
 
 def weights(teacher: np.ndarray, label: int) -> np.ndarray:
-    """(1 + p)^1.1 - 1 of the target class, p^1.1 of every other: as OFA's authors released it."""
+    """Compute (1 + p)^1.1 - 1 of the target, p^1.1 of other classes, as OFA's released code."""
     p = softmax(teacher)
     return np.array([(1 + p[k]) ** 1.1 - 1 if k == label else p[k] ** 1.1 for k in range(len(p))])
 
 
-def enhanced_by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
+def ofa_loss_by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
     return float(
         np.mean(
             [
@@ -244,31 +254,31 @@ def enhanced_by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
     )
 
 
-def test_ofa_s_loss_lets_the_target_class_weigh_more():
+def test_ofa_s_loss_increases_the_weight_of_the_target_class():
     student, teacher = logits(9)
     leaf = as_leaf(student)
-    found = enhanced(leaf, torch.from_numpy(teacher), torch.tensor(LABELS))
-    assert found.item() == pytest.approx(enhanced_by_hand(student, teacher), rel=1e-12)
-    (pull,) = torch.autograd.grad(found, leaf)
+    found = ofa_loss(leaf, torch.from_numpy(teacher), torch.tensor(LABELS))
+    assert found.item() == pytest.approx(ofa_loss_by_hand(student, teacher), rel=1e-12)
+    (gradient,) = torch.autograd.grad(found, leaf)
     weight = np.array([weights(t, label) for t, label in zip(teacher, LABELS, strict=True)])
     wanted = (softmax(student, axis=1) * weight.sum(axis=1, keepdims=True) - weight) / 6
-    np.testing.assert_allclose(pull.numpy(), wanted, rtol=1e-10, atol=1e-14)
+    np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-10, atol=1e-14)
 
 
 def test_ofa_projects_the_mean_of_every_stage_to_logits():
     student, teacher = logits(10)
     rng = np.random.default_rng(1)
     stages = [rng.normal(size=(6, 3, 4, 2)), rng.normal(size=(6, 7))]
-    said = Observed(
+    output = ModelOutput(
         torch.from_numpy(student), torch.empty(0), tuple(torch.from_numpy(s) for s in stages)
     )
-    method = OFA(fake_setup(said))
-    terms = method.distil(said, Observed(torch.from_numpy(teacher)), batch_of(LABELS))
-    wanted = {"logits": enhanced_by_hand(student, teacher)}
+    method = OFA(fake_context(output))
+    terms = method.distil(output, ModelOutput(torch.from_numpy(teacher)), batch_of(LABELS))
+    wanted = {"logits": ofa_loss_by_hand(student, teacher)}
     flat = [stages[0].mean(axis=(2, 3)), stages[1]]
     for number, (projector, stage) in enumerate(
         zip(method.trainable["projectors"], flat, strict=True)
     ):
         weight, bias = (one.detach().numpy() for one in (projector.weight, projector.bias))
-        wanted[f"stage_{number}"] = enhanced_by_hand(stage @ weight.T + bias, teacher)
+        wanted[f"stage_{number}"] = ofa_loss_by_hand(stage @ weight.T + bias, teacher)
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-10)

@@ -1,1 +1,1 @@
-"""The compared methods, one file each."""
+"""The compared methods, one file for each."""

@@ -1,4 +1,4 @@
-"""CRD: a sample's two embeddings are near, those of samples of other classes far."""
+"""CRD: draws the two embeddings of a sample together, and apart from those of other classes."""
 
 from __future__ import annotations
 
@@ -9,68 +9,68 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.compare.context import Setup
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
 from mst_distill.data.samples import rows_of
-from mst_distill.mst.features import Observed, pooled
+from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
 WIDTH = 128
-"""Of both projections."""
+"""Width of both projections."""
 
 NEGATIVES = 4096
-"""Samples of other classes that every sample is held against."""
+"""Samples of other classes that are drawn for every sample."""
 
 TEMPERATURE = 0.07
 MOMENTUM = 0.5
-"""How much of a memory's entry stays when its sample comes again."""
+"""Weight of the old entry when the memory of a sample is updated."""
 
 
 class CRD(Distilling):
     """Terms: -log h(t, s) - sum over the negatives of log(1 - h(t', s)), and with s' and t.
 
     Tian, Krishnan, Isola, "Contrastive Representation Distillation", ICLR 2020, equations 17 to
-    19, with h = p / (p + N / M): M samples, N negatives, and p = e^(t.s / tau) / Z how likely s is
-    among all that the memory holds of t. Z is summed over the whole memory at every step and held
-    fast; the paper leaves it out, and its released code takes it from the first batch.
+    19, with h = p / (p + N / M): M samples, N negatives, and p = e^(t.s / tau) / Z, the probability
+    of t given s among all entries of the memory. Z is summed over the whole memory at every step,
+    without gradient; the paper leaves it out, and its released code takes it from the first batch.
     """
 
-    hears = "features"
+    teacher_inputs = "features"
     dense = False
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        samples = setup.run.samples
-        own = pooled(setup.student.dry(samples).embedding).shape[1]
-        other = pooled(setup.frozen_teacher.dry(samples).embedding).shape[1]
-        self._of_student = self.learn("of_student", nn.Linear(own, WIDTH))
-        self._of_teacher = self.learn("of_teacher", nn.Linear(other, WIDTH))
-        rows = rows_of(setup.run.splits, "train")
-        labels = torch.from_numpy(samples.labels[rows]).to(setup.run.device)
-        self._negatives = Negatives(labels, setup.classes)
-        memory = F.normalize(torch.randn(2, len(rows), WIDTH, device=setup.run.device), dim=2)
+    def __init__(self, context: TrialContext) -> None:
+        super().__init__(context)
+        samples = context.run.samples
+        student_width = pooled(context.student.dry(samples).embedding).shape[1]
+        teacher_width = pooled(context.frozen_teacher.dry(samples).embedding).shape[1]
+        self._project_student = self.add_trainable("of_student", nn.Linear(student_width, WIDTH))
+        self._project_teacher = self.add_trainable("of_teacher", nn.Linear(teacher_width, WIDTH))
+        rows = rows_of(context.run.splits, "train")
+        labels = torch.from_numpy(samples.labels[rows]).to(context.run.device)
+        self._negatives = Negatives(labels, context.classes)
+        memory = F.normalize(torch.randn(2, len(rows), WIDTH, device=context.run.device), dim=2)
         self._student_memory, self._teacher_memory = memory
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``student`` with the teacher's memory, ``teacher`` with the student's."""
-        own = F.normalize(self._of_student(pooled(student.embedding)), dim=1)
-        other = F.normalize(self._of_teacher(pooled(teacher.embedding)), dim=1)
-        picked = self._negatives.draw(batch.label, NEGATIVES)
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``student``, with the teacher's memory, and ``teacher``, with the student's."""
+        student_projection = F.normalize(self._project_student(pooled(student.embedding)), dim=1)
+        teacher_projection = F.normalize(self._project_teacher(pooled(teacher.embedding)), dim=1)
+        negatives = self._negatives.draw(batch.label, NEGATIVES)
         terms = {
-            "student": contrast(own, batch.place, picked, self._teacher_memory),
-            "teacher": contrast(other, batch.place, picked, self._student_memory),
+            "student": contrast(student_projection, batch.place, negatives, self._teacher_memory),
+            "teacher": contrast(teacher_projection, batch.place, negatives, self._student_memory),
         }
-        self._student_memory = remember(self._student_memory, batch.place, own)
-        self._teacher_memory = remember(self._teacher_memory, batch.place, other)
+        self._student_memory = update(self._student_memory, batch.place, student_projection)
+        self._teacher_memory = update(self._teacher_memory, batch.place, teacher_projection)
         return terms
 
     def state(self) -> dict[str, Any]:
-        """The terms' weight and both memories."""
+        """Return the weight of the terms and both memories."""
         memories = {"student": self._student_memory, "teacher": self._teacher_memory}
         return {**super().state(), **memories}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Continue from a `state`."""
         super().load_state(state)
         self._student_memory = state["student"].to(self._student_memory.device)
         self._teacher_memory = state["teacher"].to(self._teacher_memory.device)
@@ -80,7 +80,7 @@ class Negatives:
     """Draws samples of other classes.
 
     Args:
-        labels: ``(M,)`` of the training split.
+        labels: ``(M,)``, of the training split.
         classes: C.
 
     Raises:
@@ -95,32 +95,33 @@ class Negatives:
         self._start = self._count.cumsum(0) - self._count
 
     def draw(self, label: Tensor, number: int) -> Tensor:
-        """Places of `number` samples, with replacement, for each of the batch: ``(B, number)``."""
+        """Draw positions in the split, with replacement, ``(B,)`` to ``(B, number)``."""
         others = (len(self._by_class) - self._count[label])[:, None]
         drawn = (torch.rand(len(label), number, device=label.device) * others).long()
-        behind = drawn >= self._start[label][:, None]
-        return self._by_class[drawn + behind * self._count[label][:, None]]
+        # The samples are sorted by class: numbers from the own class on skip its block.
+        skip = drawn >= self._start[label][:, None]
+        return self._by_class[drawn + skip * self._count[label][:, None]]
 
 
-def contrast(anchor: Tensor, place: Tensor, negatives: Tensor, memory: Tensor) -> Tensor:
-    """-log h of the positives minus the negatives' sum of log(1 - h), mean over the batch.
+def contrast(anchor: Tensor, positive: Tensor, negatives: Tensor, memory: Tensor) -> Tensor:
+    """Compute -log h of the positive minus the negatives' sum of log(1 - h), mean over the batch.
 
     Args:
         anchor: ``(B, D)``, of length 1.
-        place: ``(B,)``, where the memory has the other net's projection of the same sample.
-        negatives: ``(B, N)``, places of other samples.
+        positive: ``(B,)``, rows of `memory` with the other net's projection of the same samples.
+        negatives: ``(B, N)``, rows of `memory` with projections of other samples.
         memory: ``(M, D)``, of length 1.
     """
-    likeness = anchor @ memory.T / TEMPERATURE
-    log_p = likeness - likeness.detach().logsumexp(dim=1, keepdim=True)
-    against = math.log(negatives.shape[1] / len(memory))
-    positive = F.softplus(against - log_p.gather(1, place[:, None]))
-    negative = F.softplus(log_p.gather(1, negatives) - against)
-    return (positive.sum() + negative.sum()) / len(anchor)
+    similarity = anchor @ memory.T / TEMPERATURE
+    log_p = similarity - similarity.detach().logsumexp(dim=1, keepdim=True)
+    log_prior = math.log(negatives.shape[1] / len(memory))
+    positive_loss = F.softplus(log_prior - log_p.gather(1, positive[:, None]))
+    negative_loss = F.softplus(log_p.gather(1, negatives) - log_prior)
+    return (positive_loss.sum() + negative_loss.sum()) / len(anchor)
 
 
 @torch.no_grad()
-def remember(memory: Tensor, place: Tensor, projection: Tensor) -> Tensor:
-    """A new memory, in which half of what was at `place` is now `projection`."""
-    mixed = MOMENTUM * memory[place] + (1 - MOMENTUM) * projection
-    return memory.index_copy(0, place, F.normalize(mixed, dim=1))
+def update(memory: Tensor, rows: Tensor, projection: Tensor) -> Tensor:
+    """Return a new memory with the normalised means of `memory` and `projection` in `rows`."""
+    mixed = MOMENTUM * memory[rows] + (1 - MOMENTUM) * projection
+    return memory.index_copy(0, rows, F.normalize(mixed, dim=1))

@@ -1,51 +1,55 @@
-"""DIST: the student's probabilities need only be correlated with the teacher's."""
+"""DIST: the student's probabilities need only correlate with the teacher's."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from mst_distill.compare.method import Distilling
-from mst_distill.compare.methods.dkd import per_place
-from mst_distill.mst.features import Observed
+from mst_distill.compare.methods.dkd import labelled_positions
+from mst_distill.mst.features import ModelOutput
 from mst_distill.training.batches import Batch
 
 INTER, INTRA = 2.0, 2.0
-"""Weights of the relation within a sample and of that within a class."""
+"""Weights of the relations between the classes of a sample and between the samples of a class."""
 
 
 class DIST(Distilling):
     """Terms: 2 tau^2 mean(1 - r(rows)) + 2 tau^2 mean(1 - r(columns)), r Pearson's correlation.
 
     Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
-    equations 6 to 9, of the probabilities at temperature tau; of dense labels every place that is
-    a target is a sample.
+    equations 6 to 9, of the probabilities at temperature tau. With dense labels, each labelled
+    pixel is a sample.
     """
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``inter`` and ``intra``, with their weights."""
-        own, other, _ = per_place(student.logits, teacher.logits, batch.label, self.setup.ignored)
-        heat = self.setup.temperature
-        own, other = ((logits / heat).softmax(dim=1) for logits in (own, other))
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``inter`` and ``intra``, with their weights."""
+        student_rows, teacher_rows, _ = labelled_positions(
+            student.logits, teacher.logits, batch.label, self.context.ignored
+        )
+        temperature = self.context.temperature
+        student_rows, teacher_rows = (
+            (logits / temperature).softmax(dim=1) for logits in (student_rows, teacher_rows)
+        )
         return {
-            "inter": INTER * heat**2 * uncorrelated(own, other),
-            "intra": INTRA * heat**2 * uncorrelated(own.T, other.T),
+            "inter": INTER * temperature**2 * pearson_distance(student_rows, teacher_rows),
+            "intra": INTRA * temperature**2 * pearson_distance(student_rows.T, teacher_rows.T),
         }
 
 
-def uncorrelated(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over the rows of 1 - Pearson's r; rows ``(R, K)``, in [0, 2].
+def pearson_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Compute the mean over the rows of 1 - Pearson's r; rows ``(R, K)``, in [0, 2].
 
-    A row in which nothing varies correlates with nothing, r = 0, and has no gradient, which knows
-    no bounds near it. Without any values the loss is 0.
+    A constant row has r = 0 and no gradient, since the gradient is unbounded near it. Without any
+    values the loss is 0.
     """
     if not student.numel():
         return student.sum()
-    own, other = (_centred(rows) for rows in (student, teacher))
-    scale = (own.norm(dim=1) * other.norm(dim=1)).clamp(min=1e-8)
-    return (1 - (own * other).sum(dim=1) / scale).mean()
+    student_rows, teacher_rows = (_centred(rows) for rows in (student, teacher))
+    scale = (student_rows.norm(dim=1) * teacher_rows.norm(dim=1)).clamp(min=1e-8)
+    return (1 - (student_rows * teacher_rows).sum(dim=1) / scale).mean()
 
 
 def _centred(rows: Tensor) -> Tensor:
-    """Rows minus their means; exactly 0 where all of a row is equal, which its mean may miss."""
+    """Subtract the rows' means; constant rows become exactly 0 in spite of rounding."""
     constant = (rows == rows[:, :1]).all(dim=1, keepdim=True)
     return (rows - rows.mean(dim=1, keepdim=True)).masked_fill(constant, 0.0)

@@ -1,4 +1,4 @@
-"""DKD: what KD says of the target class, and what it says of the others, weighed apart."""
+"""DKD: KD of the target class and KD among the other classes, with separate weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.compare.method import Distilling
-from mst_distill.mst.features import Observed
+from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import at_least_float32, distillation
 from mst_distill.training.batches import Batch
 
@@ -19,48 +19,57 @@ class DKD(Distilling):
     """Terms: alpha TCKD + beta NCKD.
 
     Zhao, Cui, Song, Qiu, Liang, "Decoupled Knowledge Distillation", CVPR 2022, equation 7: TCKD is
-    tau^2 KL of (target, all others), NCKD that among the others. The released code lets both grow
-    over 20 epochs, which is not in the equation and not here. Of dense labels every place that is a
-    target is a sample.
+    tau^2 KL of (target, all others), NCKD that among the others. The warm-up of both terms over 20
+    epochs in the released code is not in the equation and not here. With dense labels, each
+    labelled pixel is a sample.
     """
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``target`` and ``others``, with their weights."""
-        own, other, label = per_place(
-            student.logits, teacher.logits, batch.label, self.setup.ignored
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``target`` and ``others``, with their weights."""
+        student_logits, teacher_logits, label = labelled_positions(
+            student.logits, teacher.logits, batch.label, self.context.ignored
         )
-        target, others = decoupled(own, other, label, self.setup.temperature)
+        target, others = decoupled_losses(
+            student_logits, teacher_logits, label, self.context.temperature
+        )
         return {"target": TARGET * mean_or_0(target), "others": OTHERS * mean_or_0(others)}
 
 
-def decoupled(
+def decoupled_losses(
     student: Tensor, teacher: Tensor, label: Tensor, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """TCKD and NCKD of every sample, ``(B, C)``, ``(B, C)`` and ``(B,)`` to ``(B,)`` each."""
-    own, other = (
+    """Compute TCKD and NCKD of samples, ``(B, C)``, ``(B, C)`` and ``(B,)`` to ``(B,)`` each."""
+    student_parts, teacher_parts = (
         _split(at_least_float32(logits) / temperature, label) for logits in (student, teacher)
     )
-    target = F.kl_div(own[0], other[0], reduction="none", log_target=True).sum(dim=1)
-    return temperature**2 * target, temperature**2 * distillation(own[1], other[1], 1.0)
+    target = F.kl_div(student_parts[0], teacher_parts[0], reduction="none", log_target=True).sum(
+        dim=1
+    )
+    return temperature**2 * target, temperature**2 * distillation(
+        student_parts[1], teacher_parts[1], 1.0
+    )
 
 
-def per_place(
+def labelled_positions(
     student: Tensor, teacher: Tensor, label: Tensor, ignored: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits ``(n, C)`` of both and labels ``(n,)``; of dense ones a row a place that is judged."""
+    """Return logits ``(n, C)`` of both nets and labels ``(n,)``.
+
+    The n rows are the samples or, with dense labels, all labelled pixels of all samples.
+    """
     if label.dim() == 1:
         return student, teacher, label
-    judged = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
-    return student.movedim(1, -1)[judged], teacher.movedim(1, -1)[judged], label[judged]
+    labelled = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
+    return student.movedim(1, -1)[labelled], teacher.movedim(1, -1)[labelled], label[labelled]
 
 
-def mean_or_0(each: Tensor) -> Tensor:
-    """Mean over the places; 0, without a gradient, of a batch in which no place is a target."""
-    return each.mean() if each.numel() else each.sum()
+def mean_or_0(losses: Tensor) -> Tensor:
+    """Compute the mean; 0 with zero gradient if a batch has no labelled pixel."""
+    return losses.mean() if losses.numel() else losses.sum()
 
 
 def _split(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """log(target, all others) as ``(B, 2)``, and the others' logits as ``(B, C - 1)``."""
+    """Return log(target, all others) as ``(B, 2)``, and the others' logits as ``(B, C - 1)``."""
     log_probability = logits.log_softmax(dim=1)
     is_target = F.one_hot(label, logits.shape[1]).bool()
     shape = (len(logits), logits.shape[1] - 1)

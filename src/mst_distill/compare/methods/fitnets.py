@@ -1,4 +1,4 @@
-"""FitNets: first the student's hidden layers learn to give the teacher's, then KD."""
+"""FitNets: the student's hidden layers are trained to regress the teacher's, then KD follows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.compare.context import Setup, Taught
+from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.kd import KD
-from mst_distill.mst.features import Observed, pooled
+from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION
 
@@ -26,52 +26,61 @@ class FitNets(KD):
     """
 
     @classmethod
-    def teach(cls, setup: Setup) -> Taught:
-        """Hints, then KD from the student that they leave."""
-        setup.hears = "features"
+    def teach(cls, context: TrialContext) -> MethodResult:
+        """Train with hints, then train the resulting student with KD."""
+        context.teacher_inputs = "features"
         last = {"last": SELECTION["last"]}
-        recipe = setup.recipe
-        hints = setup.fit(Hints(setup), recipe.teachers.epochs, HINT_RATE, last, "/hints")
-        setup.hears = "logits"
-        taught = setup.fit(cls(setup), recipe.route.epochs)
-        return taught.beside(hints)
+        plan = context.plan
+        hints = context.fit(Hints(context), plan.teachers.epochs, HINT_RATE, last, "/hints")
+        context.teacher_inputs = "logits"
+        result = context.fit(cls(context), plan.route.epochs)
+        return result.with_earlier_phase(hints)
 
 
 class Hints(Method):
     """L = sum over the stages of MSE(regressor(student's stage), teacher's stage).
 
-    Equation 3 of the paper, with the mean for half the sum, for as many stages as both nets have,
-    counted from the last; the masked layers are the stages. A regressor is linear: for vectors a
-    matrix, for maps of the same number of axes a convolution with kernel 1, after which places are
-    averaged to the teacher's grid; a map is averaged over its places where the other side has none.
+    Equation 3 of the paper, with the mean in place of half the sum. The stages are the masked
+    layers, paired from the last one backwards for as many as both nets have. A regressor is linear:
+    a matrix between vectors, and a convolution with kernel size 1 between maps with the same number
+    of axes, followed by averaging to the teacher's grid. If the numbers of axes differ, both stages
+    are averaged to vectors first.
+
+    Raises:
+        ValueError: One of the nets has no masked layers.
     """
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        samples = setup.run.samples
-        pairs = _pairs(setup.student.dry(samples), setup.frozen_teacher.dry(samples))
+    def __init__(self, context: TrialContext) -> None:
+        super().__init__(context)
+        samples = context.run.samples
+        pairs = _stage_pairs(context.student.dry(samples), context.frozen_teacher.dry(samples))
         if not pairs:
             raise ValueError(
-                f"FitNets needs layers to compare: member {setup.run.target!r} or "
-                f"{setup.teacher_name!r} has no masked_layers"
+                f"FitNets needs layers to compare: member {context.run.target!r} or "
+                f"{context.teacher_name!r} has no masked_layers"
             )
-        self._regressors = nn.ModuleList(_regressor(own, other) for own, other in pairs)
-        self.learn("regressors", self._regressors)
+        self._regressors = nn.ModuleList(
+            _regressor(student_stage, teacher_stage) for student_stage, teacher_stage in pairs
+        )
+        self.add_trainable("regressors", self._regressors)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss``, the sum over the stages."""
-        student, teacher = self.student(batch.inputs), Observed.of(batch.frozen["teacher"])
-        pairs = zip(self._regressors, _pairs(student, teacher), strict=True)
-        parts = [hint_loss(regressor(own), other) for regressor, (own, other) in pairs]
-        return {"loss": sum(parts[1:], parts[0])}
+        """Compute ``loss``, the sum over the stages."""
+        student, teacher = self.student(batch.inputs), ModelOutput.of(batch.frozen["teacher"])
+        pairs = zip(self._regressors, _stage_pairs(student, teacher), strict=True)
+        terms = [
+            hint_loss(regressor(student_stage), teacher_stage)
+            for regressor, (student_stage, teacher_stage) in pairs
+        ]
+        return {"loss": sum(terms[1:], terms[0])}
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference, the student's places averaged to the teacher's grid.
+    """Compute the mean squared difference, the student's map averaged to the teacher's grid.
 
     Args:
         student: ``(B, F)`` or ``(B, F, ...)``.
-        teacher: The same but for the extent of the places.
+        teacher: The same but for the extent of the map.
     """
     if student.shape[2:] != teacher.shape[2:]:
         student = _POOL[student.dim() - 2](student, list(teacher.shape[2:]))
@@ -86,18 +95,20 @@ _POOL: dict[int, Callable[..., Tensor]] = {
 _CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def _pairs(student: Observed, teacher: Observed) -> list[tuple[Tensor, Tensor]]:
-    """Stages side by side from the last on; without places where one side has none."""
+def _stage_pairs(student: ModelOutput, teacher: ModelOutput) -> list[tuple[Tensor, Tensor]]:
+    """Pair the last stages of both nets; both are averaged to vectors if their axes differ."""
     count = min(len(student.stages), len(teacher.stages))
     stages = zip(student.stages[-count:], teacher.stages[-count:], strict=True) if count else ()
     return [
-        (own, other) if own.dim() == other.dim() else (pooled(own), pooled(other))
-        for own, other in stages
+        (student_stage, teacher_stage)
+        if student_stage.dim() == teacher_stage.dim()
+        else (pooled(student_stage), pooled(teacher_stage))
+        for student_stage, teacher_stage in stages
     ]
 
 
 def _regressor(student: Tensor, teacher: Tensor) -> nn.Module:
-    width, wanted = student.shape[1], teacher.shape[1]
+    width, target_width = student.shape[1], teacher.shape[1]
     if student.dim() == 2:
-        return nn.Linear(width, wanted)
-    return _CONVOLUTION[student.dim() - 2](width, wanted, 1)
+        return nn.Linear(width, target_width)
+    return _CONVOLUTION[student.dim() - 2](width, target_width, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from mst_distill.compare.method import Distilling
-from mst_distill.mst.features import Observed
+from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import distillation
 from mst_distill.training.batches import Batch
 
@@ -16,7 +16,7 @@ class KD(Distilling):
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``kd``."""
-        kd = distillation(student.logits, teacher.logits, self.setup.temperature)
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``kd``."""
+        kd = distillation(student.logits, teacher.logits, self.context.temperature)
         return {"kd": kd.mean()}

@@ -1,4 +1,4 @@
-"""MGDFR: the teacher speaks only through features that matter to the student's modality too."""
+"""MGDFR: distils only from the teacher's features that matter to the student's modality too."""
 
 from __future__ import annotations
 
@@ -8,97 +8,112 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.compare.context import Setup, Taught
+from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.methods.dml import DML
 from mst_distill.compare.methods.kd import KD
-from mst_distill.mst.features import Observed, Observer
+from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.networks import freeze
 from mst_distill.training.batches import Inputs
+from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
 
 PERMUTATIONS = 10
-"""How often a channel is shuffled over a batch to see what it does."""
+"""How often each channel is shuffled over a batch to measure its salience."""
 
-SILENCED = 0.75
-"""The share of channels that is held at its mean: those that are the least modality-general."""
+SUPPRESSED_SHARE = 0.75
+"""The share of channels that are replaced by their means: the least modality-general ones."""
 
 
 class MGDFR(KD):
-    """KD from a teacher whose less modality-general channels are held at their mean.
+    """KD from a teacher whose less modality-general channels are replaced by their means.
 
     Xue, Gao, Ren, Zhao, "The Modality Focusing Hypothesis", ICLR 2023, algorithm 1. A teacher and a
-    student learn together for the epochs of stage 1; a channel of the teacher's embedding is
-    salient as far as shuffling it over a batch moves the teacher's logits away from that student's.
-    Then a new student has KD for the trial's epochs. The distance is the squared one, which is the
-    pair's loss; the algorithm's authors' code takes the absolute one and sets channels to 0. In the
-    released code of the paper behind this project the channels are not in fact held.
+    student train together for the epochs of stage 1. The salience of a channel of the teacher's
+    embedding is the distance of the teacher's logits to that student's after the channel is
+    shuffled over a batch. Then a new student is trained with KD for the trial's epochs. The
+    distance is the squared one, which is the loss of the pair; the code of the algorithm's authors
+    takes the absolute one and sets channels to 0. In the released code of the paper behind this
+    project no channel is in fact replaced.
     """
 
     @classmethod
-    def teach(cls, setup: Setup) -> Taught:
-        """Train the pair, rank the channels, distil into a new student."""
-        setup.hears = "inputs"
-        pair = Pair(setup)
+    def teach(cls, context: TrialContext) -> MethodResult:
+        """Train the pair, rank the channels, and distil into a new student."""
+        context.teacher_inputs = "inputs"
+        pair = Pair(context)
         teacher = pair.peer
         last = {"last": SELECTION["last"]}
-        prepared = setup.fit(pair, setup.recipe.teachers.epochs, rules=last, part="/pair")
+        prepared = context.fit(pair, context.plan.teachers.epochs, selections=last, phase="/pair")
         freeze([pair.student.net, teacher.net])
-        batches, _ = setup.pool.batches(setup.teacher_name, "inputs", "compare/salience")
-        held = hold(pair.student, teacher, (batch.inputs for batch in batches))
-        setup.start_anew()
-        setup.hear(lambda inputs: (teacher.finish(inputs, silenced(teacher(inputs), held)),))
-        return setup.fit(cls(setup), setup.epochs).beside(prepared)
+        batches, _ = context.pool.batches(
+            context.teacher_name, "inputs", f"{Stream.COMPARE}/salience"
+        )
+        means = suppressed_channels(pair.student, teacher, (batch.inputs for batch in batches))
+        context.new_student()
+        context.use_teacher(
+            lambda inputs: (teacher.finish(inputs, suppress(teacher(inputs), means)),)
+        )
+        return context.fit(cls(context), context.epochs).with_earlier_phase(prepared)
 
 
 class Pair(DML):
-    """L = CE(S) + CE(T) + MSE(S, T), neither side held fast."""
+    """L = CE(S) + CE(T) + MSE(S, T), with gradient to both sides."""
 
     def mutual(self, student: Tensor, peer: Tensor) -> dict[str, Tensor]:
-        """``apart``, the mean squared difference of the logits."""
+        """Compute ``apart``, the mean squared difference of the logits.
+
+        Args:
+            student: Logits.
+            peer: Logits.
+        """
         return {"apart": F.mse_loss(student, peer)}
 
 
 @torch.no_grad()
-def hold(student: Observer, teacher: Observer, batches: Iterable[Inputs]) -> dict[int, float]:
-    """Find the channels of the teacher's embedding that are to be held.
+def suppressed_channels(
+    student: FeatureExtractor, teacher: FeatureExtractor, batches: Iterable[Inputs]
+) -> dict[int, float]:
+    """Find the channels of the teacher's embedding that are replaced by their means.
 
     Returns:
-        Channel to its mean over the batches, for the `SILENCED` share of smallest salience.
+        Channel to its mean over the batches, for the `SUPPRESSED_SHARE` of smallest salience.
     """
-    moved, means, count = [], [], 0
+    saliences, means, count = [], [], 0
     for inputs in batches:
         embedding = teacher(inputs).embedding
         size = len(embedding)
         count += size
         means.append(size * embedding.transpose(0, 1).flatten(1).mean(dim=1))
-        moved.append(size * salience(student(inputs).logits, teacher, inputs, embedding))
-    ranked = torch.stack(moved).sum(dim=0).argsort(stable=True).tolist()
+        saliences.append(size * salience(student(inputs).logits, teacher, inputs, embedding))
+    ranked = torch.stack(saliences).sum(dim=0).argsort(stable=True).tolist()
     mean = (torch.stack(means).sum(dim=0) / count).tolist()
-    return {channel: mean[channel] for channel in ranked[: int(SILENCED * len(ranked))]}
+    return {channel: mean[channel] for channel in ranked[: int(SUPPRESSED_SHARE * len(ranked))]}
 
 
-def silenced(observed: Observed, held: dict[int, float]) -> Tensor:
-    """The embedding with the `held` channels at their means."""
-    embedding = observed.embedding.clone()
-    for channel, mean in held.items():
+def suppress(output: ModelOutput, means: dict[int, float]) -> Tensor:
+    """Return the embedding with the channels of `means` replaced by these values."""
+    embedding = output.embedding.clone()
+    for channel, mean in means.items():
         embedding[:, channel] = mean
     return embedding
 
 
-def salience(said: Tensor, teacher: Observer, inputs: Inputs, embedding: Tensor) -> Tensor:
-    """Mean squared distance to the student's logits when a channel is shuffled, ``(channels,)``.
+def salience(
+    logits: Tensor, teacher: FeatureExtractor, inputs: Inputs, embedding: Tensor
+) -> Tensor:
+    """Compute the mean squared distance to the student after shuffling a channel, ``(channels,)``.
 
     Args:
-        said: The student's logits.
+        logits: Of the student.
         teacher: Frozen, in eval mode.
         inputs: Of the batch.
-        embedding: The teacher's, ``(B, D)`` or ``(B, D, H, W)``.
+        embedding: Of the teacher, ``(B, D)`` or ``(B, D, H, W)``.
     """
-    moved = said.new_zeros(embedding.shape[1])
+    distances = logits.new_zeros(embedding.shape[1])
     for _ in range(PERMUTATIONS):
         order = torch.randperm(len(embedding)).to(embedding.device)
         for channel in range(embedding.shape[1]):
             shuffled = embedding.clone()
             shuffled[:, channel] = embedding[order, channel]
-            moved[channel] += F.mse_loss(teacher.finish(inputs, shuffled), said)
-    return moved / PERMUTATIONS
+            distances[channel] += F.mse_loss(teacher.finish(inputs, shuffled), logits)
+    return distances / PERMUTATIONS

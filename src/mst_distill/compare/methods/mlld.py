@@ -1,4 +1,4 @@
-"""MLLD: logits agree for every sample, for every pair of samples and every pair of classes."""
+"""MLLD: logits agree for every sample, for every pair of samples and for every pair of classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mst_distill.compare.method import Distilling
-from mst_distill.mst.features import Observed
+from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import distillation
 from mst_distill.training.batches import Batch
 
@@ -17,29 +17,33 @@ class MLLD(Distilling):
     """Terms: instance KD, ||P_T P_T' - P_S P_S'||^2 / B and ||P_T' P_T - P_S' P_S||^2 / C.
 
     Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023, equations 3 to 10, each averaged
-    over the temperatures; P is a batch's (B, C) of probabilities. Its authors train on two
-    augmented views and drop what the teacher is unsure of; here there is one view, and all counts.
+    over the temperatures; P are the probabilities of a batch, (B, C). The authors train on two
+    augmented views and drop samples of which the teacher is unsure; here there is one view, and all
+    samples count.
     """
 
     dense = False
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``instance``, ``batch`` and ``class``."""
-        own, other = student.logits, teacher.logits
-        levels = [levels_at(own, other, temperature) for temperature in TEMPERATURES]
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``instance``, ``batch`` and ``class``."""
+        student_logits, teacher_logits = student.logits, teacher.logits
+        levels = [
+            level_losses(student_logits, teacher_logits, temperature)
+            for temperature in TEMPERATURES
+        ]
         return dict(
             zip(("instance", "batch", "class"), torch.stack(levels).mean(dim=0), strict=True)
         )
 
 
-def levels_at(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The three levels' losses at one temperature, ``(B, C)`` each to ``(3,)``."""
-    own, other = ((logits / temperature).softmax(dim=1) for logits in (student, teacher))
-    samples, classes = own.shape
+def level_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Compute the losses of the three levels at one temperature, ``(B, C)`` each to ``(3,)``."""
+    p_student, p_teacher = ((logits / temperature).softmax(dim=1) for logits in (student, teacher))
+    samples, classes = p_student.shape
     return torch.stack(
         [
             distillation(student, teacher, temperature).mean(),
-            (other @ other.T - own @ own.T).square().sum() / samples,
-            (other.T @ other - own.T @ own).square().sum() / classes,
+            (p_teacher @ p_teacher.T - p_student @ p_student.T).square().sum() / samples,
+            (p_teacher.T @ p_teacher - p_student.T @ p_student).square().sum() / classes,
         ]
     )

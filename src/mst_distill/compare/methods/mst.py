@@ -1,83 +1,80 @@
-"""MST-Distill itself, on the same terms as the others."""
+"""MST-Distill itself, under the same conditions as the other methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from torch import nn
-
-from mst_distill.compare.context import Setup, Taught, count_weights
+from mst_distill.compare.context import MethodResult, TrialContext, count_weights
 from mst_distill.compare.method import Method
-from mst_distill.mst.ensemble import assemble_panel, tabulate_logits
-from mst_distill.mst.stage1_teachers import train_members
-from mst_distill.mst.stage2_masks import train_masks
-from mst_distill.mst.stage3_route import train_student
+from mst_distill.mst.run_stages import Networks, run_stages
 from mst_distill.parameters import PRESETS, Training
 
 T = TypeVar("T", bound=Training)
 
 Changes = Mapping[str, Any] | None
-"""Some parameters of a block, by name."""
+"""New values for some parameters of a block, by name."""
 
 
 class MST(Method):
-    """The three stages, with all teachers, which learn with the student; see their own files.
+    """The three stages with all teachers, which are trained with the student; see `run_stages`.
 
-    Its student has the epochs of stage 1 and of stage 3 behind it, whatever the budget.
+    The student has the epochs of stages 1 and 3, whatever the budget is.
     """
 
     teachers = ()
 
     @classmethod
     def teach(
-        cls, setup: Setup, teachers: Changes = None, masks: Changes = None, route: Changes = None
-    ) -> Taught:
+        cls,
+        context: TrialContext,
+        teachers: Changes = None,
+        masks: Changes = None,
+        route: Changes = None,
+    ) -> MethodResult:
         """Run the three stages.
 
         Args:
-            setup: The student's net and its start weights.
-            teachers: What is other than in the block of that name,
-            masks: in that one,
-            route: and in that.
+            context: The run, the parameters, and the results of stages that other trials share.
+            teachers: Parameters that differ from the block ``teachers``.
+            masks: Parameters that differ from the block ``masks``.
+            route: Parameters that differ from the block ``route``.
         """
-        run, members, once = setup.run, setup.recipe.members, setup.pool.once
-        first = changed(setup.recipe.teachers, teachers)
-        second = changed(setup.recipe.masks, masks)
-        third = changed(setup.recipe.route, route)
-        nets, of_members = once(
-            "members", [first], lambda: train_members(run, members, first, second)[0]
+        plan = context.plan.model_copy(
+            update={
+                "teachers": changed(context.plan.teachers, teachers),
+                "masks": changed(context.plan.masks, masks),
+                "route": changed(context.plan.route, route),
+            }
         )
-        student = nets.pop(run.target)
-        worn: dict[str, nn.Module] = {}
-        of_masks = 0.0
-        if third.masked:
-            worn, of_masks = once(
-                "masks",
-                [first, second],
-                lambda: train_masks(run, nets, student, members, second)[0],
-            )
-        panel = assemble_panel(run, nets, worn, members, third.stacked_masks, third.masked)
-        table = tabulate_logits(run, panel, third.batch_size)
-        done = train_student(run, student, panel, table, third)
-        return Taught(
-            done.students,
-            {rule: kept.row for rule, kept in done.fit.kept.items()},
-            done.fit.history,
-            first.epochs + third.epochs,
-            count_weights(*nets.values(), *worn.values(), done.router),
-            of_members + of_masks,
+        seconds_before = 0.0
+
+        def reuse(name: str, settings: Sequence[Any], compute: Callable[[], Networks]) -> Networks:
+            nonlocal seconds_before
+            result, seconds = context.pool.compute_once(name, settings, compute)
+            seconds_before += seconds
+            return result
+
+        done = run_stages(context.run, plan, reuse)
+        student = done.student
+        return MethodResult(
+            student.students,
+            {criterion: best.row for criterion, best in student.fit.best.items()},
+            student.fit.history,
+            plan.teachers.epochs + plan.route.epochs,
+            count_weights(*done.members.values(), *done.masks.values(), student.router),
+            seconds_before,
         )
 
 
 def changed(block: T, changes: Changes) -> T:
-    """`block` with some other values; another preset sets all its switches anew.
+    """Copy a block with new values; a new preset resets all switches that presets set.
 
     Raises:
-        ValueError: There is no such parameter, or no such preset.
+        ValueError: A parameter or preset does not exist.
     """
-    own = block.model_dump()
+    values = dict(block)
     if changes and "preset" in changes:
         switches = {switch for switches in PRESETS.values() for switch in switches}
-        own = {name: value for name, value in own.items() if name not in switches}
-    return type(block).model_validate({**own, **(changes or {})})
+        values = {name: value for name, value in values.items() if name not in switches}
+    return type(block).model_validate({**values, **(changes or {})})

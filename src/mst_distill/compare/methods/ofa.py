@@ -5,47 +5,48 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.compare.context import Setup
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
-from mst_distill.mst.features import Observed, pooled
+from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
 EPSILON = 1.1
-"""The exponent that makes the target class weigh more."""
+"""The exponent that increases the weight of the target class."""
 
 
 class OFA(Distilling):
     """Terms: for every stage and the student's own logits sum -((p_T + y)^eps - y) log p_S.
 
     Hao et al., "One-for-All: Bridge the Gap Between Heterogeneous Architectures in Knowledge
-    Distillation", NeurIPS 2023, equations 6 and 7. A stage's projector averages over places and is
-    linear; the paper's are small nets for stages of transformers and convolutions. As in the
-    released code all classes have the exponent, which in the equation the target alone has.
+    Distillation", NeurIPS 2023, equations 6 and 7. The projector of a stage averages over positions
+    and is linear; the paper has small nets for stages of transformers and convolutions. As in the
+    released code, the exponent applies to all classes; in the equation it applies to the target
+    class only.
     """
 
     dense = False
 
-    def __init__(self, setup: Setup) -> None:
-        super().__init__(setup)
-        stages = setup.student.dry(setup.run.samples).stages
+    def __init__(self, context: TrialContext) -> None:
+        super().__init__(context)
+        stages = context.student.dry(context.run.samples).stages
         self._projectors = nn.ModuleList(
-            nn.Linear(stage.shape[1], setup.classes) for stage in stages
+            nn.Linear(stage.shape[1], context.classes) for stage in stages
         )
-        self.learn("projectors", self._projectors)
+        self.add_trainable("projectors", self._projectors)
 
-    def distil(self, student: Observed, teacher: Observed, batch: Batch) -> dict[str, Tensor]:
-        """``logits``, and ``stage_i`` for every stage."""
-        terms = {"logits": enhanced(student.logits, teacher.logits, batch.label)}
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``logits``, and ``stage_i`` for every stage."""
+        terms = {"logits": ofa_loss(student.logits, teacher.logits, batch.label)}
         for number, (projector, stage) in enumerate(
             zip(self._projectors, student.stages, strict=True)
         ):
             logits = projector(pooled(stage))
-            terms[f"stage_{number}"] = enhanced(logits, teacher.logits, batch.label)
+            terms[f"stage_{number}"] = ofa_loss(logits, teacher.logits, batch.label)
         return terms
 
 
-def enhanced(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
-    """OFA's loss, mean over the samples.
+def ofa_loss(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+    """Compute OFA's loss, mean over the samples.
 
     Args:
         student: Logits ``(B, C)``.

@@ -1,4 +1,4 @@
-"""Nodes of `aggregate`: the comparisons of all benchmarks together."""
+"""Nodes of `aggregate`: joint results of the comparisons on all benchmarks."""
 
 from __future__ import annotations
 
@@ -9,87 +9,103 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mst_distill.artifacts.code_digest import code_of
-from mst_distill.artifacts.provenance import Origin, plain_parameters, texts_in
+from mst_distill.artifacts.provenance import Origin, depends_on, plain_parameters, texts_in
 from mst_distill.datasets.comparisons import Comparisons
-from mst_distill.errors import unknown
-from mst_distill.parameters import Compare, Evaluate, Route
+from mst_distill.errors import did_you_mean
+from mst_distill.parameters import Compare
 from mst_distill.pipelines.compare.nodes import train_methods
+from mst_distill.plan import Plan
 
 
-def aggregate_trials(
-    comparisons: Comparisons, run: str | int, route: Route, compare: Compare
-) -> pd.DataFrame:
-    """Put the trials of all benchmarks' comparisons of one name into one table.
+@depends_on("run", "route", "compare")
+def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
+    """Combine the trials of the comparisons with the run's name, on all benchmarks, in one table.
 
     Raises:
-        ValueError: No benchmark has a comparison of the run's name, or one was made with other
-            methods or other code than there are now; the message names it.
+        ValueError: There is no comparison with this name, or one was made with methods or code
+            other than the present ones; the message names it.
     """
     from mst_distill.compare.aggregation import gather
 
     found = {tuple(key.split("/compare/", 1)): load for key, load in sorted(comparisons.items())}
-    loaded = {benchmark: load() for (benchmark, name), load in found.items() if name == str(run)}
+    loaded = {
+        benchmark: load() for (benchmark, name), load in found.items() if name == str(plan.run)
+    }
     if not loaded:
-        raise ValueError(unknown("run", str(run), dict.fromkeys(name for _, name in found)))
+        raise ValueError(
+            did_you_mean("run", str(plan.run), dict.fromkeys(name for _, name in found))
+        )
     for benchmark, (_, origin) in loaded.items():
-        if clauses := _differences(origin.parameters["compare"], origin.code, compare):
+        if clauses := _differences(origin.parameters["compare"], origin.code, plan.compare):
             raise ValueError(
-                f"the comparison on {benchmark} is not what would be made now: "
+                f"the comparison on {benchmark} is out of date: "
                 f"{'; '.join(clauses)}. Run --pipeline=compare of that benchmark again"
             )
-    return gather({name: table for name, (table, _) in loaded.items()}, route.selection)
+    return gather({name: table for name, (table, _) in loaded.items()}, plan.route.selection)
 
 
-def _differences(was: Mapping[str, Any], code: Mapping[str, str], compare: Compare) -> list[str]:
-    """How the terms of all benchmarks' trials differ from those of now.
+def _differences(
+    old: Mapping[str, Any], old_code: Mapping[str, str], compare: Compare
+) -> list[str]:
+    """The differences between the parameters and code of a comparison and the present ones.
 
-    Nets and data are a benchmark's own, and so is the code of these.
+    The networks and the data differ from benchmark to benchmark, and so does their code: only the
+    parameters and modules that all benchmarks share are compared.
+
+    Args:
+        old: The block ``compare`` of the comparison.
+        old_code: Module name to digest of its code, of the comparison.
+        compare: The present block.
     """
-    now = plain_parameters({"compare": compare})["compare"]
+    new = plain_parameters({"compare": compare})["compare"]
     common = ("methods", "weight", "budget")
-    of_now = code_of(train_methods, *texts_in(now["methods"]))
-    shared = code.keys() & of_now.keys()
+    new_code = code_of(train_methods, *texts_in(new["methods"]))
+    shared = old_code.keys() & new_code.keys()
     made, wanted = (
         Origin("", {"compare": {key: block.get(key) for key in common}}, {}, modules)
         for block, modules in (
-            (was, {name: code[name] for name in shared}),
-            (now, {name: of_now[name] for name in shared}),
+            (old, {name: old_code[name] for name in shared}),
+            (new, {name: new_code[name] for name in shared}),
         )
     )
     return made.differences(wanted)
 
 
-def compare_settings(trials: pd.DataFrame, evaluate: Evaluate, compare: Compare) -> pd.DataFrame:
-    """Compare all methods with the student alone, in each setting and over all of them."""
+@depends_on("evaluate", "compare")
+def compare_settings(aggregate_trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Compare all methods with the baseline, in each setting and over all settings."""
     from mst_distill.compare.aggregation import gain_table
 
-    return gain_table(trials, _baseline_of(compare), evaluate.confidence)
+    return gain_table(aggregate_trials, _baseline_of(plan), plan.evaluate.confidence)
 
 
-def draw_gains(gains: pd.DataFrame, route: Route, compare: Compare) -> Figure:
-    """How far every method is from the student alone, in each setting and over all."""
+@depends_on("route", "compare")
+def draw_gains(aggregate_gains: pd.DataFrame, plan: Plan) -> Figure:
+    """The difference between every method and the baseline, in each setting and over all."""
     from mst_distill.compare.plots import gains_figure
 
-    return gains_figure(gains, route.selection, _baseline_of(compare))
+    return gains_figure(aggregate_gains, plan.route.selection, _baseline_of(plan))
 
 
+@depends_on("route", "evaluate", "compare")
 def summarise_settings(
-    trials: pd.DataFrame, gains: pd.DataFrame, route: Route, evaluate: Evaluate, compare: Compare
+    aggregate_trials: pd.DataFrame, aggregate_gains: pd.DataFrame, plan: Plan
 ) -> str:
     """The comparisons as a page of Markdown."""
     from mst_distill.compare.aggregation_page import aggregation_page
 
-    baseline = _baseline_of(compare)
-    return aggregation_page(trials, gains, baseline, route.selection, evaluate.confidence)
+    selection, confidence = plan.route.selection, plan.evaluate.confidence
+    baseline = _baseline_of(plan)
+    return aggregation_page(aggregate_trials, aggregate_gains, baseline, selection, confidence)
 
 
-def _baseline_of(compare: Compare) -> str:
+def _baseline_of(plan: Plan) -> str:
     from mst_distill.compare.teaching import baseline_of
 
-    baseline = baseline_of(compare)
+    baseline = baseline_of(plan.compare)
     if baseline is None:
         raise ValueError(
-            "compare.methods lacks the student alone, which all methods are compared with: add "
-            "none: {type: mst_distill.compare.methods.alone.Alone}"
+            "compare.methods has no baseline to compare the methods with: add "
+            "baseline: {type: mst_distill.compare.methods.baseline.Baseline}"
         )
     return baseline

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
 from mst_distill.pipelines.aggregate import nodes
+from mst_distill.pipelines.by_name import node_of, pipeline_of
 
 
 def create_pipeline() -> Pipeline:
     """The trials of all comparisons of one name -> differences, figure and page."""
-    return Pipeline(
+    return pipeline_of(
+        "aggregate",
         [
-            node(
-                nodes.aggregate_trials,
-                ["comparisons", "params:run", "params:route", "params:compare"],
-                "aggregate_trials",
-                name="aggregate_trials",
-            ),
-            node(
-                nodes.compare_settings,
-                ["aggregate_trials", "params:evaluate", "params:compare"],
-                "aggregate_gains",
-                name="compare_settings",
-            ),
-            node(
-                nodes.draw_gains,
-                ["aggregate_gains", "params:route", "params:compare"],
-                "aggregate_figure",
-                name="draw_gains",
-            ),
-            node(
-                nodes.summarise_settings,
-                [
-                    "aggregate_trials",
-                    "aggregate_gains",
-                    "params:route",
-                    "params:evaluate",
-                    "params:compare",
-                ],
-                "aggregate_page",
-                name="summarise_settings",
-            ),
-        ]
+            node_of(nodes.aggregate_trials, "aggregate_trials"),
+            node_of(nodes.compare_settings, "aggregate_gains"),
+            node_of(nodes.draw_gains, "aggregate_figure"),
+            node_of(nodes.summarise_settings, "aggregate_page"),
+        ],
     )

@@ -1,4 +1,4 @@
-"""Pipeline `compare`: every method teaches the student, and one report says who wins."""
+"""Pipeline `compare`: every method trains the student, and one report ranks the methods."""
 
 from mst_distill.pipelines.compare.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Nodes of `compare`: the trials, and what they show."""
+"""Nodes of `compare`: the trials, and the report on them."""
 
 from __future__ import annotations
 
@@ -8,63 +8,59 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.benchmarks.source import Protocol
+from mst_distill.artifacts.provenance import depends_on
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import Compare, Evaluate, Masks, Members, Route, Runtime, Teachers
+from mst_distill.plan import Plan
 
 log = logging.getLogger(__name__)
 
+STAGES = ("members", "teachers", "masks", "route")
 
-def train_methods(
-    samples: Samples,
-    trial_log: TrialLog,
-    protocol: Protocol,
-    seed: int,
-    members: Members,
-    teachers: Teachers,
-    masks: Masks,
-    route: Route,
-    compare: Compare,
-    evaluate: Evaluate,
-    runtime: Runtime,
-) -> pd.DataFrame:
-    """Let every method teach the student, for every target and seed; one row a trial and rule."""
-    from mst_distill.compare.context import Recipe
+
+@depends_on("protocol", "seed", *STAGES, "compare", "evaluate", "runtime")
+def train_methods(samples: Samples, trial_log: TrialLog, plan: Plan) -> pd.DataFrame:
+    """Train the student with every method, for every target and seed.
+
+    Returns:
+        A row for each trial and selection criterion.
+    """
     from mst_distill.compare.trials import Comparison, run_trials
 
-    recipe = Recipe(members, teachers, masks, route, compare)
-    return run_trials(Comparison(samples, protocol, seed, recipe, evaluate, runtime, trial_log))
+    return run_trials(Comparison(samples, plan, trial_log))
 
 
+@depends_on("route", "compare", "evaluate")
 def compare_methods(
-    trials: pd.DataFrame, route: Route, compare: Compare, evaluate: Evaluate
+    trials: pd.DataFrame, plan: Plan
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
-    """Say who wins: the report, the means, the paired differences."""
+    """Rank the methods: the report, the means, the paired differences."""
     from mst_distill.compare.ranking import difference_table, rank, report_on
     from mst_distill.compare.teaching import baseline_of
 
-    baseline = baseline_of(compare)
-    ranking = rank(trials, route.selection)
-    differences = difference_table(trials, baseline, route.selection, evaluate.confidence)
-    report = report_on(trials, ranking, differences, compare, route.selection, evaluate.confidence)
+    selection, confidence = plan.route.selection, plan.evaluate.confidence
+    ranking = rank(trials, selection)
+    differences = difference_table(trials, baseline_of(plan.compare), selection, confidence)
+    report = report_on(trials, ranking, differences, plan.compare, selection, confidence)
     for sentences in report["verdicts"].values():
         for sentence in sentences:
             log.info("%s", sentence)
     return report, ranking, differences
 
 
-def draw_differences(method_differences: pd.DataFrame) -> Figure:
-    """How far every method is from the student alone, with intervals."""
+def draw_differences(methods_differences: pd.DataFrame) -> Figure:
+    """The difference between every method and the baseline, with intervals."""
     from mst_distill.compare.plots import differences_figure
 
-    return differences_figure(method_differences)
+    return differences_figure(methods_differences)
 
 
 def summarise_methods(
-    report: dict[str, Any], ranking: pd.DataFrame, differences: pd.DataFrame
+    methods_report: dict[str, Any],
+    methods_ranking: pd.DataFrame,
+    methods_differences: pd.DataFrame,
 ) -> str:
     """The comparison as a page of Markdown."""
     from mst_distill.compare.ranking_page import ranking_page
 
-    return ranking_page(report, ranking, differences)
+    return ranking_page(methods_report, methods_ranking, methods_differences)

@@ -1,51 +1,22 @@
-"""Pipeline `compare`: every method teaches the student, and one report says who wins."""
+"""Pipeline `compare`: every method trains the student, and one report ranks the methods."""
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
+from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.compare import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Samples -> trials -> report."""
-    return Pipeline(
+    results = ["methods_report", "methods_ranking", "methods_differences"]
+    return pipeline_of(
+        "compare",
         [
-            node(
-                nodes.train_methods,
-                [
-                    "samples",
-                    "trial_log",
-                    "params:protocol",
-                    "params:seed",
-                    "params:members",
-                    "params:teachers",
-                    "params:masks",
-                    "params:route",
-                    "params:compare",
-                    "params:evaluate",
-                    "params:runtime",
-                ],
-                "trials",
-                name="train_methods",
-            ),
-            node(
-                nodes.compare_methods,
-                ["trials", "params:route", "params:compare", "params:evaluate"],
-                ["methods_report", "methods_ranking", "methods_differences"],
-                name="compare_methods",
-            ),
-            node(
-                nodes.draw_differences,
-                "methods_differences",
-                "methods_figure",
-                name="draw_differences",
-            ),
-            node(
-                nodes.summarise_methods,
-                ["methods_report", "methods_ranking", "methods_differences"],
-                "methods_page",
-                name="summarise_methods",
-            ),
-        ]
+            node_of(nodes.train_methods, "trials"),
+            node_of(nodes.compare_methods, results),
+            node_of(nodes.draw_differences, "methods_figure"),
+            node_of(nodes.summarise_methods, "methods_page"),
+        ],
     )

@@ -1,4 +1,8 @@
-"""Nodes of `diagnose`: paths, reliance, drift, headroom and routing of a finished run."""
+"""Nodes of `diagnose`: paths, reliance, drift, headroom and routing of a finished run.
+
+Several nodes take the networks of the finished run as keyword arguments: the entries ``members``,
+``masks``, ``students`` and ``baselines``.
+"""
 
 from __future__ import annotations
 
@@ -10,284 +14,237 @@ from matplotlib.figure import Figure
 
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import (
-    Diagnose,
-    Evaluate,
-    Members,
-    Route,
-    Runtime,
-)
-from mst_distill.pipelines.bundles import (
-    Finished,
+from mst_distill.pipelines.nets import (
+    FinishedRun,
     Partitions,
     bundle_nets,
-    continuing,
-    figures_of,
     load_finished,
     load_nets,
-    load_stages,
+    metrics_of,
+    open_run,
 )
+from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from mst_distill.diagnose.drift import Viewers
+    from mst_distill.diagnose.drift import AttributedModels
+    from mst_distill.evaluate.bootstrap import Bootstrap
     from mst_distill.training.run import Run
 
 SHOWN = 4
-"""Samples in the figure of drift."""
+"""The number of samples in the figure of drift."""
 
 log = logging.getLogger(__name__)
 
 
+@depends_on("target", "seed", "members", "route", "runtime")
 def train_paths(
     samples: Samples,
     splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    students: Partitions,
-    controls: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
     specialist_logits: pd.DataFrame,
-    state: Checkpoints,
+    checkpoints: Checkpoints,
+    plan: Plan,
+    **bundles: Partitions,
 ) -> dict[str, ModelBundle]:
-    """Distil every teacher and specialist by itself into the student that stage 3 begins with."""
+    """Distil each teacher and specialist alone into the student of stage 1."""
     from mst_distill.diagnose.knowledge_sources import sources_of
     from mst_distill.diagnose.paths import train_paths as train
     from mst_distill.mst.networks import arguments_of
-    from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, route)
-    before = done.stages
-    run = continuing(run, state)
-    sources = sources_of(run, _teachers(done, nets, target), before.panel)
-    student = before.members[target]
-    paths = train(run, student, sources, before.panel, specialist_logits, route)
-    arguments = arguments_of(nets.modalities[target], len(samples.classes))
+    run = open_run(samples, splits, plan, checkpoints)
+    finished = load_finished(run, plan, bundles)
+    sources = sources_of(run, finished.teachers, finished.ensemble)
+    student = finished.members[plan.target]
+    paths = train(run, student, sources, finished.ensemble, specialist_logits, plan.route)
+    arguments = arguments_of(plan.members.modalities[plan.target], len(samples.classes))
     return bundle_nets(
         {source: path.student for source, path in paths.items()},
         lambda _: arguments,
-        lambda source: figures_of(paths[source].row, ("accuracy", "ce")),
+        lambda source: metrics_of(paths[source].row, ("accuracy", "ce")),
     )
 
 
+@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
 def predict_sources(
     samples: Samples,
     splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    students: Partitions,
-    controls: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
     router: ModelBundle,
     path_students: Partitions,
-    evaluate: Evaluate,
+    plan: Plan,
+    **bundles: Partitions,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Ask sources, mixtures and students about the test split; the router, what it prefers."""
-    from mst_distill.diagnose.evaluated_models import Company
+    """Evaluate sources, mixtures, students and the router on the test split.
+
+    Returns:
+        The predictions, the disagreement, and the routing probabilities.
+    """
+    from mst_distill.diagnose.evaluated_models import EvaluatedMixtures
     from mst_distill.diagnose.knowledge_sources import sources_of
     from mst_distill.diagnose.path_effects import path_title
-    from mst_distill.diagnose.routing_probabilities import preference_table
-    from mst_distill.evaluate.predictions import judge
-    from mst_distill.mst.features import Observer
-    from mst_distill.training.run import Run
+    from mst_distill.diagnose.routing_probabilities import routing_probability_table
+    from mst_distill.evaluate.predictions import evaluate_models
+    from mst_distill.mst.features import FeatureExtractor
 
-    run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, route)
-    before, student = done.stages, done.students[route.selection]
-    observer = Observer(target, run.place(student), (), samples)
+    run, route = open_run(samples, splits, plan), plan.route
+    finished = load_finished(run, plan, bundles)
+    student, ensemble = finished.students[route.selection], finished.ensemble
+    extractor = FeatureExtractor(plan.target, run.place(student), (), samples)
     paths = load_nets(path_students)
-    taught = _teachers(done, nets, target)
-    sources = sources_of(run, taught, before.panel)
-    company = Company(
-        teachers=taught,
-        panel=before.panel,
-        target=target,
+    sources = sources_of(run, finished.teachers, ensemble)
+    models = EvaluatedMixtures(
+        teachers=finished.teachers,
+        ensemble=ensemble,
+        target=plan.target,
         students={
             "student": student,
-            "control": done.controls[route.selection],
+            "baseline": finished.baselines[route.selection],
             **{path_title(source.title): paths[source.title] for source in sources},
         },
-        observer=observer,
+        extractor=extractor,
         router=router.net,
-        picked=route.picked,
+        top_k=route.top_k,
     )
-    judged = judge(run, company, route.batch_size, evaluate.calibration_bins, route.temperature)
-    preferred = preference_table(run, observer, router.net, before.panel.names, route.batch_size)
-    return judged.predictions, judged.disagreement, preferred
+    bins = plan.evaluate.calibration_bins
+    results = evaluate_models(run, models, route.batch_size, bins, route.temperature)
+    probabilities = routing_probability_table(
+        run, extractor, router.net, ensemble.names, route.batch_size
+    )
+    return results.predictions, results.disagreement, probabilities
 
 
+@depends_on("target", "seed", "members", "route", "diagnose", "runtime")
 def compute_drift(
-    samples: Samples,
-    splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    students: Partitions,
-    controls: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
-    diagnose: Diagnose,
+    samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Ask where student and sources look, and how alike what they say is."""
-    from mst_distill.diagnose.drift import choose_rows, drift_table, look, similarity_table
-    from mst_distill.training.run import Run
+    """Compare saliency maps, features and logits of student and sources."""
+    from mst_distill.diagnose.drift import (
+        choose_rows,
+        drift_table,
+        saliency_maps,
+        similarity_table,
+    )
 
-    run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, route)
-    viewers = _viewers(run, done, nets, route)
-    rows = choose_rows(run, diagnose.samples)
-    views = look(run, viewers, rows, route.batch_size)
-    return drift_table(run, views), similarity_table(run, viewers, rows, route.batch_size)
+    run, size = open_run(samples, splits, plan), plan.route.batch_size
+    models = _attributed_models(run, load_finished(run, plan, bundles), plan)
+    rows = choose_rows(run, plan.diagnose.samples)
+    maps = saliency_maps(run, models, rows, size)
+    return drift_table(run, maps), similarity_table(run, models, rows, size)
 
 
+@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
 def compute_reliance(
-    samples: Samples,
-    splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
-    evaluate: Evaluate,
+    samples: Samples, splits: pd.DataFrame, members: Partitions, masks: Partitions, plan: Plan
 ) -> pd.DataFrame:
-    """Permute one modality after the other, and see what nets lose that see several."""
+    """Measure how much worse networks with several modalities become when one is permuted."""
     from mst_distill.diagnose.knowledge_sources import sources_of
     from mst_distill.diagnose.reliance import reliance_table
-    from mst_distill.evaluate.bootstrap import Bootstrap
-    from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, route)
-    teachers = {name: before.members[name] for name in nets.teachers_of(target)}
-    sources = sources_of(run, teachers, before.panel)
-    bootstrap = Bootstrap(evaluate.resamples, evaluate.confidence, seed)
-    return reliance_table(run, sources, route.batch_size, bootstrap)
+    run = open_run(samples, splits, plan)
+    finished = load_finished(run, plan, {"members": members, "masks": masks})
+    sources = sources_of(run, finished.teachers, finished.ensemble)
+    return reliance_table(run, sources, plan.route.batch_size, _bootstrap(plan))
 
 
-def compare_paths(
-    samples: Samples, predictions: pd.DataFrame, seed: int, evaluate: Evaluate
-) -> pd.DataFrame:
-    """Hold the student of every path against the control, class by class."""
+@depends_on("seed", "evaluate")
+def compare_paths(samples: Samples, source_predictions: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Compare the student of every path with the baseline, class by class."""
     from mst_distill.diagnose.path_effects import path_table
-    from mst_distill.diagnose.prediction_matrix import Outcomes
-    from mst_distill.evaluate.bootstrap import Bootstrap
+    from mst_distill.diagnose.prediction_matrix import PredictionMatrix
 
-    return path_table(
-        Outcomes.of(predictions),
-        "control",
-        () if samples.dense else samples.classes,
-        Bootstrap(evaluate.resamples, evaluate.confidence, seed),
-    )
+    matrix = PredictionMatrix.of(source_predictions)
+    classes = () if samples.dense else samples.classes
+    return path_table(matrix, "baseline", classes, _bootstrap(plan))
 
 
+@depends_on("target", "seed", "route", "evaluate")
 def summarise_diagnosis(
     samples: Samples,
-    predictions: pd.DataFrame,
-    disagreement: pd.DataFrame,
-    preferences: pd.DataFrame,
-    paths: pd.DataFrame,
-    drift: pd.DataFrame,
-    similarity: pd.DataFrame,
-    reliance: pd.DataFrame,
-    routing: pd.DataFrame,
-    target: str,
-    seed: int,
-    route: Route,
-    evaluate: Evaluate,
+    source_predictions: pd.DataFrame,
+    source_disagreement: pd.DataFrame,
+    routing_probabilities: pd.DataFrame,
+    plan: Plan,
+    **tables: pd.DataFrame,
 ) -> dict[str, Any]:
-    """Say in sentences and figures what distillation did."""
-    from mst_distill.diagnose.prediction_matrix import Outcomes
-    from mst_distill.diagnose.report import Found, diagnose
-    from mst_distill.diagnose.routing_probabilities import held_out_weights
-    from mst_distill.evaluate.bootstrap import Bootstrap
+    """State in sentences and numbers what distillation did.
 
-    specialists = [str(name) for name in preferences if name != "id"]
-    sources = list(dict.fromkeys(paths["source"]))
-    found = Found(
-        target=target,
+    Args:
+        samples: The store.
+        source_predictions: From `predict_sources`.
+        source_disagreement: From `predict_sources`.
+        routing_probabilities: From `predict_sources`.
+        plan: All parameters.
+        tables: ``paths``, ``drift``, ``similarity``, ``reliance`` and ``routing``.
+    """
+    from mst_distill.diagnose.prediction_matrix import PredictionMatrix
+    from mst_distill.diagnose.report import Findings, diagnose
+    from mst_distill.diagnose.routing_probabilities import held_out_weights
+
+    specialists = [str(name) for name in routing_probabilities if name != "id"]
+    sources = list(dict.fromkeys(tables["paths"]["source"]))
+    findings = Findings(
+        target=plan.target,
         classes=() if samples.dense else samples.classes,
         groups={
             "teachers": [source for source in sources if source not in specialists],
             "specialists": specialists,
         },
-        outcomes=Outcomes.of(predictions),
-        weights=held_out_weights(preferences, route.picked),
-        disagreement=disagreement,
-        paths=paths,
-        drift=drift,
-        similarity=similarity,
-        reliance=reliance,
-        routing=routing,
+        matrix=PredictionMatrix.of(source_predictions),
+        weights=held_out_weights(routing_probabilities, plan.route.top_k),
+        disagreement=source_disagreement,
+        **tables,
     )
-    report = diagnose(found, Bootstrap(evaluate.resamples, evaluate.confidence, seed))
-    for sentence in report["says"]:
+    report = diagnose(findings, _bootstrap(plan))
+    for sentence in report["sentences"]:
         log.info("%s", sentence)
     return report
 
 
-def draw_paths(paths: pd.DataFrame, evaluate: Evaluate) -> Figure:
-    """What each source alone does for the student, by class."""
+@depends_on("evaluate")
+def draw_paths(paths: pd.DataFrame, plan: Plan) -> Figure:
+    """The effect of each source alone on the student, by class."""
     from mst_distill.diagnose.plots import paths_figure
 
-    return paths_figure(paths, evaluate.confidence)
+    return paths_figure(paths, plan.evaluate.confidence)
 
 
+@depends_on("target", "seed", "members", "route", "runtime")
 def draw_drift(
     samples: Samples,
     splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    students: Partitions,
-    controls: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
     drift: pd.DataFrame,
+    plan: Plan,
+    **bundles: Partitions,
 ) -> Figure:
-    """The samples on which student and multimodal teacher look at the most different places."""
-    from mst_distill.diagnose.drift import drift_views, look, most_drifted
+    """The samples with the smallest overlap of student and multimodal teacher."""
+    from mst_distill.diagnose.drift import drift_examples, most_drifted, saliency_maps
     from mst_distill.diagnose.plots import drift_figure
-    from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    done = load_finished(run, members, masks, students, controls, nets, route)
-    viewers = _viewers(run, done, nets, route)
-    views = look(run, viewers, most_drifted(run, drift, SHOWN), route.batch_size)
-    return drift_figure(drift_views(run, views), target)
+    run = open_run(samples, splits, plan)
+    models = _attributed_models(run, load_finished(run, plan, bundles), plan)
+    rows = most_drifted(run, drift, SHOWN)
+    maps = saliency_maps(run, models, rows, plan.route.batch_size)
+    return drift_figure(drift_examples(run, maps), plan.target)
 
 
-def draw_headroom(diagnosis: dict[str, Any], evaluate: Evaluate) -> Figure:
-    """How far the best source, the mixture, the router and the oracle are from one another."""
+@depends_on("evaluate")
+def draw_headroom(diagnosis: dict[str, Any], plan: Plan) -> Figure:
+    """The accuracy of the best source, the mixture, the router and the oracle."""
     from mst_distill.diagnose.plots import headroom_figure
 
-    return headroom_figure(diagnosis["headroom"], evaluate.confidence)
+    return headroom_figure(diagnosis["headroom"], plan.evaluate.confidence)
 
 
-def _teachers(done: Finished, nets: Members, target: str) -> dict[str, nn.Module]:
-    return {name: done.stages.members[name] for name in nets.teachers_of(target)}
-
-
-def _viewers(run: Run, done: Finished, nets: Members, route: Route) -> Viewers:
-    from mst_distill.diagnose.drift import Viewers
+def _attributed_models(run: Run, finished: FinishedRun, plan: Plan) -> AttributedModels:
+    from mst_distill.diagnose.drift import AttributedModels
     from mst_distill.diagnose.knowledge_sources import sources_of
 
-    teachers = _teachers(done, nets, run.target)
-    student = run.place(done.students[route.selection]).eval()
-    return Viewers(student, teachers, sources_of(run, teachers, done.stages.panel))
+    teachers = finished.teachers
+    student = run.place(finished.students[plan.route.selection]).eval()
+    return AttributedModels(student, teachers, sources_of(run, teachers, finished.ensemble))
+
+
+def _bootstrap(plan: Plan) -> Bootstrap:
+    from mst_distill.evaluate.bootstrap import Bootstrap
+
+    return Bootstrap(plan.evaluate.resamples, plan.evaluate.confidence, plan.seed)

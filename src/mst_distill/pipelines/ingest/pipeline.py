@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
-from mst_distill.pipelines.ingest.nodes import (
-    assign_splits,
-    build_samples,
-    draw_samples,
-    summarise_samples,
-)
+from mst_distill.pipelines.by_name import node_of, pipeline_of
+from mst_distill.pipelines.ingest import nodes
 
 
 def create_pipeline() -> Pipeline:
     """Raw files -> samples -> splits."""
-    return Pipeline(
+    return pipeline_of(
+        "ingest",
         [
-            node(
-                build_samples,
-                ["params:benchmark", "params:protocol", "params:limit", "params:seed"],
-                "samples",
-                name="build_samples",
-            ),
-            node(
-                assign_splits,
-                ["samples", "params:protocol", "params:seed"],
-                "splits",
-                name="assign_splits",
-            ),
-            node(
-                summarise_samples,
-                ["samples", "splits"],
-                ["samples_summary", "samples_report"],
-                name="summarise_samples",
-            ),
-            node(draw_samples, "samples", "samples_gallery", name="draw_samples"),
-        ]
+            node_of(nodes.build_samples, "samples"),
+            node_of(nodes.assign_splits, "splits"),
+            node_of(nodes.summarise_samples, ["samples_summary", "samples_report"]),
+            node_of(nodes.draw_samples, "samples_gallery"),
+        ],
     )

@@ -6,34 +6,33 @@ import pandas as pd
 
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import Masks, Members, Runtime
-from mst_distill.pipelines.bundles import Partitions, bundle_nets, continuing, figures_of, load_nets
+from mst_distill.pipelines.nets import Partitions, bundle_nets, load_nets, metrics_of, open_run
+from mst_distill.plan import Plan
 
 
+@depends_on("target", "seed", "members", "masks", "runtime")
 def train_masks(
     samples: Samples,
     splits: pd.DataFrame,
     members: Partitions,
-    state: Checkpoints,
-    target: str,
-    seed: int,
-    nets: Members,
-    masks: Masks,
-    runtime: Runtime,
+    checkpoints: Checkpoints,
+    plan: Plan,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
-    """Train a mask for every masked layer of the frozen teachers; masks by specialist, history."""
+    """Train a mask for every masked layer of the frozen teachers.
+
+    Returns:
+        Specialist name to mask, and the history.
+    """
     from mst_distill.mst.networks import mask_arguments
     from mst_distill.mst.stage2_masks import train_masks as train
-    from mst_distill.training.run import Run
 
-    loaded = load_nets(members)
-    student = loaded.pop(target)
-    run = continuing(Run(samples, splits, target, seed, runtime), state)
-    trained, done = train(run, loaded, student, nets, masks)
+    run = open_run(samples, splits, plan, checkpoints)
+    masks, done = train(run, plan, load_nets(members))
     bundles = bundle_nets(
-        trained,
-        lambda name: mask_arguments(trained[name], masks),
-        lambda name: figures_of(done.kept["joint"].row, ("kd",), f"_{name}"),
+        masks,
+        lambda name: mask_arguments(masks[name], plan.masks),
+        lambda name: metrics_of(done.best["joint"].row, ("kd",), f"_{name}"),
     )
     return bundles, done.history

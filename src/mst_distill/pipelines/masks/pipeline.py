@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
+from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.masks.nodes import train_masks
 
 
 def create_pipeline() -> Pipeline:
     """Members -> masks."""
-    return Pipeline(
-        [
-            node(
-                train_masks,
-                [
-                    "samples",
-                    "splits",
-                    "members",
-                    "checkpoints",
-                    "params:target",
-                    "params:seed",
-                    "params:members",
-                    "params:masks",
-                    "params:runtime",
-                ],
-                ["masks", "masks_history"],
-                name="train_masks",
-            )
-        ]
-    )
+    return pipeline_of("masks", [node_of(train_masks, ["masks", "masks_history"])])

@@ -8,77 +8,71 @@ from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import Members, Route, Runtime
-from mst_distill.pipelines.bundles import (
+from mst_distill.pipelines.nets import (
     Partitions,
     bundle_nets,
-    continuing,
-    figures_of,
-    load_stages,
+    load_finished,
+    metrics_of,
+    open_run,
 )
+from mst_distill.plan import Plan
 
 
-@depends_on(route=("stacked_masks", "masked"))
+@depends_on("target", "seed", "members", "runtime", route=("stacked_masks", "masked"))
 def compute_specialist_logits(
-    samples: Samples,
-    splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
+    samples: Samples, splits: pd.DataFrame, members: Partitions, masks: Partitions, plan: Plan
 ) -> pd.DataFrame:
-    """Ask every specialist about every sample, once; no rows where stage 3 has to ask online."""
+    """Evaluate every specialist on every sample once; no rows if stage 3 has to do it online."""
     from mst_distill.mst.ensemble import tabulate_logits
-    from mst_distill.training.run import Run
 
-    run = Run(samples, splits, target, seed, runtime)
-    before = load_stages(run, members, masks, nets, route)
-    return tabulate_logits(run, before.panel, route.batch_size)
+    run = open_run(samples, splits, plan)
+    stages = load_finished(run, plan, {"members": members, "masks": masks})
+    return tabulate_logits(run, stages.ensemble, plan.route.batch_size)
 
 
+@depends_on("target", "seed", "members", "route", "runtime")
 def train_student(
     samples: Samples,
     splits: pd.DataFrame,
-    members: Partitions,
-    masks: Partitions,
     specialist_logits: pd.DataFrame,
-    state: Checkpoints,
-    target: str,
-    seed: int,
-    nets: Members,
-    route: Route,
-    runtime: Runtime,
+    checkpoints: Checkpoints,
+    plan: Plan,
+    **bundles: Partitions,
 ) -> tuple[ModelBundle, dict[str, ModelBundle], ModelBundle, pd.DataFrame, pd.DataFrame]:
     """Distil the specialists into the student.
 
+    Args:
+        samples: The store.
+        splits: The run's splits.
+        specialist_logits: From `compute_specialist_logits`.
+        checkpoints: Where the training keeps its state.
+        plan: All parameters.
+        bundles: ``members`` and ``masks``.
+
     Returns:
-        The student, the student under each rule of selection, the router, the history, and who was
-        given how many samples.
+        The student, the student under each selection criterion, the router, the history, and how
+        many training samples each specialist was selected for.
     """
     from mst_distill.mst.networks import arguments_of
     from mst_distill.mst.stage3_route import router_class
     from mst_distill.mst.stage3_route import train_student as train
-    from mst_distill.training.run import Run
 
-    run = continuing(Run(samples, splits, target, seed, runtime), state)
-    before = load_stages(run, members, masks, nets, route)
-    panel = before.panel
-    student = before.members[target]
-    _, of_router = router_class(run, route, student)
-    done = train(run, student, panel, specialist_logits, route)
-    classes = len(samples.classes)
+    run, route = open_run(samples, splits, plan, checkpoints), plan.route
+    stages = load_finished(run, plan, bundles)
+    student = stages.members[plan.target]
+    _, router_arguments = router_class(run, route, student)
+    done = train(run, plan, student, stages.ensemble, specialist_logits)
+    arguments = arguments_of(plan.members.modalities[plan.target], len(samples.classes))
     students = bundle_nets(
         done.students,
-        lambda _: arguments_of(nets.modalities[target], classes),
-        lambda rule: figures_of(done.fit.kept[rule].row, ("accuracy", "ce")),
+        lambda _: arguments,
+        lambda criterion: metrics_of(done.fit.best[criterion].row, ("accuracy", "ce")),
     )
+    names = stages.ensemble.names
     router = ModelBundle.of(
         done.router,
-        {**of_router, "specialists": len(panel.names)},
-        metrics=figures_of(done.fit.kept[route.selection].row, ("accuracy", "ce")),
-        provenance={"specialists": list(panel.names)},
+        {**router_arguments, "specialists": len(names)},
+        metrics=metrics_of(done.fit.best[route.selection].row, ("accuracy", "ce")),
+        provenance={"specialists": list(names)},
     )
-    return students[route.selection], students, router, done.fit.history, done.given
+    return students[route.selection], students, router, done.fit.history, done.load

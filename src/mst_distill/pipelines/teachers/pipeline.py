@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-from kedro.pipeline import Pipeline, node
+from kedro.pipeline import Pipeline
 
+from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.teachers.nodes import train_members
 
 
 def create_pipeline() -> Pipeline:
     """Samples -> members."""
-    return Pipeline(
-        [
-            node(
-                train_members,
-                [
-                    "samples",
-                    "splits",
-                    "checkpoints",
-                    "params:target",
-                    "params:seed",
-                    "params:members",
-                    "params:teachers",
-                    "params:masks",
-                    "params:runtime",
-                ],
-                ["members", "teachers_history"],
-                name="train_members",
-            )
-        ]
-    )
+    return pipeline_of("teachers", [node_of(train_members, ["members", "teachers_history"])])

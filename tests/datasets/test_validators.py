@@ -1,4 +1,4 @@
-"""What datasets must always satisfy: each rule passes what a run makes, and refuses one flaw."""
+"""Validators of datasets: each accepts the output of a run and rejects every single defect."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from kedro.io import DataCatalog
 from kedro.validation import DataValidationError
 
-from mst_distill.datasets.rules import (
+from mst_distill.datasets.validators import (
     check_drift,
     check_history,
     check_logits,
@@ -31,19 +31,19 @@ LOGITS = pd.DataFrame(
 PREDICTIONS = pd.DataFrame(
     {
         "id": ["a", "b", "a", "b"],
-        "model": ["student", "student", "control", "control"],
+        "model": ["student", "student", "baseline", "baseline"],
         "confidence": [0.5, 1.0, 0.0, 0.7],
         "nll": [0.7, 0.0, 5.0, 0.1],
         "correct": [1, 0, 1, 1],
-        "judged": 1,
+        "labelled": 1,
     }
 )
 TRIALS = pd.DataFrame(
     {
-        "title": ["kd <- audio", "kd <- audio", "none"],
+        "title": ["kd <- audio", "kd <- audio", "baseline"],
         "target": "image",
         "seed": [0, 1, 0],
-        "rule": ["last", "last", "last"],
+        "selection": ["last", "last", "last"],
         "accuracy": [0.5, 1.0, np.nan],
         "nll": [0.7, 0.1, np.nan],
         "error": ["", "", "ZeroDivisionError"],
@@ -55,7 +55,7 @@ PATHS = pd.DataFrame(
         "class": ["(all)", "zero", "(all)"],
         "samples": [30, 10, 30],
         "accuracy": [0.5, 1.0, 0.0],
-        "control": [0.4, 0.9, 0.4],
+        "baseline": [0.4, 0.9, 0.4],
         "points": [10.0, 10.0, -40.0],
         "low": [1.0, -3.0, -50.0],
         "high": [20.0, 30.0, -20.0],
@@ -91,7 +91,7 @@ TABLES = [
     (check_logits, LOGITS.iloc[:0]),
     (check_predictions, PREDICTIONS),
     (check_trials, TRIALS),
-    (check_trials, TRIALS.drop(columns=["accuracy", "nll"]).assign(error="it died")),
+    (check_trials, TRIALS.drop(columns=["accuracy", "nll"]).assign(error="failed")),
     (check_trials, TRIALS.assign(peak_bytes=[1.0, np.nan, np.nan])),
     (check_logits, LOGITS.drop(columns="split").rename(columns={"specialist": "teacher"})),
     (check_paths, PATHS),
@@ -103,57 +103,57 @@ TABLES = [
 ]
 
 
-def spoil(table, row, column, value):
+def alter(table, row, column, value):
     table = table.copy()
     table[column] = table[column].astype(object)
     table.loc[row, column] = value
     return table.infer_objects()
 
 
-@pytest.mark.parametrize(("rule", "table"), TABLES)
-def test_what_a_run_makes_passes(rule, table):
-    rule(table)
+@pytest.mark.parametrize(("check", "table"), TABLES)
+def test_the_output_of_a_run_is_valid(check, table):
+    check(table)
 
 
 @pytest.mark.parametrize(
-    ("rule", "table", "message"),
+    ("check", "table", "message"),
     [
         (check_history, HISTORY.drop(columns="epoch"), "column 'epoch' is missing: there are"),
         (check_history, HISTORY.drop(index=2), r"phase 'two' are \[1\]: they must count from 0"),
-        (check_history, spoil(HISTORY, 1, "train_loss", np.inf), "row 1 has inf .*'train_loss'"),
-        (check_logits, spoil(LOGITS, 1, "zero", np.nan), "row 1 has nan in the column 'zero'"),
-        (check_logits, spoil(LOGITS, 1, "specialist", "x"), "row 1 repeats id 'a', specialist 'x'"),
-        (check_predictions, spoil(PREDICTIONS, 0, "confidence", 1.5), "row 0 has 1.5 .*0 and 1"),
-        (check_predictions, spoil(PREDICTIONS, 3, "nll", -0.1), "row 3 has -0.1 .*'nll'"),
-        (check_predictions, spoil(PREDICTIONS, 3, "id", "a"), "repeats id 'a', model 'control'"),
-        (check_predictions, PREDICTIONS.drop(index=3), "'control' has no prediction of .*'b'"),
-        (check_trials, spoil(TRIALS, 1, "seed", 0), "row 1 repeats title 'kd <- audio'"),
-        (check_trials, spoil(TRIALS, 1, "accuracy", 50.0), "row 1 has 50.0 in .*'accuracy'"),
-        (check_trials, spoil(TRIALS, 1, "nll", np.nan), "row 1 has nan in the column 'nll'"),
-        (check_paths, spoil(PATHS, 1, "class", "(all)"), "repeats source 'audio teacher'"),
-        (check_paths, spoil(PATHS, 0, "accuracy", 50.0), "row 0 has 50.0 .*'accuracy'"),
-        (check_paths, spoil(PATHS, 2, "low", np.nan), "row 2 has nan in the column 'low'"),
-        (check_paths, spoil(PATHS, 1, "high", np.nan), "row 1 has nan in the column 'high'"),
-        (check_paths, spoil(PATHS, 1, "high", np.inf), "row 1 has inf in the column 'high'"),
-        (check_paths, spoil(PATHS, 1, "points", np.nan), "row 1 has nan in the column 'points'"),
+        (check_history, alter(HISTORY, 1, "train_loss", np.inf), "row 1 has inf .*'train_loss'"),
+        (check_logits, alter(LOGITS, 1, "zero", np.nan), "row 1 has nan in the column 'zero'"),
+        (check_logits, alter(LOGITS, 1, "specialist", "x"), "row 1 repeats id 'a', specialist 'x'"),
+        (check_predictions, alter(PREDICTIONS, 0, "confidence", 1.5), "row 0 has 1.5 .*0 and 1"),
+        (check_predictions, alter(PREDICTIONS, 3, "nll", -0.1), "row 3 has -0.1 .*'nll'"),
+        (check_predictions, alter(PREDICTIONS, 3, "id", "a"), "repeats id 'a', model 'baseline'"),
+        (check_predictions, PREDICTIONS.drop(index=3), "'baseline' has no prediction of .*'b'"),
+        (check_trials, alter(TRIALS, 1, "seed", 0), "row 1 repeats title 'kd <- audio'"),
+        (check_trials, alter(TRIALS, 1, "accuracy", 50.0), "row 1 has 50.0 in .*'accuracy'"),
+        (check_trials, alter(TRIALS, 1, "nll", np.nan), "row 1 has nan in the column 'nll'"),
+        (check_paths, alter(PATHS, 1, "class", "(all)"), "repeats source 'audio teacher'"),
+        (check_paths, alter(PATHS, 0, "accuracy", 50.0), "row 0 has 50.0 .*'accuracy'"),
+        (check_paths, alter(PATHS, 2, "low", np.nan), "row 2 has nan in the column 'low'"),
+        (check_paths, alter(PATHS, 1, "high", np.nan), "row 1 has nan in the column 'high'"),
+        (check_paths, alter(PATHS, 1, "high", np.inf), "row 1 has inf in the column 'high'"),
+        (check_paths, alter(PATHS, 1, "points", np.nan), "row 1 has nan in the column 'points'"),
         (check_paths, PATHS.drop(columns="samples"), "column 'samples' is missing"),
-        (check_drift, spoil(DRIFT, 1, "id", "a"), "repeats id 'a', source 'multimodal teacher'"),
-        (check_drift, spoil(DRIFT, 1, "overlap", 1.1), "row 1 has 1.1 in the column 'overlap'"),
+        (check_drift, alter(DRIFT, 1, "id", "a"), "repeats id 'a', source 'multimodal teacher'"),
+        (check_drift, alter(DRIFT, 1, "overlap", 1.1), "row 1 has 1.1 in the column 'overlap'"),
         (check_drift, DRIFT.drop(columns="overlap"), "column 'overlap' is missing"),
-        (check_reliance, spoil(RELIANCE, 1, "modality", "image"), "repeats .* modality 'image'"),
-        (check_reliance, spoil(RELIANCE, 1, "permuted", 30.0), "row 1 has 30.0 .*'permuted'"),
-        (check_reliance, spoil(RELIANCE, 0, "nll", -0.1), "row 0 has -0.1 .*'nll'"),
-        (check_reliance, spoil(RELIANCE, 0, "points", np.nan), "row 0 has nan .*'points'"),
-        (check_reliance, spoil(RELIANCE, 0, "nats_low", np.nan), "row 0 has nan .*'nats_low'"),
+        (check_reliance, alter(RELIANCE, 1, "modality", "image"), "repeats .* modality 'image'"),
+        (check_reliance, alter(RELIANCE, 1, "permuted", 30.0), "row 1 has 30.0 .*'permuted'"),
+        (check_reliance, alter(RELIANCE, 0, "nll", -0.1), "row 0 has -0.1 .*'nll'"),
+        (check_reliance, alter(RELIANCE, 0, "points", np.nan), "row 0 has nan .*'points'"),
+        (check_reliance, alter(RELIANCE, 0, "nats_low", np.nan), "row 0 has nan .*'nats_low'"),
         (check_reliance, RELIANCE.drop(columns="high"), "column 'high' is missing"),
     ],
 )
-def test_a_flaw_is_named(rule, table, message):
+def test_a_defect_is_named(check, table, message):
     with pytest.raises(ValueError, match=message):
-        rule(table)
+        check(table)
 
 
-def test_samples_belong_together():
+def test_arrays_and_index_of_samples_must_match():
     samples, _ = make_samples(6)
     check_samples(samples)
     arrays = {**samples.modalities, "audio": samples.modalities["audio"][:5]}
@@ -162,17 +162,17 @@ def test_samples_belong_together():
     labels = np.array([0, 1, 2, 3, 0, 1])
     with pytest.raises(ValueError, match="sample 's003' has the label 3; there are 3 classes"):
         check_samples(dataclasses.replace(samples, labels=labels))
-    twice = samples.index.assign(id="a")
+    repeated = samples.index.assign(id="a")
     with pytest.raises(ValueError, match="row 1 repeats id 'a'"):
-        check_samples(dataclasses.replace(samples, index=twice))
+        check_samples(dataclasses.replace(samples, index=repeated))
     check_samples(make_samples(6, dense=(2, 2), ignored=0)[0])
 
 
-def test_a_catalog_entry_refuses_on_load_and_save(tmp_path):
+def test_a_catalog_entry_is_validated_on_load_and_save(tmp_path):
     entry = {
         "type": "pandas.CSVDataset",
         "filepath": str(tmp_path / "history.csv"),
-        "validator": "mst_distill.datasets.rules.check_history",
+        "validator": "mst_distill.datasets.validators.check_history",
     }
     catalog = DataCatalog.from_config({"history": entry})
     catalog.save("history", HISTORY)

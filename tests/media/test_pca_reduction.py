@@ -1,18 +1,18 @@
-"""Weakened images, against a singular value decomposition done here."""
+"""Reduction of images by PCA, compared with projections onto known axes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from mst_distill.media.weakening import weaken
+from mst_distill.media.pca_reduction import reduce_by_pca
 
 ENERGIES = np.array([0.5, 0.25, 0.15, 0.1])
 """Shares of the variance along four orthogonal directions."""
 
 
 def images(count: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images of six pixels with exactly those energies, and the directions as rows."""
+    """Return images of six pixels with exactly `ENERGIES`, and the directions as rows."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(count, 4))
     scores, _ = np.linalg.qr(scores - scores.mean(axis=0))
@@ -28,42 +28,42 @@ def scaled(values: np.ndarray) -> np.ndarray:
     ("kept_energy", "components"),
     [(0.1, 1), (0.5, 1), (0.6, 1), (0.65, 2), (0.75, 2), (0.9, 3), (0.94, 3), (0.96, 4), (1.0, 4)],
 )
-def test_the_number_of_components_nearest_to_the_energy_is_kept(
+def test_the_number_of_components_is_nearest_to_the_energy(
     kept_energy: float, components: int
 ) -> None:
     values, axes = images()
     kept = axes[:components]
     mean = values.mean(axis=0)
     expected = scaled((values - mean) @ kept.T @ kept + mean)
-    np.testing.assert_allclose(weaken(values, values, kept_energy), expected, atol=1e-5)
+    np.testing.assert_allclose(reduce_by_pca(values, values, kept_energy), expected, atol=1e-5)
 
 
-def test_all_energy_leaves_the_images_as_they_are() -> None:
+def test_full_energy_does_not_change_the_images() -> None:
     values = np.random.default_rng(1).normal(size=(40, 9))
-    np.testing.assert_allclose(weaken(values, values, 1.0), scaled(values), atol=1e-5)
+    np.testing.assert_allclose(reduce_by_pca(values, values, 1.0), scaled(values), atol=1e-5)
 
 
-def test_the_components_are_those_of_the_fitted_images_alone() -> None:
+def test_the_components_are_computed_only_from_the_images_of_the_fit() -> None:
     fit, axes = images()
     others = np.random.default_rng(2).normal(size=(5, 6))
     mean, kept = fit.mean(axis=0), axes[:2]
     expected = scaled((others - mean) @ kept.T @ kept + mean)
-    np.testing.assert_allclose(weaken(others, fit, 0.75), expected, atol=1e-5)
-    alone = weaken(others[:1], fit, 0.75)
-    np.testing.assert_allclose(alone, expected[:1], atol=1e-5)
+    np.testing.assert_allclose(reduce_by_pca(others, fit, 0.75), expected, atol=1e-5)
+    single = reduce_by_pca(others[:1], fit, 0.75)
+    np.testing.assert_allclose(single, expected[:1], atol=1e-5)
 
 
-def test_weak_images_lie_between_0_and_1() -> None:
+def test_reduced_images_lie_between_0_and_1() -> None:
     values, _ = images()
-    weak = weaken(values, values, 0.5)
-    assert weak.dtype == np.float32
-    assert weak.shape == values.shape
-    assert (weak.min(axis=1) == 0).all()
-    assert (weak.max(axis=1) == 1).all()
+    reduced = reduce_by_pca(values, values, 0.5)
+    assert reduced.dtype == np.float32
+    assert reduced.shape == values.shape
+    assert (reduced.min(axis=1) == 0).all()
+    assert (reduced.max(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize("kept_energy", [0, -0.5, 1.01, 25, float("nan")])
-def test_what_is_no_share_of_the_energy_is_refused(kept_energy: float) -> None:
+def test_an_energy_outside_0_to_1_is_an_error(kept_energy: float) -> None:
     values, _ = images()
     with pytest.raises(ValueError, match=r"kept_energy is .*above 0 and at most 1"):
-        weaken(values, values, kept_energy)
+        reduce_by_pca(values, values, kept_energy)

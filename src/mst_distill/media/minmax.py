@@ -1,18 +1,18 @@
-"""Samples scaled to [0, 1], each by itself."""
+"""Min-max scaling of each sample to [0, 1]."""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def scale_to_unit(samples: np.ndarray) -> np.ndarray:
-    """Scale every sample to [0, 1] by its own minimum and maximum; a constant one becomes 0.
+def scale_min_max(samples: np.ndarray) -> np.ndarray:
+    """Scale each sample to [0, 1] by its own minimum and maximum; a constant sample becomes 0.
 
     Args:
         samples: ``(N, ...)``.
 
     Returns:
-        The same shape, float32.
+        An array of the same shape, float32.
     """
     axes = tuple(range(1, samples.ndim))
     low = samples.min(axis=axes, keepdims=True)

@@ -1,4 +1,4 @@
-"""The student alone, ``none`` in the paper's tables: what every method has to beat."""
+"""The baseline: the student trained without a teacher, ``none`` in the paper's tables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from mst_distill.compare.method import Method
 from mst_distill.training.batches import Batch
 
 
-class Alone(Method):
+class Baseline(Method):
     """L = CE(S)."""
 
+    seed_key = "Alone"  # the class's first name, which keeps its results reproducible
     teachers = ()
-    hears = "nothing"
+    teacher_inputs = "nothing"
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """``loss``, the cross-entropy."""
+        """Compute ``loss``, the cross-entropy."""
         return {"loss": self.cross_entropy(self.student(batch.inputs).logits, batch)}

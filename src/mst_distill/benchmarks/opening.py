@@ -1,0 +1,54 @@
+"""Opening the raw files of a benchmark, and checking that a run can be evaluated on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, described
+from mst_distill.benchmarks.splits import checked_splits, stratified_limit
+from mst_distill.import_path import resolve
+from mst_distill.parameters import Benchmark
+
+
+def open_source(
+    benchmark: Benchmark, protocol: Protocol, limit: int | Literal["all"], seed: int
+) -> SampleSource:
+    """Open the raw files of a benchmark, without reading anything large.
+
+    The splits of the run are checked here, before the samples are read, which may take hours.
+
+    Args:
+        benchmark: The class of the source and its arguments.
+        protocol: How the samples are split.
+        limit: Number of samples to use, stratified by split and class, or ``all``.
+        seed: Seed of the run, by which the protocol ``random`` splits the samples.
+
+    Raises:
+        TypeError: The class does not accept the arguments.
+        ValueError: The class does not exist, no store can be built from its index, or a run cannot
+            be evaluated on the splits.
+    """
+    kind: Callable[..., SampleSource] = resolve(benchmark.type, SampleSource)
+    try:
+        source = kind(protocol, **benchmark.arguments)
+    except TypeError as error:
+        raise TypeError(f"benchmark {benchmark.type}: {error}") from error
+    check_index(source)  # the whole index, before the limit is applied
+    _check_own_splits(source, protocol, seed)
+    source.index = source.index.reset_index(drop=True)
+    source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
+    if limit != "all" and (count := len(source.index)) > limit:
+        source.index = stratified_limit(source.index, limit)
+        source.omitted = {}  # no sample within the limit is incomplete
+        _check_own_splits(source, protocol, seed, f" (`limit` keeps {limit} of {count} samples)")
+    return source
+
+
+def _check_own_splits(
+    source: SampleSource, protocol: Protocol, seed: int, limited: str = ""
+) -> None:
+    try:
+        checked_splits(source.index, list(source.classes), source.ignored_label, protocol, seed)
+    except ValueError as error:
+        raise ValueError(f"{described(source)}: {error}{limited}") from error

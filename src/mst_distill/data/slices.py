@@ -1,0 +1,161 @@
+"""Slices of a source: a few samples at a time are read, checked and appended to the arrays."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.source import DamagedSampleError, SampleSource
+from mst_distill.data.appendable_npy import GrowingArray
+
+log = logging.getLogger(__name__)
+
+
+def read_slice(
+    source: SampleSource, part: pd.DataFrame
+) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, str]]:
+    """Read some samples, without those that are damaged.
+
+    Floats of any precision are converted to float32.
+
+    Args:
+        source: The source.
+        part: Rows of its index.
+
+    Returns:
+        The rows that can be read, what the source read of them (modalities, dense labels, notes),
+        and the other samples, id to reason.
+
+    Raises:
+        ValueError: The source reports a damaged sample that is not in `part`.
+    """
+    omitted: dict[str, str] = {}
+    while len(part):
+        try:
+            read = source.read(part)
+        except DamagedSampleError as damaged:
+            # Without this check the same rows would be read again forever.
+            if damaged.sample not in set(part["id"]):
+                raise ValueError(
+                    f"{type(source).__name__} reports damage of a sample that it was not to read: "
+                    f"{damaged}"
+                ) from damaged
+            omitted[damaged.sample] = damaged.reason
+            log.warning("%s", damaged)
+            part = part[part["id"] != damaged.sample]
+        else:
+            floats = {n for n, array in read.items() if np.issubdtype(array.dtype, np.floating)}
+            read |= {name: read[name].astype(np.float32) for name in floats}
+            return part, read, omitted
+    return part, {}, omitted
+
+
+def take_notes(
+    source: SampleSource, read: dict[str, np.ndarray], part: pd.DataFrame
+) -> dict[str, list[float]]:
+    """Remove the source's notes from what was read and return them.
+
+    Args:
+        source: The source.
+        read: The second result of `read_slice`; its notes are removed.
+        part: The rows that were read.
+
+    Returns:
+        For each note, one number for each row.
+
+    Raises:
+        ValueError: A note is missing or is not one number for each sample.
+    """
+    notes = {}
+    for name in source.notes:
+        which = f"the note {name!r} of the samples from {part['id'].iloc[0]!r} on"
+        if name not in read:
+            raise ValueError(f"{which} is missing: `read` returned {list(read)}")
+        note = read.pop(name)
+        if note.shape != (len(part),) or note.dtype.kind not in "biuf":
+            raise ValueError(
+                f"{which} has shape {note.shape} and type {note.dtype}; it must be {len(part)} "
+                f"numbers"
+            )
+        notes[name] = note.tolist()
+    return notes
+
+
+def append_slice(
+    arrays: dict[str, GrowingArray],
+    read: dict[str, np.ndarray],
+    part: pd.DataFrame,
+    source: SampleSource,
+) -> None:
+    """Check a slice and append it to the arrays.
+
+    Args:
+        arrays: The arrays of the store.
+        read: Modalities and dense labels by name, without notes.
+        part: The rows that were read.
+        source: The source.
+
+    Raises:
+        ValueError: The slice has other arrays than the first sample, or one of another shape or
+            type, numbers that are not finite, or labels that are not classes.
+    """
+    if not read or list(read) != list(arrays):
+        raise ValueError(
+            f"sample {part['id'].iloc[0]!r} has the modalities {list(read)}, but the first sample "
+            f"has {list(arrays)}"
+        )
+    for name, array in read.items():
+        _check_slice(name, array, arrays[name], part)
+    if "label" in read:
+        check_labels(read["label"], source, part)
+    for name, array in read.items():
+        arrays[name].append(array)
+
+
+def check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
+    """Reject labels that are neither a class nor the ignored label.
+
+    Args:
+        labels: ``(n,)``, or ``(n, H, W)`` for dense labels.
+        source: The source, which has the classes.
+        part: The samples' rows of the index, for the message.
+
+    Raises:
+        ValueError: A label is not an integer or not a class; the message names the sample.
+    """
+    count = len(source.classes)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels are of type {labels.dtype}; they must be integers")
+    valid = (labels >= 0) & (labels < count)
+    if source.ignored_label is not None:
+        valid |= labels == source.ignored_label
+    if not valid.all():
+        row = int(np.argmin(valid.reshape(len(labels), -1).all(axis=1)))
+        invalid = labels[row][~valid[row]].ravel()[0]
+        raise ValueError(
+            f"sample {part['id'].iloc[row]!r} has label {invalid}, but there are only the "
+            f"{count} classes 0 to {count - 1}"
+        )
+
+
+def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.DataFrame) -> None:
+    """Reject a slice whose shape or type differs from the first sample's, or that is not finite."""
+    which = f"modality {name!r} of the samples {part['id'].iloc[0]!r} to {part['id'].iloc[-1]!r}"
+    if array.shape != (len(part), *wanted.shape):
+        raise ValueError(
+            f"{which} has shape {array.shape}; it must be {(len(part), *wanted.shape)} to match "
+            f"the first sample"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{which} is of type {array.dtype}; it must be numbers")
+    if array.dtype != wanted.dtype:
+        raise ValueError(f"{which} is of type {array.dtype}; the first sample is {wanted.dtype}")
+    if np.issubdtype(array.dtype, np.floating):
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"modality {name!r} of sample {part['id'].iloc[int(np.argmin(finite))]!r} holds "
+                f"NaN or infinity; every number must be finite"
+            )

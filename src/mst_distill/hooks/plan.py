@@ -1,0 +1,58 @@
+"""The parameters of a run: validated before the first node, and passed to each node as a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from kedro.io import DataCatalog
+from kedro.pipeline.node import Node
+
+from mst_distill.artifacts.provenance import parameters_read
+from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
+
+CONCURRENT = ("ThreadRunner", "ParallelRunner")
+"""The runners of Kedro that run several nodes at the same time."""
+
+
+class PlanHooks:
+    """Validates all parameters, and passes each node those that it declares with `depends_on`."""
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        """Reject runners that run nodes at the same time, before any folder is created.
+
+        Threads would draw from one random generator, for example for dropout, so that results would
+        differ from run to run; processes lack the hooks that lock a run's folders and that end the
+        run on a signal.
+
+        Raises:
+            ValueError: The run has such a runner; the message names the runner to use.
+        """
+        # Kedro passes a runner as its repr, <kedro.runner.thread_runner.ThreadRunner ...>.
+        for runner in CONCURRENT:
+            if runner in run_params["runner"]:
+                raise ValueError(
+                    f"--runner={runner} runs nodes at the same time, and nodes that train share "
+                    f"one random generator, so results would differ from run to run: use "
+                    f"--runner=SequentialRunner, which is the default"
+                )
+
+    @hook_impl
+    def after_catalog_created(self, catalog: DataCatalog) -> None:
+        """Validate all parameters before any raw file is read.
+
+        Raises:
+            ValueError: As `read_plan`.
+        """
+        if isinstance(catalog, ArtifactCatalog):
+            _ = catalog.plan
+
+    @hook_impl
+    def before_node_run(
+        self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Replace all parameters with a plan of those that the node declares."""
+        if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
+            return {PARAMETERS: catalog.plan.only(parameters_read(node.func))}
+        return {}

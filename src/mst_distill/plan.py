@@ -1,0 +1,134 @@
+"""All parameters of a run as one typed, frozen object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import ValidationError, field_validator, model_validator
+
+from mst_distill.errors import did_you_mean
+from mst_distill.parameters import (
+    Benchmark,
+    Block,
+    Compare,
+    Diagnose,
+    Evaluate,
+    Masks,
+    Members,
+    Route,
+    Runtime,
+    Teachers,
+)
+
+
+class Plan(Block):
+    """All parameters of a run; see `read_plan`.
+
+    Attributes:
+        run: A name, which separates the files of this run from those of other runs.
+        target: The student's modality.
+        protocol: How samples are split. ``heldout`` keeps each group in one split, so that nothing
+            leaks between the splits; ``random`` assigns samples to splits at random by the seed, as
+            the released code does.
+        limit: The number of samples used, stratified by split and class, or ``all``.
+        seed: The seed from which all randomness is derived; at least 0.
+        benchmark: The source of the samples.
+        members: The networks.
+        teachers: Stage 1.
+        masks: Stage 2.
+        route: Stage 3.
+        evaluate: The evaluation on the test split.
+        diagnose: The pipeline `diagnose`.
+        compare: The pipeline `compare`.
+        runtime: Where and how the run is computed.
+    """
+
+    run: str | int
+    target: str
+    protocol: Literal["heldout", "random"]
+    limit: int | Literal["all"]
+    seed: int
+    benchmark: Benchmark
+    members: Members
+    teachers: Teachers
+    masks: Masks
+    route: Route
+    evaluate: Evaluate
+    diagnose: Diagnose
+    compare: Compare
+    runtime: Runtime
+
+    def only(self, names: Iterable[str]) -> Plan:
+        """The same plan with the fields `names` alone; reading another field is an error."""
+        return Plan.model_construct(**{name: getattr(self, name) for name in names})
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _check_protocol(cls, protocol: Any) -> Any:
+        known = get_args(cls.model_fields["protocol"].annotation)
+        if protocol not in known:
+            raise ValueError(did_you_mean("protocol", protocol, known))
+        return protocol
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _check_limit(cls, limit: Any) -> Any:
+        if limit != "all" and (type(limit) is not int or limit < 1):
+            raise ValueError(f"limit is {limit!r}; it must be an integer above 0, or 'all'")
+        return limit
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _check_seed(cls, seed: Any) -> Any:
+        if type(seed) is not int or seed < 0:
+            raise ValueError(f"seed is {seed!r}; it must be an integer of at least 0")
+        return seed
+
+    @model_validator(mode="after")
+    def _check_specialists(self) -> Plan:
+        teachers = self.members.teachers_of(self.target)
+        specialists = sum(len(teacher.masked_layers) for teacher in teachers.values())
+        if not specialists:
+            raise ValueError(
+                f"no teacher of {self.target!r} has masked layers: list at least one layer in the "
+                f"masked_layers of one of {', '.join(teachers)}"
+            )
+        if self.route.chosen > specialists:
+            raise ValueError(
+                f"route.chosen is {self.route.chosen}, but the teachers of {self.target!r} have "
+                f"only {specialists} masked layers, hence {specialists} specialists"
+            )
+        return self
+
+
+def read_plan(parameters: Mapping[str, Any]) -> Plan:
+    """Validate all parameters of a run.
+
+    Args:
+        parameters: Name to value or nested mapping, as Kedro loads them.
+
+    Raises:
+        ValueError: A key is unknown or missing, or a value is out of range; the message names
+            every such key, its value, and the nearest valid choice if there is one.
+    """
+    try:
+        return Plan.model_validate(parameters)
+    except ValidationError as error:
+        raise ValueError("; ".join(map(_error_clause, error.errors()))) from None
+
+
+def _error_clause(error: Any) -> str:
+    """One of pydantic's errors as a clause of the message."""
+    key = ".".join(map(str, error["loc"]))
+    if error["type"] == "value_error":
+        message = str(error["ctx"]["error"])
+        return f"{key}: {message}" if "." in key or key in _BLOCKS else message
+    return f"{key} is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+_BLOCKS = {
+    name
+    for name, field in Plan.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Block)
+}

@@ -1,0 +1,68 @@
+"""All parameters of a run: what is wrong with them is stated at once, key by key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mst_distill.plan import Plan, read_plan
+from toy_runs import make_plan
+
+
+def parameters(**changes: Any) -> dict[str, Any]:
+    plain = make_plan().model_dump()
+    return plain | {
+        name: {**plain.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in changes.items()
+    }
+
+
+def test_parameters_without_faults_are_a_plan() -> None:
+    assert read_plan(parameters()) == make_plan()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"techers": {}}, "unknown parameter 'techers'; .*did you mean 'teachers'"),
+        (
+            {"teachers": {"epoch": 5}},
+            "teachers: unknown parameter 'epoch'; .*did you mean 'epochs'",
+        ),
+        ({"teachers": {"epochs": 0}}, "teachers.epochs is 0: input should be greater than 0"),
+        ({"protocol": "held-out"}, "^unknown protocol 'held-out'; .*did you mean 'heldout'"),
+        ({"limit": 0}, "^limit is 0; it must be an integer above 0, or 'all'$"),
+        ({"limit": True}, "^limit is True; it must"),
+        ({"seed": -1}, "^seed is -1; it must"),
+        ({"seed": 1.5}, "^seed is 1.5; it must"),
+        ({"target": "imag"}, "^unknown target 'imag'; .*did you mean 'image'"),
+        ({"route": {"chosen": 5}}, "^route.chosen is 5, but .*'image'.* 4"),
+    ],
+)
+def test_a_fault_is_named_with_its_key(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_plan(parameters(**changes))
+
+
+def test_all_faults_are_named_at_once() -> None:
+    faults = {"teachers": {"epochs": 0}, "masks": {"heads": "three"}, "seed": -1}
+    with pytest.raises(ValueError, match=r"teachers\.epochs") as error:
+        read_plan(parameters(**faults))
+    assert "masks.heads is 'three'" in str(error.value)
+    assert "seed is -1" in str(error.value)
+
+
+def test_teachers_without_masked_layers_make_no_specialists() -> None:
+    plain = parameters()
+    for member in (plain["members"]["multimodal"], plain["members"]["modalities"]["audio"]):
+        member["masked_layers"] = ()
+    with pytest.raises(ValueError, match=r"'image'.*multimodal, audio"):
+        read_plan(plain)
+
+
+def test_a_part_of_a_plan_has_no_other_fields() -> None:
+    part: Plan = make_plan().only(["seed", "route"])
+    assert (part.seed, part.route.epochs) == (0, 3)
+    with pytest.raises(AttributeError, match="teachers"):
+        _ = part.teachers
