@@ -32,6 +32,13 @@ def test_parameters_without_faults_are_a_plan() -> None:
         ),
         ({"teachers": {"epochs": 0}}, "teachers.epochs is 0: input should be greater than 0"),
         ({"protocol": "held-out"}, "^unknown protocol 'held-out'; .*did you mean 'heldout'"),
+        ({"run": "../other"}, "^run is '../other'; it is part of paths: letters"),
+        ({"run": ".."}, "^run is '..'; it is"),
+        ({"run": ""}, "^run is ''; it is"),
+        (
+            {"compare": {"methods": {"a/b": {"type": "x.Y"}}}},
+            "compare.methods has the name 'a/b'",
+        ),
         ({"limit": 0}, "^limit is 0; it must be an integer above 0, or 'all'$"),
         ({"limit": True}, "^limit is True; it must"),
         ({"seed": -1}, "^seed is -1; it must"),

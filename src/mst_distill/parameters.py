@@ -10,10 +10,11 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 
-from mst_distill.errors import did_you_mean
+from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 
 Selection = Literal["accuracy", "ce", "last"]
 """The criterion that selects an epoch: the best validation accuracy (of equal ones that with the
@@ -277,6 +278,16 @@ class Compare(Block):
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
+
+    @field_validator("methods")
+    @classmethod
+    def _check_names(cls, methods: dict[str, ComparedMethod]) -> dict[str, ComparedMethod]:
+        for name in methods:
+            if not is_plain_name(name):
+                raise ValueError(
+                    f"compare.methods has the name {name!r}; it is part of paths: {PLAIN_NAME}"
+                )
+        return methods
 
 
 class Runtime(Block):

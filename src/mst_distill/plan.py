@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError, field_validator, model_validator
 
-from mst_distill.errors import did_you_mean
+from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.parameters import (
     Benchmark,
     Block,
@@ -70,6 +70,13 @@ class Plan(Block):
         if protocol not in known:
             raise ValueError(did_you_mean("protocol", protocol, known))
         return protocol
+
+    @field_validator("run", mode="before")
+    @classmethod
+    def _check_run(cls, run: Any) -> Any:
+        if not is_plain_name(str(run)):
+            raise ValueError(f"run is {run!r}; it is part of paths: {PLAIN_NAME}")
+        return run
 
     @field_validator("limit", mode="before")
     @classmethod

@@ -33,6 +33,20 @@ def bundle(value: float) -> ModelBundle:
     return ModelBundle.of(Small(value), {}, metrics={"value": value})
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no file modes")
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o664), (0o022, 0o644), (0o077, 0o600)])
+def test_files_have_the_mode_that_the_umask_gives_new_files(tmp_path, umask, mode):
+    """A library that writes weights makes files that only their owner can read."""
+    before = os.umask(umask)
+    try:
+        save_bundle(bundle(1.0), tmp_path / "net.json")
+        save_bundle(bundle(2.0), tmp_path / "net.json")
+    finally:
+        os.umask(before)
+    for name in ("net.json", "net.safetensors"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode, name
+
+
 def value_of(path) -> float:
     loaded = load_bundle(path)
     assert loaded.metrics["value"] == loaded.net.weight[0].item()

@@ -23,6 +23,23 @@ from array_sources import (
 from mst_distill.data.store import open_store, write_store
 
 
+@pytest.mark.parametrize("exists", [True, False], ids=["folder", "missing folder"])
+def test_a_store_is_built_behind_a_link_which_stays(
+    raw: Path, folder: Path, tmp_path: Path, exists: bool
+) -> None:
+    """As where the samples lie on another disk."""
+    target = tmp_path / "other disk" / "samples"
+    target.mkdir(parents=True)
+    if not exists:
+        target.rmdir()
+    folder.parent.mkdir()
+    folder.symlink_to(target, target_is_directory=True)
+    for source in (make_source(raw), make_dense_source(raw)):  # the second one replaces the first
+        write_store(source, folder)
+        assert folder.is_symlink()
+        assert len(open_store(folder)) == len(open_store(target)) == 7
+
+
 def test_written_samples_are_read_back(raw: Path, folder: Path) -> None:
     source = make_source(raw)
     write_store(source, folder)

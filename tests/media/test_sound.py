@@ -49,6 +49,75 @@ def test_a_wav_from_a_pipe_is_read_completely(tmp_path: Path) -> None:
     assert seconds == 4
 
 
+def patch_sizes(file: Path, riff: int | None = None, data: int | None = None) -> Path:
+    """Change the sizes that the header of a wav states, of the file and of its audio."""
+    content = bytearray(file.read_bytes())
+    offset = content.index(b"data") + 4
+    for start, size in ((4, riff), (offset, data)):
+        if size is not None:
+            content[start : start + 4] = size.to_bytes(4, "little")
+    file.write_bytes(content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("riff", "data"),
+    [(0x7FFFF024, 0x7FFFF000), (0xFFFFFFFF, 0xFFFFFFFF), (2 * 4 * RATE + 44, None), (0, None)],
+    ids=["sox to a pipe", "ffmpeg to a pipe", "8 bytes too many", "size of the file missing"],
+)
+def test_a_wav_with_a_wrong_header_is_read_completely(
+    tmp_path: Path, riff: int, data: int | None
+) -> None:
+    expected, _ = read_sound(write(tmp_path / "a.wav"), RATE)
+    wave, seconds = read_sound(patch_sizes(write(tmp_path / "b.wav"), riff, data), RATE)
+    np.testing.assert_array_equal(wave, expected)
+    assert seconds == 4
+
+
+def test_a_wav_whose_header_states_no_audio_is_an_error_that_says_so(tmp_path: Path) -> None:
+    file = patch_sizes(write(tmp_path / "a.wav"), data=0)
+    with pytest.raises(ValueError, match=r"a\.wav: .* no audio, but 64000 bytes follow"):
+        read_sound(file, RATE)
+
+
+def test_a_wav_is_searched_for_its_chunk_of_audio(tmp_path: Path) -> None:
+    """Other chunks may precede it, some of odd sizes; without it the file is cut short."""
+    file = write(tmp_path / "a.wav")
+    content = file.read_bytes()
+    at = content.index(b"data")
+    chunk = b"LIST" + (5).to_bytes(4, "little") + b"12345" + b"\0"
+    file.write_bytes(content[:at] + chunk + content[at:])
+    wave, _ = read_sound(file, RATE)
+    assert len(wave) == 4 * RATE
+    file.write_bytes(content[:at])
+    with pytest.raises(ValueError, match=r"a\.wav: is cut short, there is no chunk of audio"):
+        read_sound(file, RATE)
+
+
+def test_telephone_audio_is_read(tmp_path: Path) -> None:
+    wave = np.sin(np.arange(2 * RATE) / 5) / 2
+    soundfile.write(tmp_path / "a.wav", wave, RATE, subtype="GSM610")
+    found, _ = read_sound(tmp_path / "a.wav", RATE)
+    assert 2 * RATE <= len(found) < 2 * RATE + 640  # whole blocks
+    assert np.corrcoef(found[:1000], wave[:1000])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("name", ["sox_pipe.wav", "riff8.wav"])
+def test_the_shared_recordings_equal_the_plain_one(shared_faults: Path, name: str) -> None:
+    expected, _ = read_sound(shared_faults / "plain.wav", RATE)
+    np.testing.assert_array_equal(read_sound(shared_faults / name, RATE)[0], expected)
+
+
+def test_the_shared_recording_without_a_length_says_so(shared_faults: Path) -> None:
+    with pytest.raises(ValueError, match="no audio, but 8000 bytes follow"):
+        read_sound(shared_faults / "riff0_data0.wav", RATE)
+
+
+def test_the_shared_telephone_recording_is_read(shared_faults: Path) -> None:
+    wave, seconds = read_sound(shared_faults / "gsm.wav", RATE)
+    assert len(wave) == seconds * RATE > 0
+
+
 @pytest.mark.parametrize("rate", [RATE, 22_050])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(

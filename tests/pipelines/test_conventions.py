@@ -194,6 +194,19 @@ def test_no_file_has_an_absolute_path_or_the_address_of_a_package_index(file):
     assert "index-url" not in text
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SOURCE)))
+def test_text_files_have_an_encoding(file):
+    """Without one, their encoding is that of the system."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
+    for call in calls:
+        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        modes = [of.value for of in call.args if isinstance(of, ast.Constant)]
+        text = name in ("read_text", "write_text") or (
+            name == "open" and modes and str(modes[0]) in ("r", "w", "a", "x")
+        )
+        assert not text or any(of.arg == "encoding" for of in call.keywords), call.lineno
+
+
 COINED = re.compile(
     r"\b(panels?|company|census|tall(?:y|ies)|preferences?|weighing|heard|hears?|judge[sd]?|judging"
     r"|merit|gazes?|viewers?|opponents?|worn|Observ(?:er|ed)|said|told|refuse[sd]?|beside|nobody"

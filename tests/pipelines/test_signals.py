@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end a run in an orderly way; a failure of MLflow does not end it."""
+"""SIGINT, SIGTERM and SIGHUP end a run in an orderly way; a failure of MLflow does not end it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def project(tmp_path_factory):
     return copy_project(tmp_path_factory.mktemp("signals") / "project")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_a_run_at_the_next_step_and_leaves_a_checkpoint(project, signum):
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=teachers", PARAMETERS]
     if signum == signal.SIGTERM:

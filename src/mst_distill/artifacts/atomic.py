@@ -27,7 +27,10 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = pending(path)
     try:
+        file.touch()
+        mode = file.stat().st_mode  # as the umask has it; some libraries make files private
         yield file
+        file.chmod(mode)
         sync(file)
         file.replace(path)
         sync(path.parent)

@@ -86,7 +86,7 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
         except SafetensorError as error:
             raise OSError(errno.EIO, str(error), str(new_weights)) from error
         card["weights"] = {"file": weights.name, "sha256": sha256_of(new_weights)}
-        new_card.write_text(json.dumps(card, indent=2) + "\n")
+        new_card.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
         sync(new_card)
 
 
@@ -135,7 +135,7 @@ def read_card(path: Path) -> dict[str, Any]:
         ValueError: The file is not the JSON of a bundle; the message names it.
     """
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         card["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the complete JSON of a bundle ({error})") from error

@@ -1,4 +1,4 @@
-"""A lock on a folder, so that only one run at a time writes to it."""
+"""Locks: one run at a time writes to a folder, and one process at a time to a shared file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 FILE = ".lock"
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time run the block, for example to write a file that runs share.
+
+    Args:
+        path: The file; the lock is a hidden file in the same folder, which exists inside the block.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.writing")
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows does not remove an open file
+                lock.unlink()  # a process that waits for it creates a new one
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at its next step, so that it can save its state."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run at its next step, with its state saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""SIGHUP, of a terminal that is closed, does not exist on Windows."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error

@@ -262,7 +262,7 @@ def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarra
     done, low, high = 0, np.full(2, np.inf), np.full(2, -np.inf)
     if journal.is_file():
         with suppress(ValueError):  # a damaged journal: start from the first clip
-            done, low, high = signed_json.load(journal.read_text())
+            done, low, high = signed_json.load(journal.read_text(encoding="utf-8"))
     with progress(range(0), "ranges", "clip", total=len(clips), done=done) as bar:
         while done < len(clips):
             ranges = np.array([range_of(clip) for clip in clips[done : done + RANGES_AT_A_TIME]])
@@ -270,6 +270,8 @@ def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarra
             high = np.fmax(high, np.fmax.reduce(ranges[:, 1]))
             done += len(ranges)
             with replacing(journal) as file:
-                file.write_text(signed_json.dump([done, low.tolist(), high.tolist()]))
+                file.write_text(
+                    signed_json.dump([done, low.tolist(), high.tolist()]), encoding="utf-8"
+                )
             bar.update(len(ranges))
     return np.array([low, high], np.float32)

@@ -133,12 +133,12 @@ class TrialLog:
             weights = net.with_suffix(".safetensors")
             files, identity = [path, net, weights], sha256_of(weights)
         with replacing(path) as file:
-            file.write_text(json.dumps(asdict(result), indent=2) + "\n")
+            file.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
         write_sidecar(path, files, origin, identity)
         self.checkpoints(result.trial, origin).clear()
 
     def _read(self, path: Path) -> TrialResult:
-        record: dict[str, Any] = json.loads(path.read_text())
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return TrialResult(**{**record, "trial": Trial(**record["trial"])})
 
     def _path(self, trial: Trial) -> Path:

@@ -48,9 +48,9 @@ class Journal:
         """
         journal = cls(path)
         if path.is_file():
-            lines = path.read_text().splitlines()
+            lines = path.read_text(encoding="utf-8").splitlines()
             intact = list(takewhile(partial(journal._restore, store), lines))
-            path.write_text("".join(f"{line}\n" for line in intact))
+            path.write_text("".join(f"{line}\n" for line in intact), encoding="utf-8")
             log.info("Continuing after the %d samples that were already read", journal.rows)
         return journal
 
@@ -75,7 +75,7 @@ class Journal:
             notes: For each note, one number for each sample that was written.
         """
         slice_ = {"arrays": arrays, "rows": rows, "omitted": omitted, "notes": notes}
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(f"{signed_json.dump(slice_)}\n")
             file.flush()
             os.fsync(file.fileno())

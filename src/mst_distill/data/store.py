@@ -59,6 +59,7 @@ def write_store(source: SampleSource, folder: Path) -> None:
             names id and modality.
     """
     check_index(source)
+    folder = folder.resolve()  # a link to a folder on another disk stays a link
     fingerprint = source.fingerprint()
     partial = folder.with_name(f".{folder.name}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,9 @@ def write_store(source: SampleSource, folder: Path) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
                 (partial / "store").mkdir(parents=True)
                 (partial / "fit").mkdir()
-                (partial / "source.json").write_text(json.dumps({"source": fingerprint}))
+                (partial / "source.json").write_text(
+                    json.dumps({"source": fingerprint}), encoding="utf-8"
+                )
             try:
                 _build(source, partial)
             except (ValueError, TypeError):  # the data are invalid: resuming would fail again
@@ -91,7 +94,7 @@ def open_store(folder: Path) -> Samples:
     card_path = folder / "store.json"
     if not card_path.is_file():
         raise FileNotFoundError(f"{folder} holds no samples: run the pipeline `ingest` first")
-    card = _read_intact(card_path, lambda path: json.loads(path.read_text()))
+    card = _read_intact(card_path, lambda path: json.loads(path.read_text(encoding="utf-8")))
     if "files" not in card:
         raise ValueError(
             f"{folder} was built before stores had a SHA-256 of each file: run `ingest` again"
@@ -169,7 +172,7 @@ def _wait_for(lock: BaseFileLock) -> AbstractContextManager[object]:
 
 def _fingerprint_of(card: Path) -> str | None:
     try:
-        return json.loads(card.read_text())["source"]
+        return json.loads(card.read_text(encoding="utf-8"))["source"]
     except (FileNotFoundError, json.JSONDecodeError):  # missing, or cut off when a build stopped
         return None
 
@@ -204,7 +207,7 @@ def _build(source: SampleSource, partial: Path) -> None:
         "files": {name: sha256_of(store / name) for name in names},
     }
     card["digest"] = _digest(card, index)
-    (store / "store.json").write_text(json.dumps(card, indent=2) + "\n")
+    (store / "store.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _digest(card: Mapping[str, Any], index: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from kedro.pipeline.node import Node
 from mst_distill.artifacts.atomic import replacing
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.code_digest import code_of
+from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.provenance import (
     Origin,
     counted_parameters,
@@ -107,12 +108,13 @@ class ArtifactCatalog(DataCatalog):
         dataset = self[ds_name]
         files = getattr(dataset, "files", None)
         identity = getattr(dataset, "identity", None)
-        write_sidecar(
-            path,
-            files() if files else files_below(path) if path.is_dir() else [path],
-            origin,
-            identity() if identity else None,
-        )
+        with one_at_a_time(path):  # runs with the same data and seed share their splits
+            write_sidecar(
+                path,
+                files() if files else files_below(path) if path.is_dir() else [path],
+                origin,
+                identity() if identity else None,
+            )
         self._to_be_made.discard(ds_name)
 
     def exists(self, ds_name: str) -> bool:
@@ -230,7 +232,7 @@ class ArtifactCatalog(DataCatalog):
         if type(dataset).__module__.startswith("mst_distill."):
             yield
             return
-        with replacing(path) as pending:
+        with one_at_a_time(path), replacing(path) as pending:
             staged = copy.copy(dataset)
             staged._filepath = PurePosixPath(pending.as_posix())  # type: ignore[attr-defined]
             self._datasets[name] = staged

@@ -47,7 +47,7 @@ class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):
 
     def preview(self) -> JSONPreview:
         """Return the JSON, for kedro-viz."""
-        return JSONPreview(self._path.read_text())
+        return JSONPreview(self._path.read_text(encoding="utf-8"))
 
     def _exists(self) -> bool:
         return self._path.is_file()
@@ -76,13 +76,14 @@ class ModelBundlesDataset(
 
     def save(self, data: dict[str, ModelBundle]) -> None:
         """Write all bundles to a pending folder, which then replaces the old one."""
-        pending = self._path.with_name(f".{self._path.name}.pending")
+        folder = self._path.resolve()  # a link to a folder on another disk stays a link
+        pending = folder.with_name(f".{folder.name}.pending")
         shutil.rmtree(pending, ignore_errors=True)
         try:
             for name, bundle in data.items():
                 save_bundle(bundle, pending / f"{name}.json")
-            shutil.rmtree(self._path, ignore_errors=True)
-            pending.rename(self._path)
+            shutil.rmtree(folder, ignore_errors=True)
+            pending.rename(folder)
         finally:
             shutil.rmtree(pending, ignore_errors=True)
 

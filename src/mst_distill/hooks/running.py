@@ -1,12 +1,16 @@
-"""Exclusive access of a run to its folders, verification of its inputs, and signals."""
+"""The folders of a run: its working folder, exclusive access, verified inputs; and signals."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import os
+from contextlib import ExitStack, chdir
 from pathlib import Path
 from typing import Any
 
+import yaml
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import LOGGING
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
@@ -30,14 +34,28 @@ class RunHooks:
         self._acquired = ExitStack()
 
     @hook_impl
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Lock the folders and verify the inputs.
+    def after_context_created(self, context: KedroContext) -> None:
+        """Configure logging, which Kedro does only if the root is the working folder."""
+        root = Path(context.project_path)
+        file = root / "conf" / "logging.yml"
+        elsewhere = "KEDRO_LOGGING_CONFIG" not in os.environ and Path.cwd() != root
+        if elsewhere and file.is_file():
+            LOGGING.configure(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+    @hook_impl
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
+    ) -> None:
+        """Enter the root of the project, lock the folders and verify the inputs.
+
+        Relative paths, for example in the arguments of a benchmark, are relative to the root.
 
         Raises:
             BlockingIOError: Another process writes to one of the folders; the message names it.
             ValueError: An input of the run is missing or stale.
         """
         with ExitStack() as acquired:
+            acquired.enter_context(chdir(run_params["project_path"]))
             # In a fixed order, so that one of two runs that start together gets all locks.
             for folder in sorted(_output_folders(pipeline, catalog)):
                 acquired.enter_context(holding(folder))

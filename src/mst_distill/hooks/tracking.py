@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import chdir, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
+from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.provenance import parameters_read
 from mst_distill.artifacts.signals import Interrupted
 from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
@@ -42,7 +44,10 @@ class TrackingHooks(MlflowHook):
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Read mlflow.yml; the path of an SQLite file is relative to the root of the project."""
+        """Read mlflow.yml, unless ``MLFLOW_TRACKING_URI`` is set.
+
+        The path of an SQLite file is relative to the root of the project.
+        """
         self._enabled = Runtime.model_validate(
             context.config_loader["parameters"]["runtime"]
         ).tracking
@@ -50,14 +55,19 @@ class TrackingHooks(MlflowHook):
         if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
+        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+            settings["server"]["mlflow_tracking_uri"] = uri
         uri = settings["server"]["mlflow_tracking_uri"]
-        with self._disabling_on_error():
+        # MLflow creates its folder of artifacts in the working folder.
+        with self._disabling_on_error(), chdir(context.project_path):
             if uri and uri.startswith("sqlite:///"):
                 file = context.project_path / uri.removeprefix("sqlite:///")
                 settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
                 _check_database(file)
             context.config_loader["mlflow"] = settings
-            super().after_context_created(context)
+            # Several runs that start together would all create the tables of a new database.
+            with one_at_a_time(Path(context.project_path) / "mlflow"):
+                super().after_context_created(context)
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog, conf_catalog: dict[str, Any]) -> None:

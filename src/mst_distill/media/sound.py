@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
-_UNKNOWN_SIZE = 0xFFFFFFFF
-"""The size in the header of a wav that was written to a pipe (``ffmpeg -f wav -``): the audio
-extends to the end of the file."""
+_UNKNOWN_SIZE = 0x7FFF0000
+"""From this size on, the header of a wav is that of a recorder that wrote to a pipe and could not
+know the size (``sox`` writes 0x7FFFF000, ``ffmpeg -f wav -`` 0xFFFFFFFF): the audio extends to the
+end of the file."""
 
 _MAX_SAMPLES = 2**28
 """Audio samples over all channels: 46 minutes of stereo at 48 kHz, a gigabyte in memory."""
@@ -54,7 +56,9 @@ def read_sound(path: Path, rate: int) -> tuple[np.ndarray, float]:
         _check_end(path)
         with soundfile.SoundFile(path) as file:
             _check_header(path, file, rate)
-            wave, found_rate = file.read(dtype="float32", always_2d=True), file.samplerate
+            # Of formats such as GSM, soundfile does not find the length by itself.
+            wave = file.read(file.frames, dtype="float32", always_2d=True)
+            found_rate = file.samplerate
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"{path}: contains no audio that soundfile can read ({error})") from error
     if not len(wave):
@@ -116,17 +120,36 @@ def _resample(wave: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 def _check_end(path: Path) -> None:
     """Reject a wav or ogg that ends too early; libsndfile would read it without an error."""
     with path.open("rb") as file:
-        header, size = file.read(8), path.stat().st_size
-        if header[:4] == b"RIFF" and len(header) == 8:
-            length = int.from_bytes(header[4:], "little")
-            if length != _UNKNOWN_SIZE and size < 8 + length:
-                raise ValueError(f"{path}: is cut short, {size} of {8 + length} bytes are left")
+        header, size = file.read(12), path.stat().st_size
+        if header[:4] == b"RIFF" and header[8:] == b"WAVE":
+            _check_end_of_wav(path, file, size)
         elif header[:4] == b"OggS":
             file.seek(max(0, size - _MAX_OGG_PAGE_BYTES))
             if not _is_end_of_ogg(file.read()):
                 raise ValueError(
                     f"{path}: is cut short, the last page of the ogg stream is missing"
                 )
+
+
+def _check_end_of_wav(path: Path, file: BinaryIO, size: int) -> None:
+    """Compare the size of the chunk of audio with that of the file.
+
+    The size of the whole file, which the header states too, is wrong in files of some recorders.
+    """
+    while len(chunk := file.read(8)) == 8:
+        length = int.from_bytes(chunk[4:], "little")
+        start = file.tell()
+        if chunk[:4] == b"data":
+            if length == 0 and size > start:
+                raise ValueError(
+                    f"{path}: its header states that there is no audio, but {size - start} bytes "
+                    f"follow: the recorder did not complete the header; convert the file"
+                )
+            if length < _UNKNOWN_SIZE and size < start + length:
+                raise ValueError(f"{path}: is cut short, {size} of {start + length} bytes are left")
+            return
+        file.seek(start + length + length % 2)  # chunks begin at even positions
+    raise ValueError(f"{path}: is cut short, there is no chunk of audio")
 
 
 def _is_end_of_ogg(end: bytes) -> bool:

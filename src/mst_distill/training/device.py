@@ -12,6 +12,7 @@ from torch import nn
 
 from mst_distill.parameters import Runtime
 from mst_distill.training.memory import keep_freed_memory
+from mst_distill.user import ensure_user_name
 
 WIDE = 2**18
 """The number of weights from which a matrix counts as large."""
@@ -38,9 +39,11 @@ def resolve_device(name: str) -> torch.device:
 def prepare(device: torch.device, runtime: Runtime) -> None:
     """Set the precision of float32 on CUDA and, for a CPU, keep freed memory in the process.
 
-    Both settings hold for the whole process. By default PyTorch rounds the factors of convolutions
-    on CUDA to TF32. Here float32 is computed as float32 unless ``tf32`` is the run's precision.
+    PyTorch's optimisers also need a name for the user. All settings hold for the whole process. By
+    default PyTorch rounds the factors of convolutions on CUDA to TF32. Here float32 is computed as
+    float32 unless ``tf32`` is the run's precision.
     """
+    ensure_user_name()
     rounding = "tf32" if runtime.precision == "tf32" else "ieee"
     torch.backends.cuda.matmul.fp32_precision = rounding
     torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]

@@ -46,8 +46,12 @@ def fits(size: int, device: torch.device) -> bool:
 def _left_in_container() -> int:
     for limit, used, stat, cached in _ACCOUNTS:
         try:
-            left = int((CGROUP / limit).read_text()) - int((CGROUP / used).read_text())
-            details = dict(line.split() for line in (CGROUP / stat).read_text().splitlines())
+            left = int((CGROUP / limit).read_text(encoding="utf-8")) - int(
+                (CGROUP / used).read_text(encoding="utf-8")
+            )
+            details = dict(
+                line.split() for line in (CGROUP / stat).read_text(encoding="utf-8").splitlines()
+            )
         except (OSError, ValueError):  # no container, or no limit: the file then contains "max"
             continue
         # The kernel drops cached pages of files when memory is needed.
@@ -77,7 +81,7 @@ class Peak:
         else:
             _return_freed_memory()
             with contextlib.suppress(OSError):
-                (PROCESS / "clear_refs").write_text("5")  # resets VmHWM
+                (PROCESS / "clear_refs").write_text("5", encoding="utf-8")  # resets VmHWM
                 self._peak_was_reset = True
         return self
 
@@ -91,7 +95,7 @@ class Peak:
 def most_held() -> int:
     """The peak memory of the process in bytes, since it began or since the last `Peak` began."""
     with contextlib.suppress(OSError):
-        for line in (PROCESS / "status").read_text().splitlines():
+        for line in (PROCESS / "status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM"):
                 return 1024 * int(line.split()[1])
     # psutil reports the peak on Windows, and the standard library on all other systems.
