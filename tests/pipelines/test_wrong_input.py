@@ -12,6 +12,37 @@ from kedro.framework.startup import bootstrap_project
 from projects import copy_project, run_session
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"members": {"modalities": {"image": {"type": "no.Net"}}}}, "member 'image'.*no.Net"),
+        (
+            {"members": {"modalities": {"image": {"arguments": {"width": 3}}}}},
+            "member 'image'.*width",
+        ),
+        (
+            {"members": {"multimodal": {"masked_layers": ["fusoin"]}}},
+            "unknown layer of member 'multimodal' 'fusoin'.*did you mean 'fusion'",
+        ),
+        ({"members": {"modalities": {"image": {"start": "math.no"}}}}, "unknown function in math"),
+        ({"runtime": {"device": "gpu"}}, "runtime.device 'gpu'.*'auto' or 'cpu'"),
+    ],
+)
+def test_what_needs_no_samples_is_checked_before_any_is_read(tmp_path, changes, message):
+    project = copy_project(tmp_path / "project")
+    with pytest.raises(Exception, match=message):
+        run_session(project, **changes)
+    assert not (project / "data/05_model_input/digits").exists()
+
+
+def test_a_method_is_checked_before_any_sample_is_read(tmp_path):
+    project = copy_project(tmp_path / "project")
+    methods = {"own": {"type": "mst_distill.compare.methods.kd.KDD"}}
+    with pytest.raises(ValueError, match="did you mean 'KD'"):
+        run_session(project, "compare", compare={"methods": methods})
+    assert not (project / "data/05_model_input/digits").exists()
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
     """A copy of the project with the store of samples."""
@@ -83,7 +114,7 @@ def test_a_net_that_is_not_a_module(project):
 def test_a_net_whose_logits_do_not_fit_the_classes(project):
     members = {"modalities": {"image": {"type": "torch.nn.Flatten", "arguments": {}}}}
     assert_error(project, "member 'image'", members=members)
-    members = {"modalities": {"image": {"type": "toy_nets.Stubborn"}}}
+    members = {"modalities": {"image": {"type": "toy_nets.Stubborn", "masked_layers": ["last"]}}}
     assert_error(
         project, r"member 'image' outputs logits of shape \(2, 7\).*\(2, 10\)", members=members
     )

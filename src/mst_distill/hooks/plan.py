@@ -6,6 +6,7 @@ from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
+from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from mst_distill.artifacts.provenance import parameters_read
@@ -37,6 +38,27 @@ class PlanHooks:
                     f"one random generator, so results would differ from run to run: use "
                     f"--runner=SequentialRunner, which is the default"
                 )
+
+    @hook_impl(tryfirst=True, specname="before_pipeline_run")  # before folders are locked
+    def check_definitions(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Check devices, networks and methods before the raw files are read.
+
+        Raises:
+            ValueError, TypeError: A class, an argument, a layer or a device does not exist; the
+                message names it.
+        """
+        read = {name for node in pipeline.nodes for name in parameters_read(node.func)}
+        if not isinstance(catalog, ArtifactCatalog) or "members" not in read:
+            return
+        from mst_distill.mst.networks import check_definitions
+        from mst_distill.training.device import resolve_device
+
+        resolve_device(catalog.plan.runtime.device)
+        check_definitions(catalog.plan.members)
+        if "compare" in read:
+            from mst_distill.compare.teaching import resolve_methods
+
+            resolve_methods(catalog.plan.compare)
 
     @hook_impl
     def after_catalog_created(self, catalog: DataCatalog) -> None:

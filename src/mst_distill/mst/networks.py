@@ -13,7 +13,7 @@ from mst_distill.data.samples import Samples
 from mst_distill.errors import did_you_mean
 from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
-from mst_distill.parameters import MULTIMODAL, Masks, Member
+from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run
@@ -105,6 +105,28 @@ def freeze(nets: Iterable[nn.Module]) -> None:
         net.eval().requires_grad_(False)
 
 
+def check_definitions(members: Members) -> None:
+    """Check what can be known of the members without samples, before hours are spent on these.
+
+    Every class is imported and built, for two classes and with random weights.
+
+    Raises:
+        ValueError, TypeError: As in `build_member`, or a masked layer does not exist; the message
+            names the member.
+    """
+    for name, member in {MULTIMODAL: members.multimodal, **members.modalities}.items():
+        if member.start:
+            resolve_function(member.start)
+        net = build_member(name, member.model_copy(update={"start": None}), classes=2, seed=0)
+        _check_layers_exist(name, net, member.masked_layers)
+
+
+def _check_layers_exist(name: str, net: nn.Module, layers: Sequence[str]) -> None:
+    known = [path for path, _ in net.named_modules() if path]
+    if unknown := [layer for layer in layers if layer not in known]:
+        raise ValueError(did_you_mean(f"layer of member {name!r}", unknown[0], known))
+
+
 def feature_shapes(
     name: str, net: nn.Module, layers: Sequence[str], samples: Samples
 ) -> dict[str, tuple[int, ...]]:
@@ -118,9 +140,7 @@ def feature_shapes(
             floating-point tensor, it is not called exactly once, or the order is not that of the
             calls.
     """
-    known = [path for path, _ in net.named_modules() if path]
-    if unknown := [layer for layer in layers if layer not in known]:
-        raise ValueError(did_you_mean(f"layer of member {name!r}", unknown[0], known))
+    _check_layers_exist(name, net, layers)
     outputs: list[tuple[str, object]] = []
 
     def watch(layer: str) -> RemovableHandle:
