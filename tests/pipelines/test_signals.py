@@ -53,6 +53,61 @@ def test_a_signal_ends_a_run_at_the_next_step_and_leaves_a_checkpoint(project, s
     assert client.search_runs([experiment])[0].info.status == "KILLED"
 
 
+SLOW_SOURCE = """
+import time
+
+import numpy as np
+import pandas as pd
+
+from mst_distill.benchmarks.source import SampleSource
+
+
+class Slow(SampleSource):
+    classes = ("a", "b")
+    files = ()
+
+    def __init__(self, protocol):
+        ids = [f"s{row:02d}" for row in range(40)]
+        splits = ["train"] * 20 + ["valid"] * 10 + ["test"] * 10
+        self.index = pd.DataFrame({"id": ids, "group": ids, "split": splits})
+        self.index["label"] = [row % 2 for row in range(40)]
+
+    def read(self, part):
+        print("reading", flush=True)
+        time.sleep(0.1 * len(part))
+        values = np.random.default_rng(len(part)).normal(size=(len(part), 3))
+        return {"image": values.astype("float32"), "audio": values.astype("float32")}
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_that_builds_its_samples(tmp_path, signum):
+    """The store is built while Kedro saves it, so that Kedro wraps what ends the build."""
+    project = copy_project(tmp_path / "project")
+    (project / "slow_source.py").write_text(SLOW_SOURCE)
+    (project / "conf/local/parameters.yml").write_text(
+        "benchmark: {type: slow_source.Slow, arguments: {}}"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "kedro", "run", "--pipeline=ingest"],
+        cwd=project,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        printed = b""
+        while printed.count(b"reading") < 2:
+            chunk = os.read(process.stdout.fileno(), 65536)
+            assert chunk, printed.decode()
+            printed += chunk
+        process.send_signal(signum)
+        rest = process.stdout.read()
+    assert process.returncode == 128 + signum, (printed + rest).decode()
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mst-distill").experiment_id
+    assert client.search_runs([experiment])[0].info.status == "KILLED"
+
+
 @pytest.mark.parametrize("content", [b"no database", None], ids=["damaged", "unwritable"])
 def test_a_failure_of_mlflow_is_one_warning_and_the_run_succeeds(tmp_path, content):
     project = copy_project(tmp_path / "project")

@@ -45,6 +45,13 @@ def check() -> None:
         raise Interrupted(_received[0])
 
 
+def interruption_of(error: BaseException | None) -> Interrupted | None:
+    """Return the `Interrupted` that caused an error, which Kedro wraps when a dataset is saved."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 @contextmanager
 def listening() -> Iterator[None]:
     """Record `SIGNALS` inside the block, for `check`; a second signal ends the process at once.

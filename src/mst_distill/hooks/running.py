@@ -16,7 +16,7 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from mst_distill.artifacts.lock import holding
-from mst_distill.artifacts.signals import Interrupted, listening
+from mst_distill.artifacts.signals import interruption_of, listening
 from mst_distill.datasets.catalog import ArtifactCatalog
 
 CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
@@ -92,8 +92,8 @@ class RunHooks:
             SystemExit: A signal ended the run; the status is 128 plus its number, as in shells.
         """
         self._acquired.close()
-        if isinstance(error, Interrupted):
-            raise SystemExit(128 + error.signum) from error
+        if interruption := interruption_of(error):
+            raise SystemExit(128 + interruption.signum) from error
 
 
 def _output_folders(pipeline: Pipeline, catalog: DataCatalog) -> set[Path]:

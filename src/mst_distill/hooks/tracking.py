@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.provenance import parameters_read
-from mst_distill.artifacts.signals import Interrupted
+from mst_distill.artifacts.signals import interruption_of
 from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
 from mst_distill.parameters import Runtime
 
@@ -99,7 +99,7 @@ class TrackingHooks(MlflowHook):
     ) -> None:
         """End the MLflow run, if any: as KILLED after a signal, else as FAILED."""
         with self._disabling_on_error():
-            while isinstance(error, Interrupted) and mlflow.active_run():
+            while interruption_of(error) and mlflow.active_run():
                 mlflow.end_run("KILLED")
             if mlflow.active_run():
                 super().on_pipeline_error(error, run_params, pipeline, catalog)
