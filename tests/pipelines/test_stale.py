@@ -53,6 +53,16 @@ def resign(path: Path) -> None:
     write_sidecar(path, files, sidecar.origin)
 
 
+def test_a_stage_that_ends_leaves_the_checkpoints_of_other_stages(project):
+    interrupted = project / MODELS / "checkpoints/route.train_student/other.pt"
+    interrupted.parent.mkdir(parents=True)
+    interrupted.touch()
+    run_session(project, "masks", **SHORT)
+    assert [path.name for path in interrupted.parents[1].iterdir()] == ["route.train_student"]
+    run_session(project, "route", ["train_student"], **SHORT)
+    assert not interrupted.parents[1].exists()
+
+
 def test_stages_run_on_the_artefacts_of_a_finished_run(project):
     for stage in ("masks", "route", "evaluate"):
         run_session(project, stage, **SHORT)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,5 +100,7 @@ class Checkpoints:
         return Checkpoint(self._folder / f"{name}.pt", f"{self._origin} {stage}")
 
     def clear(self) -> None:
-        """Remove the folder, once the results of its stages are saved."""
+        """Remove the folder, once the results of its stages are saved, and its parent if empty."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        with suppress(OSError):
+            self._folder.parent.rmdir()

@@ -74,14 +74,16 @@ class RunHooks:
         A stage continues only from checkpoints of the same parameters, inputs and code.
         """
         if CHECKPOINTS in inputs and isinstance(catalog, ArtifactCatalog):
-            return {CHECKPOINTS: inputs[CHECKPOINTS].on(catalog.origin_of(node).digest)}
+            origin = catalog.origin_of(node).digest
+            return {CHECKPOINTS: inputs[CHECKPOINTS].on(origin, below=node.name)}
         return {}
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
-        """Delete the checkpoints and release the locks."""
-        if CHECKPOINTS in pipeline.inputs():
-            catalog[CHECKPOINTS].load().clear()
+        """Delete the checkpoints of the nodes that have ended, and release the locks."""
+        for node in pipeline.nodes:
+            if CHECKPOINTS in node.inputs:
+                catalog[CHECKPOINTS].load().on("", below=node.name).clear()
         self._acquired.close()
 
     @hook_impl(trylast=True)
