@@ -199,9 +199,10 @@ def test_text_files_have_an_encoding(file):
     """Without one, their encoding is that of the system."""
     calls = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)]
     for call in calls:
-        name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+        method = getattr(call.func, "attr", None)
+        name = method or getattr(call.func, "id", None)
         modes = [of.value for of in call.args if isinstance(of, ast.Constant)]
-        text = name in ("read_text", "write_text") or (
+        text = method in ("read_text", "write_text") or (
             name == "open" and modes and str(modes[0]) in ("r", "w", "a", "x")
         )
         assert not text or any(of.arg == "encoding" for of in call.keywords), call.lineno

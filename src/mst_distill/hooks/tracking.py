@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sqlite3
 import warnings
@@ -44,10 +43,7 @@ class TrackingHooks(MlflowHook):
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Read mlflow.yml, unless ``MLFLOW_TRACKING_URI`` is set.
-
-        The path of an SQLite file is relative to the root of the project.
-        """
+        """Read mlflow.yml; the path of an SQLite file is relative to the root of the project."""
         self._enabled = Runtime.model_validate(
             context.config_loader["parameters"]["runtime"]
         ).tracking
@@ -55,8 +51,6 @@ class TrackingHooks(MlflowHook):
         if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
-        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            settings["server"]["mlflow_tracking_uri"] = uri
         uri = settings["server"]["mlflow_tracking_uri"]
         # MLflow creates its folder of artifacts in the working folder.
         with self._disabling_on_error(), chdir(context.project_path):
