@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -79,7 +80,7 @@ class Journal:
             file.write(f"{signed_json.dump(slice_)}\n")
             file.flush()
             os.fsync(file.fileno())
-        self._count(arrays, rows, omitted, notes)
+        self._count(slice_)
 
     def _restore(self, store: Path, line: str) -> bool:
         """Count the slice of a line if the line and the slice are intact; return whether it is."""
@@ -92,18 +93,12 @@ class Journal:
             if digest_of_rows(store / f"{name}.npy", self.written, count) != digest:
                 log.warning("%s.npy is damaged after %d samples", store / name, self.written)
                 return False
-        self._count(**slice_)
+        self._count(slice_)
         return True
 
-    def _count(
-        self,
-        arrays: dict[str, str],
-        rows: int,
-        omitted: dict[str, str],
-        notes: dict[str, list[float]],
-    ) -> None:
+    def _count(self, slice_: dict[str, Any]) -> None:
         # A slice without a single readable sample has no arrays.
-        self.arrays = list(arrays) or self.arrays
-        self.rows += rows
-        self.omitted |= omitted
-        self.notes.append(pd.DataFrame(notes))
+        self.arrays = list(slice_["arrays"]) or self.arrays
+        self.rows += slice_["rows"]
+        self.omitted |= slice_["omitted"]
+        self.notes.append(pd.DataFrame(slice_["notes"]))

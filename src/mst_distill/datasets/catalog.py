@@ -23,6 +23,7 @@ from mst_distill.artifacts.provenance import (
     Origin,
     counted_parameters,
     files_below,
+    parameters_read,
     read_sidecar,
     texts_in,
     verify,
@@ -179,6 +180,10 @@ class ArtifactCatalog(DataCatalog):
             ValueError: A parameter is not valid, see `read_plan`.
         """
         return read_plan(self[PARAMETERS].load())
+
+    def plan_of(self, node: Node) -> Plan:
+        """The plan with the parameters that a node declares with `depends_on`."""
+        return self.plan.only(parameters_read(node.func))
 
     def _check_origin(self, name: str) -> None:
         """Raise, or warn outside a run, if an entry or what it was made from is stale."""

@@ -76,5 +76,5 @@ class PlanHooks:
     ) -> dict[str, Any]:
         """Replace all parameters with a plan of those that the node declares."""
         if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
-            return {PARAMETERS: catalog.plan.only(parameters_read(node.func))}
+            return {PARAMETERS: catalog.plan_of(node)}
         return {}

@@ -21,7 +21,6 @@ from kedro.pipeline.node import Node
 from pydantic import BaseModel
 
 from mst_distill.artifacts.lock import one_at_a_time
-from mst_distill.artifacts.provenance import parameters_read
 from mst_distill.artifacts.signals import interruption_of
 from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
 from mst_distill.parameters import Runtime
@@ -113,7 +112,7 @@ class TrackingHooks(MlflowHook):
         """Log the parameters that the node reads."""
         if self._is_mlflow_enabled:
             if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
-                inputs = {PARAMETERS: catalog.plan.only(parameters_read(node.func))}
+                inputs = {PARAMETERS: catalog.plan_of(node)}
             with self._disabling_on_error():
                 super().before_node_run(node, catalog, inputs, is_async)
 

@@ -9,15 +9,15 @@ from typing import Any
 from kedro.pipeline import Pipeline, node
 from kedro.pipeline.node import Node
 
-PLAN = "parameters"
-"""Kedro's data set of all parameters. A node receives it as a `Plan`, see `hooks.plan`."""
+from mst_distill.datasets.catalog import PARAMETERS
 
 
 def node_of(function: Callable[..., Any], outputs: str | list[str], *more: str) -> Node:
     """A node named after its function.
 
     Args:
-        function: Each of its parameters except ``plan`` is the name of a data set.
+        function: Each of its parameters is the name of a data set, except ``plan``: all parameters,
+            which the function receives as a `Plan`, see `hooks.plan`.
         outputs: The data sets that it returns.
         more: Further data sets, which it takes as keyword arguments.
     """
@@ -26,7 +26,7 @@ def node_of(function: Callable[..., Any], outputs: str | list[str], *more: str) 
         for name, parameter in signature(function).parameters.items()
         if parameter.kind != parameter.VAR_KEYWORD
     ]
-    inputs = {name: PLAN if name == "plan" else name for name in [*names, *more]}
+    inputs = {name: PARAMETERS if name == "plan" else name for name in [*names, *more]}
     return node(function, inputs, outputs, name=function.__name__)
 
 

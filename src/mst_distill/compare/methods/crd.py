@@ -41,8 +41,8 @@ class CRD(Distilling):
     def __init__(self, context: TrialContext) -> None:
         super().__init__(context)
         samples = context.run.samples
-        student_width = pooled(context.student.dry(samples).embedding).shape[1]
-        teacher_width = pooled(context.frozen_teacher.dry(samples).embedding).shape[1]
+        student_width = context.student.dry(samples).embedding.shape[1]
+        teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]
         self._project_student = self.add_trainable("of_student", nn.Linear(student_width, WIDTH))
         self._project_teacher = self.add_trainable("of_teacher", nn.Linear(teacher_width, WIDTH))
         rows = rows_of(context.run.splits, "train")

@@ -32,8 +32,8 @@ class FDCMKD(Distilling):
     def __init__(self, context: TrialContext) -> None:
         super().__init__(context)
         samples = context.run.samples
-        student_width = pooled(context.student.dry(samples).embedding).shape[1]
-        teacher_width = pooled(context.frozen_teacher.dry(samples).embedding).shape[1]
+        student_width = context.student.dry(samples).embedding.shape[1]
+        teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]
         self._align = self.add_trainable("align", nn.Linear(student_width, teacher_width))
         self._classify = self.add_trainable("classify", nn.Linear(teacher_width, context.classes))
 
