@@ -148,7 +148,7 @@ def remaining_entries(folder: Path) -> list[str]:
     """Return what is in the parent folder of a store, except the lock."""
     if not folder.parent.is_dir():
         return []
-    return sorted({path.name for path in folder.parent.iterdir()} - {".samples.lock"})
+    return sorted({path.name for path in folder.parent.iterdir()} - {".samples.writing"})
 
 
 def change_number(source: ArraySource) -> None:

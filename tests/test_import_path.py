@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -24,8 +26,8 @@ def test_a_class_is_found_by_its_path() -> None:
         ("mst_distill.nest.digits.DigitImageNet", "No module named 'mst_distill.nest'"),
         ("mst_distill.nets.digit.DigitImageNet", "No module named 'mst_distill.nets.digit'"),
         ("no_such_package.Net", "No module named 'no_such_package'"),
-        ("DigitImageNet", "Empty module name"),
-        ("", "Empty module name"),
+        ("DigitImageNet", "expected package.module.Name"),
+        ("", "expected package.module.Name"),
     ],
 )
 def test_an_unknown_module_is_an_error_that_names_it(path: str, message: str) -> None:
@@ -81,8 +83,8 @@ def test_a_function_is_found_by_its_path() -> None:
     [
         ("mst_distill.nets.nyudepth.small_xavier", "No module named 'mst_distill.nets.nyudepth'"),
         ("no_such_package.start", "No module named 'no_such_package'"),
-        ("small_xavier", "Empty module name"),
-        ("", "Empty module name"),
+        ("small_xavier", "expected package.module.Name"),
+        ("", "expected package.module.Name"),
     ],
 )
 def test_an_unknown_module_of_a_function_is_an_error_that_names_it(path: str, message: str) -> None:
@@ -119,3 +121,19 @@ def test_the_error_for_a_module_without_functions_lists_none() -> None:
 def test_only_public_functions_of_the_module_are_suggested() -> None:
     with pytest.raises(ValueError, match="available: imagenet_encoders, small_xavier;"):
         resolve_function("mst_distill.nets.nyudepthv2.start")
+
+
+def test_a_module_of_another_package_is_named_with_its_file() -> None:
+    """A module of the user may have the name of one that is installed."""
+    with pytest.raises(ValueError, match=r"class in emoji 'Mine'.*emoji is .*PYTHONPATH"):
+        resolve("emoji.Mine", nn.Module)
+
+
+def test_an_error_in_the_code_of_a_module_keeps_its_type_and_names_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError) as error:
+        resolve("broken_module.Net", nn.Module)
+    assert error.value.__notes__ == ["This happened when 'broken_module.Net' was imported."]

@@ -32,9 +32,20 @@ def test_parameters_without_faults_are_a_plan() -> None:
         ),
         ({"teachers": {"epochs": 0}}, "teachers.epochs is 0: input should be greater than 0"),
         ({"protocol": "held-out"}, "^unknown protocol 'held-out'; .*did you mean 'heldout'"),
-        ({"run": "../other"}, "^run is '../other'; it is part of paths: letters"),
+        ({"run": "../other"}, "^run is '../other'; it is part of paths: up to 100 letters"),
         ({"run": ".."}, "^run is '..'; it is"),
         ({"run": ""}, "^run is ''; it is"),
+        ({"run": "x" * 101}, "^run is 'x+'; it is"),
+        ({"run": ["a"]}, r"^run is \['a'\]; it is"),
+        ({"run": None}, "^run is None; it is"),
+        ({"run": 7}, "^run is 7, which Kedro has read .* for example --params=run=run-7$"),
+        ({"run": True}, "^run is True, which Kedro has read"),
+        ({"seed": True}, "^seed is True; it must"),
+        ({"teachers": {"epochs": True}}, "^teachers: epochs is True; it must be a number"),
+        ({"route": {"learning_rate": float("inf")}}, "route.learning_rate is inf: .*finite"),
+        ({"route": {"preset": ["paper"]}}, r"route.preset is \['paper'\]: "),
+        ({"compare": {"targets": "IMAGE"}}, "^unknown compare.targets 'IMAGE'; .*did you mean"),
+        ({"compare": {"only": "baseline kd"}}, "^compare: unknown method in compare.only 'kd'"),
         (
             {"compare": {"methods": {"a/b": {"type": "x.Y"}}}},
             "compare.methods has the name 'a/b'",
@@ -50,6 +61,14 @@ def test_parameters_without_faults_are_a_plan() -> None:
 def test_a_fault_is_named_with_its_key(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_plan(parameters(**changes))
+
+
+@pytest.mark.parametrize("only", ["second first", ["second", "first"]])
+def test_only_some_methods_may_be_compared(only: Any) -> None:
+    methods = {name: {"type": "x.Y"} for name in ("first", "second", "third")}
+    plan = read_plan(parameters(compare={"methods": methods, "only": only}))
+    assert list(plan.compare.methods) == ["second", "first"]
+    assert list(read_plan(parameters(compare={"methods": methods})).compare.methods) == [*methods]
 
 
 def test_all_faults_are_named_at_once() -> None:

@@ -1,10 +1,39 @@
-"""Names: the error message for an unknown one, and the rule for those that are part of paths."""
+"""Error messages: which errors have one, unknown names, and the rule for names in paths."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import traceback
+from pathlib import Path
 from typing import Any
+
+FOLDER = Path(__file__).parent
+"""The folder of this package."""
+
+
+def is_expected(error: BaseException, *folders: Path) -> bool:
+    """Whether an error has a message for the user, who then needs no traceback.
+
+    That is an error of a file that it names, or one that this package raised on purpose.
+
+    Args:
+        error: An error that was raised.
+        folders: Folders of other packages whose errors count as well.
+    """
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not (frames[-1].line or "").startswith("raise "):
+        return False
+    origin = Path(frames[-1].filename)
+    return any(origin.is_relative_to(folder) for folder in (FOLDER, *folders))
+
+
+def add_context(error: BaseException, context: str) -> None:
+    """Add a sentence to an error of others, which need not say where it happened."""
+    if not is_expected(error):
+        error.add_note(context)
 
 
 def did_you_mean(what: str, name: str, known: Any) -> str:
@@ -22,11 +51,12 @@ def did_you_mean(what: str, name: str, known: Any) -> str:
 
 
 PLAIN_NAME = (
-    "letters, digits and . _ + - = are allowed, and the first character is a letter, a digit or _"
+    "up to 100 letters, digits and . _ + - = are allowed, and the first character is a letter, a "
+    "digit or _"
 )
 """The rule of `is_plain_name`, for error messages."""
 
 
 def is_plain_name(name: str) -> bool:
     """Whether a name can be part of a path, and leads nowhere else than into its folder."""
-    return re.fullmatch(r"[A-Za-z0-9_][\w.+=-]*", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9_][\w.+=-]{0,99}", name) is not None

@@ -49,15 +49,17 @@ RESERVED = (MULTIMODAL, "student", "label")
 class Block(BaseModel):
     """A frozen block of parameters that accepts only its own keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            for key in values:
+            for key, value in values.items():
                 if key not in cls.model_fields:
                     raise ValueError(did_you_mean("parameter", key, cls.model_fields))
+                if isinstance(value, bool) and cls.model_fields[key].annotation in (int, float):
+                    raise ValueError(f"{key} is {value}; it must be a number")
             for key, field in cls.model_fields.items():
                 if field.is_required() and key not in values:
                     raise ValueError(
@@ -111,6 +113,13 @@ class Members(Block):
     def all_of(self, target: str) -> dict[str, Member]:
         """The teachers of `target`, followed by the student."""
         return {**self.teachers_of(target), target: self.modalities[target]}
+
+    def classes(self) -> dict[str, list[dict[str, Any]]]:
+        """The import paths of all classes, each with the arguments that it is called with."""
+        classes: dict[str, list[dict[str, Any]]] = {}
+        for member in (self.multimodal, *self.modalities.values()):
+            classes.setdefault(member.type, []).append(member.arguments)
+        return classes
 
     @model_validator(mode="after")
     def _check_names(self) -> Members:
@@ -225,7 +234,7 @@ class Route(Training):
     def _fill_in_preset(cls, values: Any) -> Any:
         if isinstance(values, dict):
             preset = values.get("preset", "default")
-            return {**PRESETS.get(preset, {}), **values}
+            return {**(PRESETS.get(preset, {}) if isinstance(preset, str) else {}), **values}
         return values
 
 
@@ -265,6 +274,8 @@ class Compare(Block):
 
     Attributes:
         methods: Name in the report to the method.
+        only: The names of the methods that are trained, as a list or separated by spaces; the
+            others are left out. ``all`` by default.
         seeds: The number of seeds, counted from the run's ``seed``.
         targets: The student's modality, or ``all``: each modality in turn.
         budget: ``equal``: every student is trained for the epochs of stages 1 and 3 together;
@@ -274,10 +285,24 @@ class Compare(Block):
     """
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
+    only: Literal["all"] | tuple[str, ...] = "all"
     seeds: PositiveInt = 5
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_methods(cls, values: Any) -> Any:
+        only = values.get("only", "all") if isinstance(values, dict) else "all"
+        if only == "all":
+            return values
+        names = only.split() if isinstance(only, str) else only
+        known = values["methods"]
+        for name in names:
+            if name not in known:
+                raise ValueError(did_you_mean("method in compare.only", name, known))
+        return {**values, "only": names, "methods": {name: known[name] for name in names}}
 
     @field_validator("methods")
     @classmethod

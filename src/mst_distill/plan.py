@@ -26,7 +26,8 @@ class Plan(Block):
     """All parameters of a run; see `read_plan`.
 
     Attributes:
-        run: A name, which separates the files of this run from those of other runs.
+        run: A name, which separates the files of this run from those of other runs. It is not a
+            number, since Kedro reads ``--params=run=007`` as 7.
         target: The student's modality.
         protocol: How samples are split. ``heldout`` keeps each group in one split, so that nothing
             leaks between the splits; ``random`` assigns samples to splits at random by the seed, as
@@ -44,7 +45,7 @@ class Plan(Block):
         runtime: Where and how the run is computed.
     """
 
-    run: str | int
+    run: str
     target: str
     protocol: Literal["heldout", "random"]
     limit: int | Literal["all"]
@@ -74,7 +75,12 @@ class Plan(Block):
     @field_validator("run", mode="before")
     @classmethod
     def _check_run(cls, run: Any) -> Any:
-        if not is_plain_name(str(run)):
+        if isinstance(run, (int, float)):
+            raise ValueError(
+                f"run is {run!r}, which Kedro has read as a number or a truth value, as it reads "
+                f"007 as 7: add letters, for example --params=run=run-{run}"
+            )
+        if not isinstance(run, str) or not is_plain_name(run):
             raise ValueError(f"run is {run!r}; it is part of paths: {PLAIN_NAME}")
         return run
 
@@ -91,6 +97,13 @@ class Plan(Block):
         if type(seed) is not int or seed < 0:
             raise ValueError(f"seed is {seed!r}; it must be an integer of at least 0")
         return seed
+
+    @model_validator(mode="after")
+    def _check_compared_targets(self) -> Plan:
+        known = ("all", *self.members.modalities)
+        if self.compare.targets not in known:
+            raise ValueError(did_you_mean("compare.targets", self.compare.targets, known))
+        return self
 
     @model_validator(mode="after")
     def _check_specialists(self) -> Plan:

@@ -4,9 +4,11 @@ from mst_distill.config_loader import ConfigLoader
 from mst_distill.context import ProjectContext
 from mst_distill.datasets.catalog import ArtifactCatalog
 from mst_distill.hooks import PlanHooks, RunHooks, TrackingHooks
+from mst_distill.hooks.terminal import outlive_readers
 from mst_distill.user import ensure_user_name
 
 ensure_user_name()
+outlive_readers()
 
 HOOKS = (PlanHooks(), TrackingHooks(), RunHooks())  # Kedro calls the last one first
 

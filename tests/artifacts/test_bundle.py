@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_tied_weights_are_tied_after_loading(tmp_path: Path) -> None:
     net = Tied(4)
     net(torch.randn(8, 4))
     save_bundle(ModelBundle.of(net, {"classes": 4}), tmp_path / "net.json")
-    loaded = load_bundle(tmp_path / "net.json").net
+    loaded = load_bundle(tmp_path / "net.json", {f"{__name__}.Tied": None}).net
     assert isinstance(loaded, Tied)
     assert loaded.second.weight is loaded.first.weight
     assert torch.equal(loaded.first.weight, net.first.weight)
@@ -159,4 +160,112 @@ def test_a_class_that_is_not_a_net_is_rejected(tmp_path: Path) -> None:
         load_bundle(path)
     edit(path, type="pathlib.Path")
     with pytest.raises(TypeError, match=r"'pathlib.Path' must be derived from torch.*Module"):
+        load_bundle(path, {"pathlib.Path": None})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "torch.nn.Linear",
+        "sentence_transformers.SentenceTransformer",
+        # A class of another package under the path of a module that imports it.
+        "mst_distill.mst.masks.nn.Linear",
+        "mst_distill.nets.digits.Tensor",
+        "mst_distill_elsewhere.Net",
+    ],
+)
+def test_a_bundle_of_others_builds_no_class_of_another_package(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path)
+    edit(path, type=kind, arguments={"in_features": 2, "out_features": 2})
+    with pytest.raises((PermissionError, ValueError, TypeError)) as error:
         load_bundle(path)
+    assert not isinstance(error.value, PermissionError) or "nor in the parameters" in str(
+        error.value
+    )
+
+
+def test_a_class_is_not_imported_before_it_is_allowed(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = saved(tmp_path)
+    edit(path, type="trap.Net")
+    with pytest.raises(PermissionError, match=r"image\.json.*"):
+        load_bundle(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_class_of_the_parameters_is_built_with_their_arguments_only(tmp_path: Path) -> None:
+    kind = f"{__name__}.Tied"
+    path = tmp_path / "net.json"
+    save_bundle(ModelBundle.of(Tied(4), {"classes": 4}), path)
+    assert isinstance(load_bundle(path, {kind: [{}]}).net, Tied)
+    assert isinstance(load_bundle(path, {kind: [{"width": 3}, {}]}).net, Tied)
+    edit(path, arguments={"classes": 4, "trust_remote_code": True})
+    with pytest.raises(PermissionError, match="are not those in the parameters"):
+        load_bundle(path, {kind: [{}]})
+
+
+def test_a_reader_during_a_save_leaves_the_files_to_the_writer(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    """The reader comes after the weights were replaced, and before the JSON is."""
+    path = saved(tmp_path, metrics={"value": 1.0})
+    replace, read = Path.replace, []
+
+    def replace_and_read(self: Path, target: Path) -> Path:
+        result = replace(self, target)
+        if target.suffix == ".safetensors":
+            monkeypatch.setattr(Path, "replace", replace)
+            read.append(load_bundle(path).metrics)
+        return result
+
+    monkeypatch.setattr(Path, "replace", replace_and_read)
+    torch.manual_seed(9)
+    save_bundle(ModelBundle.of(DigitImageNet(5), {"classes": 5}, metrics={"value": 2.0}), path)
+    assert read == [{"value": 2.0}]
+    assert load_bundle(path).metrics == {"value": 2.0}
+    assert {file.name for file in path.parent.iterdir()} == {"image.json", "image.safetensors"}
+
+
+def test_a_bundle_stays_readable_if_the_save_after_a_killed_one_fails(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    path = saved(tmp_path, metrics={"value": 1.0})
+    replace = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if target == path:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    torch.manual_seed(9)
+    second = ModelBundle.of(DigitImageNet(5), {"classes": 5}, metrics={"value": 2.0})
+    card = path.with_name(".image.json.pending")
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", dying)
+        patched.setattr(Path, "unlink", lambda *_, **__: None)  # as after a kill
+        with pytest.raises(KeyboardInterrupt):
+            save_bundle(second, path)
+    assert card.is_file()
+    assert load_bundle(path).metrics == {"value": 2.0}
+
+    def fail(state: Any, file: Path) -> None:
+        raise RuntimeError("the net is on fire")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("safetensors.torch.save_file", fail)
+        with pytest.raises(RuntimeError, match="on fire"):
+            save_bundle(second, path)
+    assert load_bundle(path).metrics == {"value": 2.0}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows makes no links without a privilege")
+@pytest.mark.parametrize("name", [".image.json.pending", ".image.safetensors.pending"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path)
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    path.with_name(name).symlink_to(victim)
+    save_bundle(ModelBundle.of(DigitImageNet(5), {"classes": 5}), path)
+    assert victim.read_text() == "precious"
+    assert load_bundle(path).metrics == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,16 +11,30 @@ import time
 
 import pytest
 
-from mst_distill.artifacts.lock import holding
+from mst_distill.artifacts.lock import holding, one_at_a_time
 from projects import copy_project, run_session
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mst_distill.artifacts.lock import holding
+from mst_distill.artifacts.lock import holding, one_at_a_time
 with holding(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
+"""
+
+WAIT = """
+import sys
+from pathlib import Path
+from mst_distill.artifacts.lock import one_at_a_time
+from mst_distill.artifacts.signals import Interrupted, listening
+with listening():
+    print("waiting", flush=True)
+    try:
+        with one_at_a_time(Path(sys.argv[1])):
+            sys.exit(1)
+    except Interrupted:
+        sys.exit(7)
 """
 
 
@@ -52,6 +67,29 @@ def test_the_lock_of_a_killed_process_is_taken_over(other, tmp_path):
         with holding(tmp_path / "held"):
             (pid_file,) = (tmp_path / "held").glob("*.pid")
             assert pid_file.read_text() == str(os.getpid())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows makes no links without a privilege")
+@pytest.mark.parametrize("name", [".lock", ".lock.pid"])
+def test_a_link_in_the_place_of_a_lock_does_not_empty_its_victim(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "held").mkdir()
+    (tmp_path / "held" / name).symlink_to(victim)
+    with contextlib.suppress(OSError), holding(tmp_path / "held"):
+        pass
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such signals")
+def test_a_signal_ends_the_wait_for_another_process(tmp_path):
+    path = tmp_path / "samples"
+    command = [sys.executable, "-c", WAIT, str(path)]
+    with one_at_a_time(path), subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"waiting\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 7
+    assert not list(tmp_path.iterdir())
 
 
 SHORT = {"teachers": {"epochs": 1}, "limit": 200}

@@ -281,6 +281,62 @@ def test_a_wrong_number_of_kinds_of_rooms_raises_an_error(mat: Path) -> None:
         open_mat(mat)
 
 
+def link_to_another_file(file: h5py.File, other: Path) -> None:
+    with h5py.File(other, "w") as secret:
+        secret["depths"] = np.ones((COUNT, W, H), np.float32)
+    file["depths"] = h5py.ExternalLink(other, "depths")
+
+
+def link_inside(file: h5py.File, _other: Path) -> None:
+    file["elsewhere"] = np.ones((COUNT, W, H), np.float32)
+    file["depths"] = h5py.SoftLink("/elsewhere")
+
+
+def store_outside(file: h5py.File, other: Path) -> None:
+    np.ones((COUNT, W, H), np.float32).tofile(other)
+    size = 4 * COUNT * W * H
+    file.create_dataset("depths", (COUNT, W, H), np.float32, external=[(str(other), 0, size)])
+
+
+def map_another_file(file: h5py.File, other: Path) -> None:
+    with h5py.File(other, "w") as secret:
+        secret["depths"] = np.ones((COUNT, W, H), np.float32)
+    layout = h5py.VirtualLayout((COUNT, W, H), np.float32)
+    layout[:] = h5py.VirtualSource(other, "depths", (COUNT, W, H))
+    file.create_virtual_dataset("depths", layout)
+
+
+@pytest.mark.parametrize(
+    ("point", "fault"),
+    [
+        (link_to_another_file, "'depths' is a link"),
+        (link_inside, "'depths' is a link"),
+        (store_outside, "the values of '/depths' are in other files"),
+        (map_another_file, "the values of '/depths' are in other files"),
+    ],
+)
+def test_no_other_file_is_read(
+    mat: Path, point: Callable[[h5py.File, Path], None], fault: str
+) -> None:
+    with h5py.File(mat / "labeled.mat", "r+") as file:
+        del file["depths"]
+        point(file, mat / "secret")
+    with pytest.raises(ValueError, match=rf"labeled\.mat: {fault}"):
+        open_mat(mat)
+
+
+def test_kinds_of_rooms_in_another_file_are_not_read(mat: Path) -> None:
+    with h5py.File(mat / "labeled.mat", "r+") as file:
+        np.full((7, 1), ord("x"), np.uint16).tofile(mat / "secret")
+        external = [(str(mat / "secret"), 0, 14)]
+        room = file.create_dataset("#refs#/secret", (7, 1), np.uint16, external=external)
+        references = np.asarray(file["sceneTypes"])
+        references[0, 3] = room.ref
+        file["sceneTypes"][...] = references
+    with pytest.raises(ValueError, match=r"'sceneTypes' .*are in other files"):
+        open_mat(mat)
+
+
 def test_the_error_for_a_missing_mapping_states_the_file_that_is_needed(mat: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"labeled.mat has no 'labels40'.*mapping is None"):
         open_mat(mat, mapping=None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from array_sources import file_contents, make_source
@@ -74,3 +76,24 @@ def test_a_truncated_file_is_named(
         file.truncate(remaining_bytes)
     with pytest.raises(ValueError, match=f"{folder / name} is missing or damaged .* `ingest`"):
         open_store(folder)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOMEM, errno.EMFILE])
+def test_a_store_that_cannot_be_read_now_is_not_called_damaged(
+    raw: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """For example without permission or memory: nobody is to delete it, or to build it again."""
+    write_store(make_source(raw), folder)
+    before = file_contents(folder)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, "no")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "load", fail)
+        for use in (lambda: open_store(folder), lambda: write_store(make_source(raw), folder)):
+            with pytest.raises(OSError, match=r"cannot be read .*image\.npy") as error:
+                use()
+            assert error.value.errno == code
+            assert "delete" not in str(error.value)
+    assert file_contents(folder) == before

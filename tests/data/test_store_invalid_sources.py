@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from array_sources import (
     SAMPLE_BYTES,
@@ -252,3 +253,107 @@ def test_a_full_disk_does_not_discard_the_samples_already_written(raw: Path, fol
     with pytest.raises(OSError, match="No space left"):
         write_store(make_source(raw, kind=Full), folder)
     assert remaining_entries(folder) == [".samples.partial"]
+
+
+class Wrong(ArraySource):
+    """Returns what `wrong` makes of the arrays that were read."""
+
+    wrong: Any
+
+    def read(self, part: pd.DataFrame) -> Any:
+        return self.wrong(super().read(part))
+
+
+def change_audio(change: Any) -> Any:
+    return lambda read: {**read, "audio": change(read["audio"])}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda read: list(read.values()), "`read` returned a list; it must return a dict"),
+        (lambda _: None, "`read` returned a NoneType; it must return a dict"),
+        (change_audio(list), r"'audio' as a list; .*convert it, for example by numpy\.stack"),
+        (change_audio(lambda _: None), "'audio' as a NoneType; .*convert it"),
+        (change_audio(torch.from_numpy), r"'audio' as a Tensor; .*by its method numpy\(\)"),
+        (change_audio(pd.DataFrame), "'audio' as a DataFrame; .*convert it"),
+        (change_audio(lambda audio: audio[:, 0]), r"'audio' with shape \(1,\); .*\(n, 1\)"),
+        (change_audio(lambda audio: audio.astype(object)), "is of type object; it must be numbers"),
+        (change_audio(lambda audio: audio[:0]), r"has shape \(0, 3\); it must be \(1, 3\)"),
+        (
+            lambda read: {"image": read["image"], "sound": read["audio"]},
+            r"the modalities \['image', 'sound'\], but members.modalities .*\['image', 'audio'\]",
+        ),
+        (
+            lambda read: {"image": read["image"]},
+            r"the modalities \['image'\], but members.modalities has networks for",
+        ),
+    ],
+)
+def test_what_read_must_not_return_is_named_with_the_samples(
+    raw: Path, folder: Path, wrong: Any, message: str
+) -> None:
+    source = make_source(raw, kind=Wrong)
+    source.wrong, source.modalities = wrong, ("image", "audio")
+    with pytest.raises(ValueError, match=message) as error:
+        write_store(source, folder)
+    assert "'s0'" in str(error.value)
+    assert remaining_entries(folder) == []
+
+
+def test_an_error_in_read_names_the_samples_and_keeps_its_type(raw: Path, folder: Path) -> None:
+    source = make_source(raw, kind=Wrong)
+    source.wrong = lambda read: read["tweet_text"]
+    with pytest.raises(KeyError) as error:
+        write_store(source, folder)
+    assert error.value.__notes__ == [
+        "This happened when the samples 's0' to 's0' of Wrong were read."
+    ]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.bool_])
+def test_integers_are_stored_as_they_are_with_a_warning(
+    raw: Path, folder: Path, caplog: pytest.LogCaptureFixture, kind: Any
+) -> None:
+    source = make_source(raw)
+    source.arrays["audio"] = (source.arrays["audio"] > 0).astype(kind)
+    write_store(source, folder)
+    assert open_store(folder).modalities["audio"].dtype == kind
+    (record,) = caplog.records
+    assert f"Modality 'audio' is of type {np.dtype(kind)}" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a", "b", "c"], r"of type (object|str), such as 'a' of sample 's0'; .*integers"),
+        ([0.0, 1.0, 2.0], r"of type float64, such as .*0\.0.* of sample 's0'; .*from 0 to 2"),
+        ([True, False, True], "of type bool, such as .*True.* of sample 's0'"),
+    ],
+)
+def test_labels_of_another_type_are_named_before_anything_is_read(
+    raw: Path, folder: Path, labels: Any, message: str
+) -> None:
+    source = make_source(raw)
+    source.index["label"] = (labels * 3)[:7]
+    with pytest.raises(ValueError, match=f"labels of ArraySource are {message}"):
+        write_store(source, folder)
+    assert source.reads == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("classes", "abc", "`classes` of ArraySource is 'abc', not a list or a tuple"),
+        ("index", None, "`index` of ArraySource is None, not a pandas DataFrame"),
+        ("files", "raw.bin", "`files` of ArraySource is 'raw.bin', not a list or a tuple"),
+        ("files", ["raw.bin"], "`files` of ArraySource contains 'raw.bin'; .*pathlib.Path"),
+    ],
+)
+def test_attributes_of_another_type_are_named(
+    raw: Path, folder: Path, name: str, value: Any, message: str
+) -> None:
+    source = make_source(raw)
+    setattr(source, name, value)
+    with pytest.raises(ValueError, match=message):
+        write_store(source, folder)

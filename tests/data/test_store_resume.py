@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from array_sources import (
     make_source,
     remaining_entries,
 )
+from mst_distill.data.appendable_npy import GrowingArray
 from mst_distill.data.store import open_store, write_store
 
 
@@ -213,3 +215,44 @@ def test_a_source_is_fitted_before_it_is_read_and_finds_its_files_after_a_stop(
     np.testing.assert_array_equal(open_store(folder).modalities["audio"], expected)
     write_store(third, folder)
     assert not hasattr(third, "mean")  # the store stays as it is, so nothing is fitted
+
+
+@pytest.mark.usefixtures("slices_of_two")
+def test_a_full_disk_is_named_and_the_build_continues(
+    raw: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = GrowingArray.append
+
+    def fill(self: GrowingArray, rows: np.ndarray) -> None:
+        if self.rows >= 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, rows)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GrowingArray, "append", fill)
+        with pytest.raises(OSError, match="repeat the command, which continues") as error:
+            write_store(make_source(raw), folder)
+    assert error.value.filename == str(folder)
+    source = make_source(raw)
+    write_store(source, folder)
+    assert sum(source.reads) == 7 - 3
+    assert len(open_store(folder)) == 7
+
+
+@pytest.mark.usefixtures("slices_of_two")
+def test_a_kill_while_the_journal_is_opened_loses_no_samples(
+    raw: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build_until_stop(make_stoppable(raw), folder, 4)
+
+    def dying(self: Path, *_: object, **__: object) -> None:
+        self.open("w").close()  # a file that was opened for writing is empty at first
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", dying)
+        with pytest.raises(KeyboardInterrupt):
+            write_store(make_stoppable(raw), folder)
+    source = make_stoppable(raw)
+    write_store(source, folder)
+    assert source.rows == [5, 6]

@@ -11,7 +11,7 @@ import torch
 from sklearn import metrics
 
 from mst_distill.evaluate.accumulate import MetricAccumulator
-from mst_distill.evaluate.metrics import calibration_error, measure
+from mst_distill.evaluate.metrics import calibration_error, commonest_class, measure
 
 CPU = torch.device("cpu")
 NAMES = ("zero", "one", "two", "three")
@@ -71,8 +71,11 @@ def test_metrics_equal_those_of_scikit_learn_on_the_labels(
     logits, label = guesses
     guess = logits.argmax(axis=1)
     values = measure(counts_of(logits, label), NAMES, dense=False)
-    precision = metrics.precision_score(label, guess, average=None)
-    assert values.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
+    expected = metrics.classification_report(
+        label, guess, target_names=NAMES, output_dict=True, digits=12
+    )
+    for key, name in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+        assert values.pop(key) == pytest.approx({each: expected[each][name] for each in NAMES})
     assert values == pytest.approx(
         {
             "accuracy": metrics.accuracy_score(label, guess),
@@ -121,7 +124,16 @@ def test_metrics_by_hand() -> None:
         "calibration_error": pytest.approx(0.5 * abs(0.5 - 0.65) + 0.5 * abs(1 - 0.85)),
         "mean_iou": pytest.approx((2 / 3 + 1 / 2) / 2),
         "precision": {"no": pytest.approx(1), "yes": pytest.approx(1 / 2)},
+        "recall": {"no": pytest.approx(2 / 3), "yes": pytest.approx(1)},
+        "f1": {"no": pytest.approx(4 / 5), "yes": pytest.approx(2 / 3)},
     }
+
+
+def test_the_commonest_class_is_that_of_the_targets_not_of_the_predictions() -> None:
+    # True 0, 0, 0, 1 and guessed 1 each time.
+    logits = logits_for([[0.1, 0.9]] * 4)
+    found = commonest_class(counts_of(logits, np.array([0, 0, 0, 1])), ("no", "yes"))
+    assert found == {"class": "no", "accuracy": 0.75}
 
 
 def test_a_class_that_is_never_a_target_is_left_out_of_all_means() -> None:
@@ -228,8 +240,14 @@ def test_dense_metrics_equal_those_of_scikit_learn_on_the_labelled_pixels() -> N
         softmax(flat)[labelled],
     )
     assert (guess == 3).any()
-    precision = metrics.precision_score(true, guess, average=None, zero_division=0)
-    assert values.pop("precision") == pytest.approx(dict(zip(NAMES, precision, strict=True)))
+    pairs = {"average": None, "zero_division": 0}
+    for name, score in (
+        ("precision", metrics.precision_score),
+        ("recall", metrics.recall_score),
+        ("f1", metrics.f1_score),
+    ):
+        expected = dict(zip(NAMES, score(true, guess, **pairs), strict=True))
+        assert values.pop(name) == pytest.approx(expected)
     present = [0, 1, 2]
     assert values == pytest.approx(
         {

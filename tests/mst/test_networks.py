@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from mst_distill.mst.networks import (
     build_member,
+    check_definitions,
     check_members,
     feature_shapes,
     forward,
+    width_of,
 )
-from mst_distill.parameters import Member
+from mst_distill.parameters import Masks, Member, Members
 from toy_runs import KINDS, MASKS, make_run
 from toys import make_samples
 
@@ -245,3 +248,34 @@ def test_an_error_in_start_names_the_member(tmp_path: Path, monkeypatch, error):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(error, match=r"^member 'image': no weights available"):
         build_with_start(start=f"{module}.start")
+
+
+@pytest.mark.parametrize(
+    ("layer", "width"),
+    [
+        (nn.Linear(4, 7), 7),
+        (nn.Conv2d(3, 5, 3), 5),
+        (nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Dropout()), 7),
+        (nn.Sequential(nn.Conv2d(3, 5, 3), nn.MaxPool2d(2)), 5),
+        (nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten()), None),
+        (nn.Sequential(nn.Linear(4, 7), nn.BatchNorm1d(7)), None),
+        (nn.Sequential(), None),
+        (nn.ReLU(), None),
+    ],
+)
+def test_the_width_of_a_layer_is_known_where_its_class_states_it(layer, width):
+    assert width_of(layer) == width
+
+
+def test_a_mask_that_does_not_fit_is_an_error_without_samples():
+    members = Members(
+        multimodal=member("Image"),
+        modalities={"image": member("Image"), "audio": member("Image", masked_layers=("conv",))},
+    )
+    narrow = build_member("audio", members.modalities["audio"], 2, 0).conv.out_channels
+    kinds = {"epochs": 1, "batch_size": 1, "learning_rate": 1}
+    check_definitions(members, Masks(**kinds, factor=narrow, heads=1))
+    check_definitions(members, Masks(**kinds, factor=narrow + 1, heads=1, kind="fixed"))
+    message = f"layer 'conv' of member 'audio'.*width {narrow}.*at most {narrow}"
+    with pytest.raises(ValueError, match=message):
+        check_definitions(members, Masks(**kinds, factor=narrow + 1, heads=1))

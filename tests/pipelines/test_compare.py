@@ -7,6 +7,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from projects import copy_project, kedro, run_session, stages
 
@@ -49,10 +50,9 @@ def test_every_method_is_in_the_report(project):
 
 
 def test_the_report_is_logged_to_mlflow(project):
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
+    assert run.info.run_name == FOLDER
     assert run.data.params["compare.budget"] == "equal"
     assert "accuracy.audio.baseline" in run.data.metrics
 

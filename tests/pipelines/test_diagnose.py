@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from projects import ROOT, copy_project, kedro, run_session
 
@@ -141,14 +142,12 @@ def test_figures_are_drawn_and_no_checkpoint_remains(project):
 
 
 def test_numbers_and_figures_are_logged_to_mlflow(project):
-    import mlflow
-
-    mlflow.set_tracking_uri(f"sqlite:///{project}/mlflow.db")
-    (run,) = mlflow.search_runs(search_all_experiments=True, output_format="list")
+    client = MlflowClient(f"sqlite:///{project}/mlflow.db")
+    (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
     value = report_of(project)["headroom"]["specialists"]["accuracy"]["headroom"]["value"]
     assert run.data.metrics["headroom.specialists.accuracy.headroom.value"] == pytest.approx(value)
     assert run.data.params["diagnose.samples"] == "20"
-    artifacts = {file.path for file in mlflow.MlflowClient().list_artifacts(run.info.run_id)}
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     figures = {f"{name}_figure" for name in ("paths", "drift", "headroom")}
     assert {"paths", "reliance", "drift", *figures} <= artifacts
 

@@ -7,8 +7,10 @@ import json
 import shutil
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.mst.run_stages import run_stages
@@ -91,7 +93,9 @@ def test_the_report_has_all_models_and_its_metrics_agree_with_the_predictions(pr
         for model in ("student", "baseline")
         for criterion in ("", " by ce", " by last")
     }
-    assert set(metrics["models"]) == names
+    assert set(metrics["models"]) == names | {"linear model"}
+    linear = metrics["models"].pop("linear model")
+    assert linear["accuracy"] > metrics["commonest_class"]["accuracy"]
     predictions = pd.read_parquet(project / f"data/07_model_output/{RUN}/predictions.parquet")
     correct = predictions["label"] == predictions["prediction"]
     accuracy = correct.groupby(predictions["model"]).mean()
@@ -120,8 +124,6 @@ def test_the_table_of_logits_has_all_specialists_on_all_samples(project):
 
 
 def test_parameters_histories_metrics_figures_and_the_student_are_logged_to_mlflow(project):
-    from mlflow.tracking import MlflowClient
-
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
     assert run.info.status == "FINISHED"
@@ -155,8 +157,6 @@ def test_an_untracked_run_elsewhere_has_the_same_results_to_the_bit(project, tmp
     assert {name: tracked[name] for name in stable} == {
         name: untracked.get(name) for name in stable
     }
-    from mlflow.tracking import MlflowClient
-
     client = MlflowClient(f"sqlite:///{other / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("mst-distill")
     assert not experiment or not client.search_runs([experiment.experiment_id])
@@ -194,8 +194,6 @@ def test_stages_run_one_by_one_and_leave_other_runs_unchanged(project):
 
 
 def test_a_failed_run_has_the_status_failed_in_mlflow(project):
-    from mlflow.tracking import MlflowClient
-
     shutil.copy2(project / "mlflow.db", project / "before.db")
     tracked = {"runtime": {"tracking": True}, "run": "bad"}
     teachers = {"epochs": 1, "learning_rate": 1e30}
@@ -204,3 +202,19 @@ def test_a_failed_run_has_the_status_failed_in_mlflow(project):
     client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
     assert runs[0].info.status == "FAILED"
+
+
+def test_the_diagnosis_is_logged_in_the_mlflow_run_that_it_is_about(project):
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiments = [client.get_experiment_by_name("mst-distill").experiment_id]
+    named = f"attributes.run_name = '{RUN}' and tags.verdict LIKE '%'"
+    (before,) = client.search_runs(experiments, named)
+    assert before.info.run_name == before.data.tags["run_folder"] == RUN
+    assert before.data.tags["verdict"].startswith("Distillation")
+    other = {"runtime": {"tracking": True}, "diagnose": {"samples": 20}}
+    run_session(project, "diagnose", **SETTINGS, **other)
+    (after,) = client.search_runs(experiments, named)
+    assert mlflow.active_run() is None
+    assert after.info.status == "FINISHED"
+    assert after.data.params == before.data.params
+    assert set(after.data.metrics) > set(before.data.metrics)

@@ -239,3 +239,12 @@ def test_only_missing_outputs_replaces_stale_outputs_too(project):
     assert project / MODELS / "student.json" in replaced
     assert project / REPORT / "metrics.json" in replaced
     assert not {path for path in replaced if {"members", "masks", "samples"} & set(path.parts)}
+
+
+@pytest.mark.parametrize("name", ["audio.json", "audio.safetensors"])
+def test_half_a_folder_of_bundles_is_an_error_before_anything_is_trained(project, name, caplog):
+    (project / MODELS / "members" / name).unlink()
+    message = rf"{name} is missing. Run again with --from-nodes=teachers.train_members and without"
+    with pytest.raises(ValueError, match=message):
+        run_session(project, "evaluate", **SHORT)
+    assert "Running node" not in caplog.text

@@ -138,7 +138,7 @@ def test_an_unknown_argument_of_the_benchmark(project):
     [
         ({"protocol": "held-out"}, "unknown protocol 'held-out'.*did you mean 'heldout'"),
         ({"route": {"chosen": 5}}, "route.chosen is 5, but the teachers of 'image' have only 4"),
-        ({"masks": {"factor": 40}}, "layer 'fusion' of member 'multimodal'.*width 96.*at most 96"),
+        ({"masks": {"factor": 40}}, "layer 'hidden' of member 'multimodal'.*width 48.*at most 48"),
         ({"seed": -1}, "seed is -1; it must be an integer of at least 0"),
         ({"seed": "one"}, "seed is 'one'"),
         ({"limit": 0}, "limit is 0; it must be an integer above 0, or 'all'"),

@@ -19,7 +19,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Until then a reader of `path` sees the old content. After an exception inside the block the old
     content stays and the yielded file is removed. The new content is on the disk before it can be
-    seen.
+    seen. A link in the place of the yielded file is removed, so that nothing is written through it.
 
     Raises:
         OSError: The file cannot be written; the message names `path` and the cause.
@@ -27,7 +27,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = pending(path)
     try:
-        file.touch()
+        file.unlink(missing_ok=True)
+        file.touch(exist_ok=False)
         mode = file.stat().st_mode  # as the umask has it; some libraries make files private
         yield file
         file.chmod(mode)

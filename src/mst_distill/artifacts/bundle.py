@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mst_distill.artifacts.atomic import pending, replacing, sync
+from mst_distill.artifacts.code_digest import PACKAGE
 from mst_distill.artifacts.provenance import sha256_of
 from mst_distill.import_path import resolve
 
 if TYPE_CHECKING:
     from torch import nn
+
+Classes = Mapping[str, Sequence[Mapping[str, Any]] | None]
+"""Import paths of classes, and the arguments (apart from ``classes``) that each may be called with;
+None stands for any."""
+
+OWN_ONLY: Classes = MappingProxyType({})
+"""No classes but those of this package."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
     """Write ``NAME.safetensors``, and ``NAME.json`` with its SHA-256: both files or neither.
 
     The new JSON is on the disk, under its pending name, before the weights are replaced, and
-    replaces the old JSON after them. A process that reads in between finds the SHA-256 of the new
-    weights in the pending JSON, see `load_bundle`.
+    replaces the old JSON after them. A process that reads in between, or after a save that was
+    killed in between, finds the SHA-256 of the new weights in the pending JSON.
 
     Args:
         bundle: The bundle.
@@ -80,6 +92,7 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
         "metrics": bundle.metrics,
         "provenance": bundle.provenance,
     }
+    _complete_killed_save(path)
     with replacing(path) as new_card, replacing(weights) as new_weights:
         try:
             save_file(state, new_weights)
@@ -90,42 +103,98 @@ def save_bundle(bundle: ModelBundle, path: Path) -> None:
         sync(new_card)
 
 
-def load_bundle(path: Path) -> ModelBundle:
+def load_bundle(path: Path, allowed: Classes = OWN_ONLY) -> ModelBundle:
     """Build the net that a bundle's JSON describes, load its weights and set it to eval mode.
+
+    A bundle is data, which may come from others. It names the class that is imported and called, so
+    only classes of this package are built, and those that the caller allows.
 
     Args:
         path: Path of the JSON.
+        allowed: The other classes that may be built, and their arguments.
 
     Raises:
+        PermissionError: The JSON names another class, or other arguments of an allowed class.
         ValueError: The JSON is damaged, or the weights are missing, have another SHA-256 than the
             JSON records, are not a safetensors file, or do not fit the class; the message names the
             file.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    from torch import nn
+    from safetensors.torch import load
 
-    card = read_card(path)
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; run the node that writes it again")
-    found = sha256_of(weights)
-    if found != card["weights"]["sha256"] and pending(path).is_file():
-        # A save was killed after it had replaced the weights and before it replaced the JSON.
-        new_card = read_card(pending(path))
-        if found == new_card["weights"]["sha256"]:
-            pending(path).replace(path)
-            card = new_card
-    if found != card["weights"]["sha256"]:
-        raise ValueError(f"{weights}: its SHA-256 {found} differs from the one in {path.name}")
-    net = resolve(card["type"], nn.Module)(**card["arguments"])
+    content = weights.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    card = _card_of(path, found)
+    net = _class_of(path, card, allowed)(**card["arguments"])
     try:
-        net.load_state_dict(load_file(weights))
+        net.load_state_dict(load(content))
     except (RuntimeError, SafetensorError) as error:
         raise ValueError(f"{weights} does not fit {card['type']}: {error}") from error
     return ModelBundle(
         net.eval(), card["type"], card["arguments"], card["metrics"], card["provenance"], found
     )
+
+
+def _card_of(path: Path, sha256: str) -> dict[str, Any]:
+    """Read the JSON that records the SHA-256 of the weights.
+
+    A save replaces the weights first and the JSON second. In between, the pending JSON is the one
+    that belongs to the weights. The save may end while this function looks for it, so that the JSON
+    is read a second time.
+
+    Raises:
+        ValueError: The JSON is damaged, or no JSON records this SHA-256; the message names it.
+    """
+    card = read_card(path)
+    if card["weights"]["sha256"] != sha256:
+        with suppress(FileNotFoundError, ValueError):  # no save, or one that was killed earlier
+            card = read_card(pending(path))
+    if card["weights"]["sha256"] != sha256:
+        card = read_card(path)
+    if card["weights"]["sha256"] != sha256:
+        weights = path.with_suffix(".safetensors")
+        raise ValueError(f"{weights}: its SHA-256 {sha256} differs from the one in {path.name}")
+    return card
+
+
+def _complete_killed_save(path: Path) -> None:
+    """Let a pending JSON replace the JSON if it belongs to the weights, see `_card_of`."""
+    with suppress(FileNotFoundError, ValueError):  # no save was killed, or one before its weights
+        card = read_card(pending(path))
+        if card["weights"]["sha256"] == sha256_of(path.with_suffix(".safetensors")):
+            pending(path).replace(path)
+
+
+def _class_of(path: Path, card: Mapping[str, Any], allowed: Classes) -> type[nn.Module]:
+    """Import the class that a bundle names, if it may be built.
+
+    Raises:
+        PermissionError: It may not be, see `load_bundle`.
+    """
+    from torch import nn
+
+    name = card["type"]
+    if name.partition(".")[0] == PACKAGE:
+        own = resolve(name, nn.Module)
+        if own.__module__.partition(".")[0] == PACKAGE:  # not one that a module here has imported
+            return own
+    arguments = {key: value for key, value in card["arguments"].items() if key != "classes"}
+    fault = ""
+    if name not in allowed:
+        fault = f"the class {name!r} is neither of this package nor in the parameters"
+    elif (known := allowed[name]) is not None and arguments not in [dict(each) for each in known]:
+        fault = f"the arguments {arguments} of {name!r} are not those in the parameters"
+    if fault:
+        raise PermissionError(
+            errno.EPERM,
+            f"{fault}. A bundle of others can name any code; if you trust this one, call "
+            f"load_bundle with allowed={{{name!r}: None}}",
+            str(path),
+        )
+    return resolve(name, nn.Module)
 
 
 def read_card(path: Path) -> dict[str, Any]:

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from mst_distill.artifacts.signals import asked, check
 
 FILE = ".lock"
 
+log = logging.getLogger(__name__)
+
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path, waiting: str = "") -> Iterator[None]:
     """Let one process at a time run the block, for example to write a file that runs share.
 
     Args:
         path: The file; the lock is a hidden file in the same folder, which exists inside the block.
+        waiting: Logged if another process runs the block now.
+
+    Raises:
+        Interrupted: A signal ended the wait for another process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.writing")
-    with FileLock(lock):
+    with _acquired(FileLock(lock), waiting):
         try:
             yield
         finally:
             with suppress(OSError):  # Windows does not remove an open file
                 lock.unlink()  # a process that waits for it creates a new one
+
+
+def _acquired(lock: BaseFileLock, waiting: str) -> AbstractContextManager[object]:
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        if waiting:
+            log.info("%s", waiting)
+    try:
+        return lock.acquire(cancel_check=asked)
+    except Timeout:  # a signal ended the wait
+        check()
+        raise
 
 
 @contextmanager
@@ -45,7 +67,9 @@ def holding(folder: Path) -> Iterator[None]:
     holder = folder / f"{FILE}.pid"
     try:
         with FileLock(folder / FILE, timeout=0):
-            holder.write_text(str(os.getpid()), encoding="utf-8")
+            holder.unlink(missing_ok=True)  # the number must not be written through a link
+            with holder.open("x", encoding="utf-8") as file:
+                file.write(str(os.getpid()))
             try:
                 yield
             finally:

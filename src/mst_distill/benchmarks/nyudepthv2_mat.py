@@ -20,6 +20,8 @@ class LabelledMat:
     ``depths`` is (N, W, H) in metres, and ``labels40`` is (N, W, H). If there is no ``labels40``,
     ``labels`` (N, W, H) is mapped to 40 classes.
 
+    An HDF5 file can refer to other files of the machine. These are not read.
+
     Args:
         path: The file.
         mapping: ``classMapping40.mat`` of Gupta et al., with ``mapClass``: the class, 1 to 40, of
@@ -44,9 +46,10 @@ class LabelledMat:
         self._path = path
         self._images = self._array("images", 4, "uint8")
         self._depths = self._array("depths", 3)
-        self._labels = self._array("labels40" if "labels40" in self._file else "labels", 3)
+        mapped = "labels40" in self._file
+        self._labels = self._array("labels40" if mapped else "labels", 3)
         self._check_shapes()
-        self._classes = None if "labels40" in self._file else read_mapping(mapping, path)
+        self._classes = None if mapped else read_mapping(mapping, path)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -62,9 +65,9 @@ class LabelledMat:
         """
         if "sceneTypes" not in self._file:
             return [""] * len(self)
+        references = np.asarray(self._own("sceneTypes")).ravel()
         try:
-            references = np.asarray(self._file["sceneTypes"]).ravel()
-            scenes = ["".join(map(chr, np.asarray(self._file[r]).ravel())) for r in references]
+            scenes = ["".join(map(chr, np.asarray(self._own(r)).ravel())) for r in references]
         except Exception as error:  # h5py raises errors of many types for invalid references
             raise ValueError(
                 f"{self._path}: 'sceneTypes' must be references to strings ({error})"
@@ -108,13 +111,24 @@ class LabelledMat:
     def _array(self, key: str, dimensions: int, kind: str = "a real number") -> h5py.Dataset:
         if key not in self._file:
             raise ValueError(f"{self._path}: lacks {key!r}; it contains {', '.join(self._file)}")
-        array = self._file[key]
-        if not isinstance(array, h5py.Dataset):
-            raise ValueError(f"{self._path}: {key!r} is not an array")
+        array = self._own(key)
         if array.ndim != dimensions:
             raise ValueError(f"{self._path}: {key!r} has shape {array.shape}, not {dimensions}-D")
         if array.dtype != kind if kind == "uint8" else array.dtype.kind not in "iuf":
             raise ValueError(f"{self._path}: {key!r} is {array.dtype}, expected {kind}")
+        return array
+
+    def _own(self, key: str | h5py.Reference) -> h5py.Dataset:
+        """Return an array whose values are in the file itself."""
+        if isinstance(key, str) and not isinstance(
+            self._file.get(key, getlink=True), h5py.HardLink
+        ):
+            raise ValueError(f"{self._path}: {key!r} is a link; the array must be in the file")
+        array = self._file[key]
+        if not isinstance(array, h5py.Dataset):
+            raise ValueError(f"{self._path}: {key!r} is not an array")
+        if array.external or array.is_virtual:
+            raise ValueError(f"{self._path}: the values of {array.name!r} are in other files")
         return array
 
     def _check_shapes(self) -> None:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, described
 from mst_distill.benchmarks.splits import checked_splits, stratified_limit
+from mst_distill.errors import add_context
 from mst_distill.import_path import resolve
 from mst_distill.parameters import Benchmark
 
@@ -34,6 +35,9 @@ def open_source(
         source = kind(protocol, **benchmark.arguments)
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
+    except Exception as error:  # the constructor of a user's class
+        add_context(error, f"This happened when the benchmark {benchmark.type} was opened.")
+        raise
     check_index(source)  # the whole index, before the limit is applied
     _check_own_splits(source, protocol, seed)
     source.index = source.index.reset_index(drop=True)

@@ -26,6 +26,10 @@ NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
 """Names that are not allowed for classes, because the tables of the report use them otherwise."""
 
 
+DENSE = -1
+"""The label in the index of all samples of a dense task, whose labels `read` returns."""
+
+
 class DamagedSampleError(ValueError):
     """One sample cannot be read, or one of its modalities contains no information.
 
@@ -62,6 +66,8 @@ class SampleSource(ABC):
             the reason. These samples are not in `index`.
         tolerated_share: Maximum share of all samples, in [0, 1), that may be left out because they
             are incomplete or because `read` finds them damaged.
+        modalities: The names of the modalities that `read` is expected to return, if known; set by
+            the pipeline.
         opened_with: Class, protocol and arguments, set by `open_source`. Together with the files,
             the index and the code (see `code_of`), they identify a store.
     """
@@ -73,6 +79,7 @@ class SampleSource(ABC):
     files: Sequence[Path]
     omitted: Mapping[str, str] = MappingProxyType({})
     tolerated_share: float = 0.0
+    modalities: Sequence[str] = ()
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
     def fit(self, folder: Path) -> None:
@@ -130,11 +137,13 @@ def check_index(source: SampleSource) -> None:
     """Check that a store can be built from the index of a source.
 
     Raises:
-        ValueError: A class name is not allowed or appears twice, a column is missing or has missing
-            values, there are no samples, too many samples are omitted, an id is not a string or
+        ValueError: `classes`, `index` or `files` is not set or not of its type, a class name is not
+            allowed or appears twice, a column is missing or has missing values, a label is not a
+            class, there are no samples, too many samples are omitted, an id is not a string or
             appears twice, a column cannot be stored in a Parquet file, or a note has the name of a
             column; the message names it.
     """
+    _check_attributes(source)
     index, classes = source.index, list(source.classes)
     if invalid := [name for name in classes if not isinstance(name, str) or name in NO_CLASS_NAMES]:
         raise ValueError(
@@ -163,7 +172,54 @@ def check_index(source: SampleSource) -> None:
         raise ValueError(
             f"sample id {twice!r} of {described(source)} appears twice; ids must be unique"
         )
+    if not (index["label"] == DENSE).all():
+        check_labels(index["label"].to_numpy(), source, index)
     _check_table(source)
+
+
+def _check_attributes(source: SampleSource) -> None:
+    for name, kind in (("classes", Sequence), ("index", pd.DataFrame), ("files", Sequence)):
+        value = getattr(source, name, None)
+        if not isinstance(value, kind) or isinstance(value, str):
+            wanted = "a pandas DataFrame" if kind is pd.DataFrame else "a list or a tuple"
+            raise ValueError(f"`{name}` of {type(source).__name__} is {value!r}, not {wanted}")
+    for file in source.files:
+        if not isinstance(file, Path):
+            raise ValueError(
+                f"`files` of {type(source).__name__} contains {file!r}; each must be a pathlib.Path"
+            )
+
+
+def check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
+    """Reject labels that are neither a class nor the ignored label.
+
+    Args:
+        labels: ``(n,)``, or ``(n, H, W)`` for dense labels.
+        source: The source, which has the classes.
+        part: The samples' rows of the index, for the message.
+
+    Raises:
+        ValueError: A label is not an integer or not a class; the message names the sample.
+    """
+    count = len(source.classes)
+    if not np.issubdtype(labels.dtype, np.integer):
+        first = (
+            f", such as {labels[0]!r} of sample {part['id'].iloc[0]!r}" if labels.ndim == 1 else ""
+        )
+        raise ValueError(
+            f"labels of {type(source).__name__} are of type {labels.dtype}{first}; they must be "
+            f"integers, the positions of the classes in `classes`, from 0 to {count - 1}"
+        )
+    valid = (labels >= 0) & (labels < count)
+    if source.ignored_label is not None:
+        valid |= labels == source.ignored_label
+    if not valid.all():
+        row = int(np.argmin(valid.reshape(len(labels), -1).all(axis=1)))
+        invalid = labels[row][~valid[row]].ravel()[0]
+        raise ValueError(
+            f"sample {part['id'].iloc[row]!r} has label {invalid}, but there are only the {count} "
+            f"classes 0 to {count - 1} of {type(source).__name__}"
+        )
 
 
 def _check_table(source: SampleSource) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mst_distill.artifacts.atomic import replacing
-from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
+from mst_distill.artifacts.bundle import Classes, ModelBundle, load_bundle, save_bundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import (
     Origin,
@@ -105,9 +105,9 @@ class TrialLog:
         """Return the SHA-256 of the weights of a finished trial."""
         return read_sidecar(self._path(trial)).identity
 
-    def bundle(self, trial: Trial) -> ModelBundle:
-        """Load the net of a finished trial."""
-        return load_bundle(self._bundle(trial))
+    def bundle(self, trial: Trial, allowed: Classes) -> ModelBundle:
+        """Load the net of a finished trial, which is of this package or one of `allowed`."""
+        return load_bundle(self._bundle(trial), allowed)
 
     def checkpoints(self, trial: Trial, origin: Origin) -> Checkpoints:
         """Return the checkpoints of a trial in progress."""

@@ -25,7 +25,7 @@ from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.compare.teaching import resolve_methods, teach, teachers_for, train_teacher
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
 from mst_distill.data.samples import Samples
-from mst_distill.errors import did_you_mean
+from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
 from mst_distill.mst.networks import arguments_of
@@ -58,16 +58,9 @@ class Comparison:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The students' modalities.
-
-        Raises:
-            ValueError: The parameters name an unknown modality.
-        """
-        modalities = tuple(self.plan.members.modalities)
+        """The students' modalities."""
         wanted = self.plan.compare.targets
-        if wanted != "all" and wanted not in modalities:
-            raise ValueError(did_you_mean("compare.targets", wanted, ("all", *modalities)))
-        return modalities if wanted == "all" else (wanted,)
+        return tuple(self.plan.members.modalities) if wanted == "all" else (wanted,)
 
     def trials(self) -> dict[tuple[str, int], list[Trial]]:
         """List all trials by target and seed.
@@ -99,6 +92,7 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
 
     Raises:
         ValueError: The splits of a seed cannot be evaluated; raised before the first trial.
+        RuntimeError: All trials failed; the message has the error of the first.
     """
     trials_of = comparison.trials()
     samples = comparison.samples
@@ -113,6 +107,9 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
                 bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
                 results.append(runner.result_of(trial))
                 bar.update()
+    errors = [result.error for result in results if result.error]
+    if len(errors) == len(results):
+        raise RuntimeError(f"all {len(results)} trials failed, the first with: {errors[0]}")
     return pd.DataFrame([row for result in results for row in _rows(result)])
 
 
@@ -177,7 +174,8 @@ class _TrialRunner:
         teachers, error = self._teachers
         if error:
             raise RuntimeError(error)
-        nets = {name: self._comparison.log.bundle(self._teacher(name)).net for name in teachers}
+        load = partial(self._comparison.log.bundle, allowed=plan.members.classes())
+        nets = {name: load(self._teacher(name)).net for name in teachers}
         return TeacherPool(self._run, nets, plan.members, plan.route.batch_size)
 
     def _origin(
@@ -218,7 +216,8 @@ class _TrialRunner:
         except Interrupted:
             raise
         except Exception as error:  # one method that fails must not stop the comparison
-            log.exception("%s (%s, seed %d) failed", trial.title, trial.target, trial.seed)
+            title = f"{trial.title} ({trial.target}, seed {trial.seed})"
+            log.error("%s failed: %s", title, error, exc_info=not is_expected(error))
             result = TrialResult(trial, error=f"{type(error).__name__}: {error}")
             trial_log.record(result, origin)
             return result

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.artifacts import signed_json
+from mst_distill.artifacts.atomic import replacing
 from mst_distill.data.appendable_npy import digest_of_rows
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ class Journal:
         """
         journal = cls(path)
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
             intact = list(takewhile(partial(journal._restore, store), lines))
-            path.write_text("".join(f"{line}\n" for line in intact), encoding="utf-8")
+            with replacing(path) as file:
+                file.write_text("".join(f"{line}\n" for line in intact), encoding="utf-8")
             log.info("Continuing after the %d samples that were already read", journal.rows)
         return journal
 

@@ -7,8 +7,9 @@ import logging
 import numpy as np
 import pandas as pd
 
-from mst_distill.benchmarks.source import DamagedSampleError, SampleSource
+from mst_distill.benchmarks.source import DamagedSampleError, SampleSource, check_labels
 from mst_distill.data.appendable_npy import GrowingArray
+from mst_distill.errors import add_context
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def read_slice(
         and the other samples, id to reason.
 
     Raises:
-        ValueError: The source reports a damaged sample that is not in `part`.
+        ValueError: The source reports a damaged sample that is not in `part`, or returns anything
+            but arrays with one entry for each sample, by name.
     """
     omitted: dict[str, str] = {}
     while len(part):
@@ -45,11 +47,52 @@ def read_slice(
             omitted[damaged.sample] = damaged.reason
             log.warning("%s", damaged)
             part = part[part["id"] != damaged.sample]
+        except Exception as error:  # the code of a user's class
+            add_context(error, f"This happened when {_which(source, part)} were read.")
+            raise
         else:
+            _check_read(read, source, part)
             floats = {n for n, array in read.items() if np.issubdtype(array.dtype, np.floating)}
             read |= {name: read[name].astype(np.float32) for name in floats}
             return part, read, omitted
     return part, {}, omitted
+
+
+def _which(source: SampleSource, part: pd.DataFrame) -> str:
+    """The samples of a slice, for error messages."""
+    ids = part["id"]
+    return f"the samples {ids.iloc[0]!r} to {ids.iloc[-1]!r} of {type(source).__name__}"
+
+
+def _check_read(read: object, source: SampleSource, part: pd.DataFrame) -> None:
+    """Reject what is not an array of the right length for each modality, by its name.
+
+    Raises:
+        ValueError: The message names the modality and the samples.
+    """
+    which = _which(source, part)
+    rule = "it must return a dict of NumPy arrays (n, ...), with one entry for each sample"
+    if not isinstance(read, dict):
+        raise ValueError(f"for {which}, `read` returned a {type(read).__name__}; {rule}")
+    for name, array in read.items():
+        if not isinstance(array, np.ndarray):
+            hint = ", for example by numpy.stack" if isinstance(array, list) else ""
+            hint = ", for example by its method numpy()" if hasattr(array, "numpy") else hint
+            raise ValueError(
+                f"for {which}, `read` returned {name!r} as a {type(array).__name__}; {rule}: "
+                f"convert it{hint}"
+            )
+        if len(array.shape) < (1 if name in source.notes else 2):
+            raise ValueError(
+                f"for {which}, `read` returned {name!r} with shape {array.shape}; {rule}, and a "
+                f"sample must have at least one axis: (n, 1) for one number"
+            )
+    names = [name for name in read if name != "label" and name not in source.notes]
+    if source.modalities and set(names) != set(source.modalities):
+        raise ValueError(
+            f"for {which}, `read` returned the modalities {names}, but members.modalities has "
+            f"networks for {list(source.modalities)}: the names must be the same"
+        )
 
 
 def take_notes(
@@ -112,32 +155,6 @@ def append_slice(
         check_labels(read["label"], source, part)
     for name, array in read.items():
         arrays[name].append(array)
-
-
-def check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
-    """Reject labels that are neither a class nor the ignored label.
-
-    Args:
-        labels: ``(n,)``, or ``(n, H, W)`` for dense labels.
-        source: The source, which has the classes.
-        part: The samples' rows of the index, for the message.
-
-    Raises:
-        ValueError: A label is not an integer or not a class; the message names the sample.
-    """
-    count = len(source.classes)
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are of type {labels.dtype}; they must be integers")
-    valid = (labels >= 0) & (labels < count)
-    if source.ignored_label is not None:
-        valid |= labels == source.ignored_label
-    if not valid.all():
-        row = int(np.argmin(valid.reshape(len(labels), -1).all(axis=1)))
-        invalid = labels[row][~valid[row]].ravel()[0]
-        raise ValueError(
-            f"sample {part['id'].iloc[row]!r} has label {invalid}, but there are only the "
-            f"{count} classes 0 to {count - 1}"
-        )
 
 
 def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.DataFrame) -> None:

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from filelock import BaseFileLock, FileLock, Timeout
 
+from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.progress import progress
 from mst_distill.artifacts.provenance import sha256_of
-from mst_distill.artifacts.signals import asked, check
 from mst_distill.benchmarks.source import (
     SampleSource,
     check_index,
+    check_labels,
     described,
     refuse_too_many,
 )
 from mst_distill.data.appendable_npy import GrowingArray, digest_of
 from mst_distill.data.journal import Journal
 from mst_distill.data.samples import Samples
-from mst_distill.data.slices import append_slice, check_labels, read_slice, take_notes
+from mst_distill.data.slices import append_slice, read_slice, take_notes
 
 SLICE_BYTES = 64 * 2**20
 """Approximate size of the slices in which samples are read, checked and written."""
 
 SLICE_SAMPLES = 256
 """The largest number of samples in a slice, since small samples may take long to prepare."""
+
+FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+"""The errors of a disk, a quota or a file that is full."""
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +66,7 @@ def write_store(source: SampleSource, folder: Path) -> None:
     fingerprint = source.fingerprint()
     partial = folder.with_name(f".{folder.name}.partial")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with one_at_a_time(folder, f"Another process is building {folder}; waiting for it"):
         if _fingerprint_of(folder / "store.json") == fingerprint and _is_undamaged(folder):
             log.info("%s already holds the requested samples and stays as it is", folder)
         else:
@@ -78,6 +81,15 @@ def write_store(source: SampleSource, folder: Path) -> None:
                 _build(source, partial)
             except (ValueError, TypeError):  # the data are invalid: resuming would fail again
                 shutil.rmtree(partial)
+                raise
+            except OSError as error:
+                if error.errno in FULL:
+                    raise OSError(
+                        error.errno,
+                        f"cannot be written ({error.strerror}): when there is space, repeat the "
+                        f"command, which continues after the samples that are written",
+                        str(folder),
+                    ) from error
                 raise
             shutil.rmtree(folder, ignore_errors=True)
             (partial / "store").rename(folder)
@@ -139,35 +151,12 @@ def _read_intact(path: Path, read: Callable[[Path], T]) -> T:
     try:
         return read(path)
     except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            # For example no permission, or no memory to map the file: it is not damaged.
+            raise OSError(error.errno, f"cannot be read ({error})", str(path)) from error
         raise ValueError(
             f"{path} is missing or damaged ({error}): delete {path.parent} and run `ingest` again"
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time build a store; the system releases the lock when it ends."""
-    path = folder.with_name(f".{folder.name}.lock")
-    lock = FileLock(path)
-    try:
-        held: AbstractContextManager[object] = lock.acquire(timeout=0)
-    except Timeout:
-        log.info("Another process is building %s; waiting for it", folder)
-        held = _wait_for(lock)
-    with held:
-        try:
-            yield
-        finally:
-            with suppress(OSError):  # Windows does not remove an open file
-                path.unlink()  # a process that waits for the removed lock creates a new one
-
-
-def _wait_for(lock: BaseFileLock) -> AbstractContextManager[object]:
-    try:
-        return lock.acquire(cancel_check=asked)
-    except Timeout:  # a signal ended the wait
-        check()
-        raise
 
 
 def _fingerprint_of(card: Path) -> str | None:
@@ -238,6 +227,7 @@ def _write_slices(source: SampleSource, store: Path, journal: Journal) -> Journa
                 # Dense labels are checked with each slice, labels of the index once.
                 if "label" not in read:
                     check_labels(index["label"].to_numpy(), source, index)
+                _warn_of_integers(read)
                 arrays = {
                     name: GrowingArray(store / f"{name}.npy", array.dtype, array.shape[1:])
                     for name, array in read.items()
@@ -250,6 +240,17 @@ def _write_slices(source: SampleSource, store: Path, journal: Journal) -> Journa
     for array in arrays.values():
         array.close()
     return journal
+
+
+def _warn_of_integers(read: Mapping[str, np.ndarray]) -> None:
+    for name, array in read.items():
+        if name != "label" and not np.issubdtype(array.dtype, np.floating):
+            log.warning(
+                "Modality %r is of type %s, and is stored without scaling: the nets must accept "
+                "this type. For nets that take floats, let `read` return float32",
+                name,
+                array.dtype,
+            )
 
 
 def _slice_length(arrays: dict[str, GrowingArray]) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog
+from kedro.io import DataCatalog, DatasetError
 from kedro.pipeline.node import Node
 
 from mst_distill.artifacts.atomic import replacing
@@ -59,14 +59,15 @@ class ArtifactCatalog(DataCatalog):
         self._running = False
 
     def begin_run(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
-        """Verify the origins of a run's inputs; from now on a stale entry is an error.
+        """Verify a run's inputs and their origins; from now on a stale entry is an error.
 
         Args:
             inputs: Entries that the run reads and does not make.
             outputs: Entries that the run makes.
 
         Raises:
-            ValueError: An input is missing or stale; the message states which node to run.
+            ValueError: An input is missing, damaged or stale; the message states which node to
+                run.
         """
         self._running = True
         self._loaded = {}
@@ -75,8 +76,9 @@ class ArtifactCatalog(DataCatalog):
             self._dependencies_of(self._producers[name])  # reads the code before it can change
         needed = set(inputs)
         for name in self._producers:  # in stage order, to report the earliest cause
-            if name in needed and self._path(name):
+            if name in needed and (path := self._path(name)):
                 self._check_origin(name)
+                self._verified_identity(name, path)
 
     def load(self, ds_name: str, version: str | None = None) -> Any:
         """Verify an entry and load it.
@@ -87,10 +89,9 @@ class ArtifactCatalog(DataCatalog):
         """
         if path := self._path(ds_name):
             self._check_origin(ds_name)
-            try:
-                self._loaded[ds_name] = verify(path).identity
-            except ValueError as error:
-                raise ValueError(f"{error}. {self._remedy(ds_name)}") from error
+            self._loaded[ds_name] = self._verified_identity(ds_name, path)
+            if hasattr(dataset := self[ds_name], "allowed"):
+                dataset.allowed = self.plan.members.classes()
         return super().load(ds_name, version)
 
     def save(self, ds_name: str, data: Any) -> None:
@@ -117,6 +118,12 @@ class ArtifactCatalog(DataCatalog):
                 identity() if identity else None,
             )
         self._to_be_made.discard(ds_name)
+
+    def _verified_identity(self, name: str, path: Path) -> str:
+        try:
+            return verify(path).identity
+        except ValueError as error:
+            raise ValueError(f"{error}. {self._remedy(name)}") from error
 
     def exists(self, ds_name: str) -> bool:
         """Return whether an entry exists, is complete and undamaged, and is not stale."""
@@ -225,7 +232,11 @@ class ArtifactCatalog(DataCatalog):
         return ""
 
     def _remedy(self, name: str) -> str:
-        return f"Run again with --from-nodes={self._producers[name].name}"
+        node = self._producers[name]
+        if node in pipelines["__default__"].nodes:
+            return f"Run again with --from-nodes={node.name} and without --pipeline"
+        pipeline = next(key for key, value in pipelines.items() if node in value.nodes)
+        return f"Run again with --pipeline={pipeline} --from-nodes={node.name}"
 
     @contextmanager
     def _replacing(self, name: str, path: Path) -> Iterator[None]:
@@ -243,6 +254,10 @@ class ArtifactCatalog(DataCatalog):
             self._datasets[name] = staged
             try:
                 yield
+            except DatasetError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None  # `replacing` names the file
+                raise
             finally:
                 self._datasets[name] = dataset
 

@@ -13,7 +13,14 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
-from mst_distill.artifacts.bundle import ModelBundle, load_bundle, read_card, save_bundle
+from mst_distill.artifacts.bundle import (
+    OWN_ONLY,
+    Classes,
+    ModelBundle,
+    load_bundle,
+    read_card,
+    save_bundle,
+)
 from mst_distill.artifacts.provenance import files_below
 
 
@@ -23,15 +30,20 @@ class ModelBundleDataset(AbstractDataset[ModelBundle, ModelBundle]):
     Args:
         filepath: The JSON; the weights are in the same folder.
         metadata: Not used by Kedro; for plugins.
+
+    Attributes:
+        allowed: The classes outside of this package that are built, see `load_bundle`; the catalog
+            sets those of the parameters.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         self._path = Path(filepath)
         self.metadata = metadata
+        self.allowed: Classes = OWN_ONLY
 
     def load(self) -> ModelBundle:
         """Build the net and load its weights."""
-        return load_bundle(self._path)
+        return load_bundle(self._path, self.allowed)
 
     def save(self, data: ModelBundle) -> None:
         """Write the weights and the JSON."""
@@ -64,15 +76,20 @@ class ModelBundlesDataset(
     Args:
         path: The folder; saving replaces it as a whole.
         metadata: Not used by Kedro; for plugins.
+
+    Attributes:
+        allowed: As in `ModelBundleDataset`.
     """
 
     def __init__(self, *, path: str, metadata: dict[str, Any] | None = None) -> None:
         self._path = Path(path)
         self.metadata = metadata
+        self.allowed: Classes = OWN_ONLY
 
     def load(self) -> dict[str, Callable[[], ModelBundle]]:
         """Return, for each name, a function that loads the bundle."""
-        return {name: partial(load_bundle, path) for name, path in self._cards().items()}
+        cards = self._cards()
+        return {name: partial(load_bundle, cards[name], self.allowed) for name in cards}
 
     def save(self, data: dict[str, ModelBundle]) -> None:
         """Write all bundles to a pending folder, which then replaces the old one."""

@@ -28,15 +28,21 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
 
     Returns:
         ``accuracy``, ``weighted_f1``, ``macro_recall``, ``kappa``, ``nll`` (nats),
-        ``calibration_error``, ``precision`` (a number for each class name) and, if `dense`,
-        ``mean_iou``. A class that is never a target is left out of all means.
+        ``calibration_error``, ``precision``, ``recall`` and ``f1`` (a number for each class name)
+        and, if `dense`, ``mean_iou``. A class that is never a target is left out of all means; its
+        recall is 0.
     """
     confusion = np.array(counts["confusion"])
     true, predicted = (axis.ravel() for axis in np.indices(confusion.shape))
     weights = confusion.ravel()
     present = np.flatnonzero(confusion.sum(axis=1))
     pairs: dict[str, Any] = {"sample_weight": weights, "zero_division": 0.0}
-    precision = precision_score(true, predicted, average=None, **pairs)
+    scores = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
+    by_class = {
+        name: dict(zip(classes, values.tolist(), strict=True))
+        for name, score in scores.items()
+        for values in [score(true, predicted, average=None, **pairs)]
+    }
     metrics = {
         "accuracy": accuracy_score(true, predicted, sample_weight=weights),
         "weighted_f1": f1_score(true, predicted, average="weighted", **pairs),
@@ -50,9 +56,22 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
         metrics["mean_iou"] = jaccard_score(
             true, predicted, average="macro", labels=present, **pairs
         )
-    return {name: float(value) for name, value in metrics.items()} | {
-        "precision": dict(zip(classes, precision.tolist(), strict=True))
-    }
+    return {name: float(value) for name, value in metrics.items()} | by_class
+
+
+def commonest_class(counts: dict[str, Any], classes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the commonest class of the targets, and the accuracy of always predicting it.
+
+    Args:
+        counts: From `MetricAccumulator.summary`, of any model.
+        classes: Class names in order.
+
+    Returns:
+        ``class``, and ``accuracy`` in [0, 1].
+    """
+    targets = np.array(counts["confusion"]).sum(axis=1)
+    commonest = int(targets.argmax())
+    return {"class": classes[commonest], "accuracy": float(targets[commonest] / targets.sum())}
 
 
 def calibration_error(calibration: dict[str, list[float]]) -> float:

@@ -54,7 +54,7 @@ class PlanHooks:
         from mst_distill.training.device import resolve_device
 
         resolve_device(catalog.plan.runtime.device)
-        check_definitions(catalog.plan.members)
+        check_definitions(catalog.plan.members, catalog.plan.masks)
         if "compare" in read:
             from mst_distill.compare.teaching import resolve_methods
 

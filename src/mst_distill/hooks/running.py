@@ -16,8 +16,9 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 from mst_distill.artifacts.lock import holding
-from mst_distill.artifacts.signals import interruption_of, listening
+from mst_distill.artifacts.signals import check, interruption_of, listening
 from mst_distill.datasets.catalog import ArtifactCatalog
+from mst_distill.hooks.terminal import show_errors_as_messages
 
 CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
 """Catalog entries that are inputs of nodes, and that the nodes write to while they run."""
@@ -35,7 +36,8 @@ class RunHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Configure logging, which Kedro does only if the root is the working folder."""
+        """Configure errors, and logging, which Kedro does only in the root of the project."""
+        show_errors_as_messages()
         root = Path(context.project_path)
         file = root / "conf" / "logging.yml"
         elsewhere = "KEDRO_LOGGING_CONFIG" not in os.environ and Path.cwd() != root
@@ -72,7 +74,11 @@ class RunHooks:
         """Bind the checkpoints of a node to the origin of its results.
 
         A stage continues only from checkpoints of the same parameters, inputs and code.
+
+        Raises:
+            Interrupted: A signal asked the run to end while a node ran that does not look for it.
         """
+        check()
         if CHECKPOINTS in inputs and isinstance(catalog, ArtifactCatalog):
             origin = catalog.origin_of(node).digest
             return {CHECKPOINTS: inputs[CHECKPOINTS].on(origin, below=node.name)}

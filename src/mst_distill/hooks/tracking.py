@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import chdir, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+from mlflow import MlflowClient
 from pydantic import BaseModel
 
 from mst_distill.artifacts.lock import one_at_a_time
@@ -29,6 +31,14 @@ with warnings.catch_warnings(record=True):
     # The plugin defines an MLflow model without type hints, of which MLflow would warn every user.
     from kedro_mlflow.framework.hooks import MlflowHook
 
+# The plugin sets its level to INFO when it is imported, and reports at every start what it found.
+logging.getLogger("kedro_mlflow").setLevel(logging.WARNING)
+
+URI = "MLFLOW_TRACKING_URI"
+"""The environment variable with which users of MLflow name their server."""
+
+FOLDER = "run_folder"
+"""The tag of a run of MLflow that states the folder of its results."""
 
 log = logging.getLogger(__name__)
 
@@ -42,21 +52,27 @@ class TrackingHooks(MlflowHook):
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Read mlflow.yml; the path of an SQLite file is relative to the root of the project."""
+        """Read mlflow.yml; the path of an SQLite file is relative to the root of the project.
+
+        The environment variable ``MLFLOW_TRACKING_URI`` takes precedence over its address.
+        """
         self._enabled = Runtime.model_validate(
             context.config_loader["parameters"]["runtime"]
         ).tracking
         self.run_id = None
+        self._continued = False
         if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
-        uri = settings["server"]["mlflow_tracking_uri"]
+        uri = os.environ.get(URI) or settings["server"]["mlflow_tracking_uri"]
+        settings["server"]["mlflow_tracking_uri"] = uri
         # MLflow creates its folder of artifacts in the working folder.
-        with self._disabling_on_error(), chdir(context.project_path):
+        with self._disabling_on_error(), chdir(context.project_path), _keeping(URI):
             if uri and uri.startswith("sqlite:///"):
                 file = context.project_path / uri.removeprefix("sqlite:///")
                 settings["server"]["mlflow_tracking_uri"] = f"sqlite:///{file}"
                 _check_database(file)
+                move_artifacts(file, context.project_path / "mlruns")
             context.config_loader["mlflow"] = settings
             # Several runs that start together would all create the tables of a new database.
             with one_at_a_time(Path(context.project_path) / "mlflow"):
@@ -80,7 +96,31 @@ class TrackingHooks(MlflowHook):
         self._is_mlflow_enabled = False
         if self._enabled:
             with self._disabling_on_error():
+                self._identify(run_params["pipeline_names"] or ["distill"], catalog)
                 super().before_pipeline_run(run_params, pipeline, catalog)
+                mlflow.set_tag(FOLDER, self.mlflow_config.tracking.run.name)
+
+    def _identify(self, pipelines: Sequence[str], catalog: DataCatalog) -> None:
+        """Name the MLflow run by its folder; `diagnose` continues the run that it is about."""
+        if not isinstance(catalog, ArtifactCatalog):
+            return
+        plan, run = catalog.plan, self.mlflow_config.tracking.run
+        data = f"{run.name}/{plan.protocol}-{plan.limit}"
+        run.name = f"{data}/{plan.target}/seed-{plan.seed}/{plan.run}"
+        if "compare" in pipelines:
+            run.name = f"{data}/compare/{plan.run}"
+        if "aggregate" in pipelines:
+            run.name = f"aggregate/{plan.run}"
+        if list(pipelines) == ["diagnose"] and run.id is None:
+            experiment = self.mlflow_config.tracking.experiment._experiment.experiment_id
+            found = MlflowClient().search_runs(
+                [experiment],
+                f"tags.{FOLDER} = '{run.name}' and tags.verdict LIKE '%'",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            if found:
+                run.id, self._continued = found[0].info.run_id, True
 
     @hook_impl
     def on_pipeline_error(
@@ -90,8 +130,13 @@ class TrackingHooks(MlflowHook):
         pipeline: Pipeline,
         catalog: DataCatalog,
     ) -> None:
-        """End the MLflow run, if any: as KILLED after a signal, else as FAILED."""
+        """End the MLflow run, if any: as KILLED after a signal, else as FAILED.
+
+        A run that is continued stays FINISHED: its results are complete.
+        """
         with self._disabling_on_error():
+            while self._continued and mlflow.active_run():
+                mlflow.end_run()
             while interruption_of(error) and mlflow.active_run():
                 mlflow.end_run("KILLED")
             if mlflow.active_run():
@@ -109,8 +154,8 @@ class TrackingHooks(MlflowHook):
     def before_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool
     ) -> None:
-        """Log the parameters that the node reads."""
-        if self._is_mlflow_enabled:
+        """Log the parameters that the node reads; a run that is continued has them."""
+        if self._is_mlflow_enabled and not self._continued:
             if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
                 inputs = {PARAMETERS: catalog.plan_of(node)}
             with self._disabling_on_error():
@@ -129,10 +174,16 @@ class TrackingHooks(MlflowHook):
                 _log_history(dataset_name, data)
             case "metrics":
                 mlflow.log_metrics(dict(_flatten("", data, float)))
+                self._log_files(dataset_name)
+                if "verdict" in data:
+                    mlflow.set_tag("verdict", data["verdict"])
             case "artifact":
-                path = Path(self._catalog[dataset_name]._describe()["filepath"])
-                for file in path.parent.glob(f"{path.stem}.*"):
-                    mlflow.log_artifact(str(file), dataset_name)
+                self._log_files(dataset_name)
+
+    def _log_files(self, dataset_name: str) -> None:
+        path = Path(self._catalog[dataset_name]._describe()["filepath"])
+        for file in path.parent.glob(f"{path.stem}.*"):
+            mlflow.log_artifact(str(file), dataset_name)
 
     @contextmanager
     def _disabling_on_error(self) -> Iterator[None]:
@@ -147,6 +198,51 @@ class TrackingHooks(MlflowHook):
     def _log_param(self, name: str, value: Any) -> None:
         for key, leaf in _flatten("" if name == PARAMETERS else name, value, object):
             super()._log_param(key, leaf)
+
+
+@contextmanager
+def _keeping(variable: str) -> Iterator[None]:
+    """Restore an environment variable after the block; MLflow sets it to the address in use.
+
+    The next session of this process could not tell that address from one that the user has set.
+    """
+    before = os.environ.get(variable)
+    try:
+        yield
+    finally:
+        os.environ.pop(variable, None)
+        if before is not None:
+            os.environ[variable] = before
+
+
+def move_artifacts(database: Path, folder: Path) -> None:
+    """Let a database that was moved together with its folder of artifacts refer to that folder.
+
+    MLflow stores absolute paths, and would write to the old place, or create it again. Only
+    experiments are updated whose own folder lies in `folder` and whose stored path differs.
+
+    Args:
+        database: The SQLite file.
+        folder: The folder ``mlruns`` next to it.
+    """
+    columns = {"experiments": "artifact_location", "runs": "artifact_uri"}
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+        if "experiments" not in tables:
+            return
+        for experiment, stored in connection.execute(
+            "SELECT experiment_id, artifact_location FROM experiments"
+        ).fetchall():
+            own = folder / str(experiment)
+            moved = own.is_dir() and stored.endswith(f"/mlruns/{experiment}")
+            if moved and stored != str(own):
+                log.info("The artifacts of MLflow were moved from %s to %s", stored, own)
+                for table, column in columns.items():
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                        f"WHERE experiment_id = ? AND {column} LIKE ?",
+                        (str(own), len(stored) + 1, experiment, f"{stored}%"),
+                    )
 
 
 def _check_database(database: Path) -> None:

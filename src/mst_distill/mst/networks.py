@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.data.samples import Samples
-from mst_distill.errors import did_you_mean
+from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
@@ -18,6 +18,11 @@ from mst_distill.plan import Plan
 from mst_distill.training.batches import Inputs
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed
+
+WRAP = (
+    "A member is a class whose constructor takes `classes`, the number of classes; the document on "
+    "your own data shows how to wrap another class or a function"
+)
 
 
 def arguments_of(member: Member, classes: int) -> dict[str, object]:
@@ -35,7 +40,7 @@ def member_class(name: str, member: Member) -> type[nn.Module]:
     try:
         return resolve(member.type, nn.Module)
     except TypeError as error:
-        raise TypeError(f"member {name!r}: {error}") from error
+        raise TypeError(f"member {name!r}: {error}. {WRAP}") from error
     except ValueError as error:
         raise ValueError(f"member {name!r}: {error}") from error
 
@@ -56,9 +61,13 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
                 resolve_function(member.start)(net)
             return net
     except TypeError as error:
-        raise TypeError(f"member {name!r}: {error}") from error
+        hint = f". {WRAP}" if "unexpected keyword argument 'classes'" in str(error) else ""
+        raise TypeError(f"member {name!r}: {error}{hint}") from error
     except ValueError as error:
         raise ValueError(f"member {name!r}: {error}") from error
+    except Exception as error:  # the constructor of a user's class
+        add_context(error, f"This happened when the member {name!r} was built ({member.type}).")
+        raise
 
 
 def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
@@ -105,20 +114,36 @@ def freeze(nets: Iterable[nn.Module]) -> None:
         net.eval().requires_grad_(False)
 
 
-def check_definitions(members: Members) -> None:
+def check_definitions(members: Members, masks: Masks) -> None:
     """Check what can be known of the members without samples, before hours are spent on these.
 
     Every class is imported and built, for two classes and with random weights.
 
     Raises:
-        ValueError, TypeError: As in `build_member`, or a masked layer does not exist; the message
-            names the member.
+        ValueError, TypeError: As in `build_member`, or a masked layer does not exist or is too
+            narrow for a mask; the message names the member.
     """
     for name, member in {MULTIMODAL: members.multimodal, **members.modalities}.items():
         if member.start:
             resolve_function(member.start)
         net = build_member(name, member.model_copy(update={"start": None}), classes=2, seed=0)
         _check_layers_exist(name, net, member.masked_layers)
+        for layer in member.masked_layers:
+            if width := width_of(net.get_submodule(layer)):
+                with torch.device("meta"):  # the mask itself is not needed
+                    build_mask(name, layer, (2, width), masks)
+
+
+def width_of(layer: nn.Module) -> int | None:
+    """The number of features that a layer returns, if this is known without calling it."""
+    if isinstance(layer, nn.Sequential):
+        # Activations, pooling and dropout have no weights, and keep the number of features.
+        layers = [each for each in layer if list(each.parameters()) or isinstance(each, nn.Flatten)]
+        return width_of(layers[-1]) if layers else None
+    for name in ("out_features", "out_channels"):
+        if isinstance(width := getattr(layer, name, None), int):
+            return width
+    return None
 
 
 def _check_layers_exist(name: str, net: nn.Module, layers: Sequence[str]) -> None:
@@ -285,8 +310,15 @@ def _trial_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
             output = forward(net.eval(), name, inputs)
     except Exception as error:  # the `forward` of a user's class may raise anything
         shapes = {modality: tuple(tensor.shape) for modality, tensor in inputs.items()}
+        integers = [key for key, tensor in inputs.items() if not tensor.is_floating_point()]
+        hint = (
+            f" ({integers[0]!r} is of type {inputs[integers[0]].dtype}, as `read` returned it; "
+            f"return float32 unless the net takes integers)"
+            if integers
+            else ""
+        )
         raise ValueError(
-            f"member {name!r} cannot be called with {shapes}: {type(error).__name__}: {error}"
+            f"member {name!r} cannot be called with {shapes}: {type(error).__name__}: {error}{hint}"
         ) from error
     finally:
         net.train(was_training)

@@ -24,6 +24,8 @@ from mst_distill.plan import Plan
 
 T = TypeVar("T")
 
+LINEAR = "linear model"
+
 log = logging.getLogger(__name__)
 
 
@@ -82,22 +84,35 @@ def predict_held_out(
     return results.predictions, results.metric_counts, results.disagreement
 
 
+@depends_on("target", "seed", "evaluate")
+def train_linear_model(samples: Samples, splits: pd.DataFrame, plan: Plan) -> dict[str, Any]:
+    """Metric counts of a linear model of the student's modality; empty for dense labels."""
+    from mst_distill.evaluate.linear_model import evaluate_linear_model
+
+    if samples.dense:
+        return {}
+    bins = plan.evaluate.calibration_bins
+    return evaluate_linear_model(samples, splits, plan.target, bins, plan.seed)
+
+
 @depends_on("target", "seed", "route", "evaluate")
 def compare_models(
     samples: Samples,
     predictions: pd.DataFrame,
     metric_counts: dict[str, Any],
+    linear_model_counts: dict[str, Any],
     disagreement: pd.DataFrame,
     plan: Plan,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """The metrics of every model, and whether the student is better than the baseline."""
     from mst_distill.evaluate.bootstrap import Bootstrap
-    from mst_distill.evaluate.metrics import measure
+    from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
 
+    linear = {LINEAR: linear_model_counts} if linear_model_counts else {}
     models = {
         model: measure(counts, samples.classes, samples.dense)
-        for model, counts in metric_counts.items()
+        for model, counts in {**metric_counts, **linear}.items()
     }
     settings, selection = plan.evaluate, plan.route.selection
     names = _by_selection("student", dict.fromkeys(get_args(Selection)), selection)
@@ -110,9 +125,18 @@ def compare_models(
         plan.target,
     )
     log.info("%s", report["verdict"])
+    if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
+        log.warning(
+            "A linear model of %s has a higher test accuracy (%.1f%%) than the baseline (%.1f%%): "
+            "the networks may be under-trained or unsuitable",
+            plan.target,
+            100 * models[LINEAR]["accuracy"],
+            100 * models["baseline"]["accuracy"],
+        )
     report = {
         **report,
         "selection": selection,
+        "commonest_class": commonest_class(metric_counts["student"], samples.classes),
         "disagreement": disagreement.groupby("group")["kl"].mean().to_dict(),
         "models": models,
     }

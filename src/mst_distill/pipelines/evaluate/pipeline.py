@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
         [
             node_of(nodes.train_baseline, ["baselines", "baseline_history"]),
             node_of(nodes.predict_held_out, predictions, *nets),
+            node_of(nodes.train_linear_model, "linear_model_counts"),
             node_of(nodes.compare_models, ["metrics", "comparison"]),
             node_of(nodes.draw_confusion, "confusion_matrix"),
             node_of(nodes.draw_reliability, "reliability_diagram"),

@@ -1,0 +1,89 @@
+"""A linear model of the student's modality, by which an under-trained baseline is noticed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mst_distill.data.samples import Samples, rows_of
+from mst_distill.evaluate.accumulate import MetricAccumulator
+
+LARGEST_SAMPLES = 10_000
+"""The largest number of training samples."""
+
+LARGEST_NUMBERS = 2**26
+"""The largest number of values of all these samples together: 256 MiB of float32."""
+
+LARGEST_WIDTH = 1024
+"""Wider samples are reduced to `COMPONENTS` principal components."""
+
+COMPONENTS = 256
+
+SLICE = 1024
+"""The number of samples that are evaluated at a time."""
+
+
+def evaluate_linear_model(
+    samples: Samples, splits: pd.DataFrame, target: str, bins: int, seed: int
+) -> dict[str, Any]:
+    """Fit multinomial logistic regression on standardised values, and evaluate it.
+
+    The default L2 penalty of scikit-learn applies (C = 1). Large data are reduced: at most
+    `LARGEST_SAMPLES` training samples and `LARGEST_NUMBERS` values are used.
+
+    Args:
+        samples: The store; one label for each sample.
+        splits: The run's splits.
+        target: The modality.
+        bins: Number of calibration bins.
+        seed: Selects the training samples if there are too many.
+
+    Returns:
+        `MetricAccumulator.summary` on the test split, and ``training_samples``, the number of
+        samples that the model was fitted on.
+    """
+    array = samples.modalities[target]
+    rows = _training_rows(rows_of(splits, "train"), int(np.prod(array.shape[1:])), seed)
+    model = _new_model(int(np.prod(array.shape[1:])), len(rows), seed)
+    with warnings.catch_warnings():
+        # Of a model that is only a landmark, the last digits do not matter.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(_flat(array, rows), samples.labels[rows])
+    classes = len(samples.classes)
+    counts = MetricAccumulator(classes, bins, samples.ignored_label, torch.device("cpu"))
+    test = rows_of(splits, "test")
+    for start in range(0, len(test), SLICE):
+        part = test[start : start + SLICE]
+        # A class without a training sample has a probability near 0.
+        logits = np.full((len(part), classes), -100.0)
+        logits[:, model.classes_] = model.predict_log_proba(_flat(array, part))
+        counts.update(torch.from_numpy(logits), torch.from_numpy(samples.labels[part]))
+    return {**counts.summary(), "training_samples": len(rows)}
+
+
+def _training_rows(rows: np.ndarray, width: int, seed: int) -> np.ndarray:
+    """Return all rows of the training split, or a random part of them in ascending order."""
+    largest = max(1, min(LARGEST_SAMPLES, LARGEST_NUMBERS // width))
+    if len(rows) <= largest:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, largest, replace=False))
+
+
+def _new_model(width: int, count: int, seed: int) -> Pipeline:
+    steps: list[Any] = [StandardScaler()]
+    if width > LARGEST_WIDTH:
+        steps.append(PCA(min(COMPONENTS, count), random_state=seed))
+    return make_pipeline(*steps, LogisticRegression(max_iter=500))
+
+
+def _flat(array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return np.asarray(array[rows], dtype=np.float64).reshape(len(rows), -1)

@@ -1,0 +1,66 @@
+"""Where MLflow tracks a run: the address of the user, and a database that was moved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from mst_distill.hooks.tracking import move_artifacts
+from projects import copy_project, kedro, session_in
+
+
+def runs_in(database: Path) -> list:
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("mst-distill")
+    return client.search_runs([experiment.experiment_id]) if experiment else []
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return copy_project(tmp_path / "project")
+
+
+def test_the_address_in_the_environment_takes_precedence(project: Path, tmp_path: Path) -> None:
+    address = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'server.db'}"}
+    kedro(project, "run", "--pipeline=ingest", "--params=limit=300", environment=address)
+    (run,) = runs_in(tmp_path / "server.db")
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "digits/heldout-300/image/seed-0/main"
+    assert not (project / "mlflow.db").exists()
+
+
+def test_a_session_leaves_the_environment_as_it_is(project: Path) -> None:
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    with session_in(project, runtime={"tracking": True}) as session:
+        session.load_context()
+    assert (project / "mlflow.db").is_file()
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+
+
+def test_a_project_that_is_moved_takes_its_artifacts_along(project: Path, tmp_path: Path) -> None:
+    kedro(project, "run", "--pipeline=ingest", "--params=limit=300")
+    moved = tmp_path / "elsewhere" / "project"
+    moved.parent.mkdir()
+    shutil.move(project, moved)
+    kedro(moved, "run", "--pipeline=ingest", "--params=limit=300,run=second")
+    assert not project.exists()
+    client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
+    runs = runs_in(moved / "mlflow.db")
+    assert len(runs) == 2
+    for run in runs:
+        assert run.info.artifact_uri.startswith(str(moved / "mlruns"))
+        assert "samples_report" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_artifacts_in_a_place_of_their_own_stay_there(tmp_path: Path) -> None:
+    database, folder = tmp_path / "mlflow.db", tmp_path / "mlruns"
+    client = MlflowClient(f"sqlite:///{database}")
+    places = [str(tmp_path / "disk" / "mine"), str(folder / "x"), "s3://bucket/mlruns/9"]
+    ids = [client.create_experiment(place[-6:], place) for place in places]
+    before = [client.get_experiment(each).artifact_location for each in ids]
+    move_artifacts(database, folder)
+    assert [client.get_experiment(each).artifact_location for each in ids] == before
