@@ -45,6 +45,8 @@ def test_parameters_without_faults_are_a_plan() -> None:
         ({"route": {"learning_rate": float("inf")}}, "route.learning_rate is inf: .*finite"),
         ({"route": {"preset": ["paper"]}}, r"route.preset is \['paper'\]: "),
         ({"compare": {"targets": "IMAGE"}}, "^unknown compare.targets 'IMAGE'; .*did you mean"),
+        ({"compare": {"only": 1}}, "compare: compare.only is 1; it must be 'all' or names"),
+        ({"compare": {"only": ""}}, "compare: compare.only is ''; it must be"),
         ({"compare": {"only": "baseline kd"}}, "^compare: unknown method in compare.only 'kd'"),
         (
             {"compare": {"methods": {"a/b": {"type": "x.Y"}}}},

@@ -1,9 +1,10 @@
-"""Error messages: which errors have one, unknown names, and the rule for names in paths."""
+"""Error messages: which errors need no traceback, unknown names, the rule for names in paths."""
 
 from __future__ import annotations
 
 import difflib
 import re
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,25 @@ FOLDER = Path(__file__).parent
 def is_expected(error: BaseException, *folders: Path) -> bool:
     """Whether an error has a message for the user, who then needs no traceback.
 
-    That is an error of a file that it names, or one that this package raised on purpose.
+    That is an error that this package raised on purpose, or one of a file that it names and that no
+    code of the user had opened.
 
     Args:
         error: An error that was raised.
         folders: Folders of other packages whose errors count as well.
     """
-    if isinstance(error, OSError) and error.filename is not None:
-        return True
     frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, OSError) and error.filename is not None:
+        installed = (FOLDER, Path(sys.prefix), Path(sys.base_prefix))
+        return all(_is_in(frame, installed) for frame in frames)
     if not frames or not (frames[-1].line or "").startswith("raise "):
         return False
-    origin = Path(frames[-1].filename)
-    return any(origin.is_relative_to(folder) for folder in (FOLDER, *folders))
+    return _is_in(frames[-1], (FOLDER, *folders))
+
+
+def _is_in(frame: traceback.FrameSummary, folders: tuple[Path, ...]) -> bool:
+    file = frame.filename
+    return file.startswith("<") or any(Path(file).is_relative_to(folder) for folder in folders)
 
 
 def add_context(error: BaseException, context: str) -> None:
@@ -59,4 +66,4 @@ PLAIN_NAME = (
 
 def is_plain_name(name: str) -> bool:
     """Whether a name can be part of a path, and leads nowhere else than into its folder."""
-    return re.fullmatch(r"[A-Za-z0-9_][\w.+=-]{0,99}", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+=-]{0,99}", name) is not None

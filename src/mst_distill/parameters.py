@@ -114,7 +114,7 @@ class Members(Block):
         """The teachers of `target`, followed by the student."""
         return {**self.teachers_of(target), target: self.modalities[target]}
 
-    def classes(self) -> dict[str, list[dict[str, Any]]]:
+    def net_types(self) -> dict[str, list[dict[str, Any]]]:
         """The import paths of all classes, each with the arguments that it is called with."""
         classes: dict[str, list[dict[str, Any]]] = {}
         for member in (self.multimodal, *self.modalities.values()):
@@ -294,11 +294,16 @@ class Compare(Block):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_methods(cls, values: Any) -> Any:
-        only = values.get("only", "all") if isinstance(values, dict) else "all"
-        if only == "all":
+        if not isinstance(values, dict) or values.get("only", "all") == "all":
             return values
+        only, known = values["only"], values.get("methods")
         names = only.split() if isinstance(only, str) else only
-        known = values["methods"]
+        if not isinstance(names, (list, tuple)) or not names or not isinstance(known, dict):
+            raise ValueError(
+                f"compare.only is {only!r}; it must be 'all' or names of compare.methods, "
+                f"separated by spaces"
+            )
+        names = tuple(dict.fromkeys(names))
         for name in names:
             if name not in known:
                 raise ValueError(did_you_mean("method in compare.only", name, known))

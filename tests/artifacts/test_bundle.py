@@ -170,6 +170,7 @@ def test_a_class_that_is_not_a_net_is_rejected(tmp_path: Path) -> None:
         "sentence_transformers.SentenceTransformer",
         # A class of another package under the path of a module that imports it.
         "mst_distill.mst.masks.nn.Linear",
+        "mst_distill.settings.ArtifactCatalog",
         "mst_distill.nets.digits.Tensor",
         "mst_distill_elsewhere.Net",
     ],
@@ -203,6 +204,46 @@ def test_a_class_of_the_parameters_is_built_with_their_arguments_only(tmp_path: 
     edit(path, arguments={"classes": 4, "trust_remote_code": True})
     with pytest.raises(PermissionError, match="are not those in the parameters"):
         load_bundle(path, {kind: [{}]})
+
+
+def test_a_class_of_the_parameters_may_be_named_by_a_module_that_imports_it(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    (tmp_path / "reexporting.py").write_text(f"from {__name__} import Tied")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "net.json"
+    save_bundle(ModelBundle.of(Tied(4), {"classes": 4, "names": {"0": "a"}}), path)
+    with pytest.raises(TypeError, match="names"):  # allowed, and called with these arguments
+        load_bundle(path, {"reexporting.Tied": [{"names": {0: "a"}}]})
+
+
+@pytest.mark.parametrize(
+    "values", [{"type": 3}, {"type": ["a"]}, {"arguments": []}, {"metrics": None}]
+)
+def test_a_json_with_values_of_another_type_is_named(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    path = saved(tmp_path)
+    edit(path, **values)
+    with pytest.raises(ValueError, match=r"image\.json is not the complete JSON of a bundle"):
+        load_bundle(path)
+
+
+def test_a_reader_whose_weights_are_replaced_reads_again(tmp_path: Path, monkeypatch: Any) -> None:
+    """A whole save takes place after the reader has read the weights."""
+    path = saved(tmp_path, metrics={"value": 1.0})
+    torch.manual_seed(9)
+    second = ModelBundle.of(DigitImageNet(5), {"classes": 5}, metrics={"value": 2.0})
+    read = Path.read_bytes
+
+    def read_and_save(self: Path) -> bytes:
+        content = read(self)
+        monkeypatch.setattr(Path, "read_bytes", read)
+        save_bundle(second, path)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_save)
+    assert load_bundle(path).metrics == {"value": 2.0}
 
 
 def test_a_reader_during_a_save_leaves_the_files_to_the_writer(

@@ -31,7 +31,7 @@ from mst_distill.artifacts.signals import Interrupted, listening
 with listening():
     print("waiting", flush=True)
     try:
-        with one_at_a_time(Path(sys.argv[1])):
+        with one_at_a_time(Path(sys.argv[1]), "waiting"):
             sys.exit(1)
     except Interrupted:
         sys.exit(7)

@@ -311,8 +311,8 @@ def map_another_file(file: h5py.File, other: Path) -> None:
     [
         (link_to_another_file, "'depths' is a link"),
         (link_inside, "'depths' is a link"),
-        (store_outside, "the values of '/depths' are in other files"),
-        (map_another_file, "the values of '/depths' are in other files"),
+        (store_outside, "the values of '/depths' are stored elsewhere"),
+        (map_another_file, "the values of '/depths' are stored elsewhere"),
     ],
 )
 def test_no_other_file_is_read(
@@ -333,7 +333,7 @@ def test_kinds_of_rooms_in_another_file_are_not_read(mat: Path) -> None:
         references = np.asarray(file["sceneTypes"])
         references[0, 3] = room.ref
         file["sceneTypes"][...] = references
-    with pytest.raises(ValueError, match=r"'sceneTypes' .*are in other files"):
+    with pytest.raises(ValueError, match=r"'sceneTypes' .*are stored elsewhere"):
         open_mat(mat)
 
 

@@ -85,7 +85,7 @@ def test_metrics_are_those_of_the_held_out_split(tmp_path):
     comparison = make_comparison(tmp_path, targets="image")
     table = run_trials(comparison).set_index(["title", "selection"])
     bundle = comparison.log.bundle(
-        Trial("kd", "audio", "image", 0), comparison.plan.members.classes()
+        Trial("kd", "audio", "image", 0), comparison.plan.members.net_types()
     )
     run, _ = make_run()
     rows = rows_of(run.splits, "test")
@@ -254,7 +254,7 @@ def test_a_trial_is_run_again_if_the_weights_of_its_teacher_change(tmp_path):
     comparison = make_comparison(tmp_path, {"kd": METHODS["kd"]}, targets="image")
     run_trials(comparison)
     teacher = Trial("teacher", "audio", "teachers", 0)
-    bundle = comparison.log.bundle(teacher, comparison.plan.members.classes())
+    bundle = comparison.log.bundle(teacher, comparison.plan.members.net_types())
     sidecar = read_sidecar(tmp_path / "teachers/seed-0/teacher-audio.result.json")
     with torch.no_grad():
         next(bundle.net.parameters()).add_(1)

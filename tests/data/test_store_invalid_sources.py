@@ -344,9 +344,13 @@ def test_labels_of_another_type_are_named_before_anything_is_read(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("classes", "abc", "`classes` of ArraySource is 'abc', not a list or a tuple"),
-        ("index", None, "`index` of ArraySource is None, not a pandas DataFrame"),
-        ("files", "raw.bin", "`files` of ArraySource is 'raw.bin', not a list or a tuple"),
+        ("classes", "abc", "`classes` of ArraySource is of type str; it must be a list or a tuple"),
+        (
+            "index",
+            None,
+            "`index` of ArraySource is of type NoneType; it must be a pandas DataFrame",
+        ),
+        ("files", "raw.bin", "`files` of ArraySource is of type str; it must be a list or a tuple"),
         ("files", ["raw.bin"], "`files` of ArraySource contains 'raw.bin'; .*pathlib.Path"),
     ],
 )

@@ -58,6 +58,8 @@ def test_wide_samples_are_reduced_and_the_training_samples_limited(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     samples, splits = make_samples((3, 20, 20), noise=0.1)
+    monkeypatch.setattr(linear_model, "LARGEST_NUMBERS", 40 * 1200)
+    assert evaluate_linear_model(samples, splits, "image", 10, 0) == {}  # 20 for each class needed
     monkeypatch.setattr(linear_model, "LARGEST_NUMBERS", 120 * 1200)
     counts = evaluate_linear_model(samples, splits, "image", 10, 0)
     assert counts["training_samples"] == 120

@@ -64,3 +64,18 @@ def test_artifacts_in_a_place_of_their_own_stay_there(tmp_path: Path) -> None:
     before = [client.get_experiment(each).artifact_location for each in ids]
     move_artifacts(database, folder)
     assert [client.get_experiment(each).artifact_location for each in ids] == before
+
+
+def test_a_database_that_is_not_next_to_the_folder_stays_as_it_is(tmp_path: Path) -> None:
+    """Several projects may share it."""
+    for project in ("first", "second"):
+        (tmp_path / project / "mlruns" / "1").mkdir(parents=True)
+    database = tmp_path / "shared.db"
+    client = MlflowClient(f"sqlite:///{database}")
+    place = str(tmp_path / "first" / "mlruns" / "1")
+    number = client.create_experiment("mst-distill", place)
+    assert number == "1"
+    move_artifacts(database, tmp_path / "second" / "mlruns")
+    assert client.get_experiment(number).artifact_location == place
+    move_artifacts(database, tmp_path / "mlruns")  # next to it, but without this experiment
+    assert client.get_experiment(number).artifact_location == place

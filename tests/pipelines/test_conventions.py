@@ -163,14 +163,12 @@ FORBIDDEN = {
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""
 
 LOADED_BY_KEDRO = (
-    *(
-        "hooks",
-        "pipeline_registry.py",
-        "__main__.py",
-        "settings.py",
-        "config_loader.py",
-        "context.py",
-    ),
+    "hooks",
+    "pipeline_registry.py",
+    "settings.py",
+    "config_loader.py",
+    "context.py",
+    "__main__.py",
 )
 FILES = sorted(SOURCE.rglob("*.py"))
 

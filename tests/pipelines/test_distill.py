@@ -216,5 +216,7 @@ def test_the_diagnosis_is_logged_in_the_mlflow_run_that_it_is_about(project):
     (after,) = client.search_runs(experiments, named)
     assert mlflow.active_run() is None
     assert after.info.status == "FINISHED"
-    assert after.data.params == before.data.params
+    added = set(after.data.params) - set(before.data.params)
+    assert added == {"diagnose.samples"}
+    assert after.data.tags["kedro_command"] == before.data.tags["kedro_command"]
     assert set(after.data.metrics) > set(before.data.metrics)

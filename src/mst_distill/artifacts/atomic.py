@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,13 @@ from pathlib import Path
 def pending(path: Path) -> Path:
     """Return the file to which the new content of `path` is written before it replaces `path`."""
     return path.with_name(f".{path.name}.pending")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder with its content, or a link in its place; there need not be either."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mst_distill.artifacts.atomic import pending, replacing, sync
-from mst_distill.artifacts.code_digest import PACKAGE
 from mst_distill.artifacts.provenance import sha256_of
 from mst_distill.import_path import resolve
 
@@ -23,6 +22,12 @@ if TYPE_CHECKING:
 Classes = Mapping[str, Sequence[Mapping[str, Any]] | None]
 """Import paths of classes, and the arguments (apart from ``classes``) that each may be called with;
 None stands for any."""
+
+OWN = ("mst_distill.nets.", "mst_distill.mst.")
+"""The modules of this package that have nets, masks and routers."""
+
+CARD = {"type": str, "arguments": dict, "metrics": dict, "provenance": dict, "weights": dict}
+"""The keys of the JSON that are read, and their types."""
 
 OWN_ONLY: Classes = MappingProxyType({})
 """No classes but those of this package."""
@@ -57,8 +62,7 @@ class ModelBundle:
             arguments: Arguments with which its class builds the net again; JSON values.
             details: Other attributes of the bundle.
         """
-        kind = type(net)
-        return cls(net, f"{kind.__module__}.{kind.__qualname__}", arguments, **details)
+        return cls(net, _path_of(type(net)), arguments, **details)
 
 
 def save_bundle(bundle: ModelBundle, path: Path) -> None:
@@ -125,9 +129,13 @@ def load_bundle(path: Path, allowed: Classes = OWN_ONLY) -> ModelBundle:
     weights = path.with_suffix(".safetensors")
     if not weights.is_file():
         raise ValueError(f"{weights} is missing; run the node that writes it again")
-    content = weights.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    card = _card_of(path, found)
+    for _ in range(2):  # another process may save the bundle between the two reads
+        content = weights.read_bytes()
+        found = hashlib.sha256(content).hexdigest()
+        if card := _card_of(path, found):
+            break
+    else:
+        raise ValueError(f"{weights}: its SHA-256 {found} differs from the one in {path.name}")
     net = _class_of(path, card, allowed)(**card["arguments"])
     try:
         net.load_state_dict(load(content))
@@ -138,26 +146,20 @@ def load_bundle(path: Path, allowed: Classes = OWN_ONLY) -> ModelBundle:
     )
 
 
-def _card_of(path: Path, sha256: str) -> dict[str, Any]:
-    """Read the JSON that records the SHA-256 of the weights.
+def _card_of(path: Path, sha256: str) -> dict[str, Any] | None:
+    """Read the JSON that records the SHA-256 of the weights; None if there is none.
 
-    A save replaces the weights first and the JSON second. In between, the pending JSON is the one
-    that belongs to the weights. The save may end while this function looks for it, so that the JSON
-    is read a second time.
+    A save replaces the weights first and the JSON second. In between, and after a save that was
+    killed in between, the pending JSON is the one that belongs to the weights.
 
     Raises:
-        ValueError: The JSON is damaged, or no JSON records this SHA-256; the message names it.
+        ValueError: The JSON is damaged; the message names it.
     """
     card = read_card(path)
     if card["weights"]["sha256"] != sha256:
         with suppress(FileNotFoundError, ValueError):  # no save, or one that was killed earlier
             card = read_card(pending(path))
-    if card["weights"]["sha256"] != sha256:
-        card = read_card(path)
-    if card["weights"]["sha256"] != sha256:
-        weights = path.with_suffix(".safetensors")
-        raise ValueError(f"{weights}: its SHA-256 {sha256} differs from the one in {path.name}")
-    return card
+    return card if card["weights"]["sha256"] == sha256 else None
 
 
 def _complete_killed_save(path: Path) -> None:
@@ -176,25 +178,36 @@ def _class_of(path: Path, card: Mapping[str, Any], allowed: Classes) -> type[nn.
     """
     from torch import nn
 
-    name = card["type"]
-    if name.partition(".")[0] == PACKAGE:
+    name, arguments = card["type"], dict(card["arguments"])
+    if name.startswith(OWN):
         own = resolve(name, nn.Module)
-        if own.__module__.partition(".")[0] == PACKAGE:  # not one that a module here has imported
+        if own.__module__.startswith(OWN):  # not one that a module of this package imports
             return own
-    arguments = {key: value for key, value in card["arguments"].items() if key != "classes"}
-    fault = ""
-    if name not in allowed:
-        fault = f"the class {name!r} is neither of this package nor in the parameters"
-    elif (known := allowed[name]) is not None and arguments not in [dict(each) for each in known]:
-        fault = f"the arguments {arguments} of {name!r} are not those in the parameters"
-    if fault:
-        raise PermissionError(
-            errno.EPERM,
-            f"{fault}. A bundle of others can name any code; if you trust this one, call "
-            f"load_bundle with allowed={{{name!r}: None}}",
-            str(path),
-        )
-    return resolve(name, nn.Module)
+    # A parameter may name a class by the path of another module that imports it.
+    kinds = {
+        _path_of(kind := resolve(path_, nn.Module)): (kind, allowed[path_]) for path_ in allowed
+    }
+    fault = f"the class {name!r} is neither of this package nor in the parameters"
+    if name in kinds:
+        kind, known = kinds[name]
+        classes = arguments.pop("classes", 0)
+        if known is None or (type(classes) is int and arguments in _as_json(known)):
+            return kind
+        fault = f"the arguments {card['arguments']} of {name!r} are not those in the parameters"
+    raise PermissionError(
+        errno.EPERM,
+        f"{fault}. A bundle of others can name any code; if you trust this one, call load_bundle "
+        f"with allowed={{{name!r}: None}}",
+        str(path),
+    )
+
+
+def _path_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _as_json(values: Sequence[Mapping[str, Any]]) -> Any:
+    return json.loads(json.dumps([dict(value) for value in values]))
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -205,6 +218,9 @@ def read_card(path: Path) -> dict[str, Any]:
     """
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        for key, kind in CARD.items():
+            if not isinstance(card[key], kind):
+                raise TypeError(f"{key} is {card[key]!r}")
         card["weights"]["sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not the complete JSON of a bundle ({error})") from error

@@ -24,7 +24,7 @@ def one_at_a_time(path: Path, waiting: str = "") -> Iterator[None]:
 
     Args:
         path: The file; the lock is a hidden file in the same folder, which exists inside the block.
-        waiting: Logged if another process runs the block now.
+        waiting: For a wait that may be long: logged, and a signal ends it.
 
     Raises:
         Interrupted: A signal ended the wait for another process.
@@ -43,8 +43,9 @@ def _acquired(lock: BaseFileLock, waiting: str) -> AbstractContextManager[object
     try:
         return lock.acquire(timeout=0)
     except Timeout:
-        if waiting:
-            log.info("%s", waiting)
+        if not waiting:
+            return lock.acquire()
+        log.info("%s", waiting)
     try:
         return lock.acquire(cancel_check=asked)
     except Timeout:  # a signal ended the wait

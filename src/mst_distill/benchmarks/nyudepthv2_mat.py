@@ -128,7 +128,7 @@ class LabelledMat:
         if not isinstance(array, h5py.Dataset):
             raise ValueError(f"{self._path}: {key!r} is not an array")
         if array.external or array.is_virtual:
-            raise ValueError(f"{self._path}: the values of {array.name!r} are in other files")
+            raise ValueError(f"{self._path}: the values of {array.name!r} are stored elsewhere")
         return array
 
     def _check_shapes(self) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -137,9 +137,9 @@ def check_index(source: SampleSource) -> None:
     """Check that a store can be built from the index of a source.
 
     Raises:
-        ValueError: `classes`, `index` or `files` is not set or not of its type, a class name is not
-            allowed or appears twice, a column is missing or has missing values, a label is not a
-            class, there are no samples, too many samples are omitted, an id is not a string or
+        ValueError: `classes`, `index` or `files` is missing or has the wrong type, a class name is
+            not allowed or appears twice, a column is missing or has missing values, a label is not
+            a class, there are no samples, too many samples are omitted, an id is not a string or
             appears twice, a column cannot be stored in a Parquet file, or a note has the name of a
             column; the message names it.
     """
@@ -178,11 +178,14 @@ def check_index(source: SampleSource) -> None:
 
 
 def _check_attributes(source: SampleSource) -> None:
-    for name, kind in (("classes", Sequence), ("index", pd.DataFrame), ("files", Sequence)):
+    for name, kind in (("classes", Iterable), ("index", pd.DataFrame), ("files", Iterable)):
         value = getattr(source, name, None)
         if not isinstance(value, kind) or isinstance(value, str):
             wanted = "a pandas DataFrame" if kind is pd.DataFrame else "a list or a tuple"
-            raise ValueError(f"`{name}` of {type(source).__name__} is {value!r}, not {wanted}")
+            raise ValueError(
+                f"`{name}` of {type(source).__name__} is of type {type(value).__name__}; it must "
+                f"be {wanted}"
+            )
     for file in source.files:
         if not isinstance(file, Path):
             raise ValueError(

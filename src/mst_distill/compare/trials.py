@@ -108,7 +108,7 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
                 results.append(runner.result_of(trial))
                 bar.update()
     errors = [result.error for result in results if result.error]
-    if len(errors) == len(results):
+    if errors and len(errors) == len(results):
         raise RuntimeError(f"all {len(results)} trials failed, the first with: {errors[0]}")
     return pd.DataFrame([row for result in results for row in _rows(result)])
 
@@ -174,7 +174,7 @@ class _TrialRunner:
         teachers, error = self._teachers
         if error:
             raise RuntimeError(error)
-        load = partial(self._comparison.log.bundle, allowed=plan.members.classes())
+        load = partial(self._comparison.log.bundle, allowed=plan.members.net_types())
         nets = {name: load(self._teacher(name)).net for name in teachers}
         return TeacherPool(self._run, nets, plan.members, plan.route.batch_size)
 

@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import logging
-import shutil
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from mst_distill.artifacts.atomic import remove_folder
 from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.progress import progress
 from mst_distill.artifacts.provenance import sha256_of
@@ -70,8 +71,8 @@ def write_store(source: SampleSource, folder: Path) -> None:
         if _fingerprint_of(folder / "store.json") == fingerprint and _is_undamaged(folder):
             log.info("%s already holds the requested samples and stays as it is", folder)
         else:
-            if _fingerprint_of(partial / "source.json") != fingerprint:
-                shutil.rmtree(partial, ignore_errors=True)
+            if partial.is_symlink() or _fingerprint_of(partial / "source.json") != fingerprint:
+                remove_folder(partial)
                 (partial / "store").mkdir(parents=True)
                 (partial / "fit").mkdir()
                 (partial / "source.json").write_text(
@@ -80,20 +81,20 @@ def write_store(source: SampleSource, folder: Path) -> None:
             try:
                 _build(source, partial)
             except (ValueError, TypeError):  # the data are invalid: resuming would fail again
-                shutil.rmtree(partial)
+                remove_folder(partial)
                 raise
             except OSError as error:
-                if error.errno in FULL:
+                if error.errno is not None and error.errno in FULL:
                     raise OSError(
                         error.errno,
-                        f"cannot be written ({error.strerror}): when there is space, repeat the "
-                        f"command, which continues after the samples that are written",
-                        str(folder),
+                        f"cannot be written ({os.strerror(error.errno)}): when there is space, "
+                        f"repeat the command, which continues after the samples that are written",
+                        error.filename or str(folder),
                     ) from error
                 raise
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             (partial / "store").rename(folder)
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
 
 
 def open_store(folder: Path) -> Samples:

@@ -91,7 +91,9 @@ class ArtifactCatalog(DataCatalog):
             self._check_origin(ds_name)
             self._loaded[ds_name] = self._verified_identity(ds_name, path)
             if hasattr(dataset := self[ds_name], "allowed"):
-                dataset.allowed = self.plan.members.classes()
+                types = self.plan.members.net_types()
+                # Outside a run, old results can be looked at, made with other arguments.
+                dataset.allowed = types if self._running else dict.fromkeys(types)
         return super().load(ds_name, version)
 
     def save(self, ds_name: str, data: Any) -> None:

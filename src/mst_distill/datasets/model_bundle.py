@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
+from mst_distill.artifacts.atomic import remove_folder
 from mst_distill.artifacts.bundle import (
     OWN_ONLY,
     Classes,
@@ -95,14 +95,14 @@ class ModelBundlesDataset(
         """Write all bundles to a pending folder, which then replaces the old one."""
         folder = self._path.resolve()  # a link to a folder on another disk stays a link
         pending = folder.with_name(f".{folder.name}.pending")
-        shutil.rmtree(pending, ignore_errors=True)
+        remove_folder(pending)
         try:
             for name, bundle in data.items():
                 save_bundle(bundle, pending / f"{name}.json")
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
             pending.rename(folder)
         finally:
-            shutil.rmtree(pending, ignore_errors=True)
+            remove_folder(pending)
 
     def files(self) -> list[Path]:
         """Return all files of the folder."""

@@ -21,7 +21,10 @@ LARGEST_SAMPLES = 10_000
 """The largest number of training samples."""
 
 LARGEST_NUMBERS = 2**26
-"""The largest number of values of all these samples together: 256 MiB of float32."""
+"""The largest number of values that are in memory at a time: 512 MiB of float64."""
+
+LEAST_SAMPLES = 20
+"""The smallest number of training samples for each class; with fewer, nothing is fitted."""
 
 LARGEST_WIDTH = 1024
 """Wider samples are reduced to `COMPONENTS` principal components."""
@@ -29,7 +32,7 @@ LARGEST_WIDTH = 1024
 COMPONENTS = 256
 
 SLICE = 1024
-"""The number of samples that are evaluated at a time."""
+"""The largest number of samples that are evaluated at a time."""
 
 
 def evaluate_linear_model(
@@ -49,11 +52,14 @@ def evaluate_linear_model(
 
     Returns:
         `MetricAccumulator.summary` on the test split, and ``training_samples``, the number of
-        samples that the model was fitted on.
+        samples that the model was fitted on. An empty dict if these are too few, or of one class.
     """
     array = samples.modalities[target]
-    rows = _training_rows(rows_of(splits, "train"), int(np.prod(array.shape[1:])), seed)
-    model = _new_model(int(np.prod(array.shape[1:])), len(rows), seed)
+    width = int(np.prod(array.shape[1:]))
+    rows = _training_rows(rows_of(splits, "train"), width, seed)
+    if len(rows) < LEAST_SAMPLES * len(samples.classes) or np.ptp(samples.labels[rows]) == 0:
+        return {}
+    model = _new_model(width, len(rows), seed)
     with warnings.catch_warnings():
         # Of a model that is only a landmark, the last digits do not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -61,8 +67,9 @@ def evaluate_linear_model(
     classes = len(samples.classes)
     counts = MetricAccumulator(classes, bins, samples.ignored_label, torch.device("cpu"))
     test = rows_of(splits, "test")
-    for start in range(0, len(test), SLICE):
-        part = test[start : start + SLICE]
+    length = max(1, min(SLICE, LARGEST_NUMBERS // width))
+    for start in range(0, len(test), length):
+        part = test[start : start + length]
         # A class without a training sample has a probability near 0.
         logits = np.full((len(part), classes), -100.0)
         logits[:, model.classes_] = model.predict_log_proba(_flat(array, part))

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -15,6 +16,9 @@ import click
 import kedro
 
 from mst_distill.errors import is_expected
+
+CLOSED = (errno.EPIPE, errno.EIO, *((errno.EINVAL,) if os.name == "nt" else ()))
+"""The errors of a closed pipe and of a closed terminal; Windows calls the former EINVAL."""
 
 KEDRO = Path(kedro.__file__).parent
 
@@ -42,6 +46,11 @@ class _Outliving:
             self._drop(error)
             return len(text)
 
+    def writelines(self, texts: Iterable[str]) -> None:
+        """Write several texts."""
+        for text in texts:
+            self.write(text)
+
     def flush(self) -> None:
         """Write what is buffered."""
         try:
@@ -50,7 +59,7 @@ class _Outliving:
             self._drop(error)
 
     def _drop(self, error: OSError) -> None:
-        if error.errno not in (errno.EPIPE, errno.EIO):  # a closed pipe, a closed terminal
+        if error.errno not in CLOSED:
             raise error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())

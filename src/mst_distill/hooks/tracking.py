@@ -20,6 +20,8 @@ from kedro.io import DataCatalog
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.utils.file_utils import local_file_uri_to_path
 from pydantic import BaseModel
 
 from mst_distill.artifacts.lock import one_at_a_time
@@ -60,7 +62,7 @@ class TrackingHooks(MlflowHook):
             context.config_loader["parameters"]["runtime"]
         ).tracking
         self.run_id = None
-        self._continued = False
+        self._continued: Run | None = None
         if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
@@ -98,7 +100,11 @@ class TrackingHooks(MlflowHook):
             with self._disabling_on_error():
                 self._identify(run_params["pipeline_names"] or ["distill"], catalog)
                 super().before_pipeline_run(run_params, pipeline, catalog)
-                mlflow.set_tag(FOLDER, self.mlflow_config.tracking.run.name)
+                if self._is_mlflow_enabled:
+                    # The tags of a run that is continued are those of its first command.
+                    own = self._continued.data.tags if self._continued else {}
+                    own = {key: own[key] for key in own if not key.startswith("mlflow.")}
+                    mlflow.set_tags({FOLDER: self.mlflow_config.tracking.run.name, **own})
 
     def _identify(self, pipelines: Sequence[str], catalog: DataCatalog) -> None:
         """Name the MLflow run by its folder; `diagnose` continues the run that it is about."""
@@ -120,7 +126,8 @@ class TrackingHooks(MlflowHook):
                 order_by=["attributes.start_time DESC"],
             )
             if found:
-                run.id, self._continued = found[0].info.run_id, True
+                self._continued = found[0]
+                run.id = self._continued.info.run_id
 
     @hook_impl
     def on_pipeline_error(
@@ -154,12 +161,15 @@ class TrackingHooks(MlflowHook):
     def before_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any], is_async: bool
     ) -> None:
-        """Log the parameters that the node reads; a run that is continued has them."""
-        if self._is_mlflow_enabled and not self._continued:
+        """Log the parameters that the node reads."""
+        if self._is_mlflow_enabled:
             if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
                 inputs = {PARAMETERS: catalog.plan_of(node)}
             with self._disabling_on_error():
-                super().before_node_run(node, catalog, inputs, is_async)
+                if not self._continued:
+                    super().before_node_run(node, catalog, inputs, is_async)
+                elif PARAMETERS in inputs:  # the plugin would start the run once more
+                    self._log_param(PARAMETERS, inputs[PARAMETERS])
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
@@ -196,8 +206,10 @@ class TrackingHooks(MlflowHook):
             log.warning("MLflow tracks this run no further: %s: %s", type(error).__name__, error)
 
     def _log_param(self, name: str, value: Any) -> None:
+        known = self._continued.data.params if self._continued else {}
         for key, leaf in _flatten("" if name == PARAMETERS else name, value, object):
-            super()._log_param(key, leaf)
+            if key not in known:
+                super()._log_param(key, leaf)
 
 
 @contextmanager
@@ -223,26 +235,37 @@ def move_artifacts(database: Path, folder: Path) -> None:
 
     Args:
         database: The SQLite file.
-        folder: The folder ``mlruns`` next to it.
+        folder: The folder ``mlruns``. Nothing is changed if it is not next to the database, which
+            then belongs to more than this project.
     """
+    if database.parent != folder.parent:
+        return
     columns = {"experiments": "artifact_location", "runs": "artifact_uri"}
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "experiments" not in tables:
             return
-        for experiment, stored in connection.execute(
-            "SELECT experiment_id, artifact_location FROM experiments"
-        ).fetchall():
-            own = folder / str(experiment)
-            moved = own.is_dir() and stored.endswith(f"/mlruns/{experiment}")
-            if moved and stored != str(own):
-                log.info("The artifacts of MLflow were moved from %s to %s", stored, own)
-                for table, column in columns.items():
-                    connection.execute(
-                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
-                        f"WHERE experiment_id = ? AND {column} LIKE ?",
-                        (str(own), len(stored) + 1, experiment, f"{stored}%"),
-                    )
+        stored = connection.execute("SELECT experiment_id, artifact_location FROM experiments")
+        for experiment, old in stored.fetchall():
+            new = folder / str(experiment)
+            if not new.is_dir() or not _is_elsewhere(old, new):
+                continue
+            log.info("The artifacts of MLflow were moved from %s to %s", old, new)
+            place = new.as_uri() if old.startswith("file:") else str(new)
+            for table, column in columns.items():
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
+                    (place, len(old) + 1, experiment, len(old), old),
+                )
+
+
+def _is_elsewhere(old: str, new: Path) -> bool:
+    """Whether the location of an experiment is the folder of its number in another ``mlruns``."""
+    if "://" in old and not old.startswith("file:"):
+        return False  # for example S3
+    path = Path(local_file_uri_to_path(old))
+    return path.parts[-2:] == new.parts[-2:] and path != new
 
 
 def _check_database(database: Path) -> None:

@@ -135,11 +135,7 @@ def check_definitions(members: Members, masks: Masks) -> None:
 
 
 def width_of(layer: nn.Module) -> int | None:
-    """The number of features that a layer returns, if this is known without calling it."""
-    if isinstance(layer, nn.Sequential):
-        # Activations, pooling and dropout have no weights, and keep the number of features.
-        layers = [each for each in layer if list(each.parameters()) or isinstance(each, nn.Flatten)]
-        return width_of(layers[-1]) if layers else None
+    """The number of features that a linear layer or a convolution returns; None for others."""
     for name in ("out_features", "out_channels"):
         if isinstance(width := getattr(layer, name, None), int):
             return width
