@@ -37,6 +37,35 @@ def test_a_run_from_another_folder_reads_and_writes_in_the_project(project: Path
     assert "Loading data from" not in done.stdout  # conf/logging.yml leaves these lines out
 
 
+OWN_SOURCE = """
+from mst_distill.benchmarks.digits import Digits
+
+
+class Mine(Digits):
+    classes = tuple("abcdefghij")
+"""
+
+
+def test_own_modules_are_found_in_another_folder_of_the_project(project: Path) -> None:
+    """A notebook, for example, starts in its own folder."""
+    (project / "own").mkdir()
+    (project / "own" / "my_source.py").write_text(OWN_SOURCE)
+    (project / "conf/local/parameters.yml").write_text(
+        "benchmark: {type: my_source.Mine, arguments: {recordings: data/01_raw/digits/digits.npz}}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "kedro", "run", "--pipeline=ingest", "--params=limit=300"],
+        cwd=project / "notebooks",
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(["own", *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = project / "data/08_reporting/digits/heldout-300/image/seed-0/main/samples_summary.csv"
+    assert "\nj," in summary.read_text()
+
+
 def test_runs_that_start_together_in_a_new_project_are_all_tracked(project: Path) -> None:
     """They share the database of MLflow, the samples and the splits."""
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=ingest"]

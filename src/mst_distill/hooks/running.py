@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import ExitStack, chdir
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ class RunHooks:
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        """Configure errors, and logging, which Kedro does only in the root of the project."""
+        """Configure errors, imports, and logging, which Kedro does only in the project root."""
         show_errors_as_messages()
         root = Path(context.project_path)
+        _import_from(root)
         file = root / "conf" / "logging.yml"
         elsewhere = "KEDRO_LOGGING_CONFIG" not in os.environ and Path.cwd() != root
         if elsewhere and file.is_file():
@@ -102,6 +104,17 @@ class RunHooks:
         self._acquired.close()
         if interruption := interruption_of(error):
             raise SystemExit(128 + interruption.signum) from error
+
+
+def _import_from(root: Path) -> None:
+    """Let relative folders in ``PYTHONPATH`` be relative to the root of the project as well.
+
+    A notebook starts in its own folder, and Python made them relative to that one.
+    """
+    for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        folder = root / entry
+        if entry and not Path(entry).is_absolute() and str(folder) not in sys.path:
+            sys.path.append(str(folder))
 
 
 def _output_folders(pipeline: Pipeline, catalog: DataCatalog) -> set[Path]:
