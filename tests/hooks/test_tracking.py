@@ -33,6 +33,17 @@ def test_the_address_in_the_environment_takes_precedence(project: Path, tmp_path
     assert not (project / "mlflow.db").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no file modes")
+def test_a_group_may_write_to_the_database_where_the_umask_permits_it(project: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        with session_in(project, runtime={"tracking": True}) as session:
+            session.load_context()
+    finally:
+        os.umask(before)
+    assert (project / "mlflow.db").stat().st_mode & 0o777 == 0o664
+
+
 def test_a_session_leaves_the_environment_as_it_is(project: Path) -> None:
     before = os.environ.get("MLFLOW_TRACKING_URI")
     with session_in(project, runtime={"tracking": True}) as session:

@@ -271,9 +271,12 @@ def _is_elsewhere(old: str, new: Path) -> bool:
 def _check_database(database: Path) -> None:
     """Open and close an SQLite file, creating it if needed; MLflow would retry for 100 seconds.
 
+    SQLite itself would create a file that only its owner may write, whatever the umask.
+
     Raises:
-        sqlite3.Error: The file cannot be opened or created, or is not a database.
+        OSError, sqlite3.Error: The file cannot be opened or created, or is not a database.
     """
+    database.touch()
     with closing(sqlite3.connect(database)) as connection:
         connection.execute("PRAGMA schema_version")
 
