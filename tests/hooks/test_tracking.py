@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from mst_distill.hooks.tracking import move_artifacts
-from projects import copy_project, kedro, session_in
+from projects import copy_project, run_session, session_in
 
 
 def runs_in(database: Path) -> list:
@@ -24,9 +25,15 @@ def project(tmp_path: Path) -> Path:
     return copy_project(tmp_path / "project")
 
 
-def test_the_address_in_the_environment_takes_precedence(project: Path, tmp_path: Path) -> None:
-    address = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'server.db'}"}
-    kedro(project, "run", "--pipeline=ingest", "--params=limit=300", environment=address)
+def ingest(project: Path, **changes: Any) -> None:
+    run_session(project, "ingest", limit=300, runtime={"tracking": True}, **changes)
+
+
+def test_the_address_in_the_environment_takes_precedence(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'server.db'}")
+    ingest(project)
     (run,) = runs_in(tmp_path / "server.db")
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "digits/heldout-300/image/seed-0/main"
@@ -53,11 +60,11 @@ def test_a_session_leaves_the_environment_as_it_is(project: Path) -> None:
 
 
 def test_a_project_that_is_moved_takes_its_artifacts_along(project: Path, tmp_path: Path) -> None:
-    kedro(project, "run", "--pipeline=ingest", "--params=limit=300")
+    ingest(project)
     moved = tmp_path / "elsewhere" / "project"
     moved.parent.mkdir()
     shutil.move(project, moved)
-    kedro(moved, "run", "--pipeline=ingest", "--params=limit=300,run=second")
+    ingest(moved, run="second")
     assert not project.exists()
     client = MlflowClient(f"sqlite:///{moved / 'mlflow.db'}")
     runs = runs_in(moved / "mlflow.db")

@@ -27,7 +27,7 @@ SOURCES = [
 def project(tmp_path_factory):
     """A copy of the project with a finished run and its diagnosis, which is tracked in MLflow."""
     folder = copy_project(tmp_path_factory.mktemp("diagnose") / "project")
-    run_session(folder, "distill", **SHORT)
+    run_session(folder, "distill", **SHORT, runtime={"tracking": True})
     done = kedro(folder, "run", "--pipeline=diagnose", f"--params={SAME},diagnose.samples=20")
     (folder / "printed.txt").write_text(done.stdout)
     return folder
@@ -141,15 +141,19 @@ def test_figures_are_drawn_and_no_checkpoint_remains(project):
     assert not list((project / "data").rglob("*.pt"))
 
 
-def test_numbers_and_figures_are_logged_to_mlflow(project):
+def test_numbers_and_figures_are_logged_in_the_mlflow_run_that_they_are_about(project):
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
     (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
     value = report_of(project)["headroom"]["specialists"]["accuracy"]["headroom"]["value"]
     assert run.data.metrics["headroom.specialists.accuracy.headroom.value"] == pytest.approx(value)
+    assert run.info.status == "FINISHED"
     assert run.data.params["diagnose.samples"] == "20"
+    assert run.data.params["teachers.epochs"] == "1"
+    assert run.data.tags["verdict"].startswith("Distillation")
+    assert "distill" in run.data.tags["kedro_command"]
     artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
     figures = {f"{name}_figure" for name in ("paths", "drift", "headroom")}
-    assert {"paths", "reliance", "drift", *figures} <= artifacts
+    assert {"metrics", "student", "paths", "reliance", "drift", *figures} <= artifacts
 
 
 @pytest.mark.parametrize(

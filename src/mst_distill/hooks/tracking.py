@@ -156,6 +156,9 @@ class TrackingHooks(MlflowHook):
         """End the MLflow run as FINISHED."""
         with self._disabling_on_error():
             super().after_pipeline_run(run_params, pipeline, catalog)
+            # The plugin may have started the run again at a node, once more on top of itself.
+            while self._enabled and not self._already_active_mlflow and mlflow.active_run():
+                mlflow.end_run()
 
     @hook_impl
     def before_node_run(
