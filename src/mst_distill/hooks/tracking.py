@@ -169,10 +169,7 @@ class TrackingHooks(MlflowHook):
             if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
                 inputs = {PARAMETERS: catalog.plan_of(node)}
             with self._disabling_on_error():
-                if not self._continued:
-                    super().before_node_run(node, catalog, inputs, is_async)
-                elif PARAMETERS in inputs:  # the plugin would start the run once more
-                    self._log_param(PARAMETERS, inputs[PARAMETERS])
+                super().before_node_run(node, catalog, inputs, is_async)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
