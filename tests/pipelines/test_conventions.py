@@ -162,6 +162,9 @@ FORBIDDEN = {
 }
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""
 
+GENERAL = ("mst_distill.hub_weights", "mst_distill.import_path", "mst_distill.errors")
+"""What networks and readers may import of this package besides their own."""
+
 LOADED_BY_KEDRO = (
     "hooks",
     "pipeline_registry.py",
@@ -186,7 +189,7 @@ def test_a_package_imports_only_what_it_may(file):
     if package not in ("pipelines", "datasets", *LOADED_BY_KEDRO):
         forbidden = forbidden | {"kedro", "mlflow", "kedro_datasets", "kedro_mlflow"}
     for name in imports:
-        own = (f"mst_distill.{package}", "mst_distill.hub_weights")
+        own = (f"mst_distill.{package}", *GENERAL)
         allowed = package in ("nets", "media") and name.startswith(own)
         violated = [other for other in forbidden if name == other or name.startswith(f"{other}.")]
         assert allowed or not violated, f"{file} imports {name}"

@@ -1,0 +1,105 @@
+"""The interface of a reader: it turns one modality of raw samples into the tensors of the nets.
+
+Training and deployment use the same readers, so that a student sees in use what it saw in training.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+Takes = Literal["path", "text", "numbers"]
+"""What a raw value is: the path of a file, a text, or a sequence of numbers."""
+
+
+class UnreadableValueError(ValueError):
+    """One of several raw values cannot be read, or contains no information.
+
+    Args:
+        position: Position of the value in the sequence that was read.
+        reason: What is wrong with it, with the file if there is one.
+    """
+
+    def __init__(self, position: int, reason: str) -> None:
+        super().__init__(reason)
+        self.position = position
+        self.reason = reason
+
+
+@dataclass
+class Reader(ABC):
+    """Reads one modality of one raw value at a time; it knows no benchmark and no split.
+
+    A subclass is a dataclass. Its fields are its arguments, which are JSON values, so that the
+    reader can be built again from its class and its arguments.
+
+    Attributes:
+        takes: What a raw value is. The readers of the benchmarks also accept what a source has
+            decoded already, as an array.
+        notes: Names of the numbers that `read_one` returns in addition to the tensor.
+        fitted: What was fitted, by name; empty if nothing is.
+    """
+
+    takes: ClassVar[Takes]
+    notes: ClassVar[tuple[str, ...]] = ()
+    fitted: dict[str, np.ndarray] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments with which the class builds this reader, without what was fitted."""
+        return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a table that hold one value; empty if the modality is one column."""
+        return ()
+
+    def fit(self, values: Iterable[Any]) -> None:
+        """Set `fitted` from the raw values of the training samples; by default, nothing is fitted.
+
+        Args:
+            values: The raw values; they can be iterated over once.
+        """
+        return
+
+    @abstractmethod
+    def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """Read one raw value.
+
+        Returns:
+            The tensor, float32, of the same shape for every value, and the numbers in `notes`.
+
+        Raises:
+            ValueError, OSError: The value is damaged; the message says what is wrong.
+        """
+
+    def read_noted(self, values: Sequence[Any]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Read n raw values, each on its own, so that none depends on the others.
+
+        Returns:
+            ``(n, *shape)`` float32, and for each name in `notes` an array of ``(n,)`` numbers.
+
+        Raises:
+            UnreadableValueError: A value is damaged.
+        """
+        tensors, notes = [], []
+        for position, value in enumerate(values):
+            try:
+                tensor, note = self.read_one(value)
+            except (ValueError, OSError) as error:
+                raise UnreadableValueError(position, str(error)) from error
+            tensors.append(tensor)
+            notes.append(note)
+        return np.stack(tensors), {
+            name: np.array([note[name] for note in notes]) for name in self.notes
+        }
+
+    def read(self, values: Sequence[Any]) -> np.ndarray:
+        """Read n raw values as ``(n, *shape)`` float32; see `read_noted`."""
+        return self.read_noted(values)[0]
