@@ -11,7 +11,7 @@ import numpy as np
 
 from mst_distill.media.images import decode_image, is_plain, to_depth, to_rgb
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import IMAGES, Reader
 
 
 @dataclass
@@ -26,6 +26,7 @@ class Resized(Reader):
     """
 
     takes = "path"
+    suffixes = IMAGES
     size: Sequence[int]
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mst_distill.import_path import resolve
 from mst_distill.media.encoders import ImageEncoder, TextEncoder
-from mst_distill.media.readers import Reader, UnreadableValueError
+from mst_distill.media.readers import IMAGES, Reader, UnreadableValueError
 from mst_distill.media.tweets import clean_tweet, repair
 
 if TYPE_CHECKING:
@@ -34,6 +34,18 @@ class Encoded(Reader, ABC):
 
     encoder: str
 
+    def read_readable(self, values: Sequence[Any]) -> tuple[np.ndarray | None, dict[int, str]]:
+        """See `Reader.read_readable`; the values are encoded together."""
+        readable, errors = dict(enumerate(values)), dict[int, str]()
+        while readable:
+            try:
+                return self.read_noted(list(readable.values()))[0], errors
+            except UnreadableValueError as error:
+                position = list(readable)[error.position]
+                errors[position] = error.reason
+                del readable[position]
+        return None, errors
+
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
         """Read one value as ``(width,)`` float32."""
         tensors, notes = self.read_noted([value])
@@ -52,6 +64,7 @@ class EncodedPhotograph(Encoded):
     """
 
     takes = "path"
+    suffixes = IMAGES
 
     def __post_init__(self) -> None:
         self._kind = resolve(self.encoder, ImageEncoder)

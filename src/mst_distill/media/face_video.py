@@ -13,7 +13,7 @@ import numpy as np
 from mst_distill.import_path import resolve
 from mst_distill.media.faces import CentreCrop, FaceFinder, Square
 from mst_distill.media.images import is_plain
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import VIDEOS, Reader
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
@@ -45,6 +45,7 @@ class FaceVideo(Reader):
     """
 
     takes = "path"
+    suffixes = VIDEOS
     notes = ("frames_without_face", "frames_missing")
     face_finder: str
 

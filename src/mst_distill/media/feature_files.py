@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import ARRAYS, Reader
 
 
 def load_features(value: Any) -> np.ndarray:
@@ -45,6 +45,7 @@ class Features(Reader):
     """
 
     takes = "path"
+    suffixes = ARRAYS
     shape: tuple[int, ...]
     scaled: bool = False
 
@@ -70,6 +71,7 @@ class RangedFeatures(Reader):
     """
 
     takes = "path"
+    suffixes = ARRAYS
 
     def load(self, value: Any) -> np.ndarray:
         """Load the array of one value as it is before scaling.

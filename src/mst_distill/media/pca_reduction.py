@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import IMAGES, Reader
 
 
 @dataclass
@@ -93,6 +93,7 @@ class ReducedImageFile(ReducedImage):
     """
 
     takes = "path"
+    suffixes = IMAGES
 
     def pixels(self, value: Any) -> np.ndarray:
         """See `ReducedImage.pixels`."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import SOUNDS, Reader
 from mst_distill.media.sound import read_sound, refuse_silence
 
 RATE = 22_050
@@ -29,6 +29,7 @@ class SpeechMFCC(Reader):
     """
 
     takes = "path"
+    suffixes = SOUNDS
     notes = ("seconds",)
 
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import SOUNDS, Reader
 from mst_distill.media.sound import read_sound, refuse_silence
 
 RATE = 8000
@@ -48,6 +48,7 @@ class DigitFrames(Reader):
     """
 
     takes = "path"
+    suffixes = SOUNDS
 
     def fit(self, values: Iterable[Any]) -> None:
         """Compute mean and standard deviation of each coefficient."""
@@ -109,6 +110,7 @@ class DigitSpectrogram(Reader):
     """
 
     takes = "path"
+    suffixes = SOUNDS
 
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
         """Read one recording as ``(1, 112, 112)`` float32."""

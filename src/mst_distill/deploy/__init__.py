@@ -1,0 +1,1 @@
+"""Use of a finished student: prediction on new data, and export."""
