@@ -158,6 +158,7 @@ FORBIDDEN = {
     "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
     "compare": {"mst_distill.diagnose"},
     "diagnose": {"mst_distill.compare"},
+    "deploy": {*HIGHER_LEVEL, "mst_distill.benchmarks", "mst_distill.nets"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""

@@ -55,8 +55,7 @@ class Reader(ABC):
         """The arguments with which the class builds this reader, without what was fitted."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
 
-    @property
-    def columns(self) -> tuple[str, ...]:
+    def column_names(self) -> tuple[str, ...]:
         """The columns of a table that hold one value; empty if the modality is one column."""
         return ()
 
