@@ -22,6 +22,8 @@ from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.artifacts.student_input import load_student_input
 from mst_distill.deploy.check import check_export, sizes_to_check
 from mst_distill.deploy.export import Export, export_student
+from mst_distill.parameters import Runtime
+from mst_distill.training.device import prepare
 
 FILES = {
     "README.md", "check.json", "predict.py", "student.json", "student.onnx", "student.pt2",
@@ -169,6 +171,21 @@ def test_the_net_itself_stays_as_it_is(tmp_path):
     export_student(make_export(net, {"classes": 3}), tmp_path / "exported")
     assert net.training
     assert all(weight.requires_grad for weight in net.parameters())
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+def test_a_process_that_has_trained_can_export(tmp_path, precision):
+    """Training changes how CUDA rounds, and an exporter of PyTorch could not read that setting."""
+    rounding = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    before = [setting.fp32_precision for setting in rounding]
+    try:
+        prepare(torch.device("cpu"), Runtime(precision=precision))
+        while_trained = [setting.fp32_precision for setting in rounding]
+        export_student(make_export(toy_nets.Skip(3), {"classes": 3}), tmp_path / "exported")
+        assert [setting.fp32_precision for setting in rounding] == while_trained
+    finally:
+        for setting, value in zip(rounding, before, strict=True):
+            setting.fp32_precision = value
 
 
 def test_a_program_that_computes_something_else_is_refused(image, tmp_path):
