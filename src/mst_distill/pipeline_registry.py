@@ -9,6 +9,7 @@ from mst_distill.pipelines import (
     compare,
     diagnose,
     evaluate,
+    export,
     ingest,
     masks,
     route,
@@ -20,6 +21,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Register each stage as a pipeline, and ``distill``, the default, as all stages in order.
 
     ``diagnose`` analyses a finished run of ``distill`` and does not train its networks again.
+    ``export`` writes its student to a folder, for use without this package.
     ``compare`` includes ``ingest`` and needs no other stage. ``aggregate`` reads the comparisons of
     all benchmarks.
     """
@@ -36,6 +38,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "distill": distill,
         "__default__": distill,
         "diagnose": diagnose.create_pipeline(),
+        "export": export.create_pipeline(),
         "compare": stages["ingest"] + compare.create_pipeline(),
         "aggregate": aggregate.create_pipeline(),
     }

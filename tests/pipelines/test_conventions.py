@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kedro.pipeline import Pipeline
 
 from mst_distill.artifacts.provenance import parameters_read
 from mst_distill.pipeline_registry import register_pipelines
@@ -25,6 +26,7 @@ LAYERS = {
     "07_model_output": "model_output",
     "08_reporting": "reporting",
 }
+STAGES = ("ingest", "teachers", "masks", "route", "evaluate")
 PIPELINES = register_pipelines()
 CATALOG = {
     name: entry
@@ -36,7 +38,10 @@ ENVIRONMENTS = sorted(
     for folder in (ROOT / "conf").iterdir()
     if folder.is_dir() and folder.name not in ("base", "local")
 )
-WHOLE = PIPELINES["distill"] + PIPELINES["diagnose"] + PIPELINES["compare"] + PIPELINES["aggregate"]
+WHOLE = sum(
+    (PIPELINES[name] for name in ("distill", "diagnose", "export", "compare", "aggregate")),
+    start=Pipeline([]),
+)
 NODES = WHOLE.nodes
 WITHOUT_OWN_PATH = {"comparisons"}
 """The entry that reads the files of another entry, on all benchmarks."""
@@ -44,7 +49,7 @@ DATASETS = {name for name in WHOLE.datasets() if not name.startswith("param")}
 
 
 def test_distill_has_all_stages_in_order_and_is_the_default():
-    stages = [PIPELINES[name] for name in ("ingest", "teachers", "masks", "route", "evaluate")]
+    stages = [PIPELINES[name] for name in STAGES]
     distill = {node.name for node in PIPELINES["distill"].nodes}
     assert {node.name for stage in stages for node in stage.nodes} == distill
     assert PIPELINES["__default__"] == PIPELINES["distill"]
@@ -66,14 +71,14 @@ def test_every_node_is_named_after_its_function_which_begins_with_a_verb(node):
     assert node.name == f"{node.namespace}.{node.func.__name__}"
     verb = node.func.__name__.split("_")[0]
     assert verb in {
-        "aggregate", "assign", "build", "compare", "compute", "draw", "predict", "summarise",
-        "train",
+        "aggregate", "assign", "build", "compare", "compute", "draw", "export", "predict",
+        "summarise", "train",
     }  # fmt: skip
     assert node.func.__doc__
 
 
 def test_every_pipeline_is_one_namespace():
-    for stage in ("ingest", "teachers", "masks", "route", "evaluate", "diagnose", "aggregate"):
+    for stage in (*STAGES, "diagnose", "export", "aggregate"):
         assert {node.namespace for node in PIPELINES[stage].nodes} == {stage}
     assert {node.namespace for node in PIPELINES["compare"].nodes} == {"ingest", "compare"}
 
@@ -158,6 +163,7 @@ FORBIDDEN = {
     "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
     "compare": {"mst_distill.diagnose"},
     "diagnose": {"mst_distill.compare"},
+    "deploy": {*HIGHER_LEVEL, "mst_distill.benchmarks", "mst_distill.nets"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""

@@ -50,6 +50,25 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder, which replaces the folder `path` at the end of the block.
+
+    Until then a reader of `path` sees the old content, and after an exception the old content
+    stays. A link to a folder on another disk stays a link.
+    """
+    target = path.resolve()
+    folder = pending(target)
+    remove_folder(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+        remove_folder(target)
+        folder.rename(target)
+    finally:
+        remove_folder(folder)
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the list of files in a folder, is on the disk.
 

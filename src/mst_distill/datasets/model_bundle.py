@@ -12,7 +12,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
-from mst_distill.artifacts.atomic import remove_folder
+from mst_distill.artifacts.atomic import replacing_folder
 from mst_distill.artifacts.bundle import (
     OWN_ONLY,
     Classes,
@@ -93,16 +93,9 @@ class ModelBundlesDataset(
 
     def save(self, data: dict[str, ModelBundle]) -> None:
         """Write all bundles to a pending folder, which then replaces the old one."""
-        folder = self._path.resolve()  # a link to a folder on another disk stays a link
-        pending = folder.with_name(f".{folder.name}.pending")
-        remove_folder(pending)
-        try:
+        with replacing_folder(self._path) as folder:
             for name, bundle in data.items():
-                save_bundle(bundle, pending / f"{name}.json")
-            remove_folder(folder)
-            pending.rename(folder)
-        finally:
-            remove_folder(pending)
+                save_bundle(bundle, folder / f"{name}.json")
 
     def files(self) -> list[Path]:
         """Return all files of the folder."""

@@ -1,1 +1,1 @@
-"""Use of a finished student: prediction on new data, and export."""
+"""The student in use: its export, the check of the export, and predictions from raw values."""

@@ -27,9 +27,13 @@ class FuseNet(nn.Module):
         channels: Channels of the input: 3 for colour, 1 for depth.
         dropout: Share of values that dropout sets to 0, after the last three poolings and between
             the decoder's stages.
+
+    Attributes:
+        size_multiple: Height and width are multiples of it; no others are required.
     """
 
     channels_last = True
+    size_multiple = 32
 
     def __init__(self, classes: int, channels: int, dropout: float = 0.4) -> None:
         super().__init__()

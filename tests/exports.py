@@ -1,0 +1,56 @@
+"""Students to export: a net with random weights, and the description of its input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from mst_distill.artifacts.bundle import ModelBundle, save_bundle
+from mst_distill.artifacts.provenance import sha256_of
+from mst_distill.artifacts.student_input import ReaderRecord, StudentInput, save_student_input
+from mst_distill.deploy.export import Export
+from mst_distill.media.readers import Reader
+
+
+def make_export(
+    net: nn.Module,
+    arguments: dict[str, Any],
+    modality: str = "image",
+    shape: tuple[int, ...] = (1, 8, 8),
+    dense: bool = False,
+    reader: Reader | None = None,
+    card: str = "",
+) -> Export:
+    """An export of a net, with classes named ``class 0`` and so on, and the temperature 0.5."""
+    bundle = ModelBundle.of(net, arguments, metrics={"epoch": 1, "accuracy": 0.75, "ce": 0.5})
+    with TemporaryDirectory() as folder:
+        save_bundle(bundle, Path(folder, "student.json"))
+        weights = sha256_of(Path(folder, "student.safetensors"))
+    classes = tuple(f"class {number}" for number in range(arguments["classes"]))
+    record = ReaderRecord.of(reader) if reader else None
+    return Export(
+        bundle,
+        StudentInput(modality, shape, dense, classes, 0 if dense else None, 0.5, weights, record),
+        card,
+    )
+
+
+def randomise_norms(net: nn.Module) -> None:
+    """Give batch norms running statistics as if they had been trained; without, they are idle."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in net.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+
+
+def describe_student(folder: Path) -> None:
+    """Write ``student_input.json`` for the student of digits' audio in a folder."""
+    classes = tuple(str(digit) for digit in range(10))
+    weights = sha256_of(folder / "student.safetensors")
+    description = StudentInput("audio", (13, 32), False, classes, None, 0.5, weights, None)
+    save_student_input(description, folder / "student_input.json")
