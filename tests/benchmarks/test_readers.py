@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -21,6 +22,7 @@ from mst_distill.artifacts.student_input import (
     load_student_input,
     save_student_input,
 )
+from mst_distill.benchmarks.digits import Digits
 from mst_distill.benchmarks.reader_source import ReaderSource
 from mst_distill.data.store import open_store, write_store
 from mst_distill.media.pca_reduction import ReducedPixels
@@ -123,6 +125,34 @@ def test_the_state_of_a_reader_is_verified(tmp_path: Path) -> None:
     fitted.write_bytes(fitted.read_bytes()[:-8] + bytes(8))
     with pytest.raises(ValueError, match=r"student_input\.safetensors is damaged"):
         load_student_input(path)
+
+
+class OtherNames(Digits):
+    """A source that returns a modality under another name than its reader has."""
+
+    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
+        read = super().read(part)
+        return {"picture": read["image"], "audio": read["audio"]}
+
+
+def test_readers_and_modalities_have_the_same_names(tmp_path: Path) -> None:
+    DIGITS.write(tmp_path)
+    source = OtherNames("heldout", str(tmp_path / "digits.npz"))
+    with pytest.raises(ValueError, match=r"readers of \['audio', 'image'\], but .* 'picture'\]"):
+        write_store(source, tmp_path / "store")
+
+
+def test_an_argument_that_is_no_json_value_is_found_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    DIGITS.write(tmp_path)
+    source = DIGITS.open(tmp_path)
+    image = source.readers["image"]
+    assert isinstance(image, ReducedPixels)
+    image.kept_energy = np.float32(0.5)
+    monkeypatch.setattr(source, "read", lambda part: pytest.fail("read"))
+    with pytest.raises(ValueError, match=r"ReducedPixels must be JSON values, .* float32"):
+        write_store(source, tmp_path / "store")
 
 
 def test_a_changed_reader_changes_the_digest_of_the_store(tmp_path: Path) -> None:

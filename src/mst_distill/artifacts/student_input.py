@@ -36,10 +36,20 @@ class ReaderRecord:
 
     @classmethod
     def of(cls, reader: Reader) -> ReaderRecord:
-        """Record a reader."""
-        kind = type(reader)
-        arguments = json.loads(json.dumps(reader.arguments))
-        return cls(f"{kind.__module__}.{kind.__qualname__}", arguments, dict(reader.fitted))
+        """Record a reader.
+
+        Raises:
+            ValueError: An argument is not a JSON value; the message names the reader.
+        """
+        kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
+        try:
+            arguments = json.loads(json.dumps(reader.arguments))
+        except TypeError as error:
+            raise ValueError(
+                f"the arguments of the reader {kind} must be JSON values, such as texts and "
+                f"numbers, so that it can be built again: {error}"
+            ) from error
+        return cls(kind, arguments, dict(reader.fitted))
 
     def open(self, trusted: str = "") -> Reader:
         """Build the reader.

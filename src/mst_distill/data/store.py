@@ -187,6 +187,7 @@ def _build(source: SampleSource, partial: Path) -> None:
     """Write those files of ``partial/store`` that are not complete yet."""
     store = partial / "store"
     source.fit(partial / "fit")
+    readers = {name: ReaderRecord.of(reader) for name, reader in source.readers.items()}
     journal = _write_slices(source, store, Journal.open(partial / "slices.jsonl", store))
     index = source.index[~source.index["id"].isin(list(journal.omitted))].reset_index(drop=True)
     if len(index) != journal.written:
@@ -203,8 +204,12 @@ def _build(source: SampleSource, partial: Path) -> None:
     index = pd.concat([index, notes], axis=1)
     index.to_parquet(store / "index.parquet")
     names = ["index.parquet", *(f"{name}.npy" for name in journal.arrays)]
-    readers = {name: ReaderRecord.of(reader) for name, reader in source.readers.items()}
     if readers:
+        if set(readers) != set(journal.arrays) - {"label"}:
+            raise ValueError(
+                f"{type(source).__name__} has readers of {sorted(readers)}, but `read` returned "
+                f"{sorted(set(journal.arrays) - {'label'})}: use the same names"
+            )
         write_fitted({name: reader.fitted for name, reader in readers.items()}, store / FITTED)
         names.append(FITTED)
     card: dict[str, Any] = {
