@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import ARRAYS, Reader
+from mst_distill.media.readers import ARRAYS, Reader, readable
 
 
 def load_features(value: Any) -> np.ndarray:
@@ -83,7 +83,9 @@ class RangedFeatures(Reader):
 
     def fit(self, values: Iterable[Any]) -> None:
         """Find the minimum and the maximum."""
-        ranges = np.array([(array.min(), array.max()) for array in map(self.load, values)])
+        ranges = np.array(
+            readable(values, lambda value: np.array([(a := self.load(value)).min(), a.max()]))
+        )
         self.fitted = {"range": np.array([ranges[:, 0].min(), ranges[:, 1].max()], np.float32)}
 
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mst_distill.media.readers import Reader
+from mst_distill.media.readers import Reader, readable
 
 
 @dataclass
@@ -39,7 +39,7 @@ class StandardisedNumbers(Reader):
         Raises:
             ValueError: A column is empty in all training samples.
         """
-        known = np.stack([self._numbers(value) for value in values])
+        known = np.stack(readable(values, self._numbers))
         empty = np.isnan(known).all(axis=0)
         if empty.any():
             raise ValueError(

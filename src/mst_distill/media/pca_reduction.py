@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import IMAGES, Reader
+from mst_distill.media.readers import IMAGES, Reader, readable
 
 
 @dataclass
@@ -44,7 +44,7 @@ class ReducedImage(Reader, ABC):
         """Compute the principal components of the training images."""
         from sklearn.decomposition import PCA
 
-        images = np.stack([self.pixels(value) for value in values])
+        images = np.stack(readable(values, self.pixels))
         pca = PCA(svd_solver="covariance_eigh").fit(images)
         energy = np.cumsum(pca.explained_variance_ratio_)
         count = np.abs(energy - self.kept_energy).argmin() + 1

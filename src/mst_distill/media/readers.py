@@ -6,7 +6,7 @@ Training and deployment use the same readers, so that a student sees in use what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -35,6 +35,25 @@ class UnreadableValueError(ValueError):
         super().__init__(reason)
         self.position = position
         self.reason = reason
+
+
+def readable(values: Iterable[Any], load: Callable[[Any], np.ndarray]) -> list[np.ndarray]:
+    """Load the values that can be loaded, on which a reader is fitted.
+
+    The others are reported when they are read.
+
+    Raises:
+        ValueError: None can be loaded; the message has the reason of the first.
+    """
+    loaded, errors = [], []
+    for value in values:
+        try:
+            loaded.append(load(value))
+        except (ValueError, OSError) as error:
+            errors.append(error)
+    if not loaded:
+        raise ValueError(f"none of {len(errors)} training values can be read: {errors[:1]}")
+    return loaded
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.readers import SOUNDS, Reader
+from mst_distill.media.readers import SOUNDS, Reader, readable
 from mst_distill.media.sound import read_sound, refuse_silence
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class DigitFrames(Reader):
 
     def fit(self, values: Iterable[Any]) -> None:
         """Compute mean and standard deviation of each coefficient."""
-        known = np.concatenate([self._frames(value) for value in values])
+        known = np.concatenate(readable(values, self._frames))
         self.fitted = {"mean": known.mean(axis=0), "deviation": known.std(axis=0)}
 
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
