@@ -9,6 +9,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -176,7 +177,8 @@ def test_the_net_itself_stays_as_it_is(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_process_that_has_trained_can_export(tmp_path, precision):
     """Training changes how CUDA rounds, and an exporter of PyTorch could not read that setting."""
-    rounding = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    backends: Any = torch.backends
+    rounding = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     before = [setting.fp32_precision for setting in rounding]
     try:
         prepare(torch.device("cpu"), Runtime(precision=precision))
