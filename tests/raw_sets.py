@@ -20,7 +20,7 @@ import soundfile
 from PIL import Image
 
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN
-from mst_distill.benchmarks.ravdess_units import UNITS
+from mst_distill.media.action_units import UNITS
 from mst_distill.media.encoders import ImageEncoder, TextEncoder
 
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mst_distill.benchmarks.photographs import open_image
-from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.media.encoders import EfficientNetLite0, MiniLM
+from mst_distill.media.encoded import EncodedPhotograph, EncodedText
 from mst_distill.media.tweets import clean_tweet
 
+ENCODERS = "mst_distill.media.encoders"
 
-class TweetSentiment(SampleSource):
+
+class TweetSentiment(ReaderSource):
     """Text and photograph of a tweet, encoded as vectors by the two encoders of the installation.
 
     Tweets with the same cleaned text, which are one in twenty, form one group and are assigned to
@@ -30,11 +33,17 @@ class TweetSentiment(SampleSource):
     tolerated_share = 0.01
 
     def __init__(self, protocol: Protocol, folder: str) -> None:
+        # Features of the image (1280,) and of the text (384,).
+        self.readers = {
+            "image": EncodedPhotograph(f"{ENCODERS}.EfficientNetLite0"),
+            "text": EncodedText(f"{ENCODERS}.MiniLM", tweets=True),
+        }
         self._photographs = Path(folder) / "images_128"
         file = Path(folder) / "data.csv"
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
-        texts = [clean_tweet(_decode(text)) for text in table["text"]]
-        tweets = pd.DataFrame({"id": table["guid"], "group": texts})
+        texts = [_decode(text) for text in table["text"]]
+        cleaned = [clean_tweet(text) for text in texts]
+        tweets = pd.DataFrame({"id": table["guid"], "group": cleaned, "text": texts})
         tweets["label"] = table["label"].map({name: i for i, name in enumerate(self.classes)})
         first = tweets.drop_duplicates("group")
         split = stratified_split(first["label"].to_numpy(), np.random.default_rng(0))
@@ -44,18 +53,14 @@ class TweetSentiment(SampleSource):
         self.index = tweets[complete].reset_index(drop=True)
         self.files = [file, *map(self._photograph, self.index["id"])]
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return the features of the image, ``(n, 1280)``, and of the text, ``(n, 384)``."""
-        images, texts = self._encoders
-        photographs = (open_image(self._photograph(guid), guid) for guid in part["id"])
-        return {"image": images.encode(photographs), "text": texts.encode(list(part["group"]))}
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[Any]:
+        """Return the files of the photographs, or the texts."""
+        if modality == "text":
+            return part["text"].tolist()
+        return [self._photograph(guid) for guid in part["id"]]
 
     def _photograph(self, guid: str) -> Path:
         return self._photographs / f"{guid}.jpg"
-
-    @cached_property
-    def _encoders(self) -> tuple[EfficientNetLite0, MiniLM]:
-        return EfficientNetLite0(), MiniLM()
 
 
 def _decode(text: str) -> str:

@@ -262,6 +262,45 @@ class Diagnose(Block):
     samples: PositiveInt = 256
 
 
+class Predict(Block):
+    """The pipeline `predict`: a student is used on new data of its modality.
+
+    Attributes:
+        source: A folder with a file for each sample, or a table, ``.csv`` or ``.parquet``, with a
+            row for each.
+        name: The name of the results.
+        column: The column of the table with paths or texts; by default the name of the modality. A
+            student that sees numbers has the columns that it was trained on.
+        least_confidence: Samples with a smaller confidence, in [0, 1], get no label.
+        wanted_accuracy: If set, `least_confidence` is the smallest with which the labelled
+            validation samples have this accuracy, in (0, 1].
+        batch_size: The number of samples that are read and classified together.
+    """
+
+    source: str | None = None
+    name: str = "new"
+    column: str | None = None
+    least_confidence: float = Field(0.0, ge=0, le=1)
+    wanted_accuracy: float | None = Field(None, gt=0, le=1)
+    batch_size: PositiveInt = 64
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _check_name(cls, name: Any) -> Any:
+        if not isinstance(name, str) or not is_plain_name(name):
+            raise ValueError(f"predict.name is {name!r}; it is part of paths: {PLAIN_NAME}")
+        return name
+
+    @model_validator(mode="after")
+    def _check_threshold(self) -> Predict:
+        if self.wanted_accuracy is not None and self.least_confidence:
+            raise ValueError(
+                "predict.least_confidence and predict.wanted_accuracy both set the threshold: "
+                "remove one of them"
+            )
+        return self
+
+
 class ComparedMethod(Block):
     """A method by import path, and the arguments of its ``teach``."""
 

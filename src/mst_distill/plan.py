@@ -16,6 +16,7 @@ from mst_distill.parameters import (
     Evaluate,
     Masks,
     Members,
+    Predict,
     Route,
     Runtime,
     Teachers,
@@ -42,6 +43,7 @@ class Plan(Block):
         evaluate: The evaluation on the test split.
         diagnose: The pipeline `diagnose`.
         compare: The pipeline `compare`.
+        predict: The pipeline `predict`.
         runtime: Where and how the run is computed.
     """
 
@@ -58,6 +60,7 @@ class Plan(Block):
     evaluate: Evaluate
     diagnose: Diagnose
     compare: Compare
+    predict: Predict
     runtime: Runtime
 
     def only(self, names: Iterable[str]) -> Plan:

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from mst_distill.benchmarks.avmnist import AVMNIST, LENGTH, MultiBenchAVMNIST
+from mst_distill.benchmarks.avmnist import AVMNIST, MultiBenchAVMNIST
 from mst_distill.benchmarks.source import DamagedSampleError
 from mst_distill.benchmarks.splits import check_splits
 from mst_distill.media.sound import read_sound
+from mst_distill.media.spoken_digits import LENGTH
 from raw_sets import write_avmnist, write_idx, write_mnist, write_multibench, write_tone
 
 TONE = 8000 / 222
@@ -30,7 +31,9 @@ def real(shared_data: Path) -> AVMNIST:
     for folder in folders.values():
         if not folder.is_dir():
             pytest.skip(f"{folder} is absent")
-    return AVMNIST("heldout", **{name: str(folder) for name, folder in folders.items()})
+    source = AVMNIST("heldout", **{name: str(folder) for name, folder in folders.items()})
+    source.fit(Path())
+    return source
 
 
 def test_every_mnist_image_has_one_pair(real: AVMNIST) -> None:
@@ -93,9 +96,11 @@ def raw(tmp_path: Path) -> Path:
 
 
 def open_raw(root: Path, protocol: str = "heldout", **arguments: float) -> AVMNIST:
-    return AVMNIST(
+    source = AVMNIST(
         protocol, str(root / "mnist"), str(root / "speech"), str(root / "noise"), **arguments
     )
+    source.fit(root)
+    return source
 
 
 @pytest.mark.parametrize("snr_db", [0.0, 20.0])

@@ -25,7 +25,7 @@ from damaged_sets import (
     write_opposite_channels,
     write_silence,
 )
-from mst_distill.benchmarks.ravdess_units import UNITS
+from mst_distill.media.action_units import UNITS
 from raw_sets import (
     RAVDESS_CLIPS,
     UNITS_TABLE,

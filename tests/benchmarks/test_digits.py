@@ -22,9 +22,15 @@ def raw() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+def fitted_source(protocol: str = "heldout", **arguments: float) -> Digits:
+    source = Digits(protocol, str(RECORDINGS), **arguments)
+    source.fit(Path())
+    return source
+
+
 @pytest.fixture(scope="module")
 def source() -> Digits:
-    return Digits("heldout", str(RECORDINGS))
+    return fitted_source()
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +101,7 @@ def test_shapes_and_ranges(everything: dict[str, np.ndarray]) -> None:
 
 @pytest.mark.parametrize(("protocol", "kept_energy"), [("heldout", 0.3), ("random", 0.7)])
 def test_images_keep_about_the_requested_share_of_energy(protocol: str, kept_energy: float) -> None:
-    source = Digits(protocol, str(RECORDINGS), kept_energy=kept_energy)
+    source = fitted_source(protocol, kept_energy=kept_energy)
     fit = source.index if protocol == "random" else source.index[source.index["split"] == "train"]
     images, _ = load_digits(return_X_y=True)
     fitted = images[fit["image"]]
@@ -116,7 +122,7 @@ def test_images_keep_about_the_requested_share_of_energy(protocol: str, kept_ene
 def test_recordings_are_standardised_on_the_samples_of_the_protocol(
     raw: dict[str, np.ndarray], protocol: str
 ) -> None:
-    source = Digits(protocol, str(RECORDINGS))
+    source = fitted_source(protocol)
     fit = source.index if protocol == "random" else source.index[source.index["split"] == "train"]
     frames = np.concatenate([recording(raw, row) for row in fit["recording"]])
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
@@ -150,7 +156,7 @@ def test_equal_arguments_yield_equal_samples(
     source: Digits, everything: dict[str, np.ndarray]
 ) -> None:
     np.random.default_rng(9)
-    again = Digits("heldout", str(RECORDINGS))
+    again = fitted_source()
     assert again.index.equals(source.index)
     assert again.fingerprint() == source.fingerprint()
     for name, array in again.read(again.index).items():

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mst_distill.benchmarks.ravdess_units import UNITS, RAVDESSUnits
+from mst_distill.benchmarks.ravdess_units import RAVDESSUnits
 from mst_distill.benchmarks.source import DamagedSampleError, check_index
 from mst_distill.benchmarks.splits import check_splits, stratified_limit
+from mst_distill.media.action_units import UNITS
 from raw_sets import RAVDESS_CLIPS as CLIPS
 from raw_sets import UNITS_TABLE as TABLE
 from raw_sets import make_units as make_table
@@ -55,7 +56,9 @@ def test_real_samples_have_the_shapes_of_the_networks_inputs(
 
 def test_real_units_distinguish_happy_from_sad_faces(real: RAVDESSUnits, tmp_path: Path) -> None:
     real.fit(tmp_path)
-    units = pd.DataFrame(real._scale(real.index["id"]), columns=list(UNITS))
+    units = pd.DataFrame(
+        real.readers["units"].read(real.values("units", real.index)), columns=list(UNITS)
+    )
     smile = units["AU12_r"].groupby(real.index["label"].to_numpy()).mean()
     assert smile[2] == smile.max()
     assert smile[2] > smile[3] + 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -287,11 +288,19 @@ class Interrupted(VGGSound50k):
 
     stop_at = 10**9
 
-    def _load(self, clip: str) -> tuple[np.ndarray, np.ndarray]:
-        self.loaded = [*getattr(self, "loaded", []), clip]
-        if len(self.loaded) == self.stop_at:
-            raise KeyboardInterrupt
-        return super()._load(clip)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.loaded: list[str] = []
+        video: Any = self.readers["video"]
+        load = video.load
+
+        def record(file: Path) -> np.ndarray:
+            self.loaded.append(file.stem)
+            if len(self.loaded) == self.stop_at:
+                raise KeyboardInterrupt
+            return load(file)
+
+        video.load = record
 
 
 @pytest.mark.parametrize(("stop_at", "saved"), [(1, 0), (2, 0), (5, 4), (8, 6), (12, 10)])

@@ -33,7 +33,9 @@ PREDICTIONS = pd.DataFrame(
         "id": ["a", "b", "a", "b"],
         "model": ["student", "student", "baseline", "baseline"],
         "confidence": [0.5, 1.0, 0.0, 0.7],
+        "confidence_scaled": [0.6, 1.0, 0.0, 0.8],
         "nll": [0.7, 0.0, 5.0, 0.1],
+        "nll_scaled": [0.5, 0.0, 6.0, 0.1],
         "correct": [1, 0, 1, 1],
         "labelled": 1,
     }
@@ -125,6 +127,12 @@ def test_the_output_of_a_run_is_valid(check, table):
         (check_logits, alter(LOGITS, 1, "specialist", "x"), "row 1 repeats id 'a', specialist 'x'"),
         (check_predictions, alter(PREDICTIONS, 0, "confidence", 1.5), "row 0 has 1.5 .*0 and 1"),
         (check_predictions, alter(PREDICTIONS, 3, "nll", -0.1), "row 3 has -0.1 .*'nll'"),
+        (check_predictions, alter(PREDICTIONS, 2, "nll_scaled", -1.0), "row 2 .*'nll_scaled'"),
+        (
+            check_predictions,
+            alter(PREDICTIONS, 1, "confidence_scaled", 1.1),
+            "row 1 has 1.1 .*'confidence_scaled'",
+        ),
         (check_predictions, alter(PREDICTIONS, 3, "id", "a"), "repeats id 'a', model 'baseline'"),
         (check_predictions, PREDICTIONS.drop(index=3), "'baseline' has no prediction of .*'b'"),
         (check_trials, alter(TRIALS, 1, "seed", 0), "row 1 repeats title 'kd <- audio'"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from mst_distill.data.samples import Samples
 from mst_distill.evaluate import linear_model
+from mst_distill.evaluate.calibration import fit_temperature
 from mst_distill.evaluate.linear_model import evaluate_linear_model
 from mst_distill.evaluate.metrics import measure
 
@@ -44,6 +46,12 @@ def test_it_equals_logistic_regression_on_standardised_training_values() -> None
     log_probability = plain.predict_log_proba(scaled[240:])[np.arange(60), truth]
     assert metrics["nll"] == pytest.approx(-log_probability.mean(), rel=1e-4)
     assert counts["training_samples"] == 200
+    # The temperature is that of the 40 validation samples.
+    valid = plain.predict_log_proba(scaled[200:240])
+    temperature = fit_temperature(valid, samples.labels[200:240])
+    assert metrics["temperature"] == pytest.approx(temperature, rel=1e-3)
+    after = log_softmax(plain.predict_log_proba(scaled[240:]) / temperature, axis=1)
+    assert metrics["nll_scaled"] == pytest.approx(-after[np.arange(60), truth].mean(), rel=1e-3)
 
 
 def test_a_class_without_a_training_sample_is_never_predicted() -> None:

@@ -169,10 +169,38 @@ def test_over_and_under_confidence_do_not_cancel_between_bins() -> None:
     assert calibration_error(calibration) == pytest.approx(0.5)
 
 
+def test_scaled_metrics_are_those_of_the_divided_logits_and_the_others_stay(
+    guesses: tuple[np.ndarray, np.ndarray],
+) -> None:
+    logits, label = guesses
+    accumulator = MetricAccumulator(4, 15, None, CPU, 2.5)
+    outcome = accumulator.update(torch.from_numpy(logits), torch.from_numpy(label))
+    found = measure(accumulator.summary(), NAMES, dense=False)
+    probability = softmax(logits.astype(np.float64) / 2.5)
+    confidence, right = probability.max(axis=1), probability.argmax(axis=1) == label
+    assert outcome["prediction"].tolist() == logits.argmax(axis=1).tolist()
+    assert outcome["confidence_scaled"].numpy() == pytest.approx(confidence, rel=1e-12)
+    assert outcome["nll_scaled"].numpy() == pytest.approx(
+        -np.log(probability[np.arange(len(label)), label]), rel=1e-12
+    )
+    surest = np.argsort(-confidence)[: round(0.8 * len(label))]
+    scaled = {
+        "temperature": 2.5,
+        "nll_scaled": metrics.log_loss(label, probability),
+        "calibration_error_scaled": binned_error(probability, label, 15),
+        "accuracy_at_80": right[surest].mean(),
+    }
+    assert {name: found.pop(name) for name in scaled} == pytest.approx(scaled, rel=1e-9)
+    assert found == measure(counts_of(logits, label, batch_size=250), NAMES, dense=False)
+
+
 def test_an_empty_accumulator_has_an_nll_and_calibration_error_of_0() -> None:
     summary = MetricAccumulator(3, 4, None, CPU).summary()
     assert summary["nll"] == 0
     assert calibration_error(summary["calibration"]) == 0
+    summary = MetricAccumulator(3, 4, None, CPU, 2.0).summary()
+    assert summary["nll_scaled"] == 0
+    assert math.isnan(summary["accuracy_at_80"])
 
 
 def test_an_update_returns_the_outcome_of_each_sample() -> None:

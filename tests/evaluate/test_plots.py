@@ -15,6 +15,7 @@ from mst_distill.evaluate.plots import (
     confusion_figure,
     learning_curves,
     reliability_figure,
+    risk_coverage_figure,
     routing_figure,
 )
 
@@ -35,14 +36,17 @@ def counts_of_model(classes: int, seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     count = rng.integers(0, 30, 10) * (np.arange(10) > 2)
     confidence = count * (np.arange(10) + 0.5) / 10
+    calibration = {
+        "count": count.tolist(),
+        "confidence": confidence.tolist(),
+        "correct": (0.8 * confidence).tolist(),
+    }
     return {
         "confusion": rng.integers(0, 20, (classes, classes)).tolist(),
         "nll": 1.0,
-        "calibration": {
-            "count": count.tolist(),
-            "confidence": confidence.tolist(),
-            "correct": (0.8 * confidence).tolist(),
-        },
+        "calibration": calibration,
+        "calibration_scaled": calibration,
+        "temperature": 1.5,
     }
 
 
@@ -76,16 +80,43 @@ def test_confusion_writes_the_share_in_percent_of_the_true_class() -> None:
     assert texts == {(0, 0): "75", (1, 0): "25", (2, 2): "100"}
 
 
-def test_reliability_shows_accuracy_against_confidence() -> None:
+def test_reliability_shows_accuracy_against_confidence_as_is_and_scaled() -> None:
     calibration = {"count": [0, 4, 6], "confidence": [0, 2.0, 5.4], "correct": [0, 1, 6]}
-    models = {"student": {"calibration": calibration}}
-    figure = reliability_figure(models, ["student"])
+    scaled = {"count": [5, 0, 5], "confidence": [1.0, 0, 4.5], "correct": [2, 0, 5]}
+    counts = {"calibration": calibration, "calibration_scaled": scaled, "temperature": 0.754}
+    figure = reliability_figure({"student": counts}, ["student"])
     (axes,) = figure.axes
-    # |1 - 2| + |6 - 5.4| over 10 samples.
-    assert axes.get_title() == "student\ncalibration error 16.0 %"
-    diagonal, curve = axes.get_lines()
+    assert axes.get_title() == "student"
+    diagonal, as_is, after = axes.get_lines()
     np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
-    np.testing.assert_allclose(curve.get_xydata(), [[0.5, 0.25], [0.9, 1.0]])
+    np.testing.assert_allclose(as_is.get_xydata(), [[0.5, 0.25], [0.9, 1.0]])
+    np.testing.assert_allclose(after.get_xydata(), [[0.2, 0.4], [0.9, 1.0]])
+    legend = axes.get_legend()
+    assert legend is not None
+    # |1 - 2| + |6 - 5.4|, and |2 - 1| + |5 - 4.5|, over 10 samples.
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "as is: error 16.0 %",
+        "scaled, T = 0.75: error 15.0 %",
+    ]
+    assert_saves(figure)
+
+
+def test_risk_coverage_shows_a_step_curve_of_each_model() -> None:
+    curves = pd.DataFrame(
+        {
+            "model": ["student", "student", "baseline"],
+            "coverage": [0.25, 1.0, 1.0],
+            "accuracy": [1.0, 0.75, 0.5],
+            "confidence": [0.9, 0.4, 0.5],
+        }
+    )
+    figure = risk_coverage_figure(curves)
+    (axes,) = figure.axes
+    texts = axes.get_legend_handles_labels()[1]
+    assert texts == ["student", "baseline"]
+    student, baseline = axes.get_lines()[:2]
+    np.testing.assert_allclose(student.get_xydata(), [[0.25, 1.0], [1.0, 0.75]])
+    np.testing.assert_allclose(baseline.get_xydata(), [[1.0, 0.5]])
     assert_saves(figure)
 
 
@@ -93,7 +124,7 @@ def test_reliability_has_axes_for_each_model() -> None:
     models = ["multimodal teacher", "student", "baseline"]
     metric_counts = {model: counts_of_model(50, seed) for seed, model in enumerate(models)}
     figure = reliability_figure(metric_counts, models)
-    assert [axes.get_title().splitlines()[0] for axes in figure.axes] == models
+    assert [axes.get_title() for axes in figure.axes] == models
     assert_saves(figure)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.data.samples import Samples, rows_of
+from mst_distill.evaluate import calibration
+from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 from mst_distill.evaluate.predictions import (
     EvaluatedModels,
     HeldOutResults,
     evaluate_models,
     evaluate_nets,
+    fit_temperatures,
+    predict_validation,
 )
 from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.masks import MapMask, VectorMask
@@ -283,3 +287,109 @@ def test_dense_models_are_evaluated_on_their_pixels() -> None:
     found = results.disagreement.set_index(["model", "from"])["kl"]
     expected = mean_kd(pixels["depth"], pixels["both"])
     assert found["depth teacher", "multimodal teacher"] == pytest.approx(expected, rel=1e-10)
+
+
+def validation_logits(run: Run, models: EvaluatedModels) -> dict[str, np.ndarray]:
+    """Return the logits of all models for the validation samples, computed in one batch."""
+    rows = rows_of(run.splits, "valid")
+    models.place(run)
+    inputs = {name: torch.from_numpy(of[rows]) for name, of in run.samples.modalities.items()}
+    with torch.no_grad():
+        return {name: of.double().numpy() for name, of in models.logits(inputs).items()}
+
+
+def test_temperatures_are_those_of_the_validation_split(run: Run, models: EvaluatedModels) -> None:
+    labels = run.samples.labels[rows_of(run.splits, "valid")]
+    models.students["student"].train()
+    models.place(run)
+    found = fit_temperatures(run, models.logits, run.modalities, 3)
+    expected = {
+        name: fit_temperature(of, labels) for name, of in validation_logits(run, models).items()
+    }
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert set(found) == set(NETS)
+    assert len(set(found.values())) == len(NETS)
+
+
+def test_scaled_rows_equal_the_outcomes_by_numpy(
+    run: Run, models: EvaluatedModels, logits: dict[str, np.ndarray]
+) -> None:
+    fitted = {name: 0.5 + 0.25 * place for place, name in enumerate(NETS)}
+    results = evaluate_models(run, models, 3, 5, TAU, fitted)
+    label = run.samples.labels[rows_of(run.splits, "test")]
+    for model, rows in results.predictions.groupby("model"):
+        probability = softmax(logits[model] / fitted[model])
+        nll = -np.log(probability[np.arange(7), label])
+        assert rows["nll_scaled"].to_numpy() == pytest.approx(nll, rel=1e-10)
+        assert rows["confidence_scaled"].to_numpy() == pytest.approx(probability.max(axis=1))
+        assert results.metric_counts[model]["temperature"] == fitted[model]
+        assert results.metric_counts[model]["nll_scaled"] == pytest.approx(nll.mean(), rel=1e-10)
+
+
+def test_validation_predictions_are_scaled_and_in_the_order_of_the_split(
+    run: Run, models: EvaluatedModels
+) -> None:
+    valid = run.splits[run.splits["split"] == "valid"]
+    table = predict_validation(run, "student", models.students["student"], 2.0, 3)
+    assert table["id"].tolist() == valid["id"].tolist()
+    assert table["label"].tolist() == valid["label"].tolist()
+    assert set(table["model"]) == {"student"}
+    logits = validation_logits(run, models)["student"]
+    guess = logits.argmax(axis=1)
+    assert table["prediction"].tolist() == guess.tolist()
+    assert table["correct"].tolist() == (guess == valid["label"]).astype(int).tolist()
+    expected = softmax(logits / 2).max(axis=1)
+    assert table["confidence_scaled"].to_numpy() == pytest.approx(expected, rel=1e-10)
+
+
+def test_nets_are_evaluated_with_their_own_temperatures(run: Run, models: EvaluatedModels) -> None:
+    nets = {"ce": models.students["student"], "last": models.students["baseline"]}
+    counts = evaluate_nets(run, nets, "image", 3, 5)
+    models.place(run)
+    temperatures = fit_temperatures(run, models.logits, run.modalities, 3)
+    found = {name: of["temperature"] for name, of in counts.items()}
+    expected = {"ce": temperatures["student"], "last": temperatures["baseline"]}
+    assert found == pytest.approx(expected, rel=1e-6)
+    results = evaluate_models(run, models, 3, 5, TAU, temperatures).metric_counts
+    assert counts["ce"]["nll_scaled"] == pytest.approx(results["student"]["nll_scaled"], rel=1e-6)
+    assert counts["ce"]["nll"] == pytest.approx(results["student"]["nll"], rel=1e-10)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+@pytest.mark.parametrize("ignored", [2, None])
+def test_temperatures_of_dense_models_use_a_fixed_draw_of_labelled_pixels(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, ignored: int | None
+) -> None:
+    samples, splits = make_samples(25, {"image": (1, 8, 8)}, 3, (8, 8), ignored)
+    noise = np.random.default_rng(0).normal(size=samples.labels.shape)
+    samples.modalities["image"][:, 0] = samples.labels + noise
+
+    def logits_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"net": -((inputs["image"] - torch.arange(3).view(1, 3, 1, 1)) ** 2)}
+
+    run = Run(samples, splits, "image", 7, Runtime(device="cpu"))
+    monkeypatch.setattr(calibration, "LARGEST_DRAW", 60)
+    found = fit_temperatures(run, logits_of, ["image"], batch_size, hidden=True)
+    rows = rows_of(splits, "valid")
+    logits = logits_of({"image": torch.from_numpy(samples.modalities["image"][rows])})["net"]
+    pixels = logits.movedim(1, -1).reshape(-1, 3).numpy()
+    labels = samples.labels[rows].reshape(-1)
+    labelled = labels != ignored if ignored is not None else np.ones(len(labels), dtype=bool)
+    drawn = draw_positions(int(labelled.sum()), 7)
+    assert len(drawn) == 60 < labelled.sum()
+    expected = fit_temperature(pixels[labelled][drawn], labels[labelled][drawn])
+    assert found["net"] == pytest.approx(expected, rel=1e-6)
+    assert expected != pytest.approx(fit_temperature(pixels[labelled], labels[labelled]), rel=1e-3)
+
+
+def test_a_validation_sample_with_logits_that_are_not_finite_is_named(run: Run) -> None:
+    sample = run.splits.query("split == 'valid'")["id"].iloc[4]
+
+    def logits_of(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        logits = torch.zeros(len(inputs["image"]), 3)
+        broken = run.samples.modalities["image"][run.splits["id"] == sample][0]
+        logits[(inputs["image"].numpy() == broken).all(axis=(1, 2, 3)), 1] = torch.nan
+        return {"student": logits}
+
+    with pytest.raises(FloatingPointError, match=f"'student' for the validation .* '{sample}'"):
+        fit_temperatures(run, logits_of, ["image"], 3)

@@ -9,6 +9,7 @@ import pytest
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.evaluate.verdict import (
     calibration_difference,
+    comparison_report,
     comparison_table,
     nll_difference,
     paired_difference,
@@ -303,38 +304,99 @@ NLL_WORSE = {"difference": 0.12, "low": 0.05, "high": 0.2}
 OVERCONFIDENT = {"difference": 0.121, "squared": 0.03, "low": 0.01, "high": 0.05}
 
 
+NO_NLL = {"difference": 0.01, "low": -0.05, "high": 0.07}
+
+
 @pytest.mark.parametrize(
-    ("nll", "calibration", "expected"),
+    ("nll", "scaled", "calibration", "expected"),
     [
         (
             NLL_WORSE,
+            NO_NLL,
             OVERCONFIDENT,
             [
                 "The student's likelihood is measurably worse: NLL +0.120 nats, 90% interval "
                 "+0.050 to +0.200.",
+                "After temperature scaling of both, no difference is measurable: NLL +0.010 nats, "
+                "90% interval -0.050 to +0.070.",
                 "The student's calibration is measurably worse: expected calibration error +12.10 "
                 "points.",
             ],
         ),
         (
             {"difference": -0.12, "low": -0.2, "high": -0.05},
+            NLL_WORSE,
             {"difference": -0.02, "squared": -0.03, "low": -0.05, "high": -0.01},
             [
                 "The student's likelihood is measurably better: NLL -0.120 nats, 90% interval "
                 "-0.200 to -0.050.",
+                "After temperature scaling of both, the student's likelihood is measurably worse: "
+                "NLL +0.120 nats, 90% interval +0.050 to +0.200.",
                 "The student's calibration is measurably better: expected calibration error -2.00 "
                 "points.",
             ],
         ),
-        ({"difference": 0.1, "low": -0.1, "high": 0.3}, {**OVERCONFIDENT, "low": -0.01}, []),
-        ({"difference": 0.1, "low": 0.0, "high": 0.3}, {"difference": 0.121}, []),
-        ({"difference": 0.1, "low": 0.1, "high": 0.1}, {**OVERCONFIDENT, "difference": -0.01}, []),
+        (
+            NO_NLL,
+            {"difference": -0.12, "low": -0.2, "high": -0.05},
+            {"difference": 0.121},
+            [
+                "After temperature scaling of both, the student's likelihood is measurably better: "
+                "NLL -0.120 nats, 90% interval -0.200 to -0.050.",
+            ],
+        ),
+        (
+            NLL_WORSE,
+            {"difference": 0.0, "low": np.nan, "high": np.nan},  # no interval
+            {"difference": 0.121},
+            [
+                "The student's likelihood is measurably worse: NLL +0.120 nats, 90% interval "
+                "+0.050 to +0.200.",
+                "After temperature scaling of both, no difference is measurable: NLL +0.000 nats.",
+            ],
+        ),
+        (
+            {"difference": 0.1, "low": -0.1, "high": 0.3},
+            NO_NLL,
+            {**OVERCONFIDENT, "low": -0.01},
+            [],
+        ),
+        ({"difference": 0.1, "low": 0.0, "high": 0.3}, NO_NLL, {"difference": 0.121}, []),
+        (
+            {"difference": 0.1, "low": 0.1, "high": 0.1},
+            NO_NLL,
+            {**OVERCONFIDENT, "difference": -0.01},
+            [],
+        ),
     ],
 )
 def test_remarks_on_the_student_s_probabilities(
-    nll: dict[str, float], calibration: dict[str, float], expected: list[str]
+    nll: dict[str, float],
+    scaled: dict[str, float],
+    calibration: dict[str, float],
+    expected: list[str],
 ) -> None:
-    assert remarks(nll, calibration, 0.9) == expected
+    assert remarks(nll, scaled, calibration, 0.9) == expected
+
+
+def test_the_report_has_the_scaled_likelihood_next_to_the_unscaled_one() -> None:
+    rng = np.random.default_rng(8)
+    predictions = predictions_of(draw(rng, 200, (6, 2)), draw(rng, 200, (3, 2)))
+    scaled = predictions["nll"].where(predictions["model"] == "student", 0.25)
+    report = comparison_report(
+        predictions.assign(nll_scaled=scaled),
+        {},
+        {"student": "baseline"},
+        Bootstrap(200, 0.95, 0),
+        15,
+        "image",
+    )
+    student, baseline = predictions["nll"].to_numpy().reshape(2, -1)
+    found = [report[f"{name}_over_baseline"]["student"] for name in ("nll", "nll_scaled")]
+    assert found[0]["difference"] == pytest.approx(student.mean() - baseline.mean(), rel=1e-12)
+    assert found[1]["difference"] == pytest.approx(student.mean() - 0.25, rel=1e-12)
+    low, high = plain_bootstrap(student - 0.25, np.ones(200), 0.95)
+    assert [found[1]["low"], found[1]["high"]] == pytest.approx([low, high], abs=0.03)
 
 
 def test_the_table_has_a_row_for_each_model_and_a_column_for_each_scalar_metric() -> None:

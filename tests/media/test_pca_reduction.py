@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mst_distill.media.pca_reduction import reduce_by_pca
+from mst_distill.media.pca_reduction import ReducedPixels
 
 ENERGIES = np.array([0.5, 0.25, 0.15, 0.1])
 """Shares of the variance along four orthogonal directions."""
@@ -18,6 +18,12 @@ def images(count: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     scores, _ = np.linalg.qr(scores - scores.mean(axis=0))
     axes, _ = np.linalg.qr(rng.normal(size=(6, 4)))
     return 3 + 10 * (scores * np.sqrt(ENERGIES)) @ axes.T, axes.T
+
+
+def reduced(values: np.ndarray, fit: np.ndarray, kept_energy: float) -> np.ndarray:
+    reader = ReducedPixels(1, values.shape[1], kept_energy)
+    reader.fit(fit)
+    return reader.read(list(values))[:, 0, 0]
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
@@ -35,12 +41,12 @@ def test_the_number_of_components_is_nearest_to_the_energy(
     kept = axes[:components]
     mean = values.mean(axis=0)
     expected = scaled((values - mean) @ kept.T @ kept + mean)
-    np.testing.assert_allclose(reduce_by_pca(values, values, kept_energy), expected, atol=1e-5)
+    np.testing.assert_allclose(reduced(values, values, kept_energy), expected, atol=1e-5)
 
 
 def test_full_energy_does_not_change_the_images() -> None:
     values = np.random.default_rng(1).normal(size=(40, 9))
-    np.testing.assert_allclose(reduce_by_pca(values, values, 1.0), scaled(values), atol=1e-5)
+    np.testing.assert_allclose(reduced(values, values, 1.0), scaled(values), atol=1e-5)
 
 
 def test_the_components_are_computed_only_from_the_images_of_the_fit() -> None:
@@ -48,22 +54,21 @@ def test_the_components_are_computed_only_from_the_images_of_the_fit() -> None:
     others = np.random.default_rng(2).normal(size=(5, 6))
     mean, kept = fit.mean(axis=0), axes[:2]
     expected = scaled((others - mean) @ kept.T @ kept + mean)
-    np.testing.assert_allclose(reduce_by_pca(others, fit, 0.75), expected, atol=1e-5)
-    single = reduce_by_pca(others[:1], fit, 0.75)
+    np.testing.assert_allclose(reduced(others, fit, 0.75), expected, atol=1e-5)
+    single = reduced(others[:1], fit, 0.75)
     np.testing.assert_allclose(single, expected[:1], atol=1e-5)
 
 
 def test_reduced_images_lie_between_0_and_1() -> None:
     values, _ = images()
-    reduced = reduce_by_pca(values, values, 0.5)
-    assert reduced.dtype == np.float32
-    assert reduced.shape == values.shape
-    assert (reduced.min(axis=1) == 0).all()
-    assert (reduced.max(axis=1) == 1).all()
+    read = reduced(values, values, 0.5)
+    assert read.dtype == np.float32
+    assert read.shape == values.shape
+    assert (read.min(axis=1) == 0).all()
+    assert (read.max(axis=1) == 1).all()
 
 
 @pytest.mark.parametrize("kept_energy", [0, -0.5, 1.01, 25, float("nan")])
 def test_an_energy_outside_0_to_1_is_an_error(kept_energy: float) -> None:
-    values, _ = images()
     with pytest.raises(ValueError, match=r"kept_energy is .*above 0 and at most 1"):
-        reduce_by_pca(values, values, kept_energy)
+        ReducedPixels(1, 6, kept_energy)

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from mst_distill.artifacts.bundle import load_bundle
+from mst_distill.evaluate.calibration import threshold_for_accuracy
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.pipelines.nets import open_run
 from projects import copy_project, kedro, run_session, session_in, stages
@@ -108,12 +109,61 @@ def test_the_report_has_all_models_and_its_metrics_agree_with_the_predictions(pr
     gain = metrics["gain_over_baseline"]["student"]
     assert gain["difference"] == pytest.approx(accuracy["student"] - accuracy["baseline"])
     assert gain["low"] <= gain["difference"] <= gain["high"]
-    for name, metric in (("nll", "nll"), ("calibration", "calibration_error")):
+    for name, metric in (
+        ("nll", "nll"),
+        ("nll_scaled", "nll_scaled"),
+        ("calibration", "calibration_error"),
+    ):
         reported = metrics[f"{name}_over_baseline"]["student"]
         values = [metrics["models"][model][metric] for model in ("student", "baseline")]
         assert reported["difference"] == pytest.approx(values[0] - values[1], rel=1e-9, abs=1e-12)
         assert reported["low"] < reported["high"]
     assert set(metrics["disagreement"]) == {"teachers", "specialists"}
+
+
+def test_every_model_has_a_temperature_and_scaled_metrics(project):
+    folder, reports = project / f"data/07_model_output/{RUN}", project / f"data/08_reporting/{RUN}"
+    temperatures = json.loads((folder / "temperatures.json").read_text())
+    metrics = json.loads((reports / "metrics.json").read_text())["models"]
+    found = {name: of_model["temperature"] for name, of_model in metrics.items()}
+    assert found.pop("linear model") > 0
+    assert found == temperatures
+    scaled = {"temperature", "nll_scaled", "calibration_error_scaled", "accuracy_at_80"}
+    assert scaled < set(pd.read_csv(reports / "comparison.csv"))
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    nll = predictions.groupby("model")["nll_scaled"].mean()
+    for name in temperatures:
+        assert metrics[name]["nll_scaled"] == pytest.approx(nll[name])
+    student = predictions[predictions["model"] == "student"].sort_values("confidence_scaled")
+    surest = student.tail(-(-4 * len(student) // 5))  # 80 %, rounded up
+    accuracy = surest["correct"].mean()
+    assert metrics["student"]["accuracy_at_80"] == pytest.approx(accuracy, abs=1e-12)
+
+
+def test_scaling_raises_the_likelihood_on_the_validation_split(project):
+    """The student's predictions there, with which `predict` finds a threshold."""
+    table = pd.read_parquet(project / f"data/07_model_output/{RUN}/validation_predictions.parquet")
+    splits = pd.read_parquet(
+        project / "data/05_model_input/digits/heldout-all/seed-0/splits.parquet"
+    )
+    assert table["id"].tolist() == splits.query("split == 'valid'")["id"].tolist()
+    assert table["nll_scaled"].mean() < table["nll"].mean()
+    wanted = table["correct"].mean() + 0.1
+    threshold = threshold_for_accuracy(table["confidence_scaled"], table["correct"], wanted)
+    assert table[table["confidence_scaled"] >= threshold]["correct"].mean() >= wanted
+
+
+def test_the_curves_of_risk_and_coverage_end_at_the_accuracy(project):
+    folder = project / f"data/08_reporting/{RUN}"
+    metrics = json.loads((folder / "metrics.json").read_text())["models"]
+    curves = pd.read_csv(folder / "risk_coverage.csv")
+    assert list(dict.fromkeys(curves["model"])) == ["student", "baseline", "multimodal teacher"]
+    for name, curve in curves.groupby("model"):
+        assert curve["coverage"].iloc[-1] == 1
+        assert curve["accuracy"].iloc[-1] == pytest.approx(metrics[name]["accuracy"], abs=1e-6)
+        assert (curve["coverage"].diff()[1:] > 0).all()
+        assert (curve["confidence"].diff()[1:] <= 0).all()
+    assert (folder / "risk_coverage_figure.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_table_of_logits_has_all_specialists_on_all_samples(project):

@@ -5,11 +5,12 @@ Two sources read it: from the raw files, and from MultiBench's prepared arrays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.avmnist_files import (
-    RATE,
     Mnist,
     Recordings,
     open_multibench,
@@ -17,33 +18,23 @@ from mst_distill.benchmarks.avmnist_files import (
     read_mnist,
     read_recordings,
 )
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol
 from mst_distill.benchmarks.splits import SHARES, deal_groups
 from mst_distill.data.samples import SPLITS
-from mst_distill.media.minmax import scale_min_max
-from mst_distill.media.pca_reduction import reduce_by_pca
+from mst_distill.media.feature_files import Features
+from mst_distill.media.pca_reduction import ReducedImageFile
 from mst_distill.media.sound import refuse_silence
-
-SIZE = 112
-"""Number of frequencies, and of frames, of a spectrogram."""
-
-LENGTH = RATE // (SIZE - 1) * (SIZE - 1)
-"""Length of a recording in audio samples: 0.999 s."""
-
-DYNAMIC_RANGE = 80
-"""Level below the peak of a spectrogram, in dB, at which it is clipped; else pauses would set the
-scale."""
+from mst_distill.media.spoken_digits import LENGTH, RATE, SIZE, DigitSpectrogram
 
 
-class AVMNIST(SampleSource):
+class AVMNIST(ReaderSource):
     """One pair of an image and a spoken digit in noise for each MNIST image, from the raw files.
 
-    `reduce_by_pca` removes most of the variance of the images. The audio is a recording of the same
-    digit mixed with an excerpt of a noise clip. Each recording is padded or cut at its end to
-    0.999 s at 8 kHz (7,992 samples; 0.7 % of the Free Spoken Digit Dataset is longer). The sample
-    is the logarithm of the power spectrogram of the mixture: Hann windows of 222 samples give 112
-    frequencies from 0 to 4 kHz, and a hop of 72 samples gives 112 frames. The spectrogram is
-    clipped 80 dB below its peak and scaled to [0, 1] for each sample.
+    `ReducedImageFile` removes most of the variance of the images. The audio is the spectrogram (see
+    `DigitSpectrogram`) of a recording of the same digit mixed with an excerpt of a noise clip; 0.7
+    % of the Free Spoken Digit Dataset is longer than the part that is used. In use, a student reads
+    recordings as they are: the noise is part of the task, not of the reading.
 
     The leak-free split keeps MNIST's own test set and uses a fifth of the training images of each
     digit for validation. Speakers and noise clips are assigned 60 / 20 / 20 to the splits, at least
@@ -85,6 +76,12 @@ class AVMNIST(SampleSource):
         images, recordings = read_mnist(mnist), read_recordings(speech)
         clip_files, clips = read_clips(noise)
         self.files = [*images.files, *recordings.files, *clip_files]
+        self.protocol = protocol
+        # Image (1, 28, 28) and audio (1, 112, 112), low frequencies first, both in [0, 1].
+        self.readers = {
+            "image": ReducedImageFile(28, 28, kept_energy),
+            "audio": DigitSpectrogram(),
+        }
         self._snr_db = snr_db
         self._recordings = [wave[:LENGTH] for wave in recordings.waves]
         for file, wave in zip(recordings.files, self._recordings, strict=True):
@@ -94,15 +91,11 @@ class AVMNIST(SampleSource):
         rng = np.random.default_rng(pair_seed)
         self.index = _pair(images, recordings, offsets, rng)
         self._redraw_silent_offsets(rng)
-        fit = self.index if protocol == "random" else self.index.query("split == 'train'")
-        self._images = reduce_by_pca(images.images, images.images[fit["image"]], kept_energy)
+        self._images = images.images
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``, low frequencies first."""
-        return {
-            "image": self._images[part["image"]].reshape(-1, 1, 28, 28),
-            "audio": scale_min_max(_log_power(self._mix(part))),
-        }
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[np.ndarray]:
+        """Return the pixels of each image, ``(n, 784)``, or each mixture, ``(n, LENGTH)``."""
+        return list(self._images[part["image"]] if modality == "image" else self._mix(part))
 
     def _redraw_silent_offsets(self, rng: np.random.Generator) -> None:
         """Draw a new `offset` where the noise would be silent; the other offsets stay unchanged."""
@@ -131,7 +124,7 @@ class AVMNIST(SampleSource):
         return speech + noise * gain * np.float32(10 ** (-self._snr_db / 20))
 
 
-class MultiBenchAVMNIST(SampleSource):
+class MultiBenchAVMNIST(ReaderSource):
     """AV-MNIST as MultiBench distributes it: arrays that are already reduced, mixed and paired.
 
     Both modalities are scaled to [0, 1] for each sample, so nothing is fitted. The leak-free split
@@ -161,7 +154,13 @@ class MultiBenchAVMNIST(SampleSource):
         split_seed: int = 0,
         tolerated_share: float = 0.0,
     ) -> None:
+        self.protocol = protocol
         self.tolerated_share = tolerated_share
+        # Image (1, 28, 28) and audio (1, 112, 112), both in [0, 1].
+        self.readers = {
+            "image": Features((1, 28, 28), scaled=True),
+            "audio": Features((1, SIZE, SIZE), scaled=True),
+        }
         self._train = open_multibench(folder, "train")
         self._test = open_multibench(folder, "test")
         self.files = [*self._train.files, *self._test.files]
@@ -180,24 +179,19 @@ class MultiBenchAVMNIST(SampleSource):
             }
         )
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image ``(n, 1, 28, 28)`` and audio ``(n, 1, 112, 112)``.
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[np.ndarray]:
+        """Return the images ``(n, 784)`` or the spectrograms ``(n, 112, 112)``.
 
         Raises:
             DamagedSampleError: An image or a spectrogram contains NaN or infinity or is constant
                 (an empty image, or digital silence).
         """
         rows = part["row"].to_numpy()
-        image = _gather(self._train.image, self._test.image, rows)
-        audio = _gather(self._train.audio, self._test.audio, rows)
-        for position, values in enumerate((image, audio)):
-            flat = values.reshape(len(part), -1)
-            self._reject(~np.isfinite(flat).all(axis=1), part, position, "contains NaN or infinity")
-            self._reject(np.ptp(flat, axis=1) == 0, part, position, "has the same value throughout")
-        return {
-            "image": scale_min_max(image).reshape(-1, 1, 28, 28),
-            "audio": scale_min_max(audio)[:, None],
-        }
+        values = _gather(getattr(self._train, modality), getattr(self._test, modality), rows)
+        flat, position = values.reshape(len(part), -1), list(self.readers).index(modality)
+        self._reject(~np.isfinite(flat).all(axis=1), part, position, "contains NaN or infinity")
+        self._reject(np.ptp(flat, axis=1) == 0, part, position, "has the same value throughout")
+        return list(values)
 
     def _reject(self, invalid: np.ndarray, part: pd.DataFrame, position: int, fault: str) -> None:
         """Raise an error for the first sample that is `invalid`, if any.
@@ -288,22 +282,6 @@ def _hold_out_valid(labels: np.ndarray, train_count: int, rng: np.random.Generat
         rows = rng.permutation(np.flatnonzero(labels[:train_count] == digit))
         split[rows[: round(SHARES["valid"] * len(rows))]] = "valid"
     return split
-
-
-def _log_power(waves: np.ndarray) -> np.ndarray:
-    """Return spectrograms in dB, ``(n, 1, SIZE, SIZE)`` as (frequency, frame).
-
-    Args:
-        waves: ``(n, LENGTH)`` float32.
-    """
-    import torch
-    from torchaudio.transforms import AmplitudeToDB, Spectrogram
-
-    transform = Spectrogram(n_fft=2 * (SIZE - 1), hop_length=LENGTH // (SIZE - 1))
-    power = transform(torch.from_numpy(waves))
-    # The channel axis makes torchaudio clip each sample below its own peak, not the batch's peak.
-    decibels: np.ndarray = AmplitudeToDB("power", top_db=DYNAMIC_RANGE)(power[:, None]).numpy()
-    return decibels
 
 
 def _gather(train: np.ndarray, test: np.ndarray, rows: np.ndarray) -> np.ndarray:

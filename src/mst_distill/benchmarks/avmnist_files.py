@@ -14,9 +14,7 @@ import numpy as np
 
 from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.media.sound import read_sound
-
-RATE = 8000
-"""Sampling rate in Hz, to which all audio is resampled; that of the Free Spoken Digit Dataset."""
+from mst_distill.media.spoken_digits import RATE
 
 _LARGEST_IDX = 2**30
 """Maximum size of an idx file in bytes; EMNIST, the largest set in this format, has 0.6 of it."""

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.crisismmd_files import HUMANITARIAN, read_features, read_tweets
-from mst_distill.benchmarks.photographs import open_image
 from mst_distill.benchmarks.raw_files import leads_out
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import DamagedSampleError, Protocol
 from mst_distill.benchmarks.splits import stratified_split
-from mst_distill.import_path import resolve
-from mst_distill.media.encoders import ImageEncoder, TextEncoder
-from mst_distill.media.tweets import clean_tweet, repair
+from mst_distill.media.encoded import EncodedPhotograph, EncodedTweet
+from mst_distill.media.feature_files import Features
 
 
-class CrisisMMD(SampleSource):
+class CrisisMMD(ReaderSource):
     """Tweets and the first photograph of each, encoded as vectors by two frozen encoders.
 
     The task is the humanitarian one: the column ``label`` of the three files of the publisher's
@@ -56,8 +56,12 @@ class CrisisMMD(SampleSource):
         image_encoder: str = "mst_distill.media.encoders.ResNet50",
         tolerated_share: float = 0.0,
     ) -> None:
-        self._text_encoder_class = resolve(text_encoder, TextEncoder)
-        self._image_encoder_class = resolve(image_encoder, ImageEncoder)
+        self.protocol = protocol
+        # Image (2048,) and text (768,); the widths are the default encoders'.
+        self.readers = {
+            "image": EncodedPhotograph(image_encoder),
+            "text": EncodedTweet(text_encoder),
+        }
         self.tolerated_share = tolerated_share
         self._images = Path(images)
         tables, tweets = read_tweets(splits)
@@ -88,34 +92,14 @@ class CrisisMMD(SampleSource):
                     f"{self._images}; put the file there, or make the whole folder a link"
                 )
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image ``(n, 2048)`` and text ``(n, 768)``; the widths are the default encoders'.
-
-        Raises:
-            DamagedSampleError: A photograph cannot be decoded.
-            ConnectionError: The weights of an encoder are not on disk and cannot be downloaded.
-        """
-        photographs = (
-            open_image(self._images / image, sample)
-            for sample, image in zip(part["id"], part["image"], strict=True)
-        )
-        return {
-            "image": self._image_encoder.encode(photographs),
-            "text": self._text_encoder.encode([clean_tweet(text) for text in part["text"]]),
-            "text_repaired": np.array([repair(text) != text for text in part["text"]], np.float32),
-        }
-
-    # The weights are downloaded and loaded on first use, which is when a store has to be built.
-    @cached_property
-    def _text_encoder(self) -> TextEncoder:
-        return self._text_encoder_class()
-
-    @cached_property
-    def _image_encoder(self) -> ImageEncoder:
-        return self._image_encoder_class()
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[Any]:
+        """Return the files of the photographs, or the texts of the tweets."""
+        if modality == "text":
+            return part["text"].tolist()
+        return [self._images / image for image in part["image"]]
 
 
-class CrisisMMDFeatures(SampleSource):
+class CrisisMMDFeatures(ReaderSource):
     """CrisisMMD as precomputed features: one ``.pth`` file of images, texts and labels.
 
     Such a file contains neither tweet ids nor the publisher's split. The samples are therefore
@@ -141,7 +125,11 @@ class CrisisMMDFeatures(SampleSource):
     ) -> None:
         self.tolerated_share = tolerated_share
         self.files = [Path(file)]
+        self.protocol = protocol
         self._features = read_features(self.files[0])
+        self.readers = {
+            name: Features(getattr(self._features, name).shape[1:]) for name in ("image", "text")
+        }
         labels = self._features.label
         ids = [f"row-{row:05d}" for row in range(len(labels))]
         self.index = pd.DataFrame(
@@ -154,24 +142,20 @@ class CrisisMMDFeatures(SampleSource):
             }
         )
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image and text, each ``(n, width)``, with the widths of the file.
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[np.ndarray]:
+        """Return the features of a modality, ``(n, width)``.
 
         Raises:
             DamagedSampleError: All features of an image or of a text have the same value, as where
                 the image or the text was missing.
         """
         rows = part["row"].to_numpy()
-        features = {
-            "image": self._features.image[rows].astype(np.float32),
-            "text": self._features.text[rows].astype(np.float32),
-        }
-        for name, values in features.items():
-            constant = np.ptp(values, axis=1) == 0
-            if values.shape[1] > 1 and constant.any():
-                row = int(np.argmax(constant))
-                raise DamagedSampleError(
-                    part["id"].iloc[row],
-                    f"{self.files[0]}: {name} of row {rows[row]} is {values[row, 0]:g} throughout",
-                )
-        return features
+        values: np.ndarray = getattr(self._features, modality)[rows].astype(np.float32)
+        constant = np.ptp(values, axis=1) == 0
+        if values.shape[1] > 1 and constant.any():
+            row = int(np.argmax(constant))
+            raise DamagedSampleError(
+                part["id"].iloc[row],
+                f"{self.files[0]}: {modality} of row {rows[row]} is {values[row, 0]:g} throughout",
+            )
+        return list(values)

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.datasets import load_digits
 
-from mst_distill.benchmarks.source import Protocol, SampleSource
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol
 from mst_distill.benchmarks.splits import stratified_split
 from mst_distill.data.samples import SPLITS
-from mst_distill.media.pca_reduction import reduce_by_pca
-
-COEFFICIENTS = 13
-"""Number of MFCC in a frame."""
-
-FRAMES = 32
-"""Number of frames to which a recording is padded or cut; 90 % of the recordings have fewer."""
+from mst_distill.media.pca_reduction import ReducedPixels
+from mst_distill.media.spoken_digits import COEFFICIENTS, DigitFrames
 
 
-class Digits(SampleSource):
+class Digits(ReaderSource):
     """Pairs of an image and a recording of the same digit.
 
     The images are scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, reduced like those of
     AV-MNIST: projected onto the leading principal components that keep a share of the energy. The
-    recordings are the 3,000 of the Free Spoken Digit Dataset, as 13 MFCC for each frame. Images and
-    recordings are split before they are paired, so that no image or recording is in two splits;
-    none is used twice.
+    recordings are the 3,000 of the Free Spoken Digit Dataset, as 13 MFCC for each frame: the
+    embedded file has no audio, and a student of this benchmark computes the frames from a recording
+    (see `digit_mfcc`). Images and recordings are split before they are paired, so that no image or
+    recording is in two splits; none is used twice.
 
     Args:
         protocol: ``heldout`` fits the projection and the scaling on the training split, ``random``
@@ -54,22 +52,18 @@ class Digits(SampleSource):
         split_seed: int = 0,
     ) -> None:
         self.files = [Path(recordings)]
-        images, image_labels = load_digits(return_X_y=True)
-        frames, recorded, recording_labels = _load_recordings(self.files[0])
+        self.protocol = protocol
+        # Image (1, 8, 8) in [0, 1], and audio (13, 32), standardised.
+        self.readers = {"image": ReducedPixels(8, 8, kept_energy), "audio": DigitFrames()}
+        self._images, image_labels = load_digits(return_X_y=True)
+        self._recordings, recording_labels = _load_recordings(self.files[0])
         self.index = _pair(image_labels, recording_labels, np.random.default_rng(split_seed))
-        fit = self.index if protocol == "random" else self.index.query("split == 'train'")
-        self._images = reduce_by_pca(images, images[fit["image"]], kept_energy)
-        self._frames = _standardise(frames, recorded, fit["recording"].to_numpy())
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image ``(n, 1, 8, 8)`` in [0, 1] and audio ``(n, 13, 32)``.
-
-        Audio is standardised, and 0 after the last frame of the recording.
-        """
-        return {
-            "image": self._images[part["image"]].reshape(-1, 1, 8, 8),
-            "audio": self._frames[part["recording"]].astype(np.float32),
-        }
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[np.ndarray]:
+        """Return the 64 pixels of each image, or the frames ``(length, 13)`` of each recording."""
+        if modality == "image":
+            return self._images[part["image"]]
+        return [self._recordings[row] for row in part["recording"]]
 
 
 def _pair(
@@ -104,13 +98,8 @@ def _pairs(index: pd.DataFrame) -> list[tuple[int, int]]:
     return list(zip(index["image"], index["recording"], strict=True))
 
 
-def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Load the recordings.
-
-    Returns:
-        MFCC ``(R, 13, 32)``, padded with 0; whether each frame was recorded ``(R, 32)``, else it is
-        padding; and the digits ``(R,)``.
-    """
+def _load_recordings(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Load the MFCC of the R recordings, ``(length, 13)`` each, and their digits ``(R,)``."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path.absolute()} is missing: it contains the MFCC of the spoken digits and belongs "
@@ -134,8 +123,8 @@ def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         )
     if len(constant := np.flatnonzero(np.ptp(frames, axis=0) == 0)):
         raise ValueError(f"{path}: coefficient {constant[0]} in X is the same in every frame")
-    padded = np.zeros((len(lengths), COEFFICIENTS, FRAMES))
-    for row, recording in enumerate(np.split(frames, np.cumsum(lengths)[:-1])):
+    recordings = np.split(frames, np.cumsum(lengths)[:-1])
+    for row, recording in enumerate(recordings):
         if not np.isfinite(recording).all():
             raise ValueError(f"{path}: recording {row} in X contains NaN or infinity")
         if len(recording) > 1 and (recording == recording[0]).all():
@@ -143,9 +132,7 @@ def _load_recordings(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 f"{path}: recording {row} in X is the same in all its {len(recording)} frames, "
                 f"which indicates silence"
             )
-        used = recording[:FRAMES]
-        padded[row, :, : len(used)] = used.T
-    return padded, np.arange(FRAMES) < lengths[:, None], labels
+    return recordings, labels
 
 
 def _check_recordings(
@@ -175,16 +162,3 @@ def _check_recordings(
             raise ValueError(
                 f"{path}: y has no recording of digit {digit}; each digit needs at least one"
             )
-
-
-def _standardise(frames: np.ndarray, recorded: np.ndarray, fit: np.ndarray) -> np.ndarray:
-    """Scale each coefficient to mean 0 and standard deviation 1 over the recordings `fit`.
-
-    Args:
-        frames: MFCC ``(R, 13, 32)``.
-        recorded: ``(R, 32)``, whether each frame was recorded; the other frames are set to 0.
-        fit: Rows of the recordings on which mean and deviation are computed.
-    """
-    known = frames[fit].transpose(0, 2, 1)[recorded[fit]]
-    scaled = (frames - known.mean(axis=0)[:, None]) / known.std(axis=0)[:, None]
-    return scaled * recorded[:, None]

@@ -17,17 +17,17 @@ from mst_distill.benchmarks.nyudepthv2_folders import (
     warn_of_lossy_depth,
 )
 from mst_distill.benchmarks.nyudepthv2_mat import LabelledMat, read_official_split
-from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol, damaged, refuse_too_many
 from mst_distill.benchmarks.splits import SHARES
+from mst_distill.media.depth_images import ColourImage, DepthMap, resize
 from mst_distill.media.images import (
     decode_image,
-    is_plain,
     orientation_of,
     to_depth,
     to_labels,
     to_rgb,
 )
-from mst_distill.media.minmax import scale_min_max
 
 CLASSES = (
     *("void", "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window"),
@@ -43,7 +43,7 @@ SIZE = (480, 640)
 """Height and width of the publisher's images."""
 
 
-class NYUDepthV2(SampleSource):
+class NYUDepthV2(ReaderSource):
     """1,449 images of rooms: what the two forms on disk have in common.
 
     Colour is scaled from 8 bits to [0, 1]. Nothing has to be fitted, because the minimum and the
@@ -80,10 +80,8 @@ class NYUDepthV2(SampleSource):
         split_seed: int,
         tolerated_share: float,
     ) -> None:
-        valid = isinstance(size, Sequence) and all(isinstance(n, int) and n > 0 for n in size)
-        if not valid or len(size) != 2:
-            raise ValueError(f"size is {size}; it must be a height and a width, such as {SIZE}")
-        self._size = (size[0], size[1])
+        # Image (3, H, W) and depth (1, H, W), both in [0, 1].
+        self.readers = {"image": ColourImage(size), "depth": DepthMap(size)}
         self.tolerated_share = tolerated_share
         groups = _first_of_run(numbers, train)[available]
         rng = np.random.default_rng(split_seed)
@@ -112,37 +110,35 @@ class NYUDepthV2(SampleSource):
     def locations(self, number: int) -> tuple[str, str, str]:
         """Return where the colour, depth and classes of one image are, for errors."""
 
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[np.ndarray]:
+        """Return the colours ``(H, W, 3)`` or the depths ``(H, W)`` of some images."""
+        position = list(self.readers).index(modality)
+        return [self.frame(number)[position] for number in part["number"]]
+
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return image ``(n, 3, H, W)``, depth ``(n, 1, H, W)`` and label ``(n, H, W)``.
+        """Return image ``(n, 3, H, W)``, depth ``(n, 1, H, W)`` and label ``(n, H, W)``."""
+        frames = [self._read(*sample) for sample in zip(part["id"], part["number"], strict=True)]
+        return {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
 
-        Image and depth are in [0, 1].
-        """
-        frames = [self._resized(*sample) for sample in zip(part["id"], part["number"], strict=True)]
-        image, depth, label = map(np.stack, zip(*frames, strict=True))
-        return {
-            "image": np.moveaxis(image, -1, 1) / np.float32(255),
-            "depth": scale_min_max(depth.astype(np.float32))[:, None],
-            "label": label,
-        }
-
-    def _resized(self, sample: str, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, sample: str, number: int) -> dict[str, np.ndarray]:
+        """Read one image with its labels, which must belong to one another."""
         with damaged(sample):
             image, depth, label = self.frame(number)
-            image_at, depth_at, label_at = self.locations(number)
-            for where, map_ in ((depth_at, depth), (label_at, label)):
-                _check_aspect_ratio(where, map_, image)
-            if not np.isfinite(depth).all():
-                raise ValueError(f"{depth_at}: depth contains NaN or infinity")
+            where = self.locations(number)
+            for at, map_ in ((where[1], depth), (where[2], label)):
+                _check_aspect_ratio(at, map_, image)
             if label.min() < 0 or label.max() >= len(CLASSES):
                 found = f"{label.min()} to {label.max()}"
-                raise ValueError(f"{label_at}: labels are {found}; they must be 0 to 40")
-            # A mean over the edge of an object is neither the depth nor the class of any object.
-            nearest = Image.Resampling.NEAREST
-            image = _resize(image, self._size, Image.Resampling.BILINEAR)
-            depth = _resize(depth.astype(np.float32), self._size, nearest)
-            _check_varies(image_at, "colour", image)
-            _check_varies(depth_at, "depth", depth)
-        return image, depth, _resize(label.astype(np.uint8), self._size, nearest)
+                raise ValueError(f"{where[2]}: labels are {found}; they must be 0 to 40")
+            read = {}
+            for name, value, at in zip(("image", "depth"), (image, depth), where, strict=False):
+                try:
+                    read[name], _ = self.readers[name].read_one(value)
+                except ValueError as error:
+                    raise ValueError(f"{at}: {error}") from error
+            size = read["depth"].shape[1:]
+            labels = resize(label.astype(np.uint8), size, Image.Resampling.NEAREST)
+        return {**read, "label": labels}
 
 
 class NYUDepthV2Mat(NYUDepthV2):
@@ -291,15 +287,6 @@ def _check_orientation(where: str, map_: Image.Image, image: Image.Image) -> Non
         )
 
 
-def _check_varies(where: str, what: str, pixels: np.ndarray) -> None:
-    """Raise an error for a map or image ``(H, W, ...)`` whose pixels are all equal."""
-    if is_plain(pixels):
-        raise ValueError(
-            f"{where}: {what} is {pixels[0, 0].tolist()} in all pixels, so it contains no "
-            f"information"
-        )
-
-
 def _first_of_run(numbers: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Return for each image the first number of its run.
 
@@ -333,9 +320,3 @@ def _hold_out_valid(groups: np.ndarray, train: np.ndarray, rng: np.random.Genera
             break
         split[groups == group] = "valid"
     return split
-
-
-def _resize(image: np.ndarray, size: tuple[int, int], method: Image.Resampling) -> np.ndarray:
-    if image.shape[:2] == size:
-        return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], method))

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, parse_name
-from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol, refuse_too_many
 from mst_distill.benchmarks.splits import deal_groups
-from mst_distill.import_path import resolve
-from mst_distill.media.face_video import crop_faces, read_frames
-from mst_distill.media.faces import FaceFinder
-from mst_distill.media.speech_audio import mfcc, read_speech
+from mst_distill.media.face_video import FaceVideo
+from mst_distill.media.speech_audio import SpeechMFCC
 
 
-class RAVDESS(SampleSource):
+class RAVDESS(ReaderSource):
     """The spoken clips of RAVDESS (Livingstone and Russo, 2018), from the files as published.
 
     Audio is the MFCC of 3.6 s (see `speech_audio`). Video is the face in fifteen frames of the same
@@ -56,7 +55,9 @@ class RAVDESS(SampleSource):
         split_seed: int = 0,
         tolerated_share: float = 0.0,
     ) -> None:
-        self._finder: FaceFinder = resolve(face_finder, FaceFinder)()
+        self.protocol = protocol
+        # Video (3, 15, 224, 224) in RGB, and audio (15, 156), both in [0, 1].
+        self.readers = {"video": FaceVideo(face_finder), "audio": SpeechMFCC()}
         self.tolerated_share = tolerated_share
         audio_files, video_files = find_clips(audio, "audio"), find_clips(video, "video")
         clips, self.omitted = pair_clips(
@@ -71,31 +72,9 @@ class RAVDESS(SampleSource):
             video=[position_of[video_files[clip]] for clip in clips],
         )
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return video ``(n, 3, 15, 224, 224)`` in RGB and audio ``(n, 15, 156)``, in [0, 1].
-
-        The notes, each ``(n,)``, are the length of the audio (``seconds``) and, of the fifteen
-        frames, how many show no face (``frames_without_face``) and how many are after the end of
-        the clip (``frames_missing``).
-        """
-        read = [
-            self._read_clip(clip, self.files[audio], self.files[video])
-            for clip, audio, video in zip(part["id"], part["audio"], part["video"], strict=True)
-        ]
-        waves, seconds, faces, without_face, missing = zip(*read, strict=True)
-        return {
-            "video": np.stack(faces),
-            "audio": mfcc(np.stack(waves)),
-            "seconds": np.array(seconds, np.float32),
-            "frames_without_face": np.array(without_face),
-            "frames_missing": np.array(missing),
-        }
-
-    def _read_clip(
-        self, clip: str, audio: Path, video: Path
-    ) -> tuple[np.ndarray, float, np.ndarray, int, int]:
-        with damaged(clip):
-            return *read_speech(audio), *crop_faces(read_frames(video), self._finder)
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[Path]:
+        """Return the files of a modality."""
+        return [self.files[position] for position in part[modality]]
 
 
 def pair_clips(

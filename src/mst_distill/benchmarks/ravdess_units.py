@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.ravdess import index_clips, pair_clips
 from mst_distill.benchmarks.ravdess_files import EMOTIONS, find_clips, is_speech, parse_name
-from mst_distill.benchmarks.source import Protocol, SampleSource, damaged, refuse_too_many
-from mst_distill.media.speech_audio import mfcc, read_speech
-
-_INTENSITIES = tuple(
-    f"AU{unit:02d}_r" for unit in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
-)
-_PRESENCES = tuple(f"{unit[:-2]}_c" for unit in (*_INTENSITIES[:-1], "AU28_r", "AU45_r"))
-
-UNITS = (*_INTENSITIES, *_PRESENCES)
-"""OpenFace's action units: 17 intensities, 0 to 5, then in what share of the frames 18 occur."""
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol, refuse_too_many
+from mst_distill.media.action_units import INTENSITIES, UNITS, ActionUnits
+from mst_distill.media.speech_audio import SpeechMFCC
 
 _PUBLISHED = (
     "the table of action units (df_average_AUs_total.csv of "
@@ -26,7 +22,7 @@ _PUBLISHED = (
 )
 
 
-class RAVDESSUnits(SampleSource):
+class RAVDESSUnits(ReaderSource):
     """The spoken clips of RAVDESS, with OpenFace's action units averaged over the frames.
 
     This benchmark is for machines that cannot process videos of faces: the action units of all
@@ -59,7 +55,9 @@ class RAVDESSUnits(SampleSource):
         tolerated_share: float = 0.0,
     ) -> None:
         self.tolerated_share = tolerated_share
-        self._protocol = protocol
+        self.protocol = protocol
+        # Units (35,), standardised, and audio (15, 156) in [0, 1].
+        self.readers = {"units": ActionUnits(), "audio": SpeechMFCC()}
         recordings = find_clips(audio, "audio")
         table = _read_table(Path(units))
         clips, self.omitted = pair_clips(
@@ -78,39 +76,11 @@ class RAVDESSUnits(SampleSource):
             audio=[position_of[recordings[clip]] for clip in clips]
         )
 
-    def fit(self, folder: Path) -> None:
-        """Fit the mean and the standard deviation of each unit."""
-        fit = self.index if self._protocol == "random" else self.index.query("split == 'train'")
-        known = self._units.loc[fit["id"]].to_numpy(np.float64)
-        self._mean = known.mean(axis=0)
-        self._per_deviation = np.divide(
-            1, known.std(axis=0), out=np.zeros(len(UNITS)), where=np.ptp(known, axis=0) > 0
-        )
-
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return units ``(n, 35)``, standardised, and audio ``(n, 15, 156)`` in [0, 1].
-
-        A unit that never changes is set to 0. The note ``seconds``, ``(n,)``, is the length of the
-        audio.
-        """
-        read = [
-            self._read_audio(clip, self.files[position])
-            for clip, position in zip(part["id"], part["audio"], strict=True)
-        ]
-        waves, seconds = zip(*read, strict=True)
-        return {
-            "units": self._scale(part["id"]),
-            "audio": mfcc(np.stack(waves)),
-            "seconds": np.array(seconds, np.float32),
-        }
-
-    def _scale(self, clips: pd.Series) -> np.ndarray:
-        units = self._units.loc[clips].to_numpy(np.float64)
-        return ((units - self._mean) * self._per_deviation).astype(np.float32)
-
-    def _read_audio(self, clip: str, file: Path) -> tuple[np.ndarray, float]:
-        with damaged(clip):
-            return read_speech(file)
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[Any]:
+        """Return the units of each clip, ``(35,)``, or the file of its audio."""
+        if modality == "units":
+            return self._units.loc[part["id"]].to_numpy(np.float64)
+        return [self.files[position] for position in part["audio"]]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -160,7 +130,7 @@ def _find_damage(path: Path, table: pd.DataFrame, numbers: pd.DataFrame) -> dict
     """Return the clips whose units cannot be used, each with the fault of its first such unit."""
     damage: dict[str, str] = {}
     for unit in UNITS:
-        maximum = 5 if unit in _INTENSITIES else 1
+        maximum = 5 if unit in INTENSITIES else 1
         for clip, row in table[~numbers[unit].between(0, maximum)].iterrows():
             written = "empty" if pd.isna(row[unit]) else repr(row[unit])
             damage.setdefault(

@@ -17,6 +17,7 @@ import pandas as pd
 
 from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import texts_in
+from mst_distill.media.readers import Reader
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, with preprocessing fitted on the training split only. ``random``: all
@@ -66,6 +67,8 @@ class SampleSource(ABC):
             the reason. These samples are not in `index`.
         tolerated_share: Maximum share of all samples, in [0, 1), that may be left out because they
             are incomplete or because `read` finds them damaged.
+        readers: The reader of each modality, if the source has readers (see `ReaderSource`). Their
+            fitted state is stored with the samples, and goes with the student.
         modalities: The names of the modalities that `read` is expected to return, if known; set by
             the pipeline.
         opened_with: Class, protocol and arguments, set by `open_source`. Together with the files,
@@ -79,6 +82,7 @@ class SampleSource(ABC):
     files: Sequence[Path]
     omitted: Mapping[str, str] = MappingProxyType({})
     tolerated_share: float = 0.0
+    readers: Mapping[str, Reader] = MappingProxyType({})
     modalities: Sequence[str] = ()
     opened_with: Mapping[str, Any] = MappingProxyType({})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,13 +13,10 @@ from mst_distill.artifacts import signed_json
 from mst_distill.artifacts.atomic import replacing
 from mst_distill.artifacts.progress import progress
 from mst_distill.benchmarks.raw_files import leads_out, read_text
-from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.source import Protocol
 from mst_distill.errors import did_you_mean
-
-SECONDS = 10
-"""Length of each clip; each modality has one feature for each second."""
-
-VIDEO_SHAPE, AUDIO_WIDTH = (SECONDS, 7, 7, 512), 128
+from mst_distill.media.feature_files import AudioSeconds, RangedFeatures, VideoSeconds
 
 SPLIT_NAMES = {"train": "train", "val": "valid", "test": "test"}
 """The publisher's names of the splits, and the names in this project."""
@@ -31,8 +28,11 @@ RANGES_AT_A_TIME = 64
 """Number of clips that `fit` reads before it saves its progress."""
 
 
-class VGGSound50k(SampleSource):
+class VGGSound50k(ReaderSource):
     """Clips of VGGSound-AVEL50k as shared by its users: one .npy for each clip and modality.
+
+    These are features of the publishers' nets. A student of this benchmark needs such features,
+    because the step from a clip to its features is not part of this project.
 
     The clips, the 141 categories and the leak-free split are those of Zhou et al., "Contrastive
     Positive Sample Propagation along the Audio-Visual Event Line", TPAMI 2022. Each modality is
@@ -69,7 +69,10 @@ class VGGSound50k(SampleSource):
         tolerated_share: float = 0.01,
     ) -> None:
         self.tolerated_share = tolerated_share
-        self._protocol = protocol
+        self.protocol = protocol
+        # Video (512, 10, 7, 7) and audio (10, 128).
+        self._kinds: dict[str, RangedFeatures] = {"video": VideoSeconds(), "audio": AudioSeconds()}
+        self.readers = self._kinds
         self._folders = {"video": Path(video), "audio": Path(audio)}
         listed, table = _read_metadata(Path(metadata)), _read_splits(Path(splits))
         clips, self.classes = _join(listed, table, Path(metadata), Path(splits))
@@ -85,32 +88,19 @@ class VGGSound50k(SampleSource):
         for folder in self._folders.values():
             self.files += [folder / f"{clip}.npy" for clip in self.index["id"]]
 
+    def values(self, modality: str, part: pd.DataFrame) -> Sequence[Path]:
+        """Return the files of a modality."""
+        return [self._folders[modality] / f"{clip}.npy" for clip in part["id"]]
+
     def fit(self, folder: Path) -> None:
-        """Find the range of each modality, reading all clips on which the scaling is fitted."""
-        fit = self.index
-        if self._protocol == "heldout":
-            fit = fit[fit["split"] == "train"]
-        low, high = _ranges(fit["id"].tolist(), folder / "ranges.json", self._range_of)
-        self._low = dict(zip(self._folders, low, strict=True))
-        self._high = dict(zip(self._folders, high, strict=True))
+        """Find the range of each modality, reading all clips on which the scaling is fitted.
 
-    def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Return video ``(n, 512, 10, 7, 7)`` and audio ``(n, 10, 128)``.
-
-        The note ``audio_seconds``, ``(n,)``, is the number of seconds of audio in the file.
+        The pass over the clips takes long, so its progress is kept in `folder`.
         """
-        features = [self._load(clip) for clip in part["id"]]
-        video = np.stack([video.transpose(3, 0, 1, 2) for video, _ in features])
-        audio = np.stack([np.pad(a, ((0, SECONDS - len(a)), (0, 0)), "edge") for _, a in features])
-        return {
-            "video": self._scale("video", video),
-            "audio": self._scale("audio", audio),
-            "audio_seconds": np.array([len(audio) for _, audio in features]),
-        }
-
-    def _scale(self, name: str, features: np.ndarray) -> np.ndarray:
-        span = self._high[name] - self._low[name]
-        return (features - self._low[name]) / np.float32(span if span > 0 else 1)
+        clips = self.rows_to_fit()["id"].tolist()
+        ranges = _ranges(clips, folder / "ranges.json", self._range_of)
+        for reader, (low, high) in zip(self._kinds.values(), ranges.T, strict=True):
+            reader.fitted = {"range": np.array([low, high])}
 
     def _reject_links_out(self, clips: pd.DataFrame, metadata: Path) -> None:
         for folder in self._folders.values():
@@ -128,29 +118,13 @@ class VGGSound50k(SampleSource):
         All are NaN if the clip is damaged; `read` reports the damage later.
         """
         try:
-            features = self._load(clip)
-        except DamagedSampleError:
+            features = [
+                reader.load(self._folders[name] / f"{clip}.npy")
+                for name, reader in self._kinds.items()
+            ]
+        except ValueError:
             return np.full((2, 2), np.nan)
         return np.array([[f.min() for f in features], [f.max() for f in features]])
-
-    def _load(self, clip: str) -> tuple[np.ndarray, np.ndarray]:
-        """Load the features of one clip, float32: ``(10, 7, 7, 512)`` and ``(1 to 10, 128)``."""
-        video = _load_features(self._folders["video"], clip)
-        audio = _load_features(self._folders["audio"], clip)
-        if video.shape != VIDEO_SHAPE:
-            file = self._folders["video"] / f"{clip}.npy"
-            raise DamagedSampleError(clip, f"{file}: shape {video.shape}, expected {VIDEO_SHAPE}")
-        if audio.ndim != 2 or audio.shape[1] != AUDIO_WIDTH or not len(audio):
-            file = self._folders["audio"] / f"{clip}.npy"
-            expected = (SECONDS, AUDIO_WIDTH)
-            raise DamagedSampleError(clip, f"{file}: shape {audio.shape}, expected {expected}")
-        audio = audio[:SECONDS]
-        for name, features in (("video", video), ("audio", audio)):
-            if np.ptp(features) == 0:
-                file = self._folders[name] / f"{clip}.npy"
-                fault = f"is {features.flat[0]:g} throughout, so it contains no information"
-                raise DamagedSampleError(clip, f"{file}: {fault}")
-        return video, audio
 
 
 def _read_metadata(path: Path) -> pd.DataFrame:
@@ -236,19 +210,6 @@ def _clips_in(folder: Path) -> set[str]:
             f"for each clip"
         )
     return {file.stem for file in folder.iterdir() if file.suffix == ".npy" and file.is_file()}
-
-
-def _load_features(folder: Path, clip: str) -> np.ndarray:
-    file = folder / f"{clip}.npy"
-    try:
-        features = np.asarray(np.load(file), np.float32)
-    except Exception as error:  # numpy raises errors of many types for a damaged file
-        raise DamagedSampleError(
-            clip, f"{file}: not a complete .npy file of numbers ({error})"
-        ) from error
-    if not np.isfinite(features).all():
-        raise DamagedSampleError(clip, f"{file}: contains NaN or infinity")
-    return features
 
 
 def _ranges(clips: list[str], journal: Path, range_of: Callable[[str], np.ndarray]) -> np.ndarray:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from mst_distill.artifacts.student_input import ReaderRecord
+
 SPLITS = ("train", "valid", "test")
 """The three splits, in the order in which they are used."""
 
@@ -24,10 +26,12 @@ class Samples:
         labels: ``(N,)`` class indices, or ``(N, H, W)`` for dense labels.
         classes: Class names, in the order of the logits.
         ignored_label: The label that is not a target (dense tasks), or None.
-        digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes
-            and all arrays. Equal data have an equal digest on any machine.
+        digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes,
+            all arrays and the readers. Equal data have an equal digest on any machine on which the
+            readers fit equal numbers.
         notes: The columns of `index` that describe how a sample was read: durations, repairs.
         omitted: Samples that were left out because they are incomplete or damaged, id to reason.
+        readers: How a raw value of each modality was read, if the source has readers.
     """
 
     index: pd.DataFrame
@@ -38,6 +42,7 @@ class Samples:
     digest: str
     notes: tuple[str, ...] = ()
     omitted: Mapping[str, str] = field(default_factory=dict)
+    readers: Mapping[str, ReaderRecord] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -19,6 +19,7 @@ from mst_distill.artifacts.atomic import remove_folder
 from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.progress import progress
 from mst_distill.artifacts.provenance import sha256_of
+from mst_distill.artifacts.student_input import ReaderRecord, read_fitted, write_fitted
 from mst_distill.benchmarks.source import (
     SampleSource,
     check_index,
@@ -36,6 +37,9 @@ SLICE_BYTES = 64 * 2**20
 
 SLICE_SAMPLES = 256
 """The largest number of samples in a slice, since small samples may take long to prepare."""
+
+FITTED = "readers.safetensors"
+"""The file with what the readers have fitted."""
 
 FULL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 """The errors of a disk, a quota or a file that is full."""
@@ -130,7 +134,19 @@ def open_store(folder: Path) -> Samples:
         digest=card["digest"],
         notes=tuple(card["notes"]),
         omitted=card["omitted"],
+        readers=_readers_of(card, folder),
     )
+
+
+def _readers_of(card: Mapping[str, Any], folder: Path) -> dict[str, ReaderRecord]:
+    readers = card.get("readers", {})
+    if not readers:
+        return {}
+    fitted = read_fitted(folder / FITTED, card["files"][FITTED])
+    return {
+        name: ReaderRecord(reader["type"], reader["arguments"], fitted.get(name, {}))
+        for name, reader in readers.items()
+    }
 
 
 def _check_digest(digest: str, path: Path) -> None:
@@ -187,8 +203,16 @@ def _build(source: SampleSource, partial: Path) -> None:
     index = pd.concat([index, notes], axis=1)
     index.to_parquet(store / "index.parquet")
     names = ["index.parquet", *(f"{name}.npy" for name in journal.arrays)]
+    readers = {name: ReaderRecord.of(reader) for name, reader in source.readers.items()}
+    if readers:
+        write_fitted({name: reader.fitted for name, reader in readers.items()}, store / FITTED)
+        names.append(FITTED)
     card: dict[str, Any] = {
         "source": source.fingerprint(),
+        "readers": {
+            name: {"type": reader.type, "arguments": reader.arguments}
+            for name, reader in readers.items()
+        },
         "arrays": journal.arrays,
         "classes": list(source.classes),
         "ignored_label": source.ignored_label,
@@ -201,12 +225,14 @@ def _build(source: SampleSource, partial: Path) -> None:
 
 
 def _digest(card: Mapping[str, Any], index: pd.DataFrame) -> str:
-    """Return the SHA-256 over the samples' ids, groups, splits and labels, classes and arrays."""
+    """Return the SHA-256 over ids, groups, splits, labels, classes, arrays and readers."""
     sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
     arrays = card["arrays"]
     sha.update(json.dumps([card["classes"], card["ignored_label"], arrays]).encode())
     for name in arrays:
         sha.update(bytes.fromhex(card["files"][f"{name}.npy"]))
+    if readers := card.get("readers"):
+        sha.update(json.dumps([readers, card["files"][FITTED]]).encode())
     return sha.hexdigest()
 
 

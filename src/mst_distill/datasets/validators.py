@@ -76,8 +76,10 @@ def check_predictions(predictions: pd.DataFrame) -> None:
         if missing := sorted(all_ids - set(rows["id"])):
             raise ValueError(f"the model {model!r} has no prediction of the sample {missing[0]!r}")
     _reject_infinite(predictions)
-    _reject_outside(predictions, "confidence", 0, 1)
-    _reject_outside(predictions, "nll", 0, np.inf)
+    for column, high in (("confidence", 1), ("nll", np.inf)):
+        _reject_outside(predictions, column, 0, high)
+        if f"{column}_scaled" in predictions:
+            _reject_outside(predictions, f"{column}_scaled", 0, high)
 
 
 def check_paths(paths: pd.DataFrame) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mst_distill.data.samples import Samples, rows_of
 from mst_distill.evaluate.accumulate import MetricAccumulator
+from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 
 LARGEST_SAMPLES = 10_000
 """The largest number of training samples."""
@@ -51,8 +54,9 @@ def evaluate_linear_model(
         seed: Selects the training samples if there are too many.
 
     Returns:
-        `MetricAccumulator.summary` on the test split, and ``training_samples``, the number of
-        samples that the model was fitted on. An empty dict if these are too few, or of one class.
+        `MetricAccumulator.summary` on the test split, with a temperature from the validation split,
+        and ``training_samples``, the number of samples that the model was fitted on. An empty dict
+        if these are too few, or of one class.
     """
     array = samples.modalities[target]
     width = int(np.prod(array.shape[1:]))
@@ -64,17 +68,33 @@ def evaluate_linear_model(
         # Of a model that is only a landmark, the last digits do not matter.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(_flat(array, rows), samples.labels[rows])
-    classes = len(samples.classes)
-    counts = MetricAccumulator(classes, bins, samples.ignored_label, torch.device("cpu"))
-    test = rows_of(splits, "test")
-    length = max(1, min(SLICE, LARGEST_NUMBERS // width))
-    for start in range(0, len(test), length):
-        part = test[start : start + length]
-        # A class without a training sample has a probability near 0.
-        logits = np.full((len(part), classes), -100.0)
-        logits[:, model.classes_] = model.predict_log_proba(_flat(array, part))
-        counts.update(torch.from_numpy(logits), torch.from_numpy(samples.labels[part]))
+    logits_of = partial(_logits, model, array, len(samples.classes))
+    valid = rows_of(splits, "valid")
+    valid = valid[draw_positions(len(valid), seed)]
+    parts = _parts(valid, width)
+    logits = np.concatenate([np.empty((0, len(samples.classes))), *map(logits_of, parts)])
+    temperature = fit_temperature(logits, samples.labels[valid], samples.ignored_label)
+    counts = MetricAccumulator(
+        len(samples.classes), bins, samples.ignored_label, torch.device("cpu"), temperature
+    )
+    for part in _parts(rows_of(splits, "test"), width):
+        counts.update(torch.from_numpy(logits_of(part)), torch.from_numpy(samples.labels[part]))
     return {**counts.summary(), "training_samples": len(rows)}
+
+
+def _logits(model: Pipeline, array: np.ndarray, classes: int, rows: np.ndarray) -> np.ndarray:
+    """Return the log-probabilities of all classes, ``(n, C)``."""
+    # A class without a training sample has a probability near 0.
+    logits = np.full((len(rows), classes), -100.0)
+    logits[:, model.classes_] = model.predict_log_proba(_flat(array, rows))
+    return logits
+
+
+def _parts(rows: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """Yield the rows in parts whose values fit into the memory."""
+    length = max(1, min(SLICE, LARGEST_NUMBERS // width))
+    for start in range(0, len(rows), length):
+        yield rows[start : start + length]
 
 
 def _training_rows(rows: np.ndarray, width: int, seed: int) -> np.ndarray:

@@ -29,8 +29,9 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
     Returns:
         ``accuracy``, ``weighted_f1``, ``macro_recall``, ``kappa``, ``nll`` (nats),
         ``calibration_error``, ``precision``, ``recall`` and ``f1`` (a number for each class name)
-        and, if `dense`, ``mean_iou``. A class that is never a target is left out of all means; its
-        recall is 0.
+        and, if `dense`, ``mean_iou``. If the counts have a temperature, also ``temperature``,
+        ``nll_scaled``, ``calibration_error_scaled`` and ``accuracy_at_80``. A class that is never a
+        target is left out of all means; its recall is 0.
     """
     confusion = np.array(counts["confusion"])
     true, predicted = (axis.ravel() for axis in np.indices(confusion.shape))
@@ -52,6 +53,9 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
         "nll": counts["nll"],
         "calibration_error": calibration_error(counts["calibration"]),
     }
+    if "temperature" in counts:
+        metrics |= {name: counts[name] for name in ("temperature", "nll_scaled", "accuracy_at_80")}
+        metrics["calibration_error_scaled"] = calibration_error(counts["calibration_scaled"])
     if dense:
         metrics["mean_iou"] = jaccard_score(
             true, predicted, average="macro", labels=present, **pairs

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mst_distill.evaluate.calibration import COVERAGE
 from mst_distill.evaluate.metrics import calibration_error
 
 
@@ -46,25 +47,50 @@ def reliability_figure(metric_counts: dict[str, Any], models: Sequence[str]) -> 
     """Draw accuracy against confidence in bins; a calibrated model lies on the diagonal.
 
     Args:
-        metric_counts: Model name to `MetricAccumulator.summary`.
+        metric_counts: Model name to `MetricAccumulator.summary`, with temperatures.
         models: Names of the models to draw.
     """
-    figure = Figure(figsize=(3.4 * len(models), 3.8), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(models), 4.2), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
-        bins = {
-            name: np.array(values) for name, values in metric_counts[model]["calibration"].items()
-        }
-        filled = bins["count"] > 0
-        confidence = bins["confidence"][filled] / bins["count"][filled]
-        accuracy = bins["correct"][filled] / bins["count"][filled]
-        share = bins["count"][filled] / bins["count"].sum()
+        counts = metric_counts[model]
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-        axes.plot(confidence, accuracy, color="tab:blue", linewidth=1)
-        axes.scatter(confidence, accuracy, s=10 + 300 * share, color="tab:blue", alpha=0.7)
-        error = calibration_error(metric_counts[model]["calibration"])
-        axes.set(title=f"{model}\ncalibration error {100 * error:.1f} %", xlabel="confidence")
-        axes.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        title = f"scaled, T = {counts['temperature']:.2f}"
+        _plot_reliability(axes, counts["calibration"], "as is", "tab:blue")
+        _plot_reliability(axes, counts["calibration_scaled"], title, "tab:orange")
+        axes.set(title=model, xlabel="confidence", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        axes.legend(fontsize=8, loc="upper left")
     figure.axes[0].set_ylabel("accuracy")
+    return figure
+
+
+def _plot_reliability(
+    axes: Axes, calibration: dict[str, list[float]], title: str, color: str
+) -> None:
+    bins = {name: np.array(values) for name, values in calibration.items()}
+    filled = bins["count"] > 0
+    confidence = bins["confidence"][filled] / bins["count"][filled]
+    accuracy = bins["correct"][filled] / bins["count"][filled]
+    share = bins["count"][filled] / bins["count"].sum()
+    label = f"{title}: error {100 * calibration_error(calibration):.1f} %"
+    axes.plot(confidence, accuracy, color=color, linewidth=1, label=label)
+    axes.scatter(confidence, accuracy, s=10 + 300 * share, color=color, alpha=0.6)
+
+
+def risk_coverage_figure(curves: pd.DataFrame) -> Figure:
+    """Draw the accuracy on the most confident samples against their share of all samples.
+
+    Args:
+        curves: `risk_coverage` of several models, with the column ``model``.
+    """
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    for model, curve in curves.groupby("model", sort=False):
+        axes.step(curve["coverage"], curve["accuracy"], where="post", label=model)
+    axes.axvline(COVERAGE, color="grey", linestyle=":", linewidth=1)
+    axes.set(xlabel="coverage: share of samples answered, the most confident first")
+    axes.set(ylabel="accuracy on these", xlim=(0, 1))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
     return figure
 
 

@@ -1,8 +1,8 @@
-"""One pass over the held-out split, which evaluates every model on every sample."""
+"""Passes over the validation split, which fit temperatures, and over the held-out split."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mst_distill.artifacts.progress import progress
 from mst_distill.data.samples import rows_of
 from mst_distill.evaluate.accumulate import MetricAccumulator
+from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.losses import distillation
 from mst_distill.mst.networks import forward, modalities_of
@@ -64,8 +65,8 @@ class HeldOutResults:
 
     Attributes:
         predictions: One row for each sample and model: ``id``, ``label``, ``model``,
-            ``prediction``, ``confidence``, ``nll``, ``correct``, ``labelled``; see
-            `MetricAccumulator.update`.
+            ``prediction``, ``confidence``, ``nll``, ``correct``, ``labelled`` and, with
+            temperatures, ``confidence_scaled`` and ``nll_scaled``; see `MetricAccumulator.update`.
         metric_counts: Model name to `MetricAccumulator.summary`.
         disagreement: One row for each ordered pair of models of one group: ``group``, ``model``,
             ``from`` and ``kl``, the mean of KD(model <- from).
@@ -77,8 +78,108 @@ class HeldOutResults:
 
 
 @torch.no_grad()
+def fit_temperatures(
+    run: Run,
+    logits_of: Callable[[Inputs], Mapping[str, Tensor]],
+    modalities: Sequence[str],
+    batch_size: int,
+    hidden: bool = False,
+) -> dict[str, float]:
+    """Fit a temperature for each of several models on the validation split.
+
+    All models are fitted on the same labelled samples or pixels: all of them, or `LARGEST_DRAW`
+    drawn at random. Logits of others are not kept.
+
+    Args:
+        run: The run.
+        logits_of: Maps the inputs of a batch to the logits of each model by its name.
+        modalities: The modalities of these inputs.
+        batch_size: Samples at a time.
+        hidden: Show no progress bar.
+
+    Returns:
+        Model name to temperature, see `fit_temperature`.
+
+    Raises:
+        FloatingPointError: The logits of a model are not finite, as in `evaluate_models`.
+    """
+    ignored = run.samples.ignored_label
+    drawn = draw_positions(_count_labelled(run), run.seed)
+    labels: list[Tensor] = []
+    kept_logits: dict[str, list[Tensor]] = {}
+    start = 0
+    batches = run.batches("valid", modalities, batch_size)
+    for batch in progress(batches, "validation split", "batch", hidden=hidden):
+        with autocast(run.device, run.runtime):
+            logits = logits_of(batch.inputs)
+        labelled = torch.ones_like(batch.label, dtype=torch.bool)
+        if ignored is not None:
+            labelled = batch.label != ignored
+        end = start + int(labelled.sum())
+        positions = drawn[slice(*np.searchsorted(drawn, [start, end]))] - start
+        kept = torch.from_numpy(positions).to(run.device)
+        start = end
+        labels.append(batch.label[labelled][kept].cpu())
+        for model, model_logits in logits.items():
+            _check_finite(model, model_logits, batches.ids(batch), "validation")
+            values = model_logits.movedim(1, -1)[labelled][kept].cpu()
+            kept_logits.setdefault(model, []).append(values)
+    target = torch.cat(labels)
+    return {
+        model: fit_temperature(torch.cat(parts), target) for model, parts in kept_logits.items()
+    }
+
+
+def _count_labelled(run: Run) -> int:
+    """Return the number of labelled samples or pixels of the validation split."""
+    labels, ignored = run.samples.labels, run.samples.ignored_label
+    rows = rows_of(run.splits, "valid")
+    if ignored is None:
+        return len(rows) * int(np.prod(labels.shape[1:]))
+    # Row by row, because labels of pixels need not fit into the memory.
+    return sum(int(np.count_nonzero(labels[row] != ignored)) for row in rows)
+
+
+@torch.no_grad()
+def predict_validation(
+    run: Run, name: str, net: nn.Module, temperature: float, batch_size: int
+) -> pd.DataFrame:
+    """Predict the validation split with a net that sees only the target.
+
+    Args:
+        run: The run.
+        name: Name of the model.
+        net: The net; it is set to eval mode.
+        temperature: Its temperature.
+        batch_size: Samples at a time.
+
+    Returns:
+        One row for each sample, as in `HeldOutResults.predictions`.
+    """
+    samples, rows = run.samples, rows_of(run.splits, "valid")
+    accumulator = MetricAccumulator(
+        len(samples.classes), 1, samples.ignored_label, run.device, temperature
+    )
+    run.place(net).eval()
+    outcomes = []
+    batches = run.batches("valid", [run.target], batch_size)
+    for batch in progress(batches, f"{name}, validation split", "batch"):
+        with autocast(run.device, run.runtime):
+            logits = net(batch.inputs[run.target])
+        outcome = accumulator.update(logits, batch.label)
+        outcomes.append(pd.DataFrame({key: value.cpu() for key, value in outcome.items()}))
+    index = run.splits.iloc[rows][["id", "label"]].reset_index(drop=True).assign(model=name)
+    return index.join(pd.concat(outcomes, ignore_index=True))
+
+
+@torch.no_grad()
 def evaluate_models(
-    run: Run, models: EvaluatedModels, batch_size: int, bins: int, temperature: float
+    run: Run,
+    models: EvaluatedModels,
+    batch_size: int,
+    bins: int,
+    temperature: float,
+    fitted: Mapping[str, float] | None = None,
 ) -> HeldOutResults:
     """Evaluate every model on every sample of the test split.
 
@@ -88,6 +189,8 @@ def evaluate_models(
         batch_size: Samples at a time.
         bins: Number of calibration bins.
         temperature: tau of the disagreement, tau^2 KL.
+        fitted: Model name to its temperature, from `fit_temperatures`; or None, to evaluate the
+            probabilities as they are only.
 
     Raises:
         FloatingPointError: A model's logits are not finite; the message names the model and the
@@ -112,9 +215,13 @@ def evaluate_models(
         for model, model_logits in logits.items():
             if model not in accumulators:
                 accumulators[model] = MetricAccumulator(
-                    len(samples.classes), bins, samples.ignored_label, run.device
+                    len(samples.classes),
+                    bins,
+                    samples.ignored_label,
+                    run.device,
+                    None if fitted is None else fitted[model],
                 )
-            _check_finite(model, model_logits, index["id"].tolist())
+            _check_finite(model, model_logits, index["id"].tolist(), "held-out")
             outcome = accumulators[model].update(model_logits, batch.label)
             columns: dict[str, Any] = {
                 name: tensor.cpu().numpy() for name, tensor in outcome.items()
@@ -134,7 +241,9 @@ def evaluate_models(
 def evaluate_nets(
     run: Run, nets: Mapping[str, nn.Module], member: str, batch_size: int, bins: int
 ) -> dict[str, dict[str, Any]]:
-    """Evaluate nets with the same inputs on every sample of the test split.
+    """Evaluate nets with the same inputs on every sample of the test split, as is and scaled.
+
+    Each has a temperature that is fitted on the validation split.
 
     Args:
         run: The run.
@@ -149,28 +258,39 @@ def evaluate_nets(
     Raises:
         FloatingPointError: The logits of a net are not finite, as in `evaluate_models`.
     """
-    samples = run.samples
+    samples, modalities = run.samples, modalities_of(member, run.modalities)
+    titles = {f"{member} net selected by {name}": name for name in nets}
+
+    def logits_of(inputs: Inputs) -> dict[str, Tensor]:
+        return {
+            title: forward(run.place(nets[name]).eval(), member, inputs)
+            for title, name in titles.items()
+        }
+
+    fitted = fit_temperatures(run, logits_of, modalities, batch_size, hidden=True)
     accumulators = {
-        name: MetricAccumulator(len(samples.classes), bins, samples.ignored_label, run.device)
-        for name in nets
+        title: MetricAccumulator(
+            len(samples.classes), bins, samples.ignored_label, run.device, temperature
+        )
+        for title, temperature in fitted.items()
     }
-    batches = run.batches("test", modalities_of(member, run.modalities), batch_size)
+    batches = run.batches("test", modalities, batch_size)
     for batch in batches:
-        for name, net in nets.items():
-            with autocast(run.device, run.runtime):
-                logits = forward(run.place(net).eval(), member, batch.inputs)
-            _check_finite(f"{member} net selected by {name}", logits, batches.ids(batch))
-            accumulators[name].update(logits, batch.label)
-    return {name: accumulator.summary() for name, accumulator in accumulators.items()}
+        with autocast(run.device, run.runtime):
+            logits = logits_of(batch.inputs)
+        for title, of_net in logits.items():
+            _check_finite(title, of_net, batches.ids(batch), "held-out")
+            accumulators[title].update(of_net, batch.label)
+    return {name: accumulators[title].summary() for title, name in titles.items()}
 
 
-def _check_finite(model: str, logits: Tensor, ids: Sequence[str]) -> None:
+def _check_finite(model: str, logits: Tensor, ids: Sequence[str], split: str) -> None:
     """Raise FloatingPointError for the first sample with logits that are not finite."""
     finite = logits.flatten(1).isfinite().all(dim=1)
     if not finite.all():
         sample = ids[int(finite.int().argmin())]
         raise FloatingPointError(
-            f"the logits of {model!r} for the held-out sample {sample!r} are not finite: check "
+            f"the logits of {model!r} for the {split} sample {sample!r} are not finite: check "
             f"this sample for extreme values"
         )
 

@@ -35,16 +35,20 @@ def comparison_report(
 
     Returns:
         JSON values: ``verdict``, the sentences on ``student``, and for every student
-        ``gain_over_baseline``, ``nll_over_baseline`` and ``calibration_over_baseline``.
+        ``gain_over_baseline``, ``nll_over_baseline``, ``nll_scaled_over_baseline`` (both with their
+        own temperature) and ``calibration_over_baseline``.
     """
     gains = {
         student: paired_difference(predictions, student, baseline, bootstrap)
         for student, baseline in pairs.items()
     }
-    nll = {
-        student: nll_difference(predictions, student, baseline, bootstrap)
-        for student, baseline in pairs.items()
-    }
+    nll, scaled = (
+        {
+            student: nll_difference(predictions, student, baseline, bootstrap, column)
+            for student, baseline in pairs.items()
+        }
+        for column in ("nll", "nll_scaled")
+    )
     errors = {
         student: {
             "difference": models[student]["calibration_error"]
@@ -57,13 +61,14 @@ def comparison_report(
     confidence = bootstrap.confidence
     sentences = [
         verdict(gains["student"], target, confidence),
-        *remarks(nll["student"], errors["student"], confidence),
+        *remarks(nll["student"], scaled["student"], errors["student"], confidence),
     ]
     report: dict[str, Any] = json_values(
         {
             "verdict": " ".join(sentences),
             "gain_over_baseline": gains,
             "nll_over_baseline": nll,
+            "nll_scaled_over_baseline": scaled,
             "calibration_over_baseline": errors,
         }
     )
@@ -94,23 +99,25 @@ def paired_difference(
 
 
 def nll_difference(
-    predictions: pd.DataFrame, first: str, second: str, bootstrap: Bootstrap
+    predictions: pd.DataFrame, first: str, second: str, bootstrap: Bootstrap, column: str = "nll"
 ) -> dict[str, float]:
     """Return the negative log-likelihood of `first` minus that of `second` on the same samples.
 
     Args:
-        predictions: As in `paired_difference`, with ``nll``, for dense labels the mean over the
-            labelled pixels of the sample.
+        predictions: As in `paired_difference`, with the `column`, for dense labels the mean over
+            the labelled pixels of the sample.
         first: A model's name.
         second: Another model's name.
         bootstrap: Settings of the interval.
+        column: ``nll``, or ``nll_scaled`` for the likelihood after temperature scaling. The
+            interval holds for the temperatures as they were fitted.
 
     Returns:
         ``difference``, ``low`` and ``high``, in nats; above 0 means that `first` is worse.
     """
     one, other = _on_same_samples(predictions, first, second)
     labelled = one["labelled"].to_numpy(dtype=float)
-    found = bootstrap.mean((one["nll"] - other["nll"]).to_numpy(dtype=float) * labelled, labelled)
+    found = bootstrap.mean((one[column] - other[column]).to_numpy(dtype=float) * labelled, labelled)
     return {"difference": found.pop("value"), **found}
 
 
@@ -184,23 +191,41 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
     return f"Distillation {helped}: {interval} against the baseline."
 
 
-def remarks(nll: dict[str, float], calibration: dict[str, float], confidence: float) -> list[str]:
+def remarks(
+    nll: dict[str, float],
+    scaled: dict[str, float],
+    calibration: dict[str, float],
+    confidence: float,
+) -> list[str]:
     """State where the student's probabilities are measurably worse or better than the baseline's.
+
+    A difference in likelihood may be no more than one number that a model lacks: its temperature.
+    Whether it outlives temperature scaling is therefore stated with it.
 
     Args:
         nll: From `nll_difference`, student minus baseline.
+        scaled: The same after temperature scaling of both.
         calibration: From `calibration_difference`; without an interval no sentence is written.
         confidence: Confidence level of the intervals.
 
     Returns:
-        At most one sentence on the likelihood and one on the calibration.
+        At most two sentences on the likelihood and one on the calibration.
     """
     sentences = []
-    if how := _direction(nll):
-        value, low, high = (nll[name] for name in ("difference", "low", "high"))
-        interval = f"{confidence:.0%} interval {low:+.3f} to {high:+.3f}"
+    as_is, after = _direction(nll), _direction(scaled)
+    if as_is:
         sentences.append(
-            f"The student's likelihood is measurably {how}: NLL {value:+.3f} nats, {interval}."
+            f"The student's likelihood is measurably {as_is}: {_nats(nll, confidence)}."
+        )
+    if after:
+        sentences.append(
+            f"After temperature scaling of both, the student's likelihood is measurably {after}: "
+            f"{_nats(scaled, confidence)}."
+        )
+    elif as_is:
+        sentences.append(
+            f"After temperature scaling of both, no difference is measurable: "
+            f"{_nats(scaled, confidence)}."
         )
     error = calibration["difference"]
     if (how := _direction(calibration)) and error * calibration["squared"] > 0:
@@ -209,6 +234,12 @@ def remarks(nll: dict[str, float], calibration: dict[str, float], confidence: fl
             f"{100 * error:+.2f} points."
         )
     return sentences
+
+
+def _nats(difference: dict[str, float], confidence: float) -> str:
+    value, low, high = (difference[name] for name in ("difference", "low", "high"))
+    interval = f", {confidence:.0%} interval {low:+.3f} to {high:+.3f}" if low < high else ""
+    return f"NLL {value:+.3f} nats{interval}"
 
 
 def _direction(difference: dict[str, float]) -> str:

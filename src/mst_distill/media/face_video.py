@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mst_distill.import_path import resolve
 from mst_distill.media.faces import CentreCrop, FaceFinder, Square
 from mst_distill.media.images import is_plain
+from mst_distill.media.readers import VIDEOS, Reader
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
@@ -26,6 +29,33 @@ _MAX_PIXELS = 7680 * 4320
 
 INSTANTS = tuple(Fraction(3 + 36 * i // 5, 30) for i in range(FRAMES))
 """Seconds from the window's start: the frames 3, 10, 17, 24, … 103 of 108 at 30 frames a second."""
+
+
+@dataclass
+class FaceVideo(Reader):
+    """The face in fifteen frames of a video file, ``(3, 15, 224, 224)``.
+
+    The notes are the numbers of frames that show no face, and that are after the end of the clip.
+
+    Attributes:
+        face_finder: Import path of a `FaceFinder`.
+
+    Raises:
+        ValueError, TypeError: `face_finder` does not exist or is not a `FaceFinder`.
+    """
+
+    takes = "path"
+    suffixes = VIDEOS
+    notes = ("frames_without_face", "frames_missing")
+    face_finder: str
+
+    def __post_init__(self) -> None:
+        self._finder: FaceFinder = resolve(self.face_finder, FaceFinder)()
+
+    def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """Read one video as ``(3, 15, 224, 224)`` float32 in [0, 1], in RGB."""
+        faces, without_face, missing = crop_faces(read_frames(Path(value)), self._finder)
+        return faces, {"frames_without_face": without_face, "frames_missing": missing}
 
 
 def read_frames(path: Path) -> list[np.ndarray | None]:

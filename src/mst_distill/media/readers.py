@@ -16,6 +16,13 @@ Takes = Literal["path", "text", "numbers"]
 """What a raw value is: the path of a file, a text, or a sequence of numbers."""
 
 
+IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".webp")
+SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm")
+ARRAYS = (".npy",)
+"""Suffixes of the files that readers read, for the search of a folder."""
+
+
 class UnreadableValueError(ValueError):
     """One of several raw values cannot be read, or contains no information.
 
@@ -40,11 +47,13 @@ class Reader(ABC):
     Attributes:
         takes: What a raw value is. The readers of the benchmarks also accept what a source has
             decoded already, as an array.
+        suffixes: Of the files that it reads, in lower case.
         notes: Names of the numbers that `read_one` returns in addition to the tensor.
         fitted: What was fitted, by name; empty if nothing is.
     """
 
     takes: ClassVar[Takes]
+    suffixes: ClassVar[tuple[str, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
     fitted: dict[str, np.ndarray] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -98,6 +107,22 @@ class Reader(ABC):
         return np.stack(tensors), {
             name: np.array([note[name] for note in notes]) for name in self.notes
         }
+
+    def read_readable(self, values: Sequence[Any]) -> tuple[np.ndarray | None, dict[int, str]]:
+        """Read those of n raw values that can be read.
+
+        Returns:
+            ``(k, *shape)`` float32 of the k values that can be read, in their order, or None if
+            there are none; and the position of each other value with what is wrong with it.
+        """
+        tensors: list[np.ndarray] = []
+        errors: dict[int, str] = {}
+        for position, value in enumerate(values):
+            try:
+                tensors.append(self.read_one(value)[0])
+            except (ValueError, OSError) as error:
+                errors[position] = str(error)
+        return np.stack(tensors) if tensors else None, errors
 
     def read(self, values: Sequence[Any]) -> np.ndarray:
         """Read n raw values as ``(n, *shape)`` float32; see `read_noted`."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
+from mst_distill.media.readers import SOUNDS, Reader
 from mst_distill.media.sound import read_sound, refuse_silence
 
 RATE = 22_050
@@ -16,6 +19,23 @@ LENGTH = 79_380
 """Audio samples of a clip: 3.6 s."""
 
 COEFFICIENTS = 15
+
+
+@dataclass
+class SpeechMFCC(Reader):
+    """A file of speech as ``(15, 156)``; see `read_speech` and `mfcc`.
+
+    The note ``seconds`` is the duration of the file.
+    """
+
+    takes = "path"
+    suffixes = SOUNDS
+    notes = ("seconds",)
+
+    def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """Read one file as ``(15, 156)`` float32 in [0, 1]."""
+        wave, seconds = read_speech(Path(value))
+        return mfcc(wave[None])[0], {"seconds": seconds}
 
 
 def read_speech(path: Path) -> tuple[np.ndarray, float]:

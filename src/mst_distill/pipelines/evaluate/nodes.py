@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -22,9 +22,16 @@ from mst_distill.pipelines.nets import (
 )
 from mst_distill.plan import Plan
 
+if TYPE_CHECKING:
+    from mst_distill.evaluate.predictions import EvaluatedModels
+    from mst_distill.training.run import Run
+
 T = TypeVar("T")
 
 LINEAR = "linear model"
+
+SHOWN = ["student", "baseline", "multimodal teacher"]
+"""The models in the figures of calibration."""
 
 log = logging.getLogger(__name__)
 
@@ -53,35 +60,72 @@ def train_baseline(
     return bundles, done.history
 
 
-@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
-def predict_held_out(
+@depends_on("target", "seed", "members", "route", "runtime")
+def compute_temperatures(
     samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
-) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
-    """Evaluate every model on the test split: predictions, metric counts, and disagreement.
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Fit the temperature of every network on the validation split.
 
     Args:
         samples: The store.
         splits: The run's splits.
         plan: All parameters.
         bundles: ``members``, ``masks``, ``students`` and ``baselines``.
+
+    Returns:
+        Model name to temperature, and the student's predictions on the validation split, with which
+        ``predict`` finds a threshold of confidence.
     """
-    from mst_distill.evaluate.predictions import EvaluatedModels, evaluate_models
+    from mst_distill.evaluate.predictions import fit_temperatures, predict_validation
+
+    run, size = open_run(samples, splits, plan), plan.route.batch_size
+    models = _evaluated_models(run, plan, bundles)
+    models.place(run)
+    temperatures = fit_temperatures(run, models.logits, run.modalities, size)
+    student, temperature = models.students["student"], temperatures["student"]
+    return temperatures, predict_validation(run, "student", student, temperature, size)
+
+
+@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
+def predict_held_out(
+    samples: Samples,
+    splits: pd.DataFrame,
+    temperatures: dict[str, float],
+    plan: Plan,
+    **bundles: Partitions,
+) -> tuple[pd.DataFrame, dict[str, Any], pd.DataFrame]:
+    """Evaluate every model on the test split: predictions, metric counts, and disagreement.
+
+    Args:
+        samples: The store.
+        splits: The run's splits.
+        temperatures: Model name to temperature.
+        plan: All parameters.
+        bundles: ``members``, ``masks``, ``students`` and ``baselines``.
+    """
+    from mst_distill.evaluate.predictions import evaluate_models
 
     run, route = open_run(samples, splits, plan), plan.route
-    finished = load_finished(run, plan, bundles)
-    models = EvaluatedModels(
+    models = _evaluated_models(run, plan, bundles)
+    bins = plan.evaluate.calibration_bins
+    results = evaluate_models(run, models, route.batch_size, bins, route.temperature, temperatures)
+    return results.predictions, results.metric_counts, results.disagreement
+
+
+def _evaluated_models(run: Run, plan: Plan, bundles: dict[str, Partitions]) -> EvaluatedModels:
+    from mst_distill.evaluate.predictions import EvaluatedModels
+
+    finished, selection = load_finished(run, plan, bundles), plan.route.selection
+    return EvaluatedModels(
         teachers=finished.teachers,
         ensemble=finished.ensemble,
         target=plan.target,
         students={
             "student after stage 1": finished.members[plan.target],
-            **_by_selection("student", finished.students, route.selection),
-            **_by_selection("baseline", finished.baselines, route.selection),
+            **_by_selection("student", finished.students, selection),
+            **_by_selection("baseline", finished.baselines, selection),
         },
     )
-    bins = plan.evaluate.calibration_bins
-    results = evaluate_models(run, models, route.batch_size, bins, route.temperature)
-    return results.predictions, results.metric_counts, results.disagreement
 
 
 @depends_on("target", "seed", "evaluate")
@@ -151,10 +195,28 @@ def draw_confusion(metric_counts: dict[str, Any], samples: Samples) -> Figure:
 
 
 def draw_reliability(metric_counts: dict[str, Any]) -> Figure:
-    """Reliability diagrams of multimodal teacher, student and baseline."""
+    """Reliability diagrams of student, baseline and multimodal teacher, as is and scaled."""
     from mst_distill.evaluate.plots import reliability_figure
 
-    return reliability_figure(metric_counts, ["multimodal teacher", "student", "baseline"])
+    return reliability_figure(metric_counts, SHOWN)
+
+
+def compute_risk_coverage(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The accuracy of student, baseline and multimodal teacher on their most confident samples."""
+    from mst_distill.evaluate.calibration import risk_coverage
+
+    answers = ["confidence_scaled", "correct", "labelled"]
+    tables = (predictions.loc[predictions["model"] == name, answers] for name in SHOWN)
+    curves = (risk_coverage(*table.to_numpy().T) for table in tables)
+    shown = [curve.assign(model=name) for name, curve in zip(SHOWN, curves, strict=True)]
+    return pd.concat(shown, ignore_index=True)[["model", "coverage", "accuracy", "confidence"]]
+
+
+def draw_risk_coverage(risk_coverage: pd.DataFrame) -> Figure:
+    """The risk-coverage curves."""
+    from mst_distill.evaluate.plots import risk_coverage_figure
+
+    return risk_coverage_figure(risk_coverage)
 
 
 def draw_learning_curves(

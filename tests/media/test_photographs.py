@@ -1,4 +1,4 @@
-"""Tests of reading photographs: all become RGB, and a damaged one damages one sample only."""
+"""Tests of reading photographs: all become RGB, and the error names a damaged one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from mst_distill.benchmarks.photographs import open_image
-from mst_distill.benchmarks.source import DamagedSampleError
+from mst_distill.media.encoded import EncodedPhotograph, open_photograph
+from mst_distill.media.readers import UnreadableValueError
 
 
 def test_an_image_of_any_mode_becomes_rgb(tmp_path: Path) -> None:
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "gif")):
         file = tmp_path / f"{mode}.{suffix}"
         Image.new(mode, (9, 7), 100 if mode in "LP" else None).save(file)
-        image = open_image(file, "s")
+        image = open_photograph(file)
         assert (image.mode, image.size) == ("RGB", (9, 7))
 
 
@@ -36,14 +36,19 @@ def write_decompression_bomb(file: Path) -> None:
         (Path.unlink, "No such file"),
     ],
 )
-def test_a_damaged_image_damages_its_sample(tmp_path: Path, damage: object, rule: str) -> None:
+def test_the_error_for_a_damaged_image_names_its_position_and_file(
+    tmp_path: Path, damage: object, rule: str
+) -> None:
     file = tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file)
     damage(file)
-    with pytest.raises(DamagedSampleError, match=rule) as error:
-        open_image(file, "tweet-1")
-    assert error.value.sample == "tweet-1"
+    whole = tmp_path / "whole.png"
+    Image.fromarray(noise).save(whole)
+    reader = EncodedPhotograph("mst_distill.media.encoders.EfficientNetLite0")
+    with pytest.raises(UnreadableValueError, match=rule) as error:
+        reader.read([whole, file])
+    assert error.value.position == 1
     assert str(file) in error.value.reason
 
 
@@ -53,7 +58,7 @@ def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
     stored = np.zeros((48, 64, 3), np.uint8)
     stored[:, :32] = (255, 0, 0)  # the left half as stored is the upper half when upright
     Image.fromarray(stored).save(tmp_path / "a.jpg", quality=95, exif=exif)
-    image = open_image(tmp_path / "a.jpg", "s")
+    image = open_photograph(tmp_path / "a.jpg")
     assert image.size == (48, 64)
     np.testing.assert_allclose(image.getpixel((10, 10)), (255, 0, 0), atol=3)
     np.testing.assert_allclose(image.getpixel((10, 50)), (0, 0, 0), atol=3)
@@ -64,11 +69,10 @@ def test_a_photograph_of_one_colour_is_accepted_with_a_warning(
 ) -> None:
     image = Image.new("RGB", (64, 48), "black")
     image.save(tmp_path / "black.jpg")
-    assert open_image(tmp_path / "black.jpg", "tweet-1").size == (64, 48)
-    assert "sample 'tweet-1'" in caplog.text
+    assert open_photograph(tmp_path / "black.jpg").size == (64, 48)
     assert "black.jpg has the same colour in all pixels" in caplog.text
     caplog.clear()
     image.putpixel((3, 4), (255, 255, 255))
     image.save(tmp_path / "dot.png")
-    open_image(tmp_path / "dot.png", "tweet-2")
+    open_photograph(tmp_path / "dot.png")
     assert not caplog.text
