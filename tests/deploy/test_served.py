@@ -89,10 +89,14 @@ def test_a_student_of_pixels_labels_every_pixel(folders):
     net, folder = folders["dense"]
     content = bytes(np.random.default_rng(0).integers(0, 256, 24).tolist())
     found = ServedStudent(folder, "toy_readers").predict(pd.DataFrame({"picture": [content]}))
-    assert list(found) == ["label", "confidence", "error"]
+    probability = [f"p:class {number}" for number in range(3)]
+    assert list(found) == ["label", "pixels", "confidence", *probability, "error"]
     pixels = np.frombuffer(content, np.uint8).reshape(1, 1, 4, 6)
     probabilities = expected(net, pixels)
-    assert found["label"][0] == probabilities[0].argmax(axis=0).tolist()
+    assert found["label"][0] == ""
+    assert found["pixels"][0] == probabilities[0].argmax(axis=0).tolist()
+    means = probabilities[0].mean(axis=(1, 2))
+    assert found.loc[0, probability].to_numpy(float) == pytest.approx(means, abs=1e-4)
     assert found["confidence"][0] == pytest.approx(probabilities.max(axis=1).mean(), abs=1e-4)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,23 +30,25 @@ class ServedStudent:
         takes: What a raw value is; None if values are tensors, because the student has no reader.
         columns: The columns of the table of raw values. A value that is a file is its content.
         shape: Shape of one tensor.
-        outputs: The columns of the table of predictions. ``label`` is a class, or with dense labels
-            the index of the class of every pixel, and ``confidence`` the probability of the label,
-            or its mean over the pixels; ``p:CLASS`` is the probability of a class. ``error`` says
-            why a value could not be read; the other columns are empty then.
+        dense: Whether every pixel has a label.
+        outputs: The columns of the table of predictions: ``label``, ``confidence``, ``p:CLASS`` for
+            each class, and ``error``, which says why a value could not be read. With dense labels,
+            probabilities are means over the pixels, ``label`` is empty, and a column ``pixels`` has
+            the index of the class of every pixel, as rows of a picture.
     """
 
     def __init__(self, folder: Path, trusted: str = "") -> None:
         card = load_student_input(folder / "student_input.json")
         self._student = Student(folder)
         self._reader: Reader | None = card.reader.open(trusted) if card.reader else None
-        self._dense, self._classes = card.dense, card.classes
+        self.dense, self._classes = card.dense, card.classes
         self.modality, self.shape = card.modality, card.shape
         self.takes: Takes | None = self._reader.takes if self._reader else None
         names = self._reader.column_names() if self._reader else ()
         self.columns = names or (self.modality,)
-        of_classes = () if self._dense else tuple(f"p:{name}" for name in self._classes)
-        self.outputs = ("label", "confidence", *of_classes, "error")
+        pixels = ("pixels",) if card.dense else ()
+        probabilities = (f"p:{name}" for name in card.classes)
+        self.outputs = ("label", *pixels, "confidence", *probabilities, "error")
 
     def predict(self, values: pd.DataFrame | Mapping[str, np.ndarray]) -> pd.DataFrame:
         """Predict a row for each row of values.
@@ -60,59 +62,48 @@ class ServedStudent:
         Raises:
             ValueError: Tensors have another shape than `shape`.
         """
-        if self._reader is None:
-            tensors = np.asarray(values[self.modality], np.float32)
-            read: Iterator[np.ndarray | str] = iter(tensors)
-        else:
-            read = (self._read(value) for value in self._rows(pd.DataFrame(values)))
-        rows = [row for batch in _batches(read) for row in self._predict(batch)]
+        raw = np.asarray(values[self.columns[0]])
+        if self.takes == "numbers":
+            raw = pd.DataFrame(values)[list(self.columns)].to_numpy(np.float64)
+        batches = (raw[start : start + BATCH] for start in range(0, len(raw), BATCH))
+        rows = [row for batch in batches for row in self._rows(*self._read(batch))]
         return pd.DataFrame(rows, columns=list(self.outputs), dtype=object)
 
-    def _rows(self, table: pd.DataFrame) -> Iterator[Any]:
-        """Yield the raw value of each row."""
-        if self.takes == "numbers":
-            yield from table[list(self.columns)].to_numpy(np.float64)
-        else:
-            yield from table[self.columns[0]]
-
-    def _read(self, value: Any) -> np.ndarray | str:
-        """Read one raw value; a text says why it cannot be read."""
-        assert self._reader is not None
-        if self.takes != "numbers" and pd.isna(value):
-            return f"the {self.modality} is missing"
+    def _read(self, values: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+        """Read the values that can be read; the others have an error by position."""
+        if self._reader is None:
+            return values, {}
+        errors = {
+            position: f"the {self.modality} is missing"
+            for position, value in enumerate(values)
+            if self.takes != "numbers" and pd.isna(value)
+        }
+        present = [position for position in range(len(values)) if position not in errors]
         with TemporaryDirectory() as folder:
-            file = str(Path(folder, self.modality))
+            files = [Path(folder, str(position), self.modality) for position in present]
             if self.takes == "path":
-                Path(file).write_bytes(value)
-                value = file
-            try:
-                return self._reader.read_one(value)[0]
-            except (ValueError, OSError) as error:
-                return str(error).replace(file, self.modality)
+                for position, file in zip(present, files, strict=True):
+                    file.parent.mkdir()
+                    file.write_bytes(values[position])
+                read = self._reader.read_readable([str(file) for file in files])
+            else:
+                read = self._reader.read_readable([values[position] for position in present])
+        tensors, unreadable = read
+        for number, error in unreadable.items():
+            errors[present[number]] = error.replace(str(files[number]), self.modality)
+        return np.empty((0, *self.shape)) if tensors is None else tensors, errors
 
-    def _predict(self, read: Sequence[np.ndarray | str]) -> list[list[Any]]:
-        """Predict a row for each tensor, and one with the error for each text."""
-        tensors = [each for each in read if not isinstance(each, str)]
-        found = iter(self._student.probabilities(np.stack(tensors)) if tensors else ())
+    def _rows(self, tensors: np.ndarray, errors: Mapping[int, str]) -> list[list[Any]]:
+        """Predict a row for each tensor, with one for each error in between."""
+        found = iter(self._student.probabilities(tensors) if len(tensors) else ())
         empty = [None] * (len(self.outputs) - 2)
         return [
-            ["", *empty, each] if isinstance(each, str) else self._row(next(found)) for each in read
+            ["", *empty, errors[row]] if row in errors else self._row(next(found))
+            for row in range(len(tensors) + len(errors))
         ]
 
     def _row(self, probabilities: np.ndarray) -> list[Any]:
-        if self._dense:
-            label = probabilities.argmax(axis=0).tolist()
-            return [label, float(probabilities.max(axis=0).mean()), ""]
-        best = int(probabilities.argmax())
-        return [self._classes[best], float(probabilities[best]), *probabilities.tolist(), ""]
-
-
-def _batches(read: Iterator[np.ndarray | str]) -> Iterator[list[np.ndarray | str]]:
-    batch: list[np.ndarray | str] = []
-    for each in read:
-        batch.append(each)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        best, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0).mean()
+        means = probabilities.reshape(len(probabilities), -1).mean(axis=1).tolist()
+        answer = ["", best.tolist()] if self.dense else [self._classes[best]]
+        return [*answer, float(confidence), *means, ""]

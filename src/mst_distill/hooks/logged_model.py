@@ -64,9 +64,9 @@ def _inputs(student: ServedStudent) -> Schema:
 
 def _outputs(student: ServedStudent) -> Schema:
     types: dict[str, Any] = dict.fromkeys(student.outputs, DataType.double)
-    dense = len(student.outputs) == 3  # no probabilities
-    types["label"] = Array(Array(DataType.long)) if dense else DataType.string
-    types["error"] = DataType.string
+    types |= {"label": DataType.string, "error": DataType.string}
+    if student.dense:
+        types["pixels"] = Array(Array(DataType.long))
     # An error leaves the other columns empty.
     return Schema([ColSpec(types[name], name, required=name == "error") for name in types])
 
