@@ -6,14 +6,54 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+import toy_nets
+import toy_readers
 from mst_distill.artifacts.bundle import ModelBundle, save_bundle
 from mst_distill.artifacts.provenance import sha256_of
 from mst_distill.artifacts.student_input import ReaderRecord, StudentInput, save_student_input
-from mst_distill.deploy.export import Export
+from mst_distill.deploy.export import Export, export_student
 from mst_distill.media.readers import Reader
+
+
+class Vector(nn.Module):
+    """Vectors to class logits."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.last = nn.Linear(width, classes)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.last(vector)
+
+
+def export_of(kind: str, folder: Path) -> tuple[nn.Module, Path]:
+    """Export a student with a reader of a kind of values; for "tensors" it has none.
+
+    Returns:
+        The net, and the folder.
+    """
+    torch.manual_seed(0)
+    if kind == "dense":
+        net: nn.Module = toy_nets.Dense(3).eval()
+        reader: Reader | None = toy_readers.Picture()
+        export = make_export(net, {"classes": 3}, "picture", (1, 4, 6), dense=True, reader=reader)
+    else:
+        modality, width, reader = {
+            "numbers": ("counts", 2, toy_readers.Counts()),
+            "text": ("text", 4, toy_readers.Letters()),
+            "path": ("sound", 4, toy_readers.Bytes()),
+            "tensors": ("vector", 4, None),
+        }[kind]
+        if kind == "numbers":
+            reader.fitted = {"largest": np.array([10.0, 20.0])}
+        net = Vector(3, width)
+        export = make_export(net, {"classes": 3, "width": width}, modality, (width,), reader=reader)
+    export_student(export, folder)
+    return net, folder
 
 
 def make_export(

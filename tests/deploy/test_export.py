@@ -9,6 +9,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,11 +18,12 @@ import torch
 from torch import nn
 
 import toy_nets
-from exports import make_export
+from exports import Vector, make_export
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.artifacts.student_input import load_student_input
 from mst_distill.deploy.check import check_export, sizes_to_check
 from mst_distill.deploy.export import Export, export_student
+from mst_distill.media.numbers import StandardisedNumbers
 from mst_distill.parameters import Runtime
 from mst_distill.training.device import prepare
 
@@ -176,7 +178,8 @@ def test_the_net_itself_stays_as_it_is(tmp_path):
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_process_that_has_trained_can_export(tmp_path, precision):
     """Training changes how CUDA rounds, and an exporter of PyTorch could not read that setting."""
-    rounding = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+    backends: Any = torch.backends
+    rounding = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     before = [setting.fp32_precision for setting in rounding]
     try:
         prepare(torch.device("cpu"), Runtime(precision=precision))
@@ -306,12 +309,67 @@ def test_predict_writes_the_classes_of_pixels(dense, tmp_path):
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
         logits = export.student.net.eval()(tensors)
-    confidence = (logits / 0.5).softmax(dim=1).amax(dim=1).mean(dim=(1, 2))
+    probabilities = (logits / 0.5).softmax(dim=1)
+    confidence = probabilities.amax(dim=1).mean(dim=(1, 2), keepdim=False)[:, None]
+    expected = torch.cat([confidence, probabilities.mean(dim=(2, 3))], dim=1).numpy()
     lines = [line.split(",") for line in done.stdout.splitlines()]
-    assert lines[0] == ["file", "row", "label", "confidence"]
-    assert [float(line[3]) for line in lines[1:]] == pytest.approx(confidence.tolist(), abs=1e-5)
+    assert lines[0][:5] == ["file", "row", "label", "confidence", "p:class 0"]
+    assert [line[2] for line in lines[1:]] == ["", ""]
+    found = np.array([line[3:] for line in lines[1:]], float)
+    assert found == pytest.approx(expected, abs=1e-5)
     maps = np.load(tmp_path / "maps.classes.npy")
     assert np.array_equal(maps, logits.argmax(dim=1).numpy())
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory) -> tuple[Export, Path, StandardisedNumbers]:
+    """A student of two standardised columns, the folder of its export, and its reader."""
+    torch.manual_seed(0)
+    reader = StandardisedNumbers(("height in m", "weight"))
+    reader.fit(np.array([[1.5, 50.0], [1.75, 70.0], [1.9, 95.0]]))
+    arguments = {"classes": 3, "width": 2}
+    export = make_export(Vector(**arguments), arguments, "body", (2,), reader=reader)
+    folder = tmp_path_factory.mktemp("numbers") / "exported"
+    export_student(export, folder)
+    return export, folder, reader
+
+
+def test_predict_reads_columns_of_numbers_as_the_reader_does(numbers, tmp_path):
+    export, folder, reader = numbers
+    (tmp_path / "new.csv").write_text(
+        'weight,name,height in m\n81.25,"a, b",1.6\n,c,1.85\n12e1,d, \n', encoding="utf-8"
+    )
+    done = predict(folder, tmp_path / "new.csv")
+    assert done.returncode == 0, done.stderr
+    nan = float("nan")
+    tensors = reader.read([[1.6, 81.25], [1.85, nan], [nan, 120.0]])
+    with torch.no_grad():
+        logits = export.student.net(torch.from_numpy(tensors)).double()
+    expected = (logits / 0.5).softmax(dim=1).numpy()
+    found = np.array([line.split(",")[4:] for line in done.stdout.splitlines()[1:]], float)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("weight\n70\n", "new.csv: row 0 has no column 'height in m'"),
+        ("height in m,weight\n1.7,60\n1.8,heavy\n", "'heavy'"),
+        ("height in m,weight\n1.7,inf\n", "row 0 has an infinite number"),
+    ],
+)
+def test_predict_names_what_is_wrong_with_a_table(numbers, tmp_path, text, message):
+    (tmp_path / "new.csv").write_text(text)
+    done = predict(numbers[1], tmp_path / "new.csv")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_predict_reads_no_raw_values_for_a_student_of_something_else(image, tmp_path):
+    (tmp_path / "new.csv").write_text("a,b\n1,2\n")
+    done = predict(image[1], tmp_path / "new.csv")
+    assert "reads no raw values for no reader; it needs tensors, as .npy" in done.stderr
 
 
 @pytest.mark.parametrize(

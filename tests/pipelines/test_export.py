@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 
 from exports import describe_student
 from mst_distill.artifacts.bundle import load_bundle
@@ -20,12 +23,11 @@ SETTINGS = {"target": "audio", "limit": 300, **stages(epochs=1)}
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with a finished run, and its student exported."""
+    """A copy of the project with a finished run, and its student exported; both are tracked."""
     folder = copy_project(tmp_path_factory.mktemp("export") / "project")
-    for stage in ("ingest", "teachers", "masks", "route"):
-        run_session(folder, stage, **SETTINGS)
+    run_session(folder, "distill", runtime={"tracking": True}, **SETTINGS)
     describe_student(folder / f"data/06_models/{RUN}")
-    run_session(folder, "export", **SETTINGS)
+    run_session(folder, "export", runtime={"tracking": True}, **SETTINGS)
     return folder
 
 
@@ -77,3 +79,52 @@ def test_the_run_says_how_near_the_export_comes(
     (message,) = {each.message for each in caplog.records if "ONNX" in each.message}
     assert f"{RUN}/exported has the student" in message
     assert "0.00% of the classes are others" in message
+
+
+def logged_models(project: Path) -> list:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("mst-distill")
+    return client.search_logged_models([experiment.experiment_id])
+
+
+def test_the_student_is_a_model_of_the_mlflow_run_that_it_is_of(project: Path) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["verdict"]
+    (model,) = logged_models(project)
+    assert model.source_run_id == run.info.run_id
+    report = project / f"data/08_reporting/{RUN}/metrics.json"
+    student = json.loads(report.read_text())["models"]["student"]
+    linked = {metric.key: metric.value for metric in model.metrics}
+    assert {"accuracy", "nll", "calibration_error"} <= set(linked)
+    assert linked == {key: pytest.approx(student[key]) for key in linked}
+
+
+def test_the_logged_model_predicts(project: Path) -> None:
+    (model,) = logged_models(project)
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    finally:
+        mlflow.set_tracking_uri(before)
+    found = loaded.predict(loaded.input_example)
+    assert found["error"].tolist() == [""]
+    assert found["confidence"][0] == pytest.approx(found.filter(like="p:").iloc[0].max())
+
+
+def test_an_untracked_export_is_no_model_of_mlflow(project: Path) -> None:
+    before = [model.model_id for model in logged_models(project)]
+    run_session(project, "export", **SETTINGS)
+    assert [model.model_id for model in logged_models(project)] == before
+
+
+def test_a_project_that_is_moved_takes_its_models_along(project: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(project, moved)
+    run_session(moved, "ingest", runtime={"tracking": True}, **SETTINGS)
+    (model,) = logged_models(moved)
+    folder = Path(model.artifact_location)
+    assert folder.is_relative_to(moved)
+    assert (folder / "MLmodel").is_file()

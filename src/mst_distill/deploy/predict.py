@@ -3,12 +3,13 @@
 It needs NumPy and ONNX Runtime alone:
 
     pip install numpy onnxruntime
-    python predict.py TENSORS.npy [...] > predictions.csv
+    python predict.py FILE [...] > predictions.csv
 
-A file has one tensor of the shape in student_input.json, or several along a first axis, in the
-range that the reader of student_input.json gives them. The output has a row for each tensor: the
-label, its probability as the confidence, and the probability of every class. For a student that
-labels pixels, FILE.classes.npy gets the class of every pixel, and the output their mean confidence.
+A file is a .npy with one tensor of the shape in student_input.json, or with several along a first
+axis, as the reader of student_input.json gives them. For a student of standardised numbers it may
+also be a .csv with the columns of the reader. The output has a row for each tensor: the label, its
+probability as the confidence, and the probability of every class. For a student that labels pixels,
+FILE.classes.npy gets the class of every pixel, and the output the means over the pixels.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ class Student:
         folder: The folder with student_input.json and student.onnx.
 
     Attributes:
+        folder: The folder.
         card: The content of student_input.json.
         shape: Shape of one tensor; None for a side of any length.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.card: dict[str, Any] = json.loads(
             (folder / "student_input.json").read_text(encoding="utf-8")
         )
@@ -73,23 +76,56 @@ def rows(student: Student, file: Path, batch: int = 32) -> Iterator[list[Any]]:
     Raises:
         ValueError, OSError: The file has no tensors of the student's shape; the message names it.
     """
+    names, maps = student.card["classes"], []
     try:
-        tensors: np.ndarray = np.lib.format.open_memmap(file, mode="r")
-        if tensors.ndim == len(student.shape):
-            tensors = tensors[None]
-        names, maps = student.card["classes"], []
+        tensors = standardised(student, file) if file.suffix == ".csv" else opened(student, file)
         for start in range(0, len(tensors), batch):
             found = student.probabilities(np.asarray(tensors[start : start + batch]))
             for row, each in enumerate(found, start):
+                label = "" if student.card["dense"] else names[each.argmax()]
                 if student.card["dense"]:
                     maps.append(each.argmax(axis=0).astype(np.int32))
-                    yield [file, row, "", each.max(axis=0).mean()]
-                else:
-                    yield [file, row, names[each.argmax()], each.max(), *each]
+                confidence, of_classes = each.max(axis=0).mean(), each.reshape(len(each), -1)
+                yield [file, row, label, confidence, *of_classes.mean(axis=1)]
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     if maps:
         np.save(file.with_suffix(".classes.npy"), np.stack(maps))
+
+
+def opened(student: Student, file: Path) -> np.ndarray:
+    """Open a .npy of one or several tensors as ``(n, *shape)``."""
+    tensors: np.ndarray = np.lib.format.open_memmap(file, mode="r")
+    return tensors[None] if tensors.ndim == len(student.shape) else tensors
+
+
+def standardised(student: Student, file: Path) -> np.ndarray:
+    """Read a CSV of raw numbers as the reader does: ``(n, columns)``; an empty number is the mean.
+
+    Raises:
+        ValueError: The student has another reader, or a column or a number is missing.
+    """
+    reader = student.card["reader"]
+    if not reader or reader["type"] != "mst_distill.media.numbers.StandardisedNumbers":
+        kind = reader["type"] if reader else "no reader"
+        raise ValueError(f"this page reads no raw values for {kind}; it needs tensors, as .npy")
+    content = (student.folder / "student_input.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # of the numbers, behind a JSON
+    places = json.loads(content[8:start])
+    mean, per_deviation = (
+        np.frombuffer(content[start:][slice(*places[name]["data_offsets"])], "<f8")
+        for name in ("/mean", "/per_deviation")
+    )
+    names, values = reader["arguments"]["names"], []
+    with file.open(newline="", encoding="utf-8") as lines:
+        for row, line in enumerate(csv.DictReader(lines)):
+            if missing := [name for name in names if line.get(name) is None]:
+                raise ValueError(f"row {row} has no column {missing[0]!r}")
+            values.append([float(line[name].strip() or "nan") for name in names])
+            if np.isinf(values[-1]).any():
+                raise ValueError(f"row {row} has an infinite number")
+    numbers = np.array(values).reshape(-1, len(names))
+    return np.where(np.isnan(numbers), 0, (numbers - mean) * per_deviation)
 
 
 def main() -> None:
@@ -97,9 +133,10 @@ def main() -> None:
     if len(sys.argv) < 2:
         sys.exit(__doc__)
     student = Student(Path(__file__).parent)
-    names = [] if student.card["dense"] else student.card["classes"]
     out = csv.writer(sys.stdout)
-    out.writerow(["file", "row", "label", "confidence", *(f"p:{name}" for name in names)])
+    out.writerow(
+        ["file", "row", "label", "confidence", *(f"p:{name}" for name in student.card["classes"])]
+    )
     try:
         for name in sys.argv[1:]:
             out.writerows(rows(student, Path(name)))

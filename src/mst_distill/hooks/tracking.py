@@ -49,7 +49,8 @@ class TrackingHooks(MlflowHook):
     """The hook of kedro-mlflow, extended by flat parameters and by tracked catalog entries.
 
     The metadata of an entry state how it is logged: ``tracking: history`` (a table with one row for
-    each epoch, as metrics by step), ``metrics`` (nested numbers) or ``artifact`` (its files).
+    each epoch, as metrics by step), ``metrics`` (nested numbers), ``artifact`` (its files) or
+    ``model`` (an exported student, as a model that MLflow can serve).
     """
 
     @hook_impl
@@ -107,7 +108,10 @@ class TrackingHooks(MlflowHook):
                     mlflow.set_tags({FOLDER: self.mlflow_config.tracking.run.name, **own})
 
     def _identify(self, pipelines: Sequence[str], catalog: DataCatalog) -> None:
-        """Name the MLflow run by its folder; `diagnose` continues the run that it is about."""
+        """Name the MLflow run by its folder.
+
+        `diagnose` and `export` continue the run that they are about.
+        """
         if not isinstance(catalog, ArtifactCatalog):
             return
         plan, run = catalog.plan, self.mlflow_config.tracking.run
@@ -117,7 +121,7 @@ class TrackingHooks(MlflowHook):
             run.name = f"{data}/compare/{plan.run}"
         if "aggregate" in pipelines:
             run.name = f"aggregate/{plan.run}"
-        if list(pipelines) == ["diagnose"] and run.id is None:
+        if set(pipelines) <= {"diagnose", "export"} and run.id is None:
             experiment = self.mlflow_config.tracking.experiment._experiment.experiment_id
             found = MlflowClient().search_runs(
                 [experiment],
@@ -189,11 +193,27 @@ class TrackingHooks(MlflowHook):
                     mlflow.set_tag("verdict", data["verdict"])
             case "artifact":
                 self._log_files(dataset_name)
+            case "model":
+                self._log_model(dataset_name)
 
     def _log_files(self, dataset_name: str) -> None:
         path = Path(self._catalog[dataset_name]._describe()["filepath"])
         for file in path.parent.glob(f"{path.stem}.*"):
             mlflow.log_artifact(str(file), dataset_name)
+
+    def _log_model(self, dataset_name: str) -> None:
+        from mst_distill.hooks.logged_model import log_student
+
+        catalog = self._catalog
+        if not isinstance(catalog, ArtifactCatalog):
+            return
+        metrics = {}
+        if catalog.exists("metrics"):
+            student = catalog.load("metrics")["models"]["student"]
+            metrics = {key: value for key, value in student.items() if isinstance(value, float)}
+        folder = Path(catalog[dataset_name]._describe()["path"])
+        model = log_student(folder, catalog.plan.benchmark.type, metrics)
+        log.info("MLflow has the student as models:/%s", model)
 
     @contextmanager
     def _disabling_on_error(self) -> Iterator[None]:
@@ -240,7 +260,11 @@ def move_artifacts(database: Path, folder: Path) -> None:
     """
     if database.parent != folder.parent:
         return
-    columns = {"experiments": "artifact_location", "runs": "artifact_uri"}
+    columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+    }
     with closing(sqlite3.connect(database)) as connection, connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
         if "experiments" not in tables:
@@ -252,7 +276,8 @@ def move_artifacts(database: Path, folder: Path) -> None:
                 continue
             log.info("The artifacts of MLflow were moved from %s to %s", old, new)
             place = new.as_uri() if old.startswith("file:") else str(new)
-            for table, column in columns.items():
+            for table in columns.keys() & tables:
+                column = columns[table]
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
                     f"WHERE experiment_id = ? AND substr({column}, 1, ?) = ?",
