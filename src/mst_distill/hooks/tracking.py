@@ -95,9 +95,9 @@ class TrackingHooks(MlflowHook):
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Start an MLflow run, unless ``runtime.tracking`` is off."""
+        """Start an MLflow run, unless ``runtime.tracking`` is off or no output is tracked."""
         self._is_mlflow_enabled = False
-        if self._enabled:
+        if self._enabled and not pipeline.all_outputs().isdisjoint(self._tracked):
             with self._disabling_on_error():
                 self._identify(run_params["pipeline_names"] or ["distill"], catalog)
                 super().before_pipeline_run(run_params, pipeline, catalog)
