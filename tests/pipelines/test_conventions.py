@@ -138,7 +138,16 @@ def imports_of(file: Path) -> set[str]:
 
 HIGHER_LEVEL = {
     f"mst_distill.{package}"
-    for package in ("mst", "compare", "evaluate", "diagnose", "data", "datasets", "hooks")
+    for package in (
+        "mst",
+        "compare",
+        "evaluate",
+        "diagnose",
+        "report",
+        "data",
+        "datasets",
+        "hooks",
+    )
 }
 FORBIDDEN = {
     "artifacts": {
@@ -148,16 +157,17 @@ FORBIDDEN = {
         "mst_distill.training",
     },
     "benchmarks": {
-        f"mst_distill.{package}" for package in ("mst", "compare", "evaluate", "diagnose")
+        f"mst_distill.{package}" for package in ("mst", "compare", "evaluate", "diagnose", "report")
     },
     "media": {"mst_distill"},
     "nets": {"mst_distill"},
     "data": {*HIGHER_LEVEL, "mst_distill.training"} - {"mst_distill.data"},
     "training": HIGHER_LEVEL - {"mst_distill.data"},
     "mst": HIGHER_LEVEL - {"mst_distill.data", "mst_distill.mst"},
-    "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
-    "compare": {"mst_distill.diagnose"},
-    "diagnose": {"mst_distill.compare"},
+    "evaluate": {"mst_distill.compare", "mst_distill.diagnose", "mst_distill.report"},
+    "compare": {"mst_distill.diagnose", "mst_distill.report"},
+    "diagnose": {"mst_distill.compare", "mst_distill.report"},
+    "report": {"torch", "mst_distill.mst", "mst_distill.training", "mst_distill.diagnose"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""
