@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from mst_distill.artifacts.provenance import parameters_read
+from mst_distill.parameters import Card
 from mst_distill.pipeline_registry import register_pipelines
 from mst_distill.plan import Plan
 
@@ -124,6 +125,22 @@ def configuration(environment: str, kind: str) -> dict[str, object]:
 def test_an_environment_has_only_keys_of_base(environment):
     for kind in ("globals", "parameters"):
         assert set(configuration(environment, kind)) <= set(configuration("base", kind))
+
+
+@pytest.mark.parametrize("environment", ["base", *ENVIRONMENTS])
+def test_every_benchmark_states_the_licence_of_its_data(environment):
+    card = Card.model_validate(configuration(environment, "parameters")["card"])
+    assert card.data_license
+    terms = {"NC": "nc", "SA": "sa"}
+    for name, term in terms.items():
+        if re.search(rf"\bBY-(\w+-)*{name}\b", card.data_license):
+            assert not card.license or f"-{term}" in card.license
+    assert card.license not in ("mit", "apache-2.0")
+
+
+def test_the_card_of_base_describes_the_embedded_benchmark_alone():
+    base = configuration("base", "parameters")
+    assert base["card"]["benchmark"] == base["benchmark"]["type"]
 
 
 def imports_of(file: Path) -> set[str]:

@@ -63,8 +63,8 @@ def test_without_a_stated_licence_it_is_other_and_never_that_of_the_code() -> No
     page, _, _ = card_of(card=Card())
     assert header_of(page).license == "other"
     assert "Licence of the data: not stated." in page
-    assert "The parameter `card.license` states it." in page
-    assert page.count("Not stated.") == 3
+    assert "None is stated for this network." in page
+    assert page.count("Not stated.") == 2  # what it is for, and what it is not for
 
 
 def test_what_was_stated_is_in_the_card() -> None:

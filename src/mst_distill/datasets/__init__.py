@@ -2,6 +2,7 @@
 
 from mst_distill.datasets.checkpoints import CheckpointsDataset
 from mst_distill.datasets.comparisons import ComparisonsDataset
+from mst_distill.datasets.figure import FigureDataset
 from mst_distill.datasets.model_bundle import ModelBundleDataset, ModelBundlesDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.datasets.student_input import StudentInputDataset
@@ -10,6 +11,7 @@ from mst_distill.datasets.trial_log import TrialLogDataset
 __all__ = [
     "CheckpointsDataset",
     "ComparisonsDataset",
+    "FigureDataset",
     "ModelBundleDataset",
     "ModelBundlesDataset",
     "SampleStoreDataset",
