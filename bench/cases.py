@@ -110,7 +110,7 @@ def _plan(
     batch_size: int = 64,
 ) -> Plan:
     """The parameters of an environment, with a few of them replaced."""
-    files = [CONF / "base/parameters.yml", CONF / "base/parameters_compare.yml"]
+    files = sorted((CONF / "base").glob("parameters*.yml"))
     blocks: dict[str, Any] = {}
     for file in [*files, CONF / environment / "parameters.yml"]:
         blocks |= yaml.safe_load(file.read_text())

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from mst_distill.errors import did_you_mean
 from mst_distill.parameters import (
     Benchmark,
+    Card,
     Diagnose,
     Evaluate,
     Masks,
@@ -39,6 +40,7 @@ def members(**modalities: Any) -> Members:
         (Route, {**LENGTH, "kd_wieght": 2}, "kd_wieght", "kd_weight"),
         (Route, {**LENGTH, "scaled_ballance": True}, "scaled_ballance", "scaled_balance"),
         (Evaluate, {"resample": 10}, "resample", "resamples"),
+        (Card, {"licence": "mit"}, "licence", "license"),
         (Diagnose, {"sample": 10}, "sample", "samples"),
         (Runtime, {"precission": "float32"}, "precission", "precision"),
     ],

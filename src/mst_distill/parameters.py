@@ -252,6 +252,34 @@ class Evaluate(Block):
     calibration_bins: PositiveInt = 15
 
 
+class Card(Block):
+    """What the model card states that no run can find out; texts, all empty by default.
+
+    Attributes:
+        benchmark: The import path of the benchmark that the other keys describe; if it is empty,
+            they describe any. With another benchmark they do not count, so that a student of own
+            data does not get the licence of the data in ``conf/base``.
+        license: The licence of the student, as the Hugging Face Hub names it, for example
+            ``cc-by-nc-sa-4.0``; ``other`` if it is empty. It follows from the data, not from the
+            licence of this project's code.
+        data_license: The licences of the data, in words.
+        uses: What the student is for.
+        not_for: What it is not for.
+        contact: Whom to ask.
+    """
+
+    benchmark: str = ""
+    license: str = ""
+    data_license: str = ""
+    uses: str = ""
+    not_for: str = ""
+    contact: str = ""
+
+    def of(self, benchmark: str) -> Card:
+        """Return the card of a benchmark, named by its import path: this one or an empty one."""
+        return self if self.benchmark in ("", benchmark) else Card()
+
+
 class Diagnose(Block):
     """The amount of data that `diagnose` uses.
 

@@ -11,6 +11,7 @@ from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.parameters import (
     Benchmark,
     Block,
+    Card,
     Compare,
     Diagnose,
     Evaluate,
@@ -41,6 +42,7 @@ class Plan(Block):
         masks: Stage 2.
         route: Stage 3.
         evaluate: The evaluation on the test split.
+        card: What the model card states of the data and of uses.
         diagnose: The pipeline `diagnose`.
         compare: The pipeline `compare`.
         predict: The pipeline `predict`.
@@ -58,6 +60,7 @@ class Plan(Block):
     masks: Masks
     route: Route
     evaluate: Evaluate
+    card: Card
     diagnose: Diagnose
     compare: Compare
     predict: Predict

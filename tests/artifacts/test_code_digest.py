@@ -14,8 +14,10 @@ import pytest
 
 from mst_distill.artifacts import code_digest
 from mst_distill.artifacts.code_digest import code_of, reject_changed_code
+from mst_distill.artifacts.provenance import sha256_of
 from mst_distill.pipelines.evaluate.nodes import draw_routing, train_baseline
 from mst_distill.pipelines.teachers.nodes import train_members
+from mst_distill.report import rendering
 
 NETS = """
 from typing import TYPE_CHECKING
@@ -149,6 +151,13 @@ def test_installed_libraries_count_by_version(own: Path) -> None:
     """Except this package, whose modules are digested."""
     assert "mst-distill" not in code_of("mst_distill.nets.digits.DigitImageNet")
     assert code_of("torchvision.models.resnet.ResNet") == {"torchvision": version("torchvision")}
+
+
+def test_templates_count_as_code_of_their_package() -> None:
+    file = Path(rendering.__file__).parent / "templates" / "run.html"
+    code = code_of("mst_distill.report.rendering.render_html")
+    assert code["mst_distill.report/templates/run.html"] == sha256_of(file)
+    assert not any("templates" in name for name in code_of(train_members))
 
 
 def test_only_what_a_node_uses_of_its_module_counts() -> None:

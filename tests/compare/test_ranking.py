@@ -313,6 +313,14 @@ def test_the_page_shows_means_differences_and_failed_trials():
     assert len(widths) <= 2  # with and without the column of comparators
 
 
+def test_any_text_of_an_error_is_one_cell_of_the_page():
+    report, ranking, differences = make_report(failed={("dist <- audio", 2)})
+    report["missing"][0]["error"] = "RuntimeError: a|b at <module>\nin **kwargs and _x_"
+    page = ranking_page(report, ranking, differences)
+    cell = r"RuntimeError: a&#124;b at &lt;module&gt; in \*\*kwargs and \_x\_"
+    assert f"| image | dist <- audio | 2 | {cell} |" in page.splitlines()
+
+
 def test_the_report_states_that_no_trial_finished():
     failed = {(title, seed) for title in SCORES for seed in range(5)}
     report, ranking, differences = make_report(failed=failed)

@@ -80,6 +80,7 @@ def test_the_report_has_samples_groups_and_shapes() -> None:
     assert report["samples"] == 8
     assert report["groups"] == 4
     assert report["splits"] == {"train": 5, "valid": 1, "test": 2}
+    assert report["groups_by_split"] == {"train": 2, "valid": 1, "test": 1}
     assert {name: values["shape"] for name, values in report["modalities"].items()} == {
         "image": "3 x 4 x 5 float32",
         "text": "7 float32",

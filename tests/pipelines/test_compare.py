@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from html_pages import check_is_one_file
 from projects import copy_project, kedro, run_session, stages
 
 SHORT = (
@@ -47,6 +48,16 @@ def test_every_method_is_in_the_report(project):
     report = json.loads((project / f"data/08_reporting/{FOLDER}/methods_report.json").read_text())
     assert set(report["accuracy"]["audio"]) == set(trials["title"])
     assert (project / f"data/08_reporting/{FOLDER}/methods_figure.png").stat().st_size > 10_000
+
+
+def test_the_report_in_a_browser_is_one_file_with_all_methods(project):
+    reports = project / f"data/08_reporting/{FOLDER}"
+    page = check_is_one_file((reports / "methods_web_page.html").read_text())
+    report = json.loads((reports / "methods_report.json").read_text())
+    assert page.text.startswith(report["heading"])
+    for title in report["accuracy"]["audio"]:
+        assert page.text.count(title) >= 4  # means, other criteria, two comparators
+    assert len(page.tags("img")) == 1
 
 
 def test_the_report_is_logged_to_mlflow(project):

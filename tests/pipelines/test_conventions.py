@@ -14,6 +14,7 @@ import yaml
 from kedro.pipeline import Pipeline
 
 from mst_distill.artifacts.provenance import parameters_read
+from mst_distill.parameters import Card
 from mst_distill.pipeline_registry import register_pipelines
 from mst_distill.plan import Plan
 
@@ -134,6 +135,22 @@ def test_an_environment_has_only_keys_of_base(environment):
         assert set(configuration(environment, kind)) <= set(configuration("base", kind))
 
 
+@pytest.mark.parametrize("environment", ["base", *ENVIRONMENTS])
+def test_every_benchmark_states_the_licence_of_its_data(environment):
+    card = Card.model_validate(configuration(environment, "parameters")["card"])
+    assert card.data_license
+    terms = {"NC": "nc", "SA": "sa"}
+    for name, term in terms.items():
+        if re.search(rf"\bBY-(\w+-)*{name}\b", card.data_license):
+            assert not card.license or f"-{term}" in card.license
+    assert card.license not in ("mit", "apache-2.0")
+
+
+def test_the_card_of_base_describes_the_embedded_benchmark_alone():
+    base = configuration("base", "parameters")
+    assert base["card"]["benchmark"] == base["benchmark"]["type"]
+
+
 def imports_of(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
@@ -146,7 +163,16 @@ def imports_of(file: Path) -> set[str]:
 
 HIGHER_LEVEL = {
     f"mst_distill.{package}"
-    for package in ("mst", "compare", "evaluate", "diagnose", "data", "datasets", "hooks")
+    for package in (
+        "mst",
+        "compare",
+        "evaluate",
+        "diagnose",
+        "report",
+        "data",
+        "datasets",
+        "hooks",
+    )
 }
 FORBIDDEN = {
     "artifacts": {
@@ -156,16 +182,17 @@ FORBIDDEN = {
         "mst_distill.training",
     },
     "benchmarks": {
-        f"mst_distill.{package}" for package in ("mst", "compare", "evaluate", "diagnose")
+        f"mst_distill.{package}" for package in ("mst", "compare", "evaluate", "diagnose", "report")
     },
     "media": {"mst_distill"},
     "nets": {"mst_distill"},
     "data": {*HIGHER_LEVEL, "mst_distill.training"} - {"mst_distill.data"},
     "training": HIGHER_LEVEL - {"mst_distill.data"},
     "mst": HIGHER_LEVEL - {"mst_distill.data", "mst_distill.mst"},
-    "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
-    "compare": {"mst_distill.diagnose"},
-    "diagnose": {"mst_distill.compare"},
+    "evaluate": {"mst_distill.compare", "mst_distill.diagnose", "mst_distill.report"},
+    "compare": {"mst_distill.diagnose", "mst_distill.report"},
+    "diagnose": {"mst_distill.compare", "mst_distill.report"},
+    "report": {"torch", "mst_distill.mst", "mst_distill.training", "mst_distill.diagnose"},
     "deploy": {*HIGHER_LEVEL, "mst_distill.nets"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from html_pages import check_is_one_file
+from mst_distill.report.run_page import DIAGNOSIS_FIGURES
 from projects import ROOT, copy_project, kedro, run_session
 
 RUN = "digits/heldout-all/image/seed-0/main"
@@ -139,6 +141,19 @@ def test_figures_are_drawn_and_no_checkpoint_remains(project):
         figure = project / f"data/08_reporting/{RUN}/{name}_figure.png"
         assert figure.stat().st_size > 10_000
     assert not list((project / "data").rglob("*.pt"))
+
+
+def test_the_report_is_written_again_with_the_diagnosis(project):
+    folder = project / f"data/08_reporting/{RUN}"
+    page = check_is_one_file((folder / "diagnosed_report.html").read_text())
+    for sentence in report_of(project)["sentences"]:
+        assert sentence in page.text
+    captions = [image["alt"] for image in page.tags("img")]
+    assert captions[-3:] == list(DIAGNOSIS_FIGURES.values())
+    assert report_of(project)["sentences"][0] not in (folder / "report.html").read_text()
+    printed = (project / "printed.txt").read_text()
+    path = f"data/08_reporting/{RUN}/diagnosed_report.html"
+    assert printed.split()[-2:] == ["Report:", path]
 
 
 def test_numbers_and_figures_are_logged_in_the_mlflow_run_that_they_are_about(project):

@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 from mlflow import MlflowClient
 
+from html_pages import check_is_one_file
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.evaluate.calibration import threshold_for_accuracy
 from mst_distill.mst.run_stages import run_stages
+from mst_distill.pipelines.evaluate.pipeline import FIGURES as SHOWN
 from mst_distill.pipelines.nets import open_run
+from mst_distill.report.run_page import FIGURES
 from projects import copy_project, kedro, run_session, session_in, stages
 
 SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
@@ -46,6 +50,39 @@ def test_a_run_prints_its_progress_and_the_verdict(project):
         assert f"{stage} epoch 1/" in printed
     verdict = json.loads((project / f"data/08_reporting/{RUN}/metrics.json").read_text())["verdict"]
     assert verdict in " ".join(printed.split())
+
+
+def test_a_run_ends_with_its_verdict_and_the_path_of_its_report(project):
+    printed = (project / "printed.txt").read_text()
+    verdict = json.loads((project / f"data/08_reporting/{RUN}/metrics.json").read_text())["verdict"]
+    last = " ".join(printed[printed.index("execution completed") :].replace("INFO", "").split())
+    assert last.endswith(f"{verdict} Report: data/08_reporting/{RUN}/report.html")
+
+
+def test_the_report_of_a_run_is_one_file(project):
+    folder = project / f"data/08_reporting/{RUN}"
+    html = (folder / "report.html").read_text()
+    page = check_is_one_file(html)
+    assert json.loads((folder / "metrics.json").read_text())["verdict"] in page.text
+    captions = [image["alt"] for image in page.tags("img")]
+    assert [caption for caption in captions if caption in FIGURES.values()] == [
+        FIGURES[name] for name in SHOWN
+    ]
+    assert len(captions) == len(SHOWN) + 12
+    assert "recordings: data/01_raw/digits/digits.npz" in page.text
+    card = json.loads((project / f"data/06_models/{RUN}/student.json").read_text())
+    assert f"SHA-256 {card['weights']['sha256']}" in page.text
+    assert "--pipeline=diagnose" in page.text  # it was not diagnosed
+    assert len(html) < 2_000_000
+
+
+def test_the_model_card_has_the_licence_of_the_data(project):
+    page = (project / f"data/08_reporting/{RUN}/model_card.md").read_text()
+    assert yaml.safe_load(page.split("---\n")[1])["license"] == "cc-by-sa-4.0"
+    assert "Free Spoken Digit Dataset" in page
+    assert "| stage 3, distillation | 2 epochs, batches of 64, learning rate 0.001 |" in page
+    assert "| router | hard, 1 of the specialists for a sample |" in page
+    assert str(project) not in page
 
 
 def test_the_nodes_and_run_stages_have_the_same_results_to_the_bit(project):

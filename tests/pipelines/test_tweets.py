@@ -35,6 +35,9 @@ def test_a_users_own_data_pass_all_stages(
     )
     assert len(splits) == 200
     assert not splits.drop_duplicates(["group", "split"])["group"].duplicated().any()
+    card = (project / f"data/08_reporting/{run}/model_card.md").read_text()
+    assert "\nlicense: other\n" in card  # not that of the embedded digits, nor that of the code
+    assert "Licence of the data: not stated." in card
     student = json.loads((project / f"data/06_models/{run}/student.json").read_text())
     assert "mst_distill.nets.crisismmd.FeatureMLP" in json.dumps(student)
 

@@ -18,6 +18,9 @@ from typing import Any
 
 PACKAGE = "mst_distill"
 
+TEMPLATES = "templates"
+"""The folder whose files count as code of a package, which makes pages from them."""
+
 COUNTED = "torch"
 """The library whose version counts wherever it is imported, since it does the computing."""
 
@@ -47,8 +50,8 @@ def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
     imports that it uses itself are followed. Modules imported under a computed name are not seen.
 
     Modules of this package are followed, and the user's own modules, which are all that are not
-    installed. Of an installed library the version counts, and only if it is `COUNTED` or is named
-    by a text.
+    installed. The templates of a package of this project count with its modules. Of an installed
+    library the version counts, and only if it is `COUNTED` or is named by a text.
 
     Args:
         entries: Functions, classes, and texts. A text that is the import path of a class or
@@ -81,10 +84,23 @@ def code_of(*entries: Callable[..., Any] | str) -> dict[str, str]:
         if (file := _own_file(name)) is not None:
             module = _read_once(file, name)
             digests[name] = module.digest
+            if _top(name) == PACKAGE and file.name == "__init__.py":
+                digests |= _templates(file.parent, name)
             queue += [*module.imports, *_parents(name)]
         elif _top(name) in {COUNTED, *named_libraries} - {PACKAGE}:
             digests |= _installed_version(_top(name))
     return dict(sorted(digests.items()))
+
+
+@cache
+def _templates(folder: Path, package: str) -> dict[str, str]:
+    """Return the SHA-256 of each file in the folder `TEMPLATES` of a package."""
+    return {
+        f"{package}/{file.relative_to(folder).as_posix()}": hashlib.sha256(
+            file.read_bytes()
+        ).hexdigest()
+        for file in sorted((folder / TEMPLATES).glob("*"))
+    }
 
 
 def reject_changed_code(code: Iterable[str]) -> None:

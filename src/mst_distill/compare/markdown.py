@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -41,6 +42,14 @@ def markdown_table(table: pd.DataFrame) -> str:
     rows = [list(map(str, table)), ["---"] * table.shape[1], *cells]
     lines = (" | ".join(cell.replace("|", "/") for cell in row) for row in rows)
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def escaped(text: object) -> str:
+    """Escape a text of the user so that Markdown and HTML show it as it is, on one line."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("|", "&#124;")
+    # A < is the start of a tag only before these, and within a word a _ has no meaning.
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", line).replace(">", "&gt;")
+    return re.sub(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
 
 
 def format_numbers(values: pd.Series, scale: float, spec: str) -> list[str]:

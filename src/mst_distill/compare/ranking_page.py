@@ -11,6 +11,7 @@ from mst_distill.compare.markdown import (
     METRICS,
     SCALED,
     comparison_columns,
+    escaped,
     format_mean_and_sd,
     format_numbers,
     render,
@@ -36,7 +37,7 @@ PAGE = """
 {{ section.other_criteria | table }}
 
 {% for comparator, differences in section.differences.items() %}
-### Against {{ comparator }}
+### Against {{ comparator if comparator == best_other else "`" ~ comparator ~ "`" }}
 
 {{ differences | table }}
 
@@ -60,25 +61,50 @@ def ranking_page(
         ranking: From `rank`.
         differences: From `difference_table`.
     """
+    failed = failed_trials(report)
+    return render(
+        PAGE,
+        report=report,
+        scaled=SCALED,
+        targets=ranking_sections(report, ranking, differences),
+        failed=None if failed is None else failed.map(escaped),
+        best_other=BEST_OTHER,
+    )
+
+
+def ranking_sections(
+    report: Mapping[str, Any], ranking: pd.DataFrame, differences: pd.DataFrame
+) -> dict[str, dict[str, Any]]:
+    """Collect the contents of the page, as tables of texts.
+
+    Args:
+        report: From `report_on`.
+        ranking: From `rank`.
+        differences: From `difference_table`.
+
+    Returns:
+        Target to ``verdicts`` (sentences), ``means`` and ``other_criteria`` (tables), and
+        ``differences`` (comparator to table).
+    """
     confidence, selection = report["confidence"], report["selection"]
-    targets = {}
+    sections = {}
     for target, sentences in report["verdicts"].items():
         of_target = ranking[ranking["target"] == target]
         groups = differences[differences["target"] == target].groupby("against", sort=False)
-        targets[target] = {
+        sections[target] = {
             "verdicts": sentences,
             "means": _means(of_target, selection),
             "other_criteria": _other_criteria(of_target),
             "differences": {
-                _quoted(str(against)): _differences(rows, confidence) for against, rows in groups
+                str(against): _differences(rows, confidence) for against, rows in groups
             },
         }
-    failed = pd.DataFrame(report["missing"]) if report["missing"] else None
-    return render(PAGE, report=report, scaled=SCALED, targets=targets, failed=failed)
+    return sections
 
 
-def _quoted(against: str) -> str:
-    return against if against == BEST_OTHER else f"`{against}`"
+def failed_trials(report: Mapping[str, Any]) -> pd.DataFrame | None:
+    """Return the table of the trials that failed; None if there are none."""
+    return pd.DataFrame(report["missing"]) if report["missing"] else None
 
 
 def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:

@@ -36,9 +36,10 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
         splits: The run's table of splits, in store order.
 
     Returns:
-        ``samples``, ``groups`` and ``splits`` (counts), ``modalities`` (see `measure_values`),
-        ``sources`` (counts by split, if the benchmark has a column ``source``), ``notes`` (for
-        each: minimum, median, maximum, sum, and the number of samples in which it is not 0),
+        ``samples``, ``groups``, ``splits`` and ``groups_by_split`` (counts), ``modalities`` (see
+        `measure_values`), ``sources`` (counts by split, if the benchmark has a column ``source``),
+        ``notes`` (for each: minimum, median, maximum, sum, and the number of samples in which it is
+        not 0),
         ``omitted`` (the number of omitted samples, and the first of them with their reasons),
         ``pixels`` (counts by class and split, if labels are dense), and ``warnings``: sentences on
         classes with too few samples to learn or evaluate them, on modalities far from unit scale
@@ -48,6 +49,9 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
         "samples": len(samples),
         "groups": int(splits["group"].nunique()),
         "splits": {split: int((splits["split"] == split).sum()) for split in SPLITS},
+        "groups_by_split": {
+            split: int(splits.loc[splits["split"] == split, "group"].nunique()) for split in SPLITS
+        },
         "modalities": {
             name: measure_values(name, array) for name, array in samples.modalities.items()
         },

@@ -3,6 +3,7 @@
 from mst_distill.datasets.checkpoints import CheckpointsDataset
 from mst_distill.datasets.comparisons import ComparisonsDataset
 from mst_distill.datasets.exported_student import ExportedStudentDataset
+from mst_distill.datasets.figure import FigureDataset
 from mst_distill.datasets.model_bundle import ModelBundleDataset, ModelBundlesDataset
 from mst_distill.datasets.predictions import PredictionsDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
@@ -13,6 +14,7 @@ __all__ = [
     "CheckpointsDataset",
     "ComparisonsDataset",
     "ExportedStudentDataset",
+    "FigureDataset",
     "ModelBundleDataset",
     "ModelBundlesDataset",
     "PredictionsDataset",

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kedro.framework.project import pipelines
-from kedro.io import DataCatalog, DatasetError
+from kedro.io import AbstractVersionedDataset, DataCatalog, DatasetError
 from kedro.pipeline.node import Node
 
 from mst_distill.artifacts.atomic import replacing
@@ -244,10 +244,11 @@ class ArtifactCatalog(DataCatalog):
     def _replacing(self, name: str, path: Path) -> Iterator[None]:
         """Let Kedro write an entry to a pending file, which replaces the old one after the block.
 
-        The project's own datasets do so themselves.
+        The project's own datasets do so themselves, unless they are datasets of Kedro.
         """
         dataset = self[name]
-        if type(dataset).__module__.startswith("mst_distill."):
+        own = type(dataset).__module__.startswith("mst_distill.")
+        if own and not isinstance(dataset, AbstractVersionedDataset):
             yield
             return
         with one_at_a_time(path), replacing(path) as pending:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from contextlib import ExitStack, chdir
@@ -24,9 +25,17 @@ from mst_distill.hooks.terminal import show_errors_as_messages
 CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
 """Catalog entries that are inputs of nodes, and that the nodes write to while they run."""
 
+VERDICT = "metrics"
+"""The catalog entry with the verdict of a run."""
+
+REPORTS = ("report", "diagnosed_report", "methods_web_page")
+"""Catalog entries of pages that a person opens."""
+
 SHARED = "model_input"
 """The layer of the entries that several runs share. Their folders are not locked: samples have a
 lock of their own, and splits are the same for all these runs."""
+
+log = logging.getLogger(__name__)
 
 
 class RunHooks:
@@ -93,6 +102,18 @@ class RunHooks:
             if CHECKPOINTS in node.inputs:
                 catalog[CHECKPOINTS].load().on("", below=node.name).clear()
         self._acquired.close()
+
+    @hook_impl(trylast=True, specname="after_pipeline_run")
+    def name_reports(self, pipeline: Pipeline, catalog: DataCatalog) -> None:
+        """Log the verdict, if the run has one, and as the last line the path of its report."""
+        written = pipeline.all_outputs()
+        if VERDICT in written:
+            log.info("%s", catalog[VERDICT].load()["verdict"])
+        for name in REPORTS:
+            if name in written:
+                path = Path(str(catalog[name]._describe()["filepath"]))
+                here = path.is_relative_to(Path.cwd())
+                log.info("Report: %s", path.relative_to(Path.cwd()) if here else path)
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception) -> None:

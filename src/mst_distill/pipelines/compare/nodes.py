@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.artifacts.provenance import depends_on
+from mst_distill.artifacts.provenance import counted_parameters, depends_on
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.data.samples import Samples
 from mst_distill.plan import Plan
@@ -64,3 +64,20 @@ def summarise_methods(
     from mst_distill.compare.ranking_page import ranking_page
 
     return ranking_page(methods_report, methods_ranking, methods_differences)
+
+
+@depends_on("protocol", "limit", "seed", "benchmark", *STAGES, "compare", "evaluate", "runtime")
+def build_methods_web_page(
+    methods_report: dict[str, Any],
+    methods_ranking: pd.DataFrame,
+    methods_differences: pd.DataFrame,
+    methods_figure: bytes,
+    plan: Plan,
+) -> str:
+    """The comparison as one file of HTML."""
+    from mst_distill.report.compare_page import compare_page
+
+    parameters = counted_parameters(build_methods_web_page, plan)
+    return compare_page(
+        methods_report, methods_ranking, methods_differences, methods_figure, parameters
+    )

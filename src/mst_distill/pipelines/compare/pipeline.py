@@ -18,5 +18,6 @@ def create_pipeline() -> Pipeline:
             node_of(nodes.compare_methods, results),
             node_of(nodes.draw_differences, "methods_figure"),
             node_of(nodes.summarise_methods, "methods_page"),
+            node_of(nodes.build_methods_web_page, "methods_web_page"),
         ],
     )

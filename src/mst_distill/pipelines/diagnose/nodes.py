@@ -25,6 +25,7 @@ from mst_distill.pipelines.nets import (
     metrics_of,
     open_run,
 )
+from mst_distill.pipelines.reports import OF_A_RUN, run_origin, run_results
 from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
@@ -233,6 +234,33 @@ def draw_headroom(diagnosis: dict[str, Any], plan: Plan) -> Figure:
     from mst_distill.diagnose.plots import headroom_figure
 
     return headroom_figure(diagnosis["headroom"], plan.evaluate.confidence)
+
+
+@depends_on(*OF_A_RUN, "diagnose")
+def build_diagnosed_report(
+    samples: Samples,
+    predictions: pd.DataFrame,
+    metrics: dict[str, Any],
+    metric_counts: dict[str, Any],
+    plan: Plan,
+    **shown: Any,
+) -> str:
+    """The report of the run together with its diagnosis, as one file of HTML.
+
+    Args:
+        samples: The store.
+        predictions: From `predict_held_out`.
+        metrics: From `compare_models`.
+        metric_counts: From `predict_held_out`.
+        plan: All parameters.
+        shown: ``student``, ``diagnosis``, and catalog entries of figures to PNG.
+    """
+    from mst_distill.report.run_page import run_page
+
+    results = run_results(predictions, metrics, metric_counts, plan)
+    origin = run_origin(build_diagnosed_report, shown.pop("student"), plan)
+    sentences = shown.pop("diagnosis")["sentences"]
+    return run_page(samples, results, origin, shown, sentences)
 
 
 def _attributed_models(run: Run, finished: FinishedRun, plan: Plan) -> AttributedModels:

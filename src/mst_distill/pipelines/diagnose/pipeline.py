@@ -6,9 +6,11 @@ from kedro.pipeline import Pipeline
 
 from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.diagnose import nodes
+from mst_distill.pipelines.evaluate.pipeline import FIGURES
 
 NETS = ("members", "masks", "students", "baselines")
 TABLES = ("paths", "drift", "similarity", "reliance", "routing")
+SHOWN = (*FIGURES, "student", "diagnosis", "paths_figure", "drift_figure", "headroom_figure")
 
 
 def create_pipeline() -> Pipeline:
@@ -26,5 +28,6 @@ def create_pipeline() -> Pipeline:
             node_of(nodes.draw_paths, "paths_figure"),
             node_of(nodes.draw_drift, "drift_figure", *NETS),
             node_of(nodes.draw_headroom, "headroom_figure"),
+            node_of(nodes.build_diagnosed_report, "diagnosed_report", *SHOWN),
         ],
     )

@@ -21,6 +21,15 @@ from mst_distill.pipelines.nets import (
     metrics_of,
     open_run,
 )
+from mst_distill.pipelines.reports import (
+    DATA,
+    OF_A_RUN,
+    STAGES,
+    describe_student,
+    describe_training,
+    run_origin,
+    run_results,
+)
 from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
@@ -186,7 +195,6 @@ def compare_models(
         None if samples.dense else settings.calibration_bins,
         plan.target,
     )
-    log.info("%s", report["verdict"])
     if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
         log.warning(
             "A linear model of %s has a higher test accuracy (%.1f%%) than the baseline (%.1f%%): "
@@ -254,6 +262,67 @@ def draw_routing(routing: pd.DataFrame) -> Figure:
     from mst_distill.evaluate.plots import routing_figure
 
     return routing_figure(routing)
+
+
+@depends_on(*OF_A_RUN)
+def build_report(
+    samples: Samples,
+    predictions: pd.DataFrame,
+    metrics: dict[str, Any],
+    metric_counts: dict[str, Any],
+    plan: Plan,
+    **shown: Any,
+) -> str:
+    """The report of the run, as one file of HTML.
+
+    Args:
+        samples: The store.
+        predictions: From `predict_held_out`.
+        metrics: From `compare_models`.
+        metric_counts: From `predict_held_out`.
+        plan: All parameters.
+        shown: ``student``, and catalog entries of figures to PNG.
+    """
+    from mst_distill.report.run_page import run_page
+
+    results = run_results(predictions, metrics, metric_counts, plan)
+    origin = run_origin(build_report, shown.pop("student"), plan)
+    return run_page(samples, results, origin, shown)
+
+
+@depends_on(*DATA, *STAGES, "card", benchmark=("type",))
+def build_model_card(
+    samples_report: dict[str, Any],
+    predictions: pd.DataFrame,
+    metrics: dict[str, Any],
+    metric_counts: dict[str, Any],
+    plan: Plan,
+    **described: Any,
+) -> str:
+    """The model card of the student, as Markdown.
+
+    Args:
+        samples_report: From `summarise_samples`.
+        predictions: From `predict_held_out`.
+        metrics: From `compare_models`.
+        metric_counts: From `predict_held_out`.
+        plan: All parameters.
+        described: ``student`` and, if it is known, ``student_input``.
+    """
+    from mst_distill.report.model_card import CardContents, model_card
+
+    student: ModelBundle = described["student"]
+    contents = CardContents(
+        card=plan.card.of(plan.benchmark.type),
+        benchmark=plan.benchmark.type,
+        student=describe_student(student),
+        training=describe_training(student, plan),
+        samples_report=samples_report,
+        protocol=plan.protocol,
+        limit=plan.limit,
+        student_input=described.get("student_input"),
+    )
+    return model_card(run_results(predictions, metrics, metric_counts, plan), contents)
 
 
 def _by_selection(title: str, nets: dict[str, T], selection: str) -> dict[str, T]:

@@ -7,6 +7,8 @@ from kedro.pipeline import Pipeline
 from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.evaluate import nodes
 
+FIGURES = ("learning_curves", "confusion_matrix", "reliability_diagram", "routing_shares")
+
 
 def create_pipeline() -> Pipeline:
     """All models -> predictions -> report."""
@@ -27,5 +29,7 @@ def create_pipeline() -> Pipeline:
             node_of(nodes.draw_risk_coverage, "risk_coverage_figure"),
             node_of(nodes.draw_learning_curves, "learning_curves"),
             node_of(nodes.draw_routing, "routing_shares"),
+            node_of(nodes.build_report, "report", "student", *FIGURES),
+            node_of(nodes.build_model_card, "model_card", "student"),
         ],
     )

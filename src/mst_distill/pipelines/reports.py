@@ -1,0 +1,71 @@
+"""Collects what the reports on a run show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from mst_distill.artifacts.bundle import ModelBundle
+from mst_distill.artifacts.provenance import counted_parameters
+from mst_distill.parameters import Training
+from mst_distill.plan import Plan
+
+if TYPE_CHECKING:
+    from mst_distill.report.run_page import RunOrigin
+    from mst_distill.report.tables import RunResults
+
+DATA = ("target", "protocol", "limit", "seed")
+STAGES = ("members", "teachers", "masks", "route", "evaluate")
+OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
+"""The parameters that a run depends on, which its report lists."""
+
+
+def run_results(
+    predictions: pd.DataFrame, metrics: dict[str, Any], metric_counts: dict[str, Any], plan: Plan
+) -> RunResults:
+    """The results of a run on the test split."""
+    from mst_distill.evaluate.bootstrap import Bootstrap
+    from mst_distill.report.tables import RunResults
+
+    settings = plan.evaluate
+    bootstrap = Bootstrap(settings.resamples, settings.confidence, plan.seed)
+    return RunResults(plan.target, metrics, metric_counts, predictions, bootstrap)
+
+
+def run_origin(node: Callable[..., Any], student: ModelBundle, plan: Plan) -> RunOrigin:
+    """The origin of a run, with the parameters that the node declares."""
+    from mst_distill.report.run_page import RunOrigin
+
+    parameters = counted_parameters(node, plan)
+    return RunOrigin(plan.benchmark.type, parameters, describe_student(student))
+
+
+def describe_student(student: ModelBundle) -> tuple[str, int, str]:
+    """The class of a student, the number of its weights and the SHA-256 of their file."""
+    weights = sum(parameter.numel() for parameter in student.net.parameters())
+    return student.type, weights, student.sha256
+
+
+def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
+    """What a student was trained with, name to text."""
+    teachers = plan.members.teachers_of(plan.target)
+    route = plan.route
+    chosen = "" if route.top_k is None else f", {route.top_k} of the specialists for a sample"
+    return {
+        "teachers": ", ".join(f"{name} ({net.type})" for name, net in teachers.items()),
+        "stage 1, teachers and student": _describe_stage(plan.teachers),
+        "stage 2, masks of the teachers": _describe_stage(plan.masks),
+        "stage 3, distillation": _describe_stage(route),
+        "router": f"{route.router}{chosen}",
+        "epoch": f"{student.metrics['epoch']}, selected on the validation split by "
+        f"{route.selection}",
+        "seed": f"{plan.seed}",
+    }
+
+
+def _describe_stage(stage: Training) -> str:
+    return (
+        f"{stage.epochs} epochs, batches of {stage.batch_size}, learning rate {stage.learning_rate}"
+    )

@@ -1,0 +1,1 @@
+"""Pages that a person opens: the report of a run, that of a comparison, and the model card."""
