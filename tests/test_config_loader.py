@@ -52,3 +52,62 @@ def test_the_catalog_still_receives_the_runtime_parameters(load, tmp_path):
     loader = ConfigLoader(str(tmp_path), "other", {"seed": 4}, base_env="base")
     loader["parameters"]
     assert loader["catalog"] == {"a": {"path": 4}}
+
+
+TABLE = """
+benchmark:
+  type: mst_distill.benchmarks.table.Table
+  arguments:
+    table: index.csv
+    modalities: {words: text, counts: {type: numbers, column: [a, b]}}
+members: auto
+"""
+
+
+def nets_of(parameters):
+    members = parameters["members"]
+    return {name: net["type"].split(".")[-1] for name, net in members["modalities"].items()}
+
+
+def test_the_networks_of_a_benchmark_replace_auto(load, tmp_path):
+    (tmp_path / "other" / "parameters.yml").write_text(TABLE)
+    members = load("other")["members"]
+    assert nets_of({"members": members}) == {"words": "VectorNet", "counts": "VectorNet"}
+    assert members["multimodal"]["arguments"] == {
+        "branches": {"words": "vector", "counts": "vector"}
+    }
+
+
+def test_auto_follows_the_benchmark_of_the_command_line(load, tmp_path):
+    (tmp_path / "other" / "parameters.yml").write_text(TABLE)
+    picture = {"arguments": {"modalities": {"picture": "image"}}}
+    assert nets_of(load("other", benchmark=picture)) == {
+        "words": "VectorNet", "counts": "VectorNet", "picture": "MapNet",
+    }  # fmt: skip
+
+
+def test_keys_of_members_from_the_command_line_change_the_networks_of_auto(load, tmp_path):
+    (tmp_path / "other" / "parameters.yml").write_text(TABLE)
+    words = {"arguments": {"hidden": 32}}
+    changed = load("other", members={"modalities": {"words": words}})["members"]
+    expected = load("other")["members"]
+    expected["modalities"]["words"]["arguments"] = {"hidden": 32}
+    assert changed == expected
+
+
+def test_auto_on_the_command_line_replaces_the_members_of_the_environment(load, tmp_path):
+    listed = TABLE.replace("members: auto", "members: {multimodal: {type: a.B}}")
+    (tmp_path / "other" / "parameters.yml").write_text(listed)
+    assert set(load("other", members="auto")["members"]) == {"multimodal", "modalities"}
+
+
+def test_auto_is_an_error_for_a_benchmark_without_default_networks(load, tmp_path):
+    digits = "benchmark: {type: mst_distill.benchmarks.digits.Digits}\nmembers: auto\n"
+    (tmp_path / "other" / "parameters.yml").write_text(digits)
+    with pytest.raises(ValueError, match=r"digits\.Digits has no default networks"):
+        load("other")
+
+
+def test_auto_stays_if_the_benchmark_is_not_valid(load, tmp_path):
+    (tmp_path / "other" / "parameters.yml").write_text("benchmark: {typ: a.B}\nmembers: auto\n")
+    assert load("other")["members"] == "auto"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 from kedro.config import OmegaConfigLoader
 from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from mst_distill.import_path import resolve
+from mst_distill.parameters import Benchmark
 
 
 class ConfigLoader(OmegaConfigLoader):
@@ -14,7 +19,8 @@ class ConfigLoader(OmegaConfigLoader):
 
     Kedro merges single keys of ``--params`` into the block of the environment, which may not have
     that block, and the result then replaces the whole block of ``conf/base``. This loader merges
-    the keys into the block that results from ``conf/base`` and the environment.
+    the keys into the block that results from ``conf/base`` and the environment, and replaces
+    ``members: auto`` by the networks of the benchmark.
     """
 
     def __getitem__(self, key: str) -> dict[str, Any]:
@@ -28,5 +34,36 @@ class ConfigLoader(OmegaConfigLoader):
                 blocks = super().__getitem__(key)
             finally:
                 self.runtime_params = runtime
-            self[key] = OmegaConf.to_container(OmegaConf.merge(blocks, runtime or {}))
+            self[key] = _merge(blocks, runtime or {})
         return copy.deepcopy(super().__getitem__(key))
+
+
+def _merge(blocks: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
+    """Merge runtime parameters by key, after ``members: auto`` is replaced by the networks.
+
+    The networks depend on the benchmark, also on what ``--params`` changes in it. What ``--params``
+    changes in ``members`` is merged last.
+    """
+    others = {key: value for key, value in runtime.items() if key != "members"}
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(blocks, others))
+    members = runtime.get("members")
+    if "auto" in (members, merged.get("members")):
+        merged["members"] = _default_members(merged.get("benchmark"))
+    if members is None or members == "auto":
+        return merged
+    return OmegaConf.to_container(OmegaConf.merge(merged, {"members": members}))
+
+
+def _default_members(benchmark: Any) -> Any:
+    """Return the block that stands for ``members: auto``.
+
+    Raises:
+        ValueError, TypeError: The class of the benchmark does not exist or has no default networks.
+    """
+    from mst_distill.benchmarks.source import SampleSource
+
+    try:
+        block = Benchmark.model_validate(benchmark)
+    except ValidationError:
+        return "auto"  # `read_plan` reports what is wrong with the block
+    return resolve(block.type, SampleSource).default_members(block.arguments)

@@ -81,7 +81,8 @@ class Member(Block):
 
     Attributes:
         type: The import path of its class.
-        arguments: The arguments of the class in addition to ``classes``.
+        arguments: The arguments of the class in addition to the number of classes, which it takes
+            as ``classes`` or ``num_classes``.
         start: The import path of a function that initialises the weights of the new network;
             without it, each layer initialises its own.
         masked_layers: The layers that get masks.

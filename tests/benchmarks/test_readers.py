@@ -15,6 +15,7 @@ from benchmarks.test_bad_data_digits import DIGITS
 from benchmarks.test_bad_data_nyudepthv2 import NYU_FOLDERS, NYU_MAT
 from benchmarks.test_bad_data_ravdess import RAVDESS, RAVDESS_UNITS
 from benchmarks.test_bad_data_vggsound50k import VGGSOUND
+from benchmarks.test_table import TABLE
 from damaged_sets import RawSet
 from mst_distill.artifacts.student_input import (
     ReaderRecord,
@@ -38,6 +39,7 @@ SETS = {
     "nyudepthv2 mat": NYU_MAT,
     "ravdess": RAVDESS,
     "ravdess units": RAVDESS_UNITS,
+    "table": TABLE,
     "vggsound": VGGSOUND,
 }
 

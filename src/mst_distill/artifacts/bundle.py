@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 Classes = Mapping[str, Sequence[Mapping[str, Any]] | None]
-"""Import paths of classes, and the arguments (apart from ``classes``) that each may be called with;
-None stands for any."""
+"""Import paths of classes, and the arguments (apart from the number of classes) that each may be
+called with; None stands for any."""
+
+COUNTS = ("classes", "num_classes")
+"""What constructors call the number of classes."""
 
 OWN = ("mst_distill.nets.", "mst_distill.mst.")
 """The modules of this package that have nets, masks and routers."""
@@ -190,8 +193,9 @@ def _class_of(path: Path, card: Mapping[str, Any], allowed: Classes) -> type[nn.
     fault = f"the class {name!r} is neither of this package nor in the parameters"
     if name in kinds:
         kind, known = kinds[name]
-        classes = arguments.pop("classes", 0)
-        if known is None or (type(classes) is int and arguments in _as_json(known)):
+        counts = [arguments.pop(key) for key in COUNTS if key in arguments]
+        valid = len(counts) <= 1 and all(type(count) is int for count in counts)
+        if known is None or (valid and arguments in _as_json(known)):
             return kind
         fault = f"the arguments {card['arguments']} of {name!r} are not those in the parameters"
     raise PermissionError(

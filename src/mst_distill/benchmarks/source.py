@@ -86,6 +86,21 @@ class SampleSource(ABC):
     modalities: Sequence[str] = ()
     opened_with: Mapping[str, Any] = MappingProxyType({})
 
+    @classmethod
+    def default_members(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the block ``members`` that stands for ``members: auto``.
+
+        Args:
+            arguments: The arguments of the source in the parameters.
+
+        Raises:
+            ValueError: This class of sources has no default networks.
+        """
+        raise ValueError(
+            f"members is 'auto', but {cls.__module__}.{cls.__qualname__} has no default networks: "
+            f"list the multimodal teacher and a network for each modality"
+        )
+
     def fit(self, folder: Path) -> None:
         """Fit preprocessing that needs a pass over the raw files; by default, nothing.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,15 @@ SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 """The shares of the splits in benchmarks without official splits."""
 
 
-def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Assign samples to splits at random, 60 / 20 / 20 within each class.
+def stratified_split(
+    labels: np.ndarray, rng: np.random.Generator, shares: Mapping[str, float] = SHARES
+) -> np.ndarray:
+    """Assign samples to splits at random, in the same shares within each class.
 
     Args:
         labels: ``(N,)`` class indices.
         rng: Random generator.
+        shares: Split to its share; by default 60 / 20 / 20.
 
     Returns:
         ``(N,)`` split names.
@@ -29,7 +33,50 @@ def stratified_split(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray
     split = np.empty(len(labels), dtype=object)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
-        split[rows] = _split_names(len(rows))
+        split[rows] = _split_names(len(rows), shares)
+    return split
+
+
+def stratified_group_split(
+    labels: np.ndarray, groups: np.ndarray, fifths: Mapping[str, int], seed: int
+) -> np.ndarray:
+    """Assign whole groups to splits, so that each split has its share of each class.
+
+    If each sample is a group of its own, the shares of each class are exact apart from rounding.
+    Otherwise, scikit-learn's `StratifiedGroupKFold` divides the groups into five folds, as closely
+    to equal shares as whole groups allow.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        groups: ``(N,)`` names of groups.
+        fifths: Split to its share in fifths, 5 in total; the first split has the largest.
+        seed: Seed of the random assignment.
+
+    Returns:
+        ``(N,)`` split names.
+
+    Raises:
+        ValueError: There are fewer groups than splits.
+    """
+    count = len(np.unique(groups))
+    if count < len(fifths):
+        raise ValueError(
+            f"there are {count} groups, but {len(fifths)} are needed, one for each of the splits "
+            f"{', '.join(fifths)}"
+        )
+    if count == len(groups):
+        shares = {name: share / 5 for name, share in fifths.items()}
+        return stratified_split(labels, np.random.default_rng(seed), shares)
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(min(5, count), shuffle=True, random_state=seed)
+    first, *others = fifths
+    split = np.full(len(labels), first, dtype=object)
+    names = [name for name in others for _ in range(fifths[name])]
+    with warnings.catch_warnings():  # of classes with fewer samples than folds
+        warnings.simplefilter("ignore", UserWarning)
+        for (_, rows), name in zip(folds.split(labels, labels, groups), names, strict=False):
+            split[rows] = name
     return split
 
 
@@ -185,10 +232,10 @@ def check_splits(
         ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check()
 
 
-def _split_names(count: int) -> np.ndarray:
-    """Return split names for `count` consecutive samples, in the shares of `SHARES`."""
-    ends = np.round(np.cumsum(list(SHARES.values())) * count).astype(int)
-    return np.repeat(np.array(SPLITS, dtype=object), np.diff(ends, prepend=0))
+def _split_names(count: int, shares: Mapping[str, float] = SHARES) -> np.ndarray:
+    """Return split names for `count` consecutive samples, in the given shares."""
+    ends = np.round(np.cumsum(list(shares.values())) * count).astype(int)
+    return np.repeat(np.array(list(shares), dtype=object), np.diff(ends, prepend=0))
 
 
 def _interleave(kinds: np.ndarray, rng: np.random.Generator) -> np.ndarray:

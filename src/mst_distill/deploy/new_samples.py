@@ -11,10 +11,9 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.benchmarks.raw_files import find_files
+from mst_distill.benchmarks.table_file import TABLES, number_in
 from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
-
-TABLES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ class NewSamples:
             ValueError: A cell is empty or is no number.
         """
         if self._reader.takes == "numbers":
-            return [_number(name, cell) for name, cell in zip(self._columns, row, strict=True)]
+            return [number_in(name, cell) for name, cell in zip(self._columns, row, strict=True)]
         (cell,) = row
         if not isinstance(cell, str) or not cell.strip():
             raise ValueError(f"the column {self._columns[0]!r} is empty")
@@ -184,13 +183,3 @@ def _header_of(path: Path) -> tuple[list[str], int]:
 
     with ParquetFile(path) as file:
         return list(file.schema_arrow.names), file.metadata.num_rows
-
-
-def _number(name: str, cell: Any) -> float:
-    """Return the number in a cell; NaN if the cell is empty."""
-    if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return float("nan")
-    try:
-        return float(cell)
-    except (TypeError, ValueError):
-        raise ValueError(f"the column {name!r} is {cell!r}, which is not a number") from None

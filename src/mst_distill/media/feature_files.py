@@ -63,6 +63,18 @@ class Features(Reader):
 
 
 @dataclass
+class ShapedFeatures(Features):
+    """An array of features of exactly the shape `shape`."""
+
+    def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
+        """Read one array as `shape`, float32."""
+        features = load_features(value)
+        if features.shape != self.shape:
+            raise ValueError(f"{_where(value)}shape {features.shape}, expected {self.shape}")
+        return super().read_one(value)
+
+
+@dataclass
 class RangedFeatures(Reader):
     """An array of features, scaled by one minimum and one maximum over the training samples.
 

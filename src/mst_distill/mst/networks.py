@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import signature
 
 import numpy as np
 import torch
@@ -20,14 +21,20 @@ from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed
 
 WRAP = (
-    "A member is a class whose constructor takes `classes`, the number of classes; the document on "
-    "your own data shows how to wrap another class or a function"
+    "A member is a class whose constructor takes `classes` or `num_classes`, the number of "
+    "classes; the document on your own data shows how to wrap another class or a function"
 )
 
 
 def arguments_of(member: Member, classes: int) -> dict[str, object]:
-    """The arguments with which the class of a member is called."""
-    return {"classes": classes, **member.arguments}
+    """The arguments with which the class of a member is called.
+
+    The number of classes is called ``classes``, or ``num_classes`` as in torchvision and timm if
+    the class has only that parameter.
+    """
+    known = signature(resolve(member.type, nn.Module)).parameters
+    name = "num_classes" if "num_classes" in known and "classes" not in known else "classes"
+    return {name: classes, **member.arguments}
 
 
 def member_class(name: str, member: Member) -> type[nn.Module]:

@@ -1,0 +1,69 @@
+"""A net of torchvision as a member, by its import path and without a wrapper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
+from mst_distill.mst.networks import arguments_of, build_member
+from mst_distill.mst.run_stages import run_stages
+from mst_distill.parameters import Member, Members, Runtime
+from mst_distill.training.run import Run
+from toy_runs import make_plan
+from toys import make_samples
+
+SHUFFLENET = {
+    "type": "torchvision.models.ShuffleNetV2",
+    "arguments": {"stages_repeats": [1, 1, 1], "stages_out_channels": [24, 16, 16, 16, 32]},
+    "masked_layers": ["conv5"],
+}
+"""A small one; the masked layer returns 32 maps. Its parameter is called ``num_classes``."""
+
+MEMBERS = {
+    "multimodal": {
+        "type": "mst_distill.nets.simple.LateFusionNet",
+        "arguments": {"branches": {"image": "map", "track": "vector"}},
+        "masked_layers": ["hidden"],
+    },
+    "modalities": {
+        "image": SHUFFLENET,
+        "track": {"type": "mst_distill.nets.simple.VectorNet", "masked_layers": ["hidden"]},
+    },
+}
+
+
+@pytest.mark.parametrize("target", ["image", "track"])
+def test_a_net_of_torchvision_is_a_student_and_a_masked_teacher(
+    target: str, tmp_path: Path
+) -> None:
+    samples, splits = make_samples(40, {"image": (3, 64, 64), "track": (7,)})
+    members = Members.model_validate(MEMBERS)
+    runtime = Runtime(device="cpu")
+    plan = make_plan("two modalities", runtime=runtime)
+    plan = plan.model_copy(update={"members": members, "target": target})
+    run = Run(samples, splits, target, 0, runtime)
+    done = run_stages(run, plan)
+    masks = {"image": {"multimodal/hidden", "track/hidden"}}
+    masks["track"] = {"multimodal/hidden", "image/conv5"}
+    assert set(done.masks) == masks[target]
+
+    net = done.student.students[plan.route.selection]
+    values = torch.from_numpy(samples.modalities[target][:5])
+    arguments = arguments_of(members.modalities[target], 3)
+    assert arguments["num_classes" if target == "image" else "classes"] == 3
+    save_bundle(ModelBundle.of(net, arguments), tmp_path / "student.json")
+    loaded = load_bundle(tmp_path / "student.json", members.net_types()).net
+    torch.testing.assert_close(loaded(values), net.eval()(values))
+    if target == "image":
+        with pytest.raises(PermissionError, match="neither of this package nor in the parameters"):
+            load_bundle(tmp_path / "student.json")
+
+
+def test_a_class_without_a_number_of_classes_is_an_error() -> None:
+    member = Member(type="torch.nn.Identity")
+    assert build_member("image", member, 3, 0) is not None  # it accepts any argument
+    with pytest.raises(TypeError, match="takes `classes` or `num_classes`"):
+        build_member("image", Member(type="torch.nn.ReLU"), 3, 0)
