@@ -76,7 +76,7 @@ def test_stages_run_on_the_artefacts_of_a_finished_run(project):
         ("route", {"teachers": {"epochs": 2}}, "members", "teachers.epochs was 1 and is 2",
          "train_members"),
         ("evaluate", {"masks": {"heads": 2}}, "masks", "masks.heads was 3 and is 2", "train_masks"),
-        ("evaluate", {"route": {"kd_weight": 0.5}}, "students",
+        ("evaluate", {"route": {"kd_weight": 0.5}}, "student",
          "route.kd_weight was 1.0 and is 0.5", "train_student"),
         ("evaluate", {"runtime": {"precision": "bfloat16"}}, "members",
          "runtime.precision was float32 and is bfloat16", "train_members"),

@@ -49,7 +49,7 @@ def page() -> str:
 def test_the_verdicts_come_first_and_every_table_follows() -> None:
     html = page()
     found = check_is_one_file(html)
-    first = found.text.index("image student. Best mean accuracy: kd <- audio with 62.00 %.")
+    first = found.text.index("The image student: Best mean accuracy: kd <- audio with 62.00 %.")
     assert first < found.text.index("All students have the same number of epochs")
     assert "The audio student" in found.text
     assert "Against baseline" in found.text

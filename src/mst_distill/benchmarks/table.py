@@ -108,7 +108,10 @@ class Table(ReaderSource):
         self.index = index.iloc[rows].reset_index(drop=True)
         self.index["split"] = _complete_splits(self._table, self.index, split_seed)
         check_training_samples(
-            self._table, label, self.classes, {name: self.index[name] for name in self.index}
+            self._table,
+            label,
+            self.classes,
+            {str(name): self.index[name].to_numpy() for name in self.index},
         )
         self.files = [path, *self._files()]
 

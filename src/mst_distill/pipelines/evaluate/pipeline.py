@@ -7,7 +7,13 @@ from kedro.pipeline import Pipeline
 from mst_distill.pipelines.by_name import node_of, pipeline_of
 from mst_distill.pipelines.evaluate import nodes
 
-FIGURES = ("learning_curves", "confusion_matrix", "reliability_diagram", "routing_shares")
+FIGURES = (
+    "learning_curves",
+    "confusion_matrix",
+    "reliability_diagram",
+    "risk_coverage_figure",
+    "routing_shares",
+)
 
 
 def create_pipeline() -> Pipeline:
@@ -30,6 +36,6 @@ def create_pipeline() -> Pipeline:
             node_of(nodes.draw_learning_curves, "learning_curves"),
             node_of(nodes.draw_routing, "routing_shares"),
             node_of(nodes.build_report, "report", "student", *FIGURES),
-            node_of(nodes.build_model_card, "model_card", "student"),
+            node_of(nodes.build_model_card, "model_card", "student", "student_input"),
         ],
     )
