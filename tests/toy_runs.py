@@ -65,7 +65,7 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
             "benchmark": {"type": "toys.Toy"},
             **{"members": members, "teachers": TEACHERS.model_dump(), "masks": MASKS.model_dump()},
             "route": route().model_dump(),
-            **{"evaluate": {}, "diagnose": {}, "compare": {"methods": method}},
+            **{"evaluate": {}, "diagnose": {}, "predict": {}, "compare": {"methods": method}},
             "runtime": {"device": "cpu"},
         }
     )

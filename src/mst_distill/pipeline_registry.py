@@ -12,6 +12,7 @@ from mst_distill.pipelines import (
     export,
     ingest,
     masks,
+    predict,
     route,
     teachers,
 )
@@ -21,7 +22,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     """Register each stage as a pipeline, and ``distill``, the default, as all stages in order.
 
     ``diagnose`` analyses a finished run of ``distill`` and does not train its networks again.
-    ``export`` writes its student to a folder, for use without this package.
+    ``predict`` uses its student on new data, and ``export`` writes it to a folder, for use without
+    this package.
     ``compare`` includes ``ingest`` and needs no other stage. ``aggregate`` reads the comparisons of
     all benchmarks.
     """
@@ -38,6 +40,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "distill": distill,
         "__default__": distill,
         "diagnose": diagnose.create_pipeline(),
+        "predict": predict.create_pipeline(),
         "export": export.create_pipeline(),
         "compare": stages["ingest"] + compare.create_pipeline(),
         "aggregate": aggregate.create_pipeline(),

@@ -33,6 +33,9 @@ def make_comparison(gains, seeds=range(SEEDS), selections=("accuracy", "ce")):
                             "accuracy": accuracy - 0.01 * (criterion == "ce"),
                             "nll": 1 - accuracy,
                             "calibration_error": 0.1,
+                            "nll_scaled": 0.5 - accuracy / 2,
+                            "calibration_error_scaled": 0.05,
+                            "temperature": 2.0,
                             "error": "",
                         }
                     )
@@ -129,6 +132,8 @@ def test_over_all_settings_the_value_of_a_seed_is_its_mean():
     assert row["p"] == pytest.approx(stats.ttest_1samp(per_seed, 0).pvalue)
     assert row["pairs"] == SEEDS
     assert row["nll"] == pytest.approx(-per_seed.mean())
+    assert row["nll_scaled"] == pytest.approx(-per_seed.mean() / 2)
+    assert row["nll_scaled_p"] == pytest.approx(row["p"])
     assert row["calibration_error"] == pytest.approx(0)
 
 
@@ -166,6 +171,12 @@ def test_the_page_has_all_tables_and_the_figure_all_methods():
     audio = 100 * (0.05 + np.mean(NOISE[3] - NOISE[0]))
     assert any(line.startswith(f"| mst | **{audio:+.2f}** | ") for line in lines)
     assert "## Calibration error, %" in lines
+    assert "## NLL, scaled" in lines
+    assert "| mst | 2.00 ± 0.00 | 2.00 ± 0.00 | 2.00 ± 0.00 | 2.00 ± 0.00 |" in lines
+    header = next(line for line in lines if line.startswith("| method | points against"))
+    assert header.endswith(
+        "| NLL | calibration error, points | NLL, scaled | calibration error, scaled, points |"
+    )
     assert "- `dml` is not in y, audio, y, image, or some of its trials failed." in lines
     complete = make_gains(make_comparison(GAINS))
     axes = gains_figure(complete, "accuracy", "baseline").axes[0]

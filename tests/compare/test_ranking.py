@@ -13,10 +13,10 @@ from mst_distill.compare.ranking import (
     conclude,
     difference_table,
     holm,
+    likelihoods,
     paired,
     rank,
     report_on,
-    worse_likelihood,
 )
 from mst_distill.compare.ranking_page import ranking_page
 from mst_distill.parameters import Compare
@@ -46,7 +46,11 @@ def make_trials(scores=SCORES, changes=None, failed=()):
                 continue
             for criterion in CRITERIA:
                 shift = (changes or {}).get((title, criterion), 0.0)
-                metrics = {"accuracy": value + shift, "nll": 2 - value, "calibration_error": 0.1}
+                metrics = {
+                    **{"accuracy": value + shift, "nll": 2 - value, "calibration_error": 0.1},
+                    **{"nll_scaled": 1 - value, "calibration_error_scaled": value / 10},
+                    "temperature": 1 + value,
+                }
                 cost = {"student_epochs": 5, "seconds": 2.0, "extra_parameters": 0}
                 rows.append({**base, "selection": criterion, **metrics, **cost, "error": ""})
     return pd.DataFrame(rows)
@@ -59,6 +63,11 @@ def test_rank_has_means_and_deviations_over_seeds_and_the_best_method_first():
     assert table.loc["baseline", "accuracy_sd"] == pytest.approx(np.sqrt(0.004 / 4))
     assert table.loc["baseline", "accuracy_by_ce"] == pytest.approx(0.64)
     assert table.loc["baseline", "nll"] == pytest.approx(1.46)
+    assert table.loc["baseline", "nll_scaled"] == pytest.approx(0.46)
+    assert table.loc["baseline", "calibration_error_scaled"] == pytest.approx(0.054)
+    assert table.loc["baseline", ["temperature", "temperature_by_last"]].tolist() == pytest.approx(
+        [1.54, 1.54]
+    )
     assert table["runs"].tolist() == [5, 5, 5]
     assert table["peak_bytes"].isna().all()
 
@@ -189,7 +198,7 @@ def test_a_gain_under_one_criterion_only_does_not_count():
     assert conclude(table, 0.95)["image"]["worse"] == ["kd <- audio"]
 
 
-def with_likelihoods(shifts, failed=()):
+def with_likelihoods(shifts, failed=(), metric="nll"):
     """Make trials in which the NLL of a title is 1 plus a shift for each seed."""
     trials = make_trials(failed=failed)
     for title, values in shifts.items():
@@ -197,7 +206,7 @@ def with_likelihoods(shifts, failed=()):
             here = (
                 (trials["title"] == title) & (trials["seed"] == seed) & (trials["selection"] != "")
             )
-            trials.loc[here, "nll"] = 1.0 + shift
+            trials.loc[here, metric] = 1.0 + shift
     return trials
 
 
@@ -212,14 +221,51 @@ def test_a_method_with_better_accuracy_may_have_worse_likelihood():
     )
     assert rows.loc["kd <- audio", "nll"] == pytest.approx(0.25)
     assert rows.loc["kd <- audio", "nll_p"] == pytest.approx(stats.ttest_1samp(worse, 0).pvalue)
-    assert worse_likelihood(table, "accuracy", 0.95) == {"image": ["kd <- audio"]}
+    found = likelihoods(table, "accuracy", 0.95)["image"]
+    assert found["nll"] == {"better": [], "worse": ["kd <- audio"]}
+    assert found["nll_scaled"] == {"better": ["kd <- audio"], "worse": []}  # as the accuracy
     better = {
         "baseline": zero,
         "kd <- audio": [-shift for shift in worse],
         "dist <- audio": noise,
     }
     table = difference_table(with_likelihoods(better), "baseline", "accuracy", 0.95)
-    assert worse_likelihood(table, "accuracy", 0.95) == {}
+    found = likelihoods(table, "accuracy", 0.95)["image"]
+    assert found["nll"] == {"better": ["kd <- audio"], "worse": []}
+
+
+def test_differences_of_the_other_metrics_are_paired_and_tested():
+    table = difference_table(make_trials(), "baseline", "accuracy", 0.95)
+    rows = table[(table["against"] == "baseline") & (table["selection"] == "accuracy")]
+    row = rows.set_index("title").loc["dist <- audio"]
+    gain = np.array(SCORES["dist <- audio"]) - np.array(SCORES["baseline"])
+    p = stats.ttest_1samp(gain, 0).pvalue
+    for metric, factor in (("nll_scaled", -1), ("calibration_error_scaled", 0.1)):
+        assert row[metric] == pytest.approx(factor * gain.mean())
+        assert row[f"{metric}_p"] == pytest.approx(p)
+    assert row["calibration_error"] == 0
+    assert row["calibration_error_p"] == 1
+
+
+def test_the_report_states_whether_a_likelihood_outlives_temperature_scaling():
+    shifts = {
+        "baseline": [0.0] * 5,
+        "kd <- audio": [-0.2, -0.3, -0.25, -0.2, -0.3],
+        "dist <- audio": [-0.2, 0.3, 0.1, -0.1, 0.05],
+    }
+    trials = with_likelihoods(shifts)
+    after = {"baseline": shifts["kd <- audio"], "kd <- audio": shifts["baseline"]}
+    scaled = with_likelihoods(after, metric="nll_scaled")["nll_scaled"]
+    noise = with_likelihoods({"dist <- audio": [-0.4, 0.1, -0.2, -0.3, -0.3]}, metric="nll_scaled")
+    scaled = scaled.where(trials["title"] != "dist <- audio", noise["nll_scaled"])
+    trials["nll_scaled"] = scaled
+    differences = difference_table(trials, "baseline", "accuracy", 0.95)
+    compare = Compare.model_validate({"methods": {"baseline": {"type": "x"}}})
+    report = report_on(trials, rank(trials, "accuracy"), differences, compare, "accuracy", 0.95)
+    assert report["verdicts"]["image"][-2:] == [
+        "Measurably better likelihood than the image baseline: kd <- audio.",
+        "After temperature scaling, measurably better: no method; measurably worse: kd <- audio.",
+    ]
 
 
 def test_the_report_names_methods_with_worse_likelihood():
@@ -230,10 +276,10 @@ def test_the_report_names_methods_with_worse_likelihood():
     report = report_on(trials, rank(trials, "accuracy"), differences, compare, "accuracy", 0.95)
     sentences = report["verdicts"]["image"]
     assert "Better than the image baseline, beyond chance: kd <- audio." in sentences
-    assert (
-        sentences[-1]
-        == "Measurably worse likelihood than the image baseline: dist <- audio, kd <- audio."
-    )
+    assert sentences[-2:] == [
+        "Measurably worse likelihood than the image baseline: dist <- audio, kd <- audio.",
+        "After temperature scaling, measurably better: kd <- audio; measurably worse: no method.",
+    ]
 
 
 def make_report(**changes):
@@ -251,6 +297,16 @@ def test_the_page_shows_means_differences_and_failed_trials():
     assert "- Better than the image baseline, beyond chance: kd <- audio." in lines
     (row,) = [line for line in lines if line.startswith("| dist <- audio | 4 (1 failed)")]
     assert "50.50 ± 8.23" in row
+    header = next(line for line in lines if line.startswith("| method | runs"))
+    columns = [cell.strip() for cell in header.split("|")]
+    values = [cell.strip() for cell in row.split("|")]
+    shown = dict(zip(columns, values, strict=True))
+    assert shown["NLL, scaled"].startswith("0.495 ± ")
+    assert shown["calibration error, scaled, %"] == "5.1 ± 0.8"
+    assert shown["temperature"].startswith("1.50 ± ")
+    assert "*Scaled* metrics are those of the logits divided by the temperature" in page
+    (difference,) = [line for line in lines if line.startswith("| kd <- audio | ce | +")]
+    assert "| -0.102 | <.001 | -0.102 | <.001 |" in difference
     assert "| image | dist <- audio | 2 | MemoryError: too little |" in lines
     assert any("+10.20" in line and "kd <- audio" in line for line in lines)
     widths = {line.count("|") for line in lines if line.startswith("| kd <- audio | accuracy")}

@@ -16,6 +16,7 @@ from mst_distill.compare import trials as module
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
 from mst_distill.compare.trials import Comparison, run_trials
 from mst_distill.data.samples import rows_of
+from mst_distill.evaluate.calibration import fit_temperature
 from toy_comparisons import METHODS, make_comparison_plan
 from toy_runs import make_run, route
 from toys import in_precision
@@ -96,6 +97,15 @@ def test_metrics_are_those_of_the_held_out_split(tmp_path):
     assert row["accuracy"] == pytest.approx(is_correct.mean())
     probability = logits.double().softmax(1).numpy()[np.arange(len(rows)), run.samples.labels[rows]]
     assert row["nll"] == pytest.approx(-np.log(probability).mean(), rel=1e-12)
+    valid = rows_of(run.splits, "valid")
+    with torch.no_grad():
+        on_valid = bundle.net(torch.from_numpy(run.samples.modalities["image"][valid]))
+    temperature = fit_temperature(on_valid, run.samples.labels[valid])
+    assert row["temperature"] == pytest.approx(temperature, rel=1e-6)
+    scaled = (logits.double() / row["temperature"]).log_softmax(1).numpy()
+    nll = -scaled[np.arange(len(rows)), run.samples.labels[rows]].mean()
+    assert row["nll_scaled"] == pytest.approx(nll, rel=1e-12)
+    assert {"calibration_error_scaled", "accuracy_at_80"} <= set(table)
     assert row["student_epochs"] == 5
     assert row["seconds"] > 0
     if sys.platform == "linux":  # other systems do not report the peak of one trial
@@ -119,7 +129,8 @@ def test_a_finished_trial_of_the_same_origin_is_not_run_again(tmp_path, forbid_t
         ("weight", "compare.weight was 0.5 and is 0.9"),
         ("limit", "its input 'samples' has changed"),
         ("precision", "runtime.precision was float32 and is bfloat16"),
-        ("code", "the code has changed (mst_distill.compare.methods.kd)"),
+        ("mst_distill.compare.methods.kd", "the code has changed (mst_distill.compare.methods.kd)"),
+        ("mst_distill.evaluate.calibration", "has changed (mst_distill.evaluate.calibration)"),
     ],
 )
 def test_a_finished_trial_of_another_origin_is_run_again(
@@ -139,11 +150,11 @@ def test_a_finished_trial_of_another_origin_is_run_again(
         changed = plan.runtime.model_copy(update={"precision": "bfloat16"})
         object.__setattr__(plan, "runtime", changed)
     else:
-        code_of, method = module.code_of, "mst_distill.compare.methods.kd"  # type: ignore[attr-defined]
+        code_of = module.code_of  # type: ignore[attr-defined]
 
         def edited(*entries):
             return {
-                name: of + "1" if name == method else of for name, of in code_of(*entries).items()
+                name: of + "1" if name == change else of for name, of in code_of(*entries).items()
             }
 
         monkeypatch.setattr(module, "code_of", edited)

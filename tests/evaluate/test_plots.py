@@ -87,7 +87,7 @@ def test_reliability_shows_accuracy_against_confidence_as_is_and_scaled() -> Non
     figure = reliability_figure({"student": counts}, ["student"])
     (axes,) = figure.axes
     assert axes.get_title() == "student"
-    diagonal, as_is, after = axes.get_lines()
+    diagonal, as_is, _, after, _ = axes.get_lines()
     np.testing.assert_allclose(diagonal.get_xydata(), [[0, 0], [1, 1]])
     np.testing.assert_allclose(as_is.get_xydata(), [[0.5, 0.25], [0.9, 1.0]])
     np.testing.assert_allclose(after.get_xydata(), [[0.2, 0.4], [0.9, 1.0]])
@@ -104,10 +104,10 @@ def test_reliability_shows_accuracy_against_confidence_as_is_and_scaled() -> Non
 def test_risk_coverage_shows_a_step_curve_of_each_model() -> None:
     curves = pd.DataFrame(
         {
-            "model": ["student", "student", "baseline"],
-            "coverage": [0.25, 1.0, 1.0],
-            "accuracy": [1.0, 0.75, 0.5],
-            "confidence": [0.9, 0.4, 0.5],
+            "model": ["student", "student", "student", "baseline"],
+            "coverage": [0.04, 0.25, 1.0, 1.0],  # too few samples, at first
+            "accuracy": [0.0, 1.0, 0.75, 0.5],
+            "confidence": [0.95, 0.9, 0.4, 0.5],
         }
     )
     figure = risk_coverage_figure(curves)

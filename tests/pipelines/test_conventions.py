@@ -27,6 +27,9 @@ LAYERS = {
     "08_reporting": "reporting",
 }
 STAGES = ("ingest", "teachers", "masks", "route", "evaluate")
+OTHERS = ("diagnose", "predict", "export")
+"""The pipelines that read a finished run."""
+
 PIPELINES = register_pipelines()
 CATALOG = {
     name: entry
@@ -39,7 +42,7 @@ ENVIRONMENTS = sorted(
     if folder.is_dir() and folder.name not in ("base", "local")
 )
 WHOLE = sum(
-    (PIPELINES[name] for name in ("distill", "diagnose", "export", "compare", "aggregate")),
+    (PIPELINES[name] for name in ("distill", *OTHERS, "compare", "aggregate")),
     start=Pipeline([]),
 )
 NODES = WHOLE.nodes
@@ -78,7 +81,7 @@ def test_every_node_is_named_after_its_function_which_begins_with_a_verb(node):
 
 
 def test_every_pipeline_is_one_namespace():
-    for stage in (*STAGES, "diagnose", "export", "aggregate"):
+    for stage in (*STAGES, *OTHERS, "aggregate"):
         assert {node.namespace for node in PIPELINES[stage].nodes} == {stage}
     assert {node.namespace for node in PIPELINES["compare"].nodes} == {"ingest", "compare"}
 
@@ -163,7 +166,7 @@ FORBIDDEN = {
     "evaluate": {"mst_distill.compare", "mst_distill.diagnose"},
     "compare": {"mst_distill.diagnose"},
     "diagnose": {"mst_distill.compare"},
-    "deploy": {*HIGHER_LEVEL, "mst_distill.benchmarks", "mst_distill.nets"},
+    "deploy": {*HIGHER_LEVEL, "mst_distill.nets"},
     "datasets": {"mlflow", "mst_distill.mst", "mst_distill.training"},
 }
 """Package to what it must not import, in addition to Kedro, MLflow and the pipelines."""

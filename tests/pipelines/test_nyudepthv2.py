@@ -99,6 +99,11 @@ def test_a_labelled_file_passes_all_stages(
     # The report has no confidence of single pixels, hence no interval of the calibration error.
     assert set(metrics["calibration_over_baseline"]["student"]) == {"difference"}
     assert set(metrics["nll_over_baseline"]["student"]) == {"difference", "low", "high"}
+    assert set(metrics["nll_scaled_over_baseline"]["student"]) == {"difference", "low", "high"}
+    for model in metrics["models"].values():
+        assert model["temperature"] > 0
+        assert 0 < model["nll_scaled"] < np.inf
+        assert 0 <= model["accuracy_at_80"] <= 1
     described = json.loads((report / "samples_report.json").read_text())
     assert described["splits"] == {"train": 12, "valid": 6, "test": 6}
     shapes = {name: modality["shape"] for name, modality in described["modalities"].items()}

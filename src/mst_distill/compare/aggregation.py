@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import pandas as pd
 
-from mst_distill.compare.ranking import METRICS, MIN_SEEDS, paired
+from mst_distill.compare.ranking import COMPARED, METRICS, MIN_SEEDS, paired_metrics
 from mst_distill.errors import did_you_mean
 
 ALL = "all settings"
@@ -72,8 +71,8 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
     Returns:
         One row for each ``setting`` (or `ALL`, for methods that are in every setting),
         ``selection`` and ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high``
-        (accuracy, 1 = 100 points), ``p``, and the mean differences ``nll`` and
-        ``calibration_error`` with their ``_p``. Values that are not defined are NaN, see `paired`.
+        (accuracy, 1 = 100 points), ``p``, and the mean differences of the other metrics of
+        `COMPARED` with their ``_p``. Values that are not defined are NaN, see `paired`.
 
     Raises:
         ValueError: The baseline is not a method of these trials, or fewer than `MIN_SEEDS` seeds
@@ -92,10 +91,10 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         )
     rows = []
     for criterion, of_criterion in trials.groupby("selection", sort=False):
-        scores = of_criterion.pivot_table(METRICS, "seed", ["method", "setting"])
+        scores = of_criterion.pivot_table(COMPARED, "seed", ["method", "setting"])
         for method in methods:
             if method != baseline:
-                gains = {m: scores[m][method] - scores[m][baseline] for m in METRICS}
+                gains = {m: scores[m][method] - scores[m][baseline] for m in COMPARED}
                 key = {"selection": criterion, "method": method}
                 rows += [{**key, **row} for row in _in_settings(gains, settings, confidence)]
     return pd.DataFrame(rows)
@@ -109,16 +108,8 @@ def _in_settings(
     common = [name for name in settings if accuracy.get(name, pd.Series()).notna().any()]
     for name in common:
         values = {metric: table[name].dropna().to_numpy() for metric, table in gains.items()}
-        yield {"setting": name, **_test(values, confidence)}
+        yield {"setting": name, **paired_metrics(values, confidence)}
     if common == settings:
         complete = {metric: table[settings].dropna() for metric, table in gains.items()}
         means = {metric: table.mean(axis=1).to_numpy() for metric, table in complete.items()}
-        yield {"setting": ALL, **_test(means, confidence)}
-
-
-def _test(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
-    row = paired(gains["accuracy"], confidence)
-    for metric in METRICS[1:]:
-        other = paired(gains[metric], confidence)
-        row |= {metric: other["difference"], f"{metric}_p": other["p"]}
-    return row
+        yield {"setting": ALL, **paired_metrics(means, confidence)}

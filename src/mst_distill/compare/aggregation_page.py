@@ -7,6 +7,7 @@ import pandas as pd
 from mst_distill.compare.aggregation import ALL
 from mst_distill.compare.markdown import (
     METRICS,
+    SCALED,
     format_intervals,
     format_mean_and_sd,
     format_numbers,
@@ -18,7 +19,7 @@ PAGE = """
 
 Intervals and tests are over seeds: they state what other seeds would give on these benchmarks and \
 held-out samples, not what other benchmarks would. In each setting, a method with several teachers \
-is represented by its best teacher there.
+is represented by its best teacher there. {{ scaled }}
 
 ## All methods over all settings, selected by {{ selection }}
 
@@ -67,6 +68,7 @@ def aggregation_page(
     return render(
         PAGE,
         settings=settings,
+        scaled=SCALED,
         seeds=trials["seed"].nunique(),
         selection=selection,
         baseline=baseline,
@@ -89,8 +91,11 @@ def _over_all(
         if criterion != selection:
             other = rows.set_index("method")["difference"].reindex(selected.index)
             table[f"by {criterion}"] = format_numbers(other, 100, "+.2f")
-    table["NLL"] = format_numbers(selected["nll"], 1, "+.3f")
-    table["calibration error, points"] = format_numbers(selected["calibration_error"], 100, "+.1f")
+    for name in ("", "_scaled"):
+        title = ", scaled" if name else ""
+        table[f"NLL{title}"] = format_numbers(selected[f"nll{name}"], 1, "+.3f")
+        error = format_numbers(selected[f"calibration_error{name}"], 100, "+.1f")
+        table[f"calibration error{title}, points"] = error
     return table
 
 

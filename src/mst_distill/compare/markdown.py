@@ -12,9 +12,17 @@ from mst_distill.compare.ranking import MIN_SEEDS
 METRICS = {
     "accuracy": ("accuracy, %", 100, ".2f"),
     "nll": ("NLL", 1, ".3f"),
+    "nll_scaled": ("NLL, scaled", 1, ".3f"),
     "calibration_error": ("calibration error, %", 100, ".1f"),
+    "calibration_error_scaled": ("calibration error, scaled, %", 100, ".1f"),
+    "temperature": ("temperature", 1, ".2f"),
 }
 """Metric to its heading on a page, its scale and its format specification."""
+
+SCALED = (
+    "*Scaled* metrics are those of the logits divided by the temperature, which is fitted for each "
+    "network on the validation split and changes no prediction."
+)
 
 
 def render(template: str, **values: Any) -> str:
@@ -77,11 +85,10 @@ def _why_none(pairs: int) -> str:
 
 
 def comparison_columns(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Format the paired differences in accuracy: points, interval, p and, if any, corrected p.
+    """Format the paired differences in accuracy and likelihood, with interval and p-values.
 
     Args:
-        rows: The columns ``pairs``, ``difference``, ``low``, ``high``, ``p`` and, if the p-values
-            were corrected, ``p_corrected``.
+        rows: From `difference_table`.
         confidence: Of the intervals, in (0, 1).
     """
     table = pd.DataFrame(
@@ -89,11 +96,11 @@ def comparison_columns(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
             "points": format_numbers(rows["difference"], 100, "+.2f"),
             f"{confidence:.0%} interval": format_intervals(rows),
             "p": format_p_values(rows["p"]),
+            "corrected": format_p_values(rows["p_corrected"]),
         },
         index=rows.index,
     )
-    return (
-        table.assign(corrected=format_p_values(rows["p_corrected"]))
-        if "p_corrected" in rows
-        else table
-    )
+    for metric, title in (("nll", "NLL"), ("nll_scaled", "NLL, scaled")):
+        table[title] = format_numbers(rows[metric], 1, "+.3f")
+        table[f"p of {title}"] = format_p_values(rows[f"{metric}_p"])
+    return table

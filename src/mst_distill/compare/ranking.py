@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from scipy import stats
 
 from mst_distill.parameters import Compare
 
-METRICS = ["accuracy", "nll", "calibration_error"]
+COMPARED = ["accuracy", "nll", "nll_scaled", "calibration_error", "calibration_error_scaled"]
+"""The metrics by which methods are compared, accuracy first."""
+
+METRICS = [*COMPARED, "temperature"]
 COSTS = ["student_epochs", "seconds", "peak_bytes", "extra_parameters"]
 
 BEST_OTHER = "the best other"
@@ -83,19 +86,20 @@ def difference_table(
     Returns:
         One row for each target, criterion, comparator and title: ``against`` (the baseline or
         `BEST_OTHER`), ``comparator``, ``pairs``, ``difference``, ``sd``, ``low``, ``high``
-        (accuracy, 1 = 100 points), ``p``, ``p_corrected``; and of the negative log-likelihood
-        (nats, above 0 is worse) the mean difference ``nll`` and ``nll_p``, which is not corrected.
-        Values that are not defined are NaN, see `paired`.
+        (accuracy, 1 = 100 points), ``p``, ``p_corrected``; and of the other metrics of `COMPARED`
+        (above 0 is worse) the mean difference and its ``_p``, which is not corrected. Values that
+        are not defined are NaN, see `paired`.
     """
-    known = ["target", "selection", "against", "title", "comparator", "nll", "nll_p"]
+    others = [name for metric in COMPARED[1:] for name in (metric, f"{metric}_p")]
+    known = ["target", "selection", "against", "title", "comparator", *others]
     tables = [pd.DataFrame(columns=known)]
     for target in dict.fromkeys(trials["target"]):
         for criterion in _criteria(trials, selection):
             rows = trials[(trials["target"] == target) & (trials["selection"] == criterion)]
             if len(rows):
-                scores, nll = (rows.pivot_table(f, "seed", "title") for f in ("accuracy", "nll"))
+                scores = {metric: rows.pivot_table(metric, "seed", "title") for metric in COMPARED}
                 for against in [name for name in (baseline, BEST_OTHER) if name]:
-                    table = pd.DataFrame(_against(scores, nll, against, confidence))
+                    table = pd.DataFrame(_against(scores, against, confidence))
                     tables.append(table.assign(target=target, selection=criterion, against=against))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
@@ -137,18 +141,29 @@ def conclude(differences: pd.DataFrame, confidence: float) -> dict[str, dict[str
     return conclusions
 
 
-def worse_likelihood(
+def likelihoods(
     differences: pd.DataFrame, selection: str, confidence: float
-) -> dict[str, list[str]]:
-    """Map each target to the methods with a likelihood measurably worse than the baseline's.
+) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Sort out the methods with a likelihood measurably different from the baseline's.
 
-    A method that is correct more often may still give the labels smaller probabilities.
+    A method that is correct more often may still give the labels smaller probabilities. Conversely,
+    a gain may be no more than the temperature that the baseline lacks.
+
+    Returns:
+        Target to ``nll`` and ``nll_scaled``, each with the titles under ``better`` and ``worse``.
     """
     rows = differences[
         (differences["against"] != BEST_OTHER) & (differences["selection"] == selection)
     ]
-    worse = rows[(rows["nll"] > 0) & (rows["nll_p"] < 1 - confidence)]
-    return {str(target): list(rows["title"]) for target, rows in worse.groupby("target")}
+    found: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for target, of_target in rows.groupby("target"):
+        for metric in ("nll", "nll_scaled"):
+            measurable = of_target[of_target[f"{metric}_p"] < 1 - confidence]
+            found.setdefault(str(target), {})[metric] = {
+                "better": list(measurable.loc[measurable[metric] < 0, "title"]),
+                "worse": list(measurable.loc[measurable[metric] > 0, "title"]),
+            }
+    return found
 
 
 def report_on(
@@ -169,7 +184,7 @@ def report_on(
     """
     conclusions = conclude(differences, confidence)
     untested = _untested(differences)
-    less_likely = worse_likelihood(differences, selection, confidence)
+    likely = likelihoods(differences, selection, confidence)
     failed = trials.loc[trials["error"] != "", ["target", "title", "seed", "error"]]
     finished = ranking[ranking["runs"] > 0]
     combinations, seeds = trials["title"].nunique(), trials["seed"].nunique()
@@ -184,7 +199,7 @@ def report_on(
                     finished[finished["target"] == target],
                     conclusions,
                     untested,
-                    less_likely.get(target, []),
+                    likely.get(target, {}),
                 )
             )
             for target in dict.fromkeys(trials["target"])
@@ -211,7 +226,7 @@ def _sentences(
     ranking: pd.DataFrame,
     conclusions: dict[str, dict[str, list[str]]],
     untested: dict[str, int],
-    less_likely: list[str],
+    likely: dict[str, dict[str, list[str]]],
 ) -> Iterator[str]:
     if ranking.empty:
         yield "No trial finished."
@@ -228,31 +243,33 @@ def _sentences(
     for kind in ("better", "worse") if target in conclusions else ():
         names = ", ".join(conclusions[target][kind]) or "no method"
         yield f"{kind.capitalize()} than the {target} baseline, beyond chance: {names}."
-    if less_likely:
-        yield f"Measurably worse likelihood than the {target} baseline: {', '.join(less_likely)}."
+    for kind in ("better", "worse"):
+        if likely and (names := ", ".join(likely["nll"][kind])):
+            yield f"Measurably {kind} likelihood than the {target} baseline: {names}."
+    if any(titles for kinds in likely.values() for titles in kinds.values()):
+        better, worse = (
+            ", ".join(likely["nll_scaled"][kind]) or "no method" for kind in ("better", "worse")
+        )
+        yield f"After temperature scaling, measurably better: {better}; measurably worse: {worse}."
 
 
 def _against(
-    scores: pd.DataFrame, nll: pd.DataFrame, against: str, confidence: float
+    scores: Mapping[str, pd.DataFrame], against: str, confidence: float
 ) -> list[dict[str, Any]]:
-    """Compare all columns of `scores` and `nll` (one row for each seed) with one comparator."""
+    """Compare all titles with one comparator; each table of `scores` is ``(seeds, titles)``."""
     rows: list[dict[str, Any]] = []
-    for title in scores:
+    accuracy = scores["accuracy"]
+    for title in accuracy:
         comparator = against
-        if against == BEST_OTHER and scores.shape[1] > 1:
-            comparator = str(scores.mean().drop(index=title).idxmax())
-        if comparator in scores and title != comparator:
-            gain = (scores[title] - scores[comparator]).dropna().to_numpy()
-            loss = paired((nll[title] - nll[comparator]).dropna().to_numpy(), confidence)
-            rows.append(
-                {
-                    "title": title,
-                    "comparator": comparator,
-                    **paired(gain, confidence),
-                    "nll": loss["difference"],
-                    "nll_p": loss["p"],
-                }
-            )
+        if against == BEST_OTHER and accuracy.shape[1] > 1:
+            comparator = str(accuracy.mean().drop(index=title).idxmax())
+        if comparator in accuracy and title != comparator:
+            gains = {
+                metric: (table[title] - table[comparator]).dropna().to_numpy()
+                for metric, table in scores.items()
+            }
+            row = {"title": title, "comparator": comparator}
+            rows.append({**row, **paired_metrics(gains, confidence)})
     for row, p in zip(rows, holm(np.array([row["p"] for row in rows])), strict=True):
         row["p_corrected"] = p
     return rows
@@ -280,6 +297,19 @@ def paired(gain: np.ndarray, confidence: float) -> dict[str, float]:
     test = stats.ttest_1samp(gain, 0.0)
     interval = test.confidence_interval(confidence)
     return found | {"low": interval.low, "high": interval.high, "p": test.pvalue}
+
+
+def paired_metrics(gains: Mapping[str, np.ndarray], confidence: float) -> dict[str, float]:
+    """Test the differences of all metrics, ``(pairs,)`` each.
+
+    Returns:
+        `paired` of ``accuracy``, and of every other metric the mean difference and its ``_p``.
+    """
+    row = paired(gains["accuracy"], confidence)
+    for metric in COMPARED[1:]:
+        other = paired(gains[metric], confidence)
+        row |= {metric: other["difference"], f"{metric}_p": other["p"]}
+    return row
 
 
 def _criteria(trials: pd.DataFrame, selection: str) -> list[str]:

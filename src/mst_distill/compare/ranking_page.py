@@ -9,6 +9,7 @@ import pandas as pd
 
 from mst_distill.compare.markdown import (
     METRICS,
+    SCALED,
     comparison_columns,
     format_mean_and_sd,
     format_numbers,
@@ -19,7 +20,7 @@ from mst_distill.compare.ranking import BEST_OTHER
 PAGE = """
 # {{ report.heading }}
 
-{{ report.terms }}
+{{ report.terms }} {{ scaled }}
 
 {% for target, section in targets.items() %}
 ## The {{ target }} student
@@ -73,7 +74,7 @@ def ranking_page(
             },
         }
     failed = pd.DataFrame(report["missing"]) if report["missing"] else None
-    return render(PAGE, report=report, targets=targets, failed=failed)
+    return render(PAGE, report=report, scaled=SCALED, targets=targets, failed=failed)
 
 
 def _quoted(against: str) -> str:

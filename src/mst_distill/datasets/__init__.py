@@ -4,6 +4,7 @@ from mst_distill.datasets.checkpoints import CheckpointsDataset
 from mst_distill.datasets.comparisons import ComparisonsDataset
 from mst_distill.datasets.exported_student import ExportedStudentDataset
 from mst_distill.datasets.model_bundle import ModelBundleDataset, ModelBundlesDataset
+from mst_distill.datasets.predictions import PredictionsDataset
 from mst_distill.datasets.sample_store import SampleStoreDataset
 from mst_distill.datasets.student_input import StudentInputDataset
 from mst_distill.datasets.trial_log import TrialLogDataset
@@ -14,6 +15,7 @@ __all__ = [
     "ExportedStudentDataset",
     "ModelBundleDataset",
     "ModelBundlesDataset",
+    "PredictionsDataset",
     "SampleStoreDataset",
     "StudentInputDataset",
     "TrialLogDataset",

@@ -110,7 +110,8 @@ def _write(data: Predictions, folder: Path) -> tuple[int, int, int, int]:
                 _write_maps(batch, folder, len(data.classes), total)
             total += len(table)
             damaged += int((table["error"] != "").sum())
-            labelled += int(table["confidence"].notna().sum() if dense else (table["label"] != "").sum())
+            answered = table["confidence"].notna() if dense else table["label"] != ""
+            labelled += int(answered.sum())
     return total, labelled, total - labelled - damaged, damaged
 
 

@@ -148,6 +148,10 @@ def check_trials(trials: pd.DataFrame) -> None:
         _reject_infinite(finished[["accuracy", "nll"]])
         _reject_outside(finished, "accuracy", 0, 1)
         _reject_outside(finished, "nll", 0, np.inf)
+        if "nll_scaled" in finished:
+            _reject_infinite(finished[["nll_scaled", "temperature"]])
+            _reject_outside(finished, "nll_scaled", 0, np.inf)
+            _reject_outside(finished, "temperature", 0, np.inf)
 
 
 def _require(table: pd.DataFrame, columns: list[str]) -> None:

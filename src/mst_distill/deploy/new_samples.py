@@ -146,7 +146,7 @@ class NewSamples:
 
     def _batch_of(self, table: pd.DataFrame, start: int) -> NewBatch:
         numbers = range(start, start + len(table))
-        ids = [str(id_) for id_ in (table["id"] if "id" in table else numbers)]
+        ids = [str(id_) for id_ in table.get("id", numbers)]
         values: list[Any] = []
         errors: dict[int, str] = {}
         for position, row in enumerate(table[list(self._columns)].itertuples(index=False)):
@@ -164,9 +164,7 @@ class NewSamples:
             ValueError: A cell is empty or is no number.
         """
         if self._reader.takes == "numbers":
-            return [
-                _number(name, cell) for name, cell in zip(self._columns, row, strict=True)
-            ]
+            return [_number(name, cell) for name, cell in zip(self._columns, row, strict=True)]
         (cell,) = row
         if not isinstance(cell, str) or not cell.strip():
             raise ValueError(f"the column {self._columns[0]!r} is empty")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.artifacts.progress import progress
-from mst_distill.deploy.new_samples import NewSamples
-from mst_distill.deploy.predictor import Predictor
+
+if TYPE_CHECKING:
+    from mst_distill.deploy.new_samples import NewSamples
+    from mst_distill.deploy.predictor import Predictor
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from mst_distill.evaluate.calibration import COVERAGE
 from mst_distill.evaluate.metrics import calibration_error
 
+LEAST_COVERAGE = 0.05
+"""A smaller share of the samples is too small for an accuracy."""
+
 
 def confusion_figure(
     metric_counts: dict[str, Any], classes: Sequence[str], models: Sequence[str]
@@ -50,7 +53,7 @@ def reliability_figure(metric_counts: dict[str, Any], models: Sequence[str]) -> 
         metric_counts: Model name to `MetricAccumulator.summary`, with temperatures.
         models: Names of the models to draw.
     """
-    figure = Figure(figsize=(3.6 * len(models), 4.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(models), 4.2), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
         counts = metric_counts[model]
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
@@ -58,7 +61,7 @@ def reliability_figure(metric_counts: dict[str, Any], models: Sequence[str]) -> 
         _plot_reliability(axes, counts["calibration"], "as is", "tab:blue")
         _plot_reliability(axes, counts["calibration_scaled"], title, "tab:orange")
         axes.set(title=model, xlabel="confidence", xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
-        axes.legend(fontsize=8, loc="upper left")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.axes[0].set_ylabel("accuracy")
     return figure
 
@@ -72,12 +75,15 @@ def _plot_reliability(
     accuracy = bins["correct"][filled] / bins["count"][filled]
     share = bins["count"][filled] / bins["count"].sum()
     label = f"{title}: error {100 * calibration_error(calibration):.1f} %"
-    axes.plot(confidence, accuracy, color=color, linewidth=1, label=label)
-    axes.scatter(confidence, accuracy, s=10 + 300 * share, color=color, alpha=0.6)
+    axes.plot(confidence, accuracy, color=color, linewidth=0.8, alpha=0.6)
+    axes.scatter(confidence, accuracy, s=5 + 300 * share, color=color, alpha=0.6)
+    axes.plot([], [], "o", color=color, alpha=0.6, label=label)  # markers differ in size
 
 
 def risk_coverage_figure(curves: pd.DataFrame) -> Figure:
     """Draw the accuracy on the most confident samples against their share of all samples.
+
+    The curves begin at the coverage `LEAST_COVERAGE`.
 
     Args:
         curves: `risk_coverage` of several models, with the column ``model``.
@@ -85,7 +91,8 @@ def risk_coverage_figure(curves: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6, 4.2), layout="constrained")
     axes = figure.subplots()
     for model, curve in curves.groupby("model", sort=False):
-        axes.step(curve["coverage"], curve["accuracy"], where="post", label=model)
+        shown = curve[curve["coverage"] >= LEAST_COVERAGE]
+        axes.plot(shown["coverage"], shown["accuracy"], label=model, drawstyle="steps-post")
     axes.axvline(COVERAGE, color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="coverage: share of samples answered, the most confident first")
     axes.set(ylabel="accuracy on these", xlim=(0, 1))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
 from mst_distill.media.readers import SOUNDS, Reader
 from mst_distill.media.sound import read_sound, refuse_silence
+
+if TYPE_CHECKING:
+    from torchaudio.transforms import MFCC
 
 RATE = 22_050
 """Sampling rate to which all speech is resampled, in Hz."""
@@ -70,20 +74,22 @@ def mfcc(waves: np.ndarray) -> np.ndarray:
         ``(n, 15, 156)`` float32 as (coefficient, frame).
     """
     import torch
+
+    # With a channel axis, torchaudio clips relative to the peak of each clip, not of the batch.
+    coefficients = _transform()(torch.from_numpy(waves)[:, None])[:, 0]
+    return scale_min_max(coefficients.numpy())
+
+
+@cache
+def _transform() -> MFCC:
     from torchaudio.transforms import MFCC
 
-    transform = MFCC(
-        RATE,
-        n_mfcc=COEFFICIENTS,
-        melkwargs={
-            "n_fft": 2048,
-            "hop_length": 512,
-            "n_mels": 128,
-            "norm": "slaney",
-            "mel_scale": "slaney",
-            "pad_mode": "constant",
-        },
-    )
-    # With a channel axis, torchaudio clips relative to the peak of each clip, not of the batch.
-    coefficients = transform(torch.from_numpy(waves)[:, None])[:, 0]
-    return scale_min_max(coefficients.numpy())
+    settings = {
+        "n_fft": 2048,
+        "hop_length": 512,
+        "n_mels": 128,
+        "norm": "slaney",
+        "mel_scale": "slaney",
+        "pad_mode": "constant",
+    }
+    return MFCC(RATE, n_mfcc=COEFFICIENTS, melkwargs=settings)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mst_distill.media.minmax import scale_min_max
 from mst_distill.media.readers import SOUNDS, Reader
 from mst_distill.media.sound import read_sound, refuse_silence
+
+if TYPE_CHECKING:
+    from torchaudio.transforms import MFCC
 
 RATE = 8000
 """Sampling rate in Hz, to which all audio is resampled; that of the Free Spoken Digit Dataset."""
@@ -85,18 +89,22 @@ def digit_mfcc(path: Path) -> np.ndarray:
         ValueError: The file is damaged (see `read_sound`) or shorter than half a window.
     """
     import torch
-    from torchaudio.transforms import MFCC
 
     wave, seconds = read_sound(path, RATE)
     if len(wave) <= WINDOW // 2:
         raise ValueError(
             f"{path}: lasts {seconds:.3f} s; more than {WINDOW / 2 / RATE} s are required"
         )
-    transform = MFCC(
-        RATE, COEFFICIENTS, melkwargs={"n_fft": WINDOW, "hop_length": WINDOW // 2, "n_mels": 128}
-    )
-    frames: np.ndarray = transform(torch.from_numpy(wave)).numpy().T
+    frames: np.ndarray = _mfcc()(torch.from_numpy(wave)).numpy().T
     return frames
+
+
+@cache
+def _mfcc() -> MFCC:
+    from torchaudio.transforms import MFCC
+
+    settings = {"n_fft": WINDOW, "hop_length": WINDOW // 2, "n_mels": 128}
+    return MFCC(RATE, COEFFICIENTS, melkwargs=settings)
 
 
 @dataclass

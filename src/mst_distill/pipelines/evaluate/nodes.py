@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
+from mst_distill.artifacts.student_input import StudentInput
 from mst_distill.data.samples import Samples
 from mst_distill.parameters import Selection
 from mst_distill.pipelines.nets import (
@@ -84,6 +85,23 @@ def compute_temperatures(
     temperatures = fit_temperatures(run, models.logits, run.modalities, size)
     student, temperature = models.students["student"], temperatures["student"]
     return temperatures, predict_validation(run, "student", student, temperature, size)
+
+
+@depends_on("target")
+def build_student_input(
+    samples: Samples, student: ModelBundle, temperatures: dict[str, float], plan: Plan
+) -> StudentInput:
+    """Describe how the student's input is read and what its logits mean, for use elsewhere."""
+    return StudentInput(
+        modality=plan.target,
+        shape=tuple(samples.modalities[plan.target].shape[1:]),
+        dense=samples.dense,
+        classes=samples.classes,
+        ignored_label=samples.ignored_label,
+        temperature=temperatures["student"],
+        weights=student.sha256,
+        reader=samples.readers.get(plan.target),
+    )
 
 
 @depends_on("target", "seed", "members", "route", "evaluate", "runtime")

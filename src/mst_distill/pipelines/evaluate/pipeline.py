@@ -17,6 +17,7 @@ def create_pipeline() -> Pipeline:
         [
             node_of(nodes.train_baseline, ["baselines", "baseline_history"]),
             node_of(nodes.compute_temperatures, ["temperatures", "validation_predictions"], *nets),
+            node_of(nodes.build_student_input, "student_input"),
             node_of(nodes.predict_held_out, predictions, *nets),
             node_of(nodes.train_linear_model, "linear_model_counts"),
             node_of(nodes.compare_models, ["metrics", "comparison"]),

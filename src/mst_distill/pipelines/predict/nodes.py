@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.artifacts.student_input import StudentInput
+from mst_distill.deploy.prediction import Predictions
 from mst_distill.plan import Plan
-
-if TYPE_CHECKING:
-    from mst_distill.deploy.prediction import Predictions
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,6 @@ def predict_new_samples(
         FileNotFoundError: The source does not exist or has no file to read.
     """
     from mst_distill.deploy.new_samples import NewSamples
-    from mst_distill.deploy.prediction import Predictions
     from mst_distill.deploy.predictor import Predictor
 
     settings = plan.predict
@@ -84,7 +80,9 @@ def _threshold(
             "predict.wanted_accuracy is for labels of whole samples: with a label for each pixel, "
             "set predict.least_confidence"
         )
-    confidence, correct = (predictions[name].to_numpy() for name in ("confidence", "correct"))
+    confidence, correct = (
+        predictions[name].to_numpy() for name in ("confidence_scaled", "correct")
+    )
     threshold = threshold_for_accuracy(confidence, correct, wanted_accuracy)
     if threshold is None:
         raise ValueError(
