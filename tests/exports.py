@@ -14,7 +14,7 @@ import toy_nets
 import toy_readers
 from mst_distill.artifacts.bundle import ModelBundle, save_bundle
 from mst_distill.artifacts.provenance import sha256_of
-from mst_distill.artifacts.student_input import ReaderRecord, StudentInput, save_student_input
+from mst_distill.artifacts.student_input import ReaderRecord, StudentInput
 from mst_distill.deploy.export import Export, export_student
 from mst_distill.media.readers import Reader
 
@@ -86,11 +86,3 @@ def randomise_norms(net: nn.Module) -> None:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.running_mean.normal_(0, 0.1, generator=generator)
             layer.running_var.uniform_(0.5, 1.5, generator=generator)
-
-
-def describe_student(folder: Path) -> None:
-    """Write ``student_input.json`` for the student of digits' audio in a folder."""
-    classes = tuple(str(digit) for digit in range(10))
-    weights = sha256_of(folder / "student.safetensors")
-    description = StudentInput("audio", (13, 32), False, classes, None, 0.5, weights, None)
-    save_student_input(description, folder / "student_input.json")
