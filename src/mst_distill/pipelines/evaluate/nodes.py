@@ -307,7 +307,7 @@ def build_model_card(
         metrics: From `compare_models`.
         metric_counts: From `predict_held_out`.
         plan: All parameters.
-        described: ``student`` and, if it is known, ``student_input``.
+        described: ``student`` and ``student_input``.
     """
     from mst_distill.report.model_card import CardContents, model_card
 
@@ -320,7 +320,7 @@ def build_model_card(
         samples_report=samples_report,
         protocol=plan.protocol,
         limit=plan.limit,
-        student_input=described.get("student_input"),
+        student_input=described["student_input"],
     )
     return model_card(run_results(predictions, metrics, metric_counts, plan), contents)
 
