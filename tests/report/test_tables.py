@@ -51,6 +51,13 @@ def test_scaled_metrics_are_next_to_those_as_they_are() -> None:
     assert rows["accuracy on the 80 % most confident, %"] == ["87.5", "–", "–"]
 
 
+def test_a_difference_that_is_rounded_to_zero_has_no_minus() -> None:
+    results = results_of([[3, 1], [1, 5]], 0.7)
+    baseline = {**results.models["baseline"], "nll": 0.5001}
+    results = with_models(results, models={**results.models, "baseline": baseline})
+    assert rows_of(student_table(results))["NLL as is, nats"] == ["0.500", "0.500", "+0.000"]
+
+
 def test_an_accuracy_has_its_bootstrap_interval() -> None:
     results = results_of([[3, 1], [1, 5]], 0.7)
     outcomes = np.array([1] * 8 + [0] * 2)

@@ -150,7 +150,8 @@ def _difference(results: RunResults, metric: str, scale: float, spec: str) -> st
     if metric == "temperature" or student is None or baseline is None:
         return NONE
     paired = results.metrics.get(DIFFERENCES.get(metric, ""), {}).get(STUDENT, {})
-    return f"{scale * (student - baseline):+{spec}}{_ends(paired, scale, f'+{spec}')}"
+    signed = f"+z{spec}"  # without z, a rounded -0.04 is -0.0
+    return f"{scale * (student - baseline):{signed}}{_ends(paired, scale, signed)}"
 
 
 def _ends(interval: Mapping[str, float | None], scale: float, spec: str) -> str:
