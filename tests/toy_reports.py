@@ -12,7 +12,7 @@ import pandas as pd
 from mst_distill.data.samples import Samples
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.evaluate.metrics import commonest_class, measure
-from mst_distill.evaluate.predictions import EvaluatedModels, evaluate_models
+from mst_distill.evaluate.predictions import EvaluatedModels, evaluate_models, fit_temperatures
 from mst_distill.evaluate.verdict import comparison_report
 from mst_distill.report.tables import RunResults
 from toy_diagnoses import finished
@@ -38,7 +38,9 @@ def evaluated(
         target=toy.run.target,
         students={"student": toy.student, "baseline": toy.initial_student},
     )
-    found = evaluate_models(toy.run, models, 8, 15, 4.0)
+    models.place(toy.run)
+    temperatures = fit_temperatures(toy.run, models.logits, toy.run.modalities, 8)
+    found = evaluate_models(toy.run, models, 8, 15, 4.0, temperatures)
     metrics = {
         name: measure(counts, samples.classes, samples.dense)
         for name, counts in found.metric_counts.items()
