@@ -94,8 +94,9 @@ class TrackingHooks(MlflowHook):
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: DataCatalog
     ) -> None:
-        """Start an MLflow run, unless ``runtime.tracking`` is off."""
+        """Start an MLflow run, unless ``runtime.tracking`` is off or nothing will be saved."""
         self._is_mlflow_enabled = False
+        self._enabled = self._enabled and bool(pipeline.all_outputs())
         if self._enabled:
             with self._disabling_on_error():
                 self._identify(run_params["pipeline_names"] or ["distill"], catalog)
