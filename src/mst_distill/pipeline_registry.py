@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline
 
 from mst_distill.pipelines import (
     aggregate,
+    check,
     compare,
     diagnose,
     evaluate,
@@ -21,6 +22,7 @@ from mst_distill.pipelines import (
 def register_pipelines() -> dict[str, Pipeline]:
     """Register each stage as a pipeline, and ``distill``, the default, as all stages in order.
 
+    ``check`` reads a few samples, computes one epoch of each stage on them, and writes nothing.
     ``diagnose`` analyses a finished run of ``distill`` and does not train its networks again.
     ``predict`` uses its student on new data, and ``export`` writes it to a folder, for use without
     this package.
@@ -39,6 +41,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         **stages,
         "distill": distill,
         "__default__": distill,
+        "check": check.create_pipeline(),
         "diagnose": diagnose.create_pipeline(),
         "predict": predict.create_pipeline(),
         "export": export.create_pipeline(),

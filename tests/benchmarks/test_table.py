@@ -101,6 +101,7 @@ def open_rows(root: Path, table: list[dict[str, Any]], **changes: Any) -> Table:
 def test_a_table_has_the_tensor_of_each_type(tmp_path: Path) -> None:
     write_table(tmp_path)
     source = TABLE.open(tmp_path)
+    assert isinstance(source, Table)
     write_store(source, tmp_path / "store")
     samples = open_store(tmp_path / "store")
     shapes = {name: array.shape[1:] for name, array in samples.modalities.items()}

@@ -43,7 +43,7 @@ ENVIRONMENTS = sorted(
     if folder.is_dir() and folder.name not in ("base", "local")
 )
 WHOLE = sum(
-    (PIPELINES[name] for name in ("distill", *OTHERS, "compare", "aggregate")),
+    (PIPELINES[name] for name in ("distill", *OTHERS, "check", "compare", "aggregate")),
     start=Pipeline([]),
 )
 NODES = WHOLE.nodes
@@ -82,7 +82,7 @@ def test_every_node_is_named_after_its_function_which_begins_with_a_verb(node):
 
 
 def test_every_pipeline_is_one_namespace():
-    for stage in (*STAGES, *OTHERS, "aggregate"):
+    for stage in (*STAGES, *OTHERS, "check", "aggregate"):
         assert {node.namespace for node in PIPELINES[stage].nodes} == {stage}
     assert {node.namespace for node in PIPELINES["compare"].nodes} == {"ingest", "compare"}
 
@@ -203,6 +203,7 @@ GENERAL = ("mst_distill.hub_weights", "mst_distill.import_path", "mst_distill.er
 
 LOADED_BY_KEDRO = (
     "hooks",
+    "cli.py",
     "pipeline_registry.py",
     "settings.py",
     "config_loader.py",

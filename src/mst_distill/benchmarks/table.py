@@ -107,12 +107,7 @@ class Table(ReaderSource):
         )
         self.index = index.iloc[rows].reset_index(drop=True)
         self.index["split"] = _complete_splits(self._table, self.index, split_seed)
-        check_training_samples(
-            self._table,
-            label,
-            self.classes,
-            {str(name): self.index[name].to_numpy() for name in self.index},
-        )
+        check_training_samples(self._table, label, self.classes, self.index)
         self.files = [path, *self._files()]
 
     @classmethod

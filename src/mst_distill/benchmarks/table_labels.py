@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from mst_distill.benchmarks.class_counts import FEW
 from mst_distill.benchmarks.table_file import TableFile, text_in
@@ -52,7 +53,7 @@ def check_training_samples(
     table: TableFile,
     column: str,
     classes: Sequence[str],
-    index: Mapping[str, Sequence[int] | np.ndarray],
+    index: pd.DataFrame,
 ) -> None:
     """Raise an error for a class with too few training samples.
 
@@ -65,8 +66,8 @@ def check_training_samples(
     Raises:
         ValueError: A class has fewer than five training samples; the message names its lines.
     """
-    rows, labels = np.asarray(index["row"]), np.asarray(index["label"])
-    train = np.asarray(index["split"]) == "train"
+    rows, labels = index["row"].to_numpy(), index["label"].to_numpy()
+    train = index["split"].to_numpy() == "train"
     for label, name in enumerate(classes):
         count = int((train & (labels == label)).sum())
         if count < FEW:

@@ -12,13 +12,13 @@ from kedro.pipeline.node import Node
 from mst_distill.datasets.catalog import PARAMETERS
 
 
-def node_of(function: Callable[..., Any], outputs: str | list[str], *more: str) -> Node:
+def node_of(function: Callable[..., Any], outputs: str | list[str] | None, *more: str) -> Node:
     """A node named after its function.
 
     Args:
         function: Each of its parameters is the name of a data set, except ``plan``: all parameters,
             which the function receives as a `Plan`, see `hooks.plan`.
-        outputs: The data sets that it returns.
+        outputs: The data sets that it returns; None if it returns none.
         more: Further data sets, which it takes as keyword arguments.
     """
     names = [

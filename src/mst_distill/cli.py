@@ -1,0 +1,83 @@
+"""Commands of the project, which Kedro adds to its own: ``kedro layers``, ``kedro init-data``."""
+
+from __future__ import annotations
+
+from contextlib import chdir
+from pathlib import Path
+
+import click
+from kedro.framework.cli.project import run
+from kedro.framework.session import KedroSession
+from kedro.framework.startup import ProjectMetadata
+
+from mst_distill.hooks.terminal import show_errors_as_messages
+
+__all__ = ["cli", "run"]
+"""Kedro looks for `cli`, and for `run`, which stays its own, when the package is run."""
+
+
+@click.group()
+def cli() -> None:
+    """Commands of mst-distill."""
+
+
+@cli.command()
+@click.option("--env", "-e", help="The environment, a folder of conf.")
+@click.option("--member", help="Only this one: multimodal or a modality.")
+@click.pass_obj
+def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) -> None:
+    """List the layers of the networks, their shapes, and the cost of a mask."""
+    from mst_distill.errors import did_you_mean
+    from mst_distill.mst.layers import layers_of
+    from mst_distill.mst.networks import build_members
+    from mst_distill.parameters import MULTIMODAL
+    from mst_distill.pipelines.check.first_samples import first_samples
+    from mst_distill.plan import read_plan
+    from mst_distill.training.run import Run
+
+    show_errors_as_messages()
+    untracked = {"runtime": {"tracking": False}}
+    root = Path(metadata.project_path)
+    with chdir(root), KedroSession.create(root, env=env, runtime_params=untracked) as session:
+        plan = read_plan(session.load_context().params)
+        known = (MULTIMODAL, *plan.members.modalities)
+        if member is not None and member not in known:
+            raise ValueError(did_you_mean("member", member, known))
+        with first_samples(plan) as samples:
+            splits = samples.index[["id", "group", "label", "split"]]
+            nets = build_members(Run(samples, splits, plan.target, plan.seed, plan.runtime), plan)
+            for name in [member] if member else known:
+                of = plan.members.all_of(plan.target)[name]
+                click.echo(f"\n{name}: {of.type}")
+                rows = [("layer", "class", "shape", "weights of a mask")]
+                for layer in layers_of(name, nets[name], samples, plan.masks):
+                    cost = f"{layer.mask_weights:,}" if not layer.reason else f"- {layer.reason}"
+                    mark = " (masked)" if layer.path in of.masked_layers else ""
+                    shape = " x ".join(map(str, layer.shape))
+                    rows.append((layer.path, layer.kind, shape, cost + mark))
+                widths = [max(len(row[column]) for row in rows) for column in range(3)]
+                for row in rows:
+                    cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+                    click.echo("  ".join(["", *cells, row[3]]))
+
+
+@cli.command("init-data")
+@click.argument("table", type=click.Path(path_type=Path))
+@click.option("--env", "-e", required=True, help="The new environment, a folder of conf.")
+@click.option("--label", default="label", show_default=True, help="The column of classes.")
+@click.pass_obj
+def init_data(metadata: ProjectMetadata, /, table: Path, env: str, label: str) -> None:
+    """Write an environment for TABLE, with guessed types of its columns, to be read and corrected.
+
+    An existing environment is not overwritten.
+    """
+    from mst_distill.benchmarks.table_guess import write_parameters
+
+    show_errors_as_messages()
+    root = Path(metadata.project_path)
+    path = table.absolute()
+    inside = path.is_relative_to(root)
+    written = path.relative_to(root).as_posix() if inside else str(path)
+    for file in write_parameters(path, root / "conf", env, label, written):
+        click.echo(f"{file.relative_to(root)} was written; the types are guesses: read it.")
+    click.echo(f"Then: kedro run --env={env} --pipeline=check")
