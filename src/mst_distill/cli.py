@@ -39,7 +39,7 @@ def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) ->
     untracked = {"runtime": {"tracking": False}}
     root = Path(metadata.project_path)
     with chdir(root), KedroSession.create(root, env=env, runtime_params=untracked) as session:
-        plan = read_plan(session.load_context().params)
+        plan = read_plan(session.load_context().params)  # type: ignore[attr-defined]
         known = (MULTIMODAL, *plan.members.modalities)
         if member is not None and member not in known:
             raise ValueError(did_you_mean("member", member, known))

@@ -7,8 +7,6 @@ from mst_distill.artifacts.student_input import StudentInput
 from mst_distill.deploy.export import Export
 
 
-def export_student(
-    student: ModelBundle, student_input: StudentInput, model_card: str
-) -> Export:
+def export_student(student: ModelBundle, student_input: StudentInput, model_card: str) -> Export:
     """Put together what is exported; the data set writes and checks the files."""
     return Export(student, student_input, model_card)
