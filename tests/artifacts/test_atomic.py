@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import nn
 
-from mst_distill.artifacts.atomic import pending, replacing
+from mst_distill.artifacts.atomic import pending, replacing, replacing_folder
 from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 
@@ -261,3 +261,19 @@ def test_a_pending_json_of_other_weights_is_not_used(tmp_path):
     (tmp_path / "net.safetensors").write_bytes(b"tampered")
     with pytest.raises(ValueError, match="differs from the one in"):
         load_bundle(path, small())
+
+
+def test_a_folder_is_replaced_as_a_whole_and_a_link_to_it_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "old").write_text("old")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "disk")
+    with pytest.raises(FileNotFoundError), replacing_folder(link) as folder:
+        (folder / "missing" / "half").write_text("half")
+    assert [file.name for file in link.iterdir()] == ["old"]
+    with replacing_folder(link) as folder:
+        (folder / "new").write_text("new")
+        assert [file.name for file in link.iterdir()] == ["old"]
+    assert link.is_symlink()
+    assert [file.name for file in link.iterdir()] == ["new"]
+    assert {file.name for file in tmp_path.iterdir()} == {"disk", "link"}
