@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 import click
 from kedro.framework.cli.project import run
@@ -38,8 +39,9 @@ def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) ->
     show_errors_as_messages()
     untracked = {"runtime": {"tracking": False}}
     root = Path(metadata.project_path)
+    session: Any
     with chdir(root), KedroSession.create(root, env=env, runtime_params=untracked) as session:
-        plan = read_plan(session.load_context().params)  # type: ignore[attr-defined]
+        plan = read_plan(session.load_context().params)
         known = (MULTIMODAL, *plan.members.modalities)
         if member is not None and member not in known:
             raise ValueError(did_you_mean("member", member, known))

@@ -12,6 +12,7 @@ from mst_distill.benchmarks.splits import (
     assign_splits,
     check_splits,
     deal_groups,
+    stratified_group_split,
     stratified_limit,
     stratified_split,
 )
@@ -270,3 +271,29 @@ def test_invalid_splits_raise_an_error(damage: Any, rules: list[str]) -> None:
 def test_a_table_without_rows_raises_an_error() -> None:
     with pytest.raises(ValueError, match="the split 'train' is empty"):
         check_splits(make_index().iloc[:0])
+
+
+@pytest.mark.parametrize(("count", "least"), [(3, 1), (4, 2), (7, 3)])
+def test_few_groups_are_whole_and_each_split_has_one(count: int, least: int) -> None:
+    groups = np.arange(60) % count
+    labels = np.arange(60) // count % 2
+    split = stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed=0)
+    of_group = pd.DataFrame({"group": groups, "split": split}).drop_duplicates()
+    assert len(of_group) == count
+    assert set(split) == set(SPLITS)
+    assert (of_group["split"] == "train").sum() >= least
+
+
+def test_groups_of_one_class_are_spread_over_the_splits() -> None:
+    """Ten groups of six samples for each of two classes: three fifths of each are for training."""
+    groups = np.repeat(np.arange(20), 6)
+    labels = groups % 2
+    split = stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed=1)
+    counts = pd.crosstab(labels, split)[list(SPLITS)].to_numpy()
+    assert counts.tolist() == [[36, 12, 12]] * 2
+
+
+def test_fewer_groups_than_splits_cannot_be_stratified() -> None:
+    labels = groups = np.arange(10) % 2
+    with pytest.raises(ValueError, match="there are 2 groups, but 3 are needed"):
+        stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed=0)

@@ -74,3 +74,21 @@ def test_onnx_and_pt2_compute_what_the_net_computes(environment, modality, net, 
     if not dense:  # see `unpools`
         assert check["student.onnx"]["difference"] < 1e-5
         assert check["student.onnx"]["share_of_other_classes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("VectorNet", (20,)), ("SequenceNet", (5, 7)), ("MapNet", (3, 24, 13))],
+)
+def test_the_default_nets_of_own_data_are_exported(kind, shape, tmp_path):
+    """Their lazy layers and their pooling of odd sides have to be exported as well."""
+    torch.manual_seed(0)
+    student = resolve(f"mst_distill.nets.simple.{kind}", torch.nn.Module)(classes=3)
+    student(torch.randn(2, *shape))  # creates the weights
+    randomise_norms(student)
+    check = export_student(
+        make_export(student, {"classes": 3}, "image", shape), tmp_path / "exported"
+    )
+    assert check["student.pt2"] == {"difference": 0, "share_of_other_classes": 0}
+    assert check["student.onnx"]["difference"] < 1e-5
+    assert check["student.onnx"]["share_of_other_classes"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,9 @@ def test_a_table_is_distilled_and_its_student_reads_new_files(
 
     for unused in (project / "data/01_raw/mine").glob("*.npy"):
         unused.unlink()
-    run_session(project, "predict", env="mine", predict={"source": "data/01_raw/mine/new.csv"})
-    (found,) = project.rglob("predicted*.csv")
+    changes = {"predict": {"source": "data/01_raw/mine/new.csv"}, **stages(epochs=1)}
+    run_session(project, "predict", env="mine", **changes)
+    (found,) = project.rglob("predicted-new/predictions.csv")
     table = pd.read_csv(found, keep_default_na=False)
     assert len(table) == 4
     assert table["error"].map(bool).tolist() == [False, True, False, False]
@@ -120,3 +122,52 @@ def test_layers_lists_shapes_and_the_cost_of_masks(project: Path) -> None:
     assert wrong.returncode == 1
     assert "did you mean 'counts'" in wrong.stdout
     assert "Traceback" not in wrong.stdout
+
+
+def test_init_data_writes_an_environment_that_passes_the_check(project: Path) -> None:
+    table = "data/01_raw/mine/index.csv"
+    done = kedro(project, "init-data", table, "--env=guessed").stdout
+    assert "conf/guessed/parameters.yml was written; the types are guesses: read it." in done
+    written = (project / "conf" / "guessed" / "parameters.yml").read_text()
+    assert f'table: "{table}"' in written
+    again = kedro(project, "init-data", table, "--env=guessed", check=False)
+    assert again.returncode == 1
+    assert "guessed exists and is not overwritten" in again.stdout
+    assert "Traceback" not in again.stdout
+    assert written == (project / "conf" / "guessed" / "parameters.yml").read_text()
+    as_pixels = written.replace('type: "photo"', 'type: "image"')
+    (project / "conf" / "guessed" / "parameters.yml").write_text(as_pixels)
+    done = kedro(project, "run", "--env=guessed", "--pipeline=check").stdout
+    assert "Data and networks fit together. Nothing was written." in done
+    assert not (project / "data" / "08_reporting").exists()
+    runs = sqlite3.connect(project / "mlflow.db").execute("SELECT count(*) FROM runs").fetchone()
+    assert runs == (0,)
+
+
+@pytest.mark.long
+def test_photographs_and_texts_are_distilled_with_the_encoders_of_the_installation(
+    project: Path,
+) -> None:
+    table = pd.read_csv(project / "data/01_raw/mine/index.csv")
+    words = {"cat": "it purrs", "dog": "it barks", "eel": "it swims"}
+    table["text"] = [f"{words[label]}, number {row}" for row, label in enumerate(table["label"])]
+    table.to_csv(project / "data/01_raw/mine/index.csv", index=False)
+    table[["text"]].tail(3).to_parquet(project / "data/01_raw/mine/new.parquet")
+    (project / "conf" / "mine" / "parameters.yml").write_text(
+        """
+benchmark:
+  type: mst_distill.benchmarks.table.Table
+  arguments:
+    table: data/01_raw/mine/index.csv
+    modalities: {picture: photo, text: text}
+members: auto
+"""
+    )
+    run_session(project, env="mine", target="text", **stages(epochs=1))
+    source = "data/01_raw/mine/new.parquet"
+    changes = {"target": "text", "predict": {"source": source}, **stages(epochs=1)}
+    run_session(project, "predict", env="mine", **changes)
+    (found,) = project.rglob("predicted-new/predictions.csv")
+    table = pd.read_csv(found, keep_default_na=False)
+    assert table["error"].tolist() == ["", "", ""]
+    assert set(table["label"]) <= {"cat", "dog", "eel"}
