@@ -8,10 +8,7 @@ from typing import Any
 
 import click
 from kedro.framework.cli.project import run
-from kedro.framework.session import KedroSession
 from kedro.framework.startup import ProjectMetadata
-
-from mst_distill.hooks.terminal import show_errors_as_messages
 
 __all__ = ["cli", "run"]
 """Kedro looks for `cli`, and for `run`, which stays its own, when the package is run."""
@@ -28,7 +25,10 @@ def cli() -> None:
 @click.pass_obj
 def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) -> None:
     """List the layers of the networks, their shapes, and the cost of a mask."""
+    from kedro.framework.session import KedroSession
+
     from mst_distill.errors import did_you_mean
+    from mst_distill.hooks.terminal import show_errors_as_messages
     from mst_distill.mst.layers import layers_of
     from mst_distill.mst.networks import build_members
     from mst_distill.parameters import MULTIMODAL
@@ -74,6 +74,7 @@ def init_data(metadata: ProjectMetadata, /, table: Path, env: str, label: str) -
     An existing environment is not overwritten.
     """
     from mst_distill.benchmarks.table_guess import write_parameters
+    from mst_distill.hooks.terminal import show_errors_as_messages
 
     show_errors_as_messages()
     root = Path(metadata.project_path)

@@ -305,6 +305,10 @@ def test_a_mistake_in_the_table_is_an_error_with_file_rule_and_lines(
         ({"label": "labl"}, "index.csv: unknown column 'labl'; .* did you mean 'label'"),
         ({"group": "speker"}, "index.csv: unknown column of groups 'speker'; available"),
         ({"modalities": {"a": "numbers"}}, "at least two are needed"),
+        (
+            {"modalities": {"a": "numbers", "b": {"type": "numbers", "column": "*l*"}}},
+            "index.csv: the modality 'b' contains the column 'label' of the classes",
+        ),
         ({"modalities": {"a": "numbers", "n_1": "number"}}, "modality 'n_1' 'number'; .*'numbers'"),
         ({"modalities": {"a": "numbers", "c": "numbers"}}, "column of modality 'c' 'c'; available"),
         ({"modalities": {"a": "numbers", "n_1": 3}}, "'n_1' is 3; it must be a type"),
@@ -377,6 +381,12 @@ def test_a_missing_table_and_other_files_are_errors(tmp_path: Path) -> None:
     (tmp_path / "index.parquet").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"index\.parquet cannot be read as Parquet"):
         Table("heldout", str(tmp_path / "index.parquet"), NUMBERS)
+
+
+def test_an_unknown_argument_is_an_error_with_the_nearest(tmp_path: Path) -> None:
+    write_table(tmp_path)
+    with pytest.raises(TypeError, match=r"unknown argument 'labels'; .* did you mean 'label'\?"):
+        TABLE.open(tmp_path, labels="kind")
 
 
 def test_the_default_members_are_the_nets_of_the_types() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Literal
 
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, described
 from mst_distill.benchmarks.splits import checked_splits, stratified_limit
-from mst_distill.errors import add_context
+from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve
 from mst_distill.parameters import Benchmark
 
@@ -31,6 +32,7 @@ def open_source(
             be evaluated on the splits.
     """
     kind: Callable[..., SampleSource] = resolve(benchmark.type, SampleSource)
+    _check_arguments(kind, benchmark)
     try:
         source = kind(protocol, **benchmark.arguments)
     except TypeError as error:
@@ -47,6 +49,17 @@ def open_source(
         source.omitted = {}  # no sample within the limit is incomplete
         _check_own_splits(source, protocol, seed, f" (`limit` keeps {limit} of {count} samples)")
     return source
+
+
+def _check_arguments(kind: Callable[..., SampleSource], benchmark: Benchmark) -> None:
+    """Raise an error for an argument that the class does not have, with the nearest that it has."""
+    parameters = list(signature(kind).parameters.values())[1:]  # without the protocol
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    known = [parameter.name for parameter in parameters]
+    for name in benchmark.arguments:
+        if name not in known:
+            raise TypeError(f"benchmark {benchmark.type}: {did_you_mean('argument', name, known)}")
 
 
 def _check_own_splits(

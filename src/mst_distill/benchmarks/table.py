@@ -83,6 +83,7 @@ class Table(ReaderSource):
         types = read_modalities(modalities)
         names = header_of(path)
         columns = _columns_of(path, types, names)
+        _reject_label(path, label, columns)
         roles = {
             role: _role_in(path, role, column, names)
             for role, column in {"group": group, "split": split, "id": id}.items()
@@ -212,6 +213,15 @@ def _columns_of(
         return {of.name: of.columns_in(names) for of in types}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _reject_label(path: Path, label: str, columns: Mapping[str, Sequence[str]]) -> None:
+    for modality, found in columns.items():
+        if label in found:
+            raise ValueError(
+                f"{path}: the modality {modality!r} contains the column {label!r} of the classes, "
+                f"so that the nets would see the answer: name its columns without it"
+            )
 
 
 def _role_in(path: Path, role: str, column: str | None, names: Sequence[str]) -> str | None:
