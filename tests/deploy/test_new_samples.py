@@ -100,6 +100,8 @@ def test_the_files_of_a_folder_are_samples_named_by_their_paths(tmp_path: Path) 
         (NUMBERS, "t.csv", r"reads numbers in the columns a, b, .* no column 'a': .*mean 'aa'"),
         (NUMBERS, "broken.parquet", r"broken\.parquet cannot be read as a table"),
         (NUMBERS, "empty.csv", r"empty\.csv cannot be read as a table"),
+        (NUMBERS, "wide.csv", r"wide\.csv cannot be read as a table .*"),
+        (NUMBERS, "ragged.csv", r"ragged\.csv cannot be read as a table .*line 3"),
         (NUMBERS, "", r"is a folder, but the student reads numbers .*: name a table"),
         (Features((2,)), "sub", r"sub has no file \.npy to read"),
     ],
@@ -112,5 +114,7 @@ def test_the_error_says_what_the_student_reads(
     (tmp_path / "t.csv").write_text("aa,b\n1,2\n")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "wide.csv").write_text("a,b\n1,2,3\n4,5,6\n")
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n4,5,6\n")
     with pytest.raises((ValueError, FileNotFoundError), match=rule):
         NewSamples(str(tmp_path / source), reader, "m")

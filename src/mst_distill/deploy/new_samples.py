@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,6 +15,14 @@ from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.benchmarks.table_file import TABLES, number_in
 from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
+
+CSV: Any = {
+    "dtype": str,
+    "keep_default_na": False,
+    "index_col": False,
+    "encoding": "utf-8-sig",
+}
+"""How pandas reads a table: cells are texts, also empty ones, and no column is an index."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +136,8 @@ class NewSamples:
     def _tables(self, size: int) -> Iterator[pd.DataFrame]:
         wanted = {"id", *self._columns}
         if self.path.suffix.lower() == ".csv":
-            yield from pd.read_csv(
-                self.path,
-                chunksize=size,
-                dtype=str,
-                keep_default_na=False,
-                usecols=lambda name: name in wanted,
-                encoding="utf-8-sig",
-            )
+            for part in pd.read_csv(self.path, chunksize=size, **CSV):
+                yield part[[name for name in part if name in wanted]]
             return
         from pyarrow.parquet import ParquetFile
 
@@ -173,12 +176,12 @@ class NewSamples:
 def _header_of(path: Path) -> tuple[list[str], int]:
     """Return the columns of a table and its number of rows; a few rows at a time are read."""
     if path.suffix.lower() == ".csv":
-        names = list(pd.read_csv(path, nrows=0, dtype=str, encoding="utf-8-sig").columns)
-        parts = pd.read_csv(
-            path, usecols=[0], dtype=str, chunksize=65_536, keep_default_na=False,
-            encoding="utf-8-sig",
-        )  # fmt: skip
-        return names, sum(map(len, parts))
+        length, names = 0, []
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with too many cells
+            for part in pd.read_csv(path, chunksize=16_384, **CSV):
+                length, names = length + len(part), list(part.columns)
+        return names, length
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
