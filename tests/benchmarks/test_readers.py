@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def reopened(record: ReaderRecord, folder: Path) -> Reader:
     loaded = load_student_input(folder / "student_input.json").reader
     assert loaded
     assert (loaded.type, loaded.arguments) == (record.type, record.arguments)
-    return loaded.open(trusted="raw_sets")
+    return loaded.open("raw_sets")
 
 
 @pytest.mark.parametrize("name", list(SETS))
@@ -113,9 +114,11 @@ def test_an_image_file_of_avmnist_is_read_as_in_the_store(tmp_path: Path) -> Non
 
 
 def test_a_reader_of_another_package_is_not_imported(tmp_path: Path) -> None:
-    record = ReaderRecord("os.path.join", {})
-    with pytest.raises(PermissionError, match=r"'os\.path\.join' is neither .* \(own\.Source\)"):
-        record.open(trusted="own.Source")
+    encoded = ReaderRecord("mst_distill.media.encoded.EncodedText", {"encoder": "this.Reader"})
+    for record in (ReaderRecord("this.Reader", {}), encoded):
+        with pytest.raises(PermissionError, match=r"names 'this\.Reader', which is neither"):
+            record.open("own.Source")
+        assert "this" not in sys.modules
 
 
 def test_the_state_of_a_reader_is_verified(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def test_a_mistake_in_the_table_is_an_error_with_file_rule_and_lines(
         ({"modalities": {"a": "numbers"}}, "at least two are needed"),
         (
             {"modalities": {"a": "numbers", "b": {"type": "numbers", "column": "*l*"}}},
-            "index.csv: the modality 'b' contains the column 'label' of the classes",
+            "index.csv: the modality 'b' contains the column 'label', which is the label",
         ),
         ({"modalities": {"a": "numbers", "n_1": "number"}}, "modality 'n_1' 'number'; .*'numbers'"),
         ({"modalities": {"a": "numbers", "c": "numbers"}}, "column of modality 'c' 'c'; available"),

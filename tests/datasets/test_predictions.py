@@ -44,13 +44,13 @@ def dense_predictions(folder: Path, count: int = 5) -> tuple[Predictions, np.nda
 
 def test_dense_predictions_are_images_of_classes_and_a_row_of_means(tmp_path: Path) -> None:
     predictions, expected = dense_predictions(tmp_path / "raw")
-    dataset = PredictionsDataset(filepath=str(tmp_path / "predicted"))
+    dataset = PredictionsDataset(filepath=str(tmp_path / "predicted-new"))
     dataset.save(predictions)
     table = dataset.load()
     assert table["id"].to_list() == [f"room {row}.npy" for row in range(5)]
     assert table.loc[1, "error"].startswith(f"{tmp_path / 'raw' / 'room 1.npy'}: not a complete")
     assert table["confidence"].notna().to_list() == [True, False, True, True, True]
-    images = sorted((tmp_path / "predicted").glob("*.png"))
+    images = sorted((tmp_path / "predicted-new").glob("*.png"))
     assert [file.name[:6] for file in images] == ["000000", "000002", "000003", "000004"]
     for file in images:
         with Image.open(file) as image:
@@ -58,9 +58,9 @@ def test_dense_predictions_are_images_of_classes_and_a_row_of_means(tmp_path: Pa
             np.testing.assert_array_equal(np.asarray(image), expected[int(file.name[:6])])
             colours = np.asarray(image.convert("RGB")).reshape(-1, 3)
         assert len(np.unique(colours, axis=0)) == len(np.unique(expected[int(file.name[:6])]))
-    named = json.loads((tmp_path / "predicted" / "classes.json").read_text())
+    named = json.loads((tmp_path / "predicted-new" / "classes.json").read_text())
     assert named == {"0": "void", "1": "wall, painted", "2": "floor"}
-    written = pd.read_csv(tmp_path / "predicted" / "predictions.csv", dtype={"label": str})
+    written = pd.read_csv(tmp_path / "predicted-new" / "predictions.csv", dtype={"label": str})
     assert list(written) == list(table)
 
 
@@ -68,7 +68,7 @@ def test_an_interrupted_save_keeps_the_earlier_predictions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predictions, _ = dense_predictions(tmp_path / "raw")
-    dataset = PredictionsDataset(filepath=str(tmp_path / "predicted"))
+    dataset = PredictionsDataset(filepath=str(tmp_path / "predicted-new"))
     dataset.save(predictions)
     before = {file: file.read_bytes() for file in dataset.files()}
     batches = Predictions.batches

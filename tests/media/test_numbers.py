@@ -37,8 +37,16 @@ def test_a_row_that_cannot_be_read_is_not_fitted_on_and_is_named() -> None:
         reader.read([[1, 2]])
 
 
-def test_an_empty_column_is_an_error() -> None:
-    with pytest.raises(ValueError, match="column 'b' has no number in any training sample"):
-        fitted([1, NAN, 7], [3, NAN, 7])
+def test_a_column_that_is_empty_in_the_training_is_0_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reader = fitted([1, NAN, 7], [3, NAN, 7])
+    assert "column 'b' has no number in any training sample and is 0" in caplog.text
+    np.testing.assert_allclose(reader.read([[3, NAN, 7], [1, 5, 7]]), [[1, 0, 0], [-1, 0, 0]])
+
+
+def test_a_row_without_any_number_cannot_be_read() -> None:
+    with pytest.raises(UnreadableValueError, match="there is no number in a, b, c"):
+        fitted([1, 2, 3], [4, 5, 6]).read([[NAN, NAN, NAN]])
     with pytest.raises(ValueError, match=r"none of 1 training values .* 3 are required"):
         fitted([1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mst_distill.errors import did_you_mean
 from mst_distill.import_path import resolve
 from mst_distill.media.readers import Reader
 
-OWN = "mst_distill."
+OWN = "mst_distill"
 """The package whose readers are always built."""
 
 
@@ -51,27 +51,33 @@ class ReaderRecord:
             ) from error
         return cls(kind, arguments, dict(reader.fitted))
 
-    def open(self, trusted: str = "") -> Reader:
+    def open(self, *trusted: str) -> Reader:
         """Build the reader.
 
         Args:
-            trusted: An import path; readers of its top-level package are built as well as those of
-                this package.
+            trusted: Import paths. The class of the reader, and the classes that its arguments name,
+                must be of the top-level package of one of them, or of this package.
 
         Raises:
-            PermissionError: The class is of another package.
-            ValueError, TypeError: The class does not exist or does not accept the arguments.
+            PermissionError: A class is of another package.
+            ValueError, TypeError: A class does not exist or does not accept the arguments.
         """
-        package = self.type.partition(".")[0]
-        if not self.type.startswith(OWN) and package != trusted.partition(".")[0]:
-            raise PermissionError(
-                f"the reader {self.type!r} is neither of this package nor of the package of the "
-                f"benchmark ({trusted or 'none is given'}): it is not imported, because a file of "
-                f"others can name any code"
-            )
-        reader = resolve(self.type, Reader)(**self.arguments)
+        packages = {OWN, *(path.partition(".")[0] for path in trusted)}
+        self._check(self.type, packages)
+        kind = resolve(self.type, Reader)
+        for name in kind.import_paths:
+            self._check(str(self.arguments.get(name, OWN)), packages)
+        reader = kind(**self.arguments)
         reader.fitted = dict(self.fitted)
         return reader
+
+    def _check(self, path: str, packages: Collection[str]) -> None:
+        if path.partition(".")[0] not in packages:
+            raise PermissionError(
+                f"the reader {self.type} names {path!r}, which is neither of this package nor of "
+                f"that of the benchmark in the parameters: it is not imported, because a file of "
+                f"others can name any code"
+            )
 
 
 @dataclass(frozen=True)

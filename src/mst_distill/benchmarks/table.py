@@ -83,11 +83,11 @@ class Table(ReaderSource):
         types = read_modalities(modalities)
         names = header_of(path)
         columns = _columns_of(path, types, names)
-        _reject_label(path, label, columns)
         roles = {
             role: _role_in(path, role, column, names)
             for role, column in {"group": group, "split": split, "id": id}.items()
         }
+        _reject_roles(path, {"label": label, **roles}, columns)
         wanted = [*roles.values(), label, *(name for of in columns.values() for name in of)]
         self._table = read_table(path, {name for name in wanted if name is not None})
         if not len(self._table):
@@ -215,13 +215,17 @@ def _columns_of(
         raise ValueError(f"{path}: {error}") from error
 
 
-def _reject_label(path: Path, label: str, columns: Mapping[str, Sequence[str]]) -> None:
+def _reject_roles(
+    path: Path, roles: Mapping[str, str | None], columns: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise an error for a modality with a column that has another meaning, as by ``*``."""
     for modality, found in columns.items():
-        if label in found:
-            raise ValueError(
-                f"{path}: the modality {modality!r} contains the column {label!r} of the classes, "
-                f"so that the nets would see the answer: name its columns without it"
-            )
+        for role, column in roles.items():
+            if column in found:
+                raise ValueError(
+                    f"{path}: the modality {modality!r} contains the column {column!r}, which is "
+                    f"the {role} of a row and may tell the answer: name its columns without it"
+                )
 
 
 def _role_in(path: Path, role: str, column: str | None, names: Sequence[str]) -> str | None:

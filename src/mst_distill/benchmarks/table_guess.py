@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mst_distill.artifacts.atomic import replacing_folder
 from mst_distill.benchmarks.table_file import TableFile, number_in, read_table, text_in
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.media.readers import ARRAYS, IMAGES, SOUNDS
@@ -79,13 +80,13 @@ def write_parameters(
             f"{table}: at least two modalities are needed, but its columns "
             f"{', '.join(cells.names)} give {found or 'none'}"
         )
-    folder.mkdir(parents=True)
     texts = {
         "globals.yml": _globals_of(environment, guesses),
         "parameters.yml": _parameters_of(written_path, label, guesses, left_out),
     }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+    with replacing_folder(folder) as pending:
+        for name, text in texts.items():
+            (pending / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
 
 
@@ -104,6 +105,8 @@ def guess_modalities(table: TableFile, label: str) -> tuple[dict[str, Guess], di
         texts = [text for cell in table.cells[column] if (text := text_in(cell).strip())]
         if not texts:
             left_out[column] = "it is empty"
+        elif re.fullmatch(r"__index_level_\d+__", column):
+            left_out[column] = "it is the index that pandas stored"
         elif _are_numbers(column, texts):
             numbers.append(column)
         elif guess := _guess_files(table, texts[:EXAMINED]):

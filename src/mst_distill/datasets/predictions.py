@@ -13,7 +13,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from mst_distill.artifacts.atomic import remove_folder
+from mst_distill.artifacts.atomic import replacing_folder
 from mst_distill.artifacts.provenance import files_below
 from mst_distill.deploy.prediction import PredictedBatch, Predictions
 
@@ -42,16 +42,13 @@ class PredictionsDataset(AbstractDataset[Predictions, pd.DataFrame]):
 
     def save(self, data: Predictions) -> None:
         """Make the predictions and write them."""
-        pending = self._folder.with_name(f".{self._folder.name}.pending")
-        remove_folder(pending)
-        pending.mkdir(parents=True)
-        try:
+        if not self._folder.name.endswith(f"-{data.name}"):
+            raise ValueError(
+                f"predict.name is {data.name!r}, but it is part of the path of the results and is "
+                f"not read from files: add --params=predict.name={data.name}"
+            )
+        with replacing_folder(self._folder) as pending:
             counts = _write(data, pending)
-        except BaseException:
-            remove_folder(pending)
-            raise
-        remove_folder(self._folder)
-        pending.rename(self._folder)
         log.info(
             "%d samples: %d have a label, %d were abstained from, %d cannot be read (see the "
             "column `error`); the predictions are in %s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import csv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,14 +15,6 @@ from mst_distill.benchmarks.raw_files import find_files
 from mst_distill.benchmarks.table_file import TABLES, number_in
 from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
-
-CSV: Any = {
-    "dtype": str,
-    "keep_default_na": False,
-    "index_col": False,
-    "encoding": "utf-8-sig",
-}
-"""How pandas reads a table: cells are texts, also empty ones, and no column is an index."""
 
 
 @dataclass(frozen=True)
@@ -125,26 +117,29 @@ class NewSamples:
             names, length = _header_of(self.path)
         except Exception as error:  # pandas and Arrow raise errors of many types
             raise ValueError(f"{self.path} cannot be read as a table ({error})") from error
+        hint = "" if self._reader.column_names() else "; or name it with predict.column"
         for column in self._columns:
             if column not in names:
                 raise ValueError(
                     f"{self.path}: the student reads {self._what()}, but the table has no column "
-                    f"{column!r}: {did_you_mean('column', column, names)}"
+                    f"{column!r}: {did_you_mean('column', column, names)}{hint}"
                 )
         return length
 
     def _tables(self, size: int) -> Iterator[pd.DataFrame]:
         wanted = {"id", *self._columns}
         if self.path.suffix.lower() == ".csv":
-            for part in pd.read_csv(self.path, chunksize=size, **CSV):
-                yield part[[name for name in part if name in wanted]]
+            rows = _csv_rows(self.path)
+            names = next(rows)
+            while part := list(islice(rows, size)):
+                yield pd.DataFrame(part, columns=names)[[name for name in names if name in wanted]]
             return
         from pyarrow.parquet import ParquetFile
 
         with ParquetFile(self.path) as file:
             columns = [name for name in file.schema_arrow.names if name in wanted]
             for batch in file.iter_batches(size, columns=columns):
-                yield batch.to_pandas()
+                yield batch.to_pandas(ignore_metadata=True)  # else a column may become an index
 
     def _batch_of(self, table: pd.DataFrame, start: int) -> NewBatch:
         numbers = range(start, start + len(table))
@@ -176,13 +171,35 @@ class NewSamples:
 def _header_of(path: Path) -> tuple[list[str], int]:
     """Return the columns of a table and its number of rows; a few rows at a time are read."""
     if path.suffix.lower() == ".csv":
-        length, names = 0, []
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with too many cells
-            for part in pd.read_csv(path, chunksize=16_384, **CSV):
-                length, names = length + len(part), list(part.columns)
-        return names, length
+        rows = _csv_rows(path)
+        return next(rows), sum(1 for _ in rows)
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         return list(file.schema_arrow.names), file.metadata.num_rows
+
+
+def _csv_rows(path: Path) -> Iterator[list[str]]:
+    """Yield the names of the columns, then the cells of each row.
+
+    Blank lines are skipped, except in a table of one column, where a blank line is an empty cell.
+
+    Raises:
+        ValueError: The file is empty or not UTF-8, or a row has another number of cells; the
+            message names the line.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        names = next(reader, None)
+        if not names:
+            raise ValueError("it has no first line with the names of the columns")
+        yield names
+        for row in reader:
+            cells = row or ([""] if len(names) == 1 else [])
+            if cells and len(cells) != len(names):
+                raise ValueError(
+                    f"line {reader.line_num} has {len(cells)} cells, but the first line has "
+                    f"{len(names)}; a cell that contains a comma must be between quotes"
+                )
+            if cells:
+                yield cells

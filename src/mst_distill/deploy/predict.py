@@ -82,6 +82,8 @@ def rows(student: Student, file: Path, batch: int = 32) -> Iterator[list[Any]]:
         for start in range(0, len(tensors), batch):
             found = student.probabilities(np.asarray(tensors[start : start + batch]))
             for row, each in enumerate(found, start):
+                if not np.isfinite(each).all():
+                    raise ValueError(f"row {row} has no finite probabilities: look for NaN in it")
                 label = "" if student.card["dense"] else names[each.argmax()]
                 if student.card["dense"]:
                     maps.append(each.argmax(axis=0).astype(np.int32))
@@ -117,11 +119,13 @@ def standardised(student: Student, file: Path) -> np.ndarray:
         for name in ("/mean", "/per_deviation")
     )
     names, values = reader["arguments"]["names"], []
-    with file.open(newline="", encoding="utf-8") as lines:
+    with file.open(newline="", encoding="utf-8-sig") as lines:
         for row, line in enumerate(csv.DictReader(lines)):
             if missing := [name for name in names if line.get(name) is None]:
                 raise ValueError(f"row {row} has no column {missing[0]!r}")
             values.append([float(line[name].strip() or "nan") for name in names])
+            if np.isnan(values[-1]).all():
+                raise ValueError(f"row {row} has no number")
             if np.isinf(values[-1]).any():
                 raise ValueError(f"row {row} has an infinite number")
     numbers = np.array(values).reshape(-1, len(names))

@@ -38,11 +38,13 @@ class Predictions:
         predictor: The student.
         samples: The new samples.
         batch_size: Samples that are in memory at a time.
+        name: The name of the results.
     """
 
     predictor: Predictor
     samples: NewSamples
     batch_size: int
+    name: str = "new"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ class Encoded(Reader, ABC):
             value is read.
     """
 
+    import_paths = ("encoder",)
     encoder: str
 
     def read_readable(self, values: Sequence[Any]) -> tuple[np.ndarray | None, dict[int, str]]:

@@ -47,6 +47,7 @@ class FaceVideo(Reader):
     takes = "path"
     suffixes = VIDEOS
     notes = ("frames_without_face", "frames_missing")
+    import_paths = ("face_finder",)
     face_finder: str
 
     def __post_init__(self) -> None:

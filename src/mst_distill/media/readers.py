@@ -67,12 +67,14 @@ class Reader(ABC):
         takes: What a raw value is. The readers of the benchmarks also accept what a source has
             decoded already, as an array.
         suffixes: Of the files that it reads, in lower case.
+        import_paths: Names of the arguments that are import paths of classes.
         notes: Names of the numbers that `read_one` returns in addition to the tensor.
         fitted: What was fitted, by name; empty if nothing is.
     """
 
     takes: ClassVar[Takes]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    import_paths: ClassVar[tuple[str, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
     fitted: dict[str, np.ndarray] = field(
         default_factory=dict, init=False, repr=False, compare=False

@@ -7,7 +7,7 @@ import logging
 import pandas as pd
 
 from mst_distill.artifacts.bundle import ModelBundle
-from mst_distill.artifacts.provenance import depends_on
+from mst_distill.artifacts.provenance import depends_on, texts_in
 from mst_distill.artifacts.student_input import StudentInput
 from mst_distill.deploy.prediction import Predictions
 from mst_distill.plan import Plan
@@ -56,13 +56,13 @@ def predict_new_samples(
             f"{student_input.modality} becomes a tensor: derive it from ReaderSource (see the "
             f"document on your own data) and run again"
         )
-    reader = student_input.reader.open(plan.benchmark.type)
+    reader = student_input.reader.open(*texts_in(plan.benchmark.model_dump(mode="json")))
     samples = NewSamples(settings.source, reader, student_input.modality, settings.column)
     threshold = settings.least_confidence
     if settings.wanted_accuracy is not None:
         threshold = _threshold(validation_predictions, settings.wanted_accuracy, student_input)
     predictor = Predictor(student.net, student_input, reader, threshold, plan.runtime)
-    return Predictions(predictor, samples, settings.batch_size)
+    return Predictions(predictor, samples, settings.batch_size, settings.name)
 
 
 def _threshold(
