@@ -81,8 +81,8 @@ def test_confusion_writes_the_share_in_percent_of_the_true_class() -> None:
 
 
 def test_reliability_shows_accuracy_against_confidence_as_is_and_scaled() -> None:
-    calibration = {"count": [0, 4, 6], "confidence": [0, 2.0, 5.4], "correct": [0, 1, 6]}
-    scaled = {"count": [5, 0, 5], "confidence": [1.0, 0, 4.5], "correct": [2, 0, 5]}
+    calibration = {"count": [0, 40, 60], "confidence": [0, 20.0, 54.0], "correct": [0, 10, 60]}
+    scaled = {"count": [50, 1, 49], "confidence": [10.0, 0.5, 44.1], "correct": [20, 0, 49]}
     counts = {"calibration": calibration, "calibration_scaled": scaled, "temperature": 0.754}
     figure = reliability_figure({"student": counts}, ["student"])
     (axes,) = figure.axes
@@ -93,10 +93,13 @@ def test_reliability_shows_accuracy_against_confidence_as_is_and_scaled() -> Non
     np.testing.assert_allclose(after.get_xydata(), [[0.2, 0.4], [0.9, 1.0]])
     legend = axes.get_legend()
     assert legend is not None
-    # |1 - 2| + |6 - 5.4|, and |2 - 1| + |5 - 4.5|, over 10 samples.
+    first, second = (points.get_offsets() for points in axes.collections)
+    np.testing.assert_allclose(first, [[0.5, 0.25], [0.9, 1.0]])
+    np.testing.assert_allclose(second, [[0.2, 0.4], [0.5, 0.0], [0.9, 1.0]])  # one sample: no line
+    # |10 - 20| + |60 - 54|, and |20 - 10| + |0 - 0.5| + |49 - 44.1|, over 100 samples.
     assert [text.get_text() for text in legend.get_texts()] == [
         "as is: error 16.0 %",
-        "scaled, T = 0.75: error 15.0 %",
+        "scaled, T = 0.75: error 15.4 %",
     ]
     assert_saves(figure)
 

@@ -14,6 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from mst_distill.evaluate.calibration import COVERAGE
 from mst_distill.evaluate.metrics import calibration_error
 
+LEAST_SHARE = 0.02
+"""A bin with a smaller share of the samples is a point outside of the reliability curve."""
+
 LEAST_COVERAGE = 0.05
 """A smaller share of the samples is too small for an accuracy."""
 
@@ -49,11 +52,13 @@ def confusion_figure(
 def reliability_figure(metric_counts: dict[str, Any], models: Sequence[str]) -> Figure:
     """Draw accuracy against confidence in bins; a calibrated model lies on the diagonal.
 
+    The area of a point is the share of the samples in its bin.
+
     Args:
         metric_counts: Model name to `MetricAccumulator.summary`, with temperatures.
         models: Names of the models to draw.
     """
-    figure = Figure(figsize=(3.4 * len(models), 4.2), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(models), 4.5), layout="constrained")
     for axes, model in zip(np.ravel(figure.subplots(1, len(models))), models, strict=True):
         counts = metric_counts[model]
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
@@ -75,7 +80,8 @@ def _plot_reliability(
     accuracy = bins["correct"][filled] / bins["count"][filled]
     share = bins["count"][filled] / bins["count"].sum()
     label = f"{title}: error {100 * calibration_error(calibration):.1f} %"
-    axes.plot(confidence, accuracy, color=color, linewidth=0.8, alpha=0.6)
+    many = share >= LEAST_SHARE
+    axes.plot(confidence[many], accuracy[many], color=color, linewidth=0.8, alpha=0.6)
     axes.scatter(confidence, accuracy, s=5 + 300 * share, color=color, alpha=0.6)
     axes.plot([], [], "o", color=color, alpha=0.6, label=label)  # markers differ in size
 
