@@ -27,7 +27,9 @@ def resolve(path: str, base: type[T]) -> type[T]:
     """
     module, name = _import_module_of(path)
     if not hasattr(module, name):
-        known = [key for key, value in vars(module).items() if _is_subclass(value, base)]
+        classes = {key: value for key, value in vars(module).items() if _is_subclass(value, base)}
+        own = [key for key, value in classes.items() if value.__module__ == module.__name__]
+        known = own or list(classes)
         message = did_you_mean(f"class in {module.__name__}", name, known)
         raise ValueError(f"{message}{_where(module)}")
     found = getattr(module, name)

@@ -25,6 +25,7 @@ import pandas as pd
 import pytest
 
 from exports import export_of
+from mlflow_stores import using_database
 from mst_distill.deploy.served import ServedStudent
 from mst_distill.hooks.logged_model import log_student
 
@@ -34,11 +35,10 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with a database of MLflow, which is the one in use."""
-    folder, before = tmp_path_factory.mktemp("store"), mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    mlflow.create_experiment("exports", str(folder / "mlruns"))
-    yield folder
-    mlflow.set_tracking_uri(before)
+    folder = tmp_path_factory.mktemp("store")
+    with using_database(folder):
+        mlflow.create_experiment("exports", str(folder / "mlruns"))
+        yield folder
 
 
 @pytest.fixture(scope="module")

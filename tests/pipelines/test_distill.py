@@ -241,7 +241,7 @@ def test_an_untracked_run_elsewhere_has_the_same_results_to_the_bit(project, tmp
     tracked, untracked = files(project), files(other)
     # The JSON files of bundles and store name the revision of the code and the raw files.
     stable = [name for name in tracked if not name.endswith(".json") or "reporting" in name]
-    assert sum(name.endswith(".safetensors") for name in stable) == 15
+    assert sum(name.endswith(".safetensors") for name in stable) == 17
     assert {name: tracked[name] for name in stable} == {
         name: untracked.get(name) for name in stable
     }

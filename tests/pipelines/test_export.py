@@ -14,6 +14,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
+from mlflow_stores import using_database
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.artifacts.student_input import load_student_input
 from projects import copy_project, run_session, session_in, stages
@@ -106,12 +107,8 @@ def test_the_logged_model_reads_a_recording_as_the_student_does(
     project: Path, tmp_path: Path
 ) -> None:
     (model,) = logged_models(project)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(f"sqlite:///{project / 'mlflow.db'}")
-    try:
+    with using_database(project):
         loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
-    finally:
-        mlflow.set_tracking_uri(before)
     wav = write_tone(tmp_path / "tone.wav", 440, 0.5, 8000)
     found = loaded.predict(pd.DataFrame({"audio": [wav.read_bytes(), b"RIFF"]}))
     description = load_student_input(project / f"data/06_models/{RUN}/student_input.json")
