@@ -25,5 +25,5 @@ def test_a_table_becomes_a_student_that_predicts(tmp_path: Path) -> None:
     assert report["verdict"] in text.replace("\\u2212", "-")
     assert len(figures_of(outputs)) == 1
     table = outputs[-1]["data"]["text/html"]
-    assert "which is not a number" in table
+    assert "is 'unknown'" in table
     assert table.count("malignant") >= 5  # the first rows of the data are
