@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import json
 import logging
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +119,13 @@ def _write_maps(batch: PredictedBatch, folder: Path, classes: int, start: int) -
 
     for row, (id_, pixels) in enumerate(zip(batch.table["id"], batch.maps, strict=True), start):
         if pixels is not None:
-            image = Image.fromarray(pixels).convert("P")
-            image.putdata(pixels.ravel().tolist())
-            image.putpalette(_palette(classes))
+            image = Image.fromarray(pixels)
+            image.putpalette(_palette(classes))  # grey values become indices of the palette
             name = "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in str(id_))
             image.save(folder / f"{row:06d}_{name[:100]}.png")
 
 
+@cache
 def _palette(classes: int) -> list[int]:
     """Return red, green and blue of each class, of distinct hues; the last colour is white."""
     colours = np.full((256, 3), 255, np.uint8)

@@ -67,7 +67,7 @@ class Predictor:
             A table with n rows and the columns ``label`` (empty where the student abstains and for
             dense labels), ``confidence``, ``p:CLASS`` for each class (for dense labels the means
             over the pixels) and ``error``; and for dense labels the position of the class of each
-            pixel, ``(H, W)`` bytes, -1 as 255 where the student abstains.
+            pixel, ``(H, W)`` bytes, 255 where the student abstains.
         """
         tensors, errors = self.reader.read_readable(values)
         readable = [row for row in range(len(values)) if row not in errors]
