@@ -97,9 +97,7 @@ def _reject_spellings(
     table: TableFile, where: str, cells: Sequence[object], numbers: Mapping[str, float]
 ) -> None:
     """Reject two ways to write one class: case, white space, or the format of a number."""
-    key: Callable[[str], object] = _plain
-    if numbers:
-        key = lambda text: numbers[text.strip()]  # noqa: E731
+    key: Callable[[str], object] = (lambda text: numbers[text.strip()]) if numbers else _plain
     rows_of: dict[object, dict[str, list[int]]] = {}
     for row, cell in enumerate(cells):
         text = text_in(cell)
