@@ -110,4 +110,4 @@ def test_a_comparison_killed_in_its_trials_has_the_same_results_to_the_bit(proje
     kedro(uninterrupted, *run)
     kill_and_finish(killed, COMPARED, *run)
     assert results(killed, ["safetensors"]) == results(uninterrupted, ["safetensors"])
-    assert len(results(killed, ["safetensors"])) == 3 + 2  # students and teachers
+    assert len(results(killed, ["safetensors"])) == 3 + 2 + 1  # students, teachers and readers
