@@ -17,8 +17,8 @@ class Counts(Reader):
     takes = "numbers"
     names: tuple[str, ...] = ("words", "mentions")
 
-    def column_names(self) -> tuple[str, ...]:
-        return tuple(self.names)
+    def __post_init__(self) -> None:
+        self.columns = tuple(self.names)
 
     def read_one(self, value: Any) -> tuple[np.ndarray, dict[str, float]]:
         if min(value) < 0:

@@ -29,7 +29,7 @@ def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) ->
 
     from mst_distill.errors import did_you_mean
     from mst_distill.hooks.terminal import show_errors_as_messages
-    from mst_distill.mst.layers import layers_of
+    from mst_distill.mst.layers import layer_table, layers_of
     from mst_distill.mst.networks import build_members
     from mst_distill.parameters import MULTIMODAL
     from mst_distill.pipelines.check.first_samples import first_samples
@@ -50,17 +50,8 @@ def layers(metadata: ProjectMetadata, /, env: str | None, member: str | None) ->
             nets = build_members(Run(samples, splits, plan.target, plan.seed, plan.runtime), plan)
             for name in [member] if member else known:
                 of = plan.members.all_of(plan.target)[name]
-                click.echo(f"\n{name}: {of.type}")
-                rows = [("layer", "class", "shape", "weights of a mask")]
-                for layer in layers_of(name, nets[name], samples, plan.masks):
-                    cost = f"{layer.mask_weights:,}" if not layer.reason else f"- {layer.reason}"
-                    mark = " (masked)" if layer.path in of.masked_layers else ""
-                    shape = " x ".join(map(str, layer.shape))
-                    rows.append((layer.path, layer.kind, shape, cost + mark))
-                widths = [max(len(row[column]) for row in rows) for column in range(3)]
-                for row in rows:
-                    cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
-                    click.echo("  ".join(["", *cells, row[3]]))
+                found = layers_of(name, nets[name], samples, plan.masks)
+                click.echo(f"\n{name}: {of.type}\n{layer_table(found, of.masked_layers)}")
 
 
 @cli.command("init-data")

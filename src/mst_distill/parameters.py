@@ -298,8 +298,9 @@ class Predict(Block):
         source: A folder with a file for each sample, or a table, ``.csv`` or ``.parquet``, with a
             row for each.
         name: The name of the results.
-        column: The column of the table with paths or texts; by default the name of the modality. A
-            student that sees numbers has the columns that it was trained on.
+        column: The column of the table with paths or texts; by default that of the training table,
+            or the name of the modality. A student that sees numbers has the columns that it was
+            trained on.
         least_confidence: Samples with a smaller confidence, in [0, 1], get no label.
         wanted_accuracy: If set, `least_confidence` is the smallest with which the labelled
             validation samples have this accuracy, in (0, 1].

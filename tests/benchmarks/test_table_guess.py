@@ -70,6 +70,18 @@ def test_what_is_written_opens_the_table(tmp_path: Path) -> None:
     assert len(source.index) == 30
 
 
+def test_names_that_yaml_reads_as_other_values_remain_names(tmp_path: Path) -> None:
+    words = ["one", "two", "three", "four", "five", "six"]
+    table = pd.DataFrame({"no": words, "null": words[::-1], "1e3": words, "label": list("ababab")})
+    table.to_csv(tmp_path / "set.csv", index=False)
+    path = tmp_path / "set.csv"
+    globals_, parameters = write_parameters(path, tmp_path, "mine", "label", str(path))
+    assert yaml.safe_load(globals_.read_text())["target"] == "no"
+    modalities = yaml.safe_load(parameters.read_text())["benchmark"]["arguments"]["modalities"]
+    assert list(modalities) == ["no", "null", "of_1e3"]
+    assert [of["column"] for of in modalities.values()] == ["no", "null", "1e3"]
+
+
 def test_an_existing_environment_is_not_overwritten(tmp_path: Path) -> None:
     path = write_set(tmp_path / "set")
     (tmp_path / "mine").mkdir()

@@ -102,6 +102,17 @@ def test_paths_in_a_table_start_at_its_folder(tmp_path: Path) -> None:
     assert batch.values == [tmp_path / "sub" / "x.npy", Path("/y.npy")]
 
 
+def test_the_column_of_the_training_table_is_the_default(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("tweet,other\nhello,unused\n")
+    reader = Words()
+    reader.columns = ("tweet",)
+    for column, value in ((None, "hello"), ("other", "unused")):
+        samples = NewSamples(str(tmp_path / "t.csv"), reader, "text", column)
+        assert next(samples.batches(9)).values == [value]
+    with pytest.raises(ValueError, match=r"predict\.column is 'x', but .* numbers.*: a, b"):
+        NewSamples(str(tmp_path / "t.csv"), NUMBERS, "numbers", "x")
+
+
 def test_the_files_of_a_folder_are_samples_named_by_their_paths(tmp_path: Path) -> None:
     for name in ("b.npy", "sub/a.NPY", "notes.txt", ".hidden.npy"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -74,6 +74,25 @@ def test_a_file_is_sent_as_its_content_and_no_path_of_the_server_is_shown(folder
     assert found.iloc[[0, 2], 2:5].to_numpy(float) == pytest.approx(probabilities, abs=1e-5)
 
 
+def test_values_below_the_least_confidence_have_probabilities_but_no_label(folders):
+    _, folder = folders["text"]
+    student = ServedStudent(folder, "toy_readers")
+    table = pd.DataFrame({"text": ["", "aaaaaaaa", "eeee"]})
+    all_labelled = student.predict(table)
+    confidence = all_labelled["confidence"].astype(float)
+    threshold = float(np.median(confidence))
+    found = student.predict(table, least_confidence=threshold)
+    assert (found["label"] != "").tolist() == (confidence >= threshold).tolist()
+    pd.testing.assert_frame_equal(found.drop(columns="label"), all_labelled.drop(columns="label"))
+
+
+def test_no_rows_have_no_answers(folders):
+    _, folder = folders["text"]
+    student = ServedStudent(folder, "toy_readers")
+    found = student.predict(pd.DataFrame({"text": []}))
+    assert (len(found), tuple(found)) == (0, student.outputs)
+
+
 def test_more_rows_than_a_batch_keep_their_order(folders):
     _, folder = folders["text"]
     texts = ["a" * (number % 7) + "o" * (number % 5) for number in range(BATCH + 3)]

@@ -184,12 +184,6 @@ def test_the_threshold_is_the_smallest_that_reaches_the_accuracy(
     assert threshold_for_accuracy(CONFIDENCE, CORRECT, wanted) == expected
 
 
-def test_the_threshold_of_dense_labels_is_that_of_the_pixels() -> None:
-    confidence, correct, labelled = np.array([0.9, 0.7]), np.array([9, 53]), np.array([10, 90])
-    assert threshold_for_accuracy(confidence, correct, 0.62, labelled) == 0.7
-    assert threshold_for_accuracy(confidence, correct, 0.63, labelled) == 0.9
-
-
 def test_without_samples_there_is_neither_curve_nor_threshold() -> None:
     curve = risk_coverage(np.empty(0), np.empty(0))
     assert len(curve) == 0

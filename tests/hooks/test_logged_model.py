@@ -169,6 +169,8 @@ def test_the_command_of_the_docs_serves_raw_values(
         assert answer[1]["label"] == ""
         assert answer[1]["confidence"] is None
         assert answer[1]["error"] == "sound: it has 1 bytes of 4"
+        abstaining = {"dataframe_records": records[:1], "params": {"least_confidence": 1.0}}
+        assert post(port, abstaining)["predictions"] == [{**answer[0], "label": ""}]
         with pytest.raises(urllib.error.HTTPError) as refused:
             post(port, {"dataframe_records": [{"noise": ""}]})
         assert refused.value.code == 400

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.layers import layers_of
+from mst_distill.mst.layers import Layer, layer_table, layers_of
 from mst_distill.mst.masks import MapMask, VectorMask
 from mst_distill.parameters import Masks
 from toys import make_samples
@@ -52,3 +52,12 @@ def test_each_layer_has_its_shape_and_the_cost_of_a_mask_or_the_reason_against_o
     assert "too narrow" in reasons["narrow"]
     assert set(reasons) == {"again", "steps", "pair", "narrow"}
     assert torch.is_grad_enabled()
+
+
+def test_the_table_marks_masked_layers_and_has_the_reason_instead_of_a_cost() -> None:
+    layers = [Layer("conv", "Conv2d", (12, 6, 6), 1234, ""), Layer("l", "LSTM", (), None, "steps")]
+    assert layer_table(layers, ["conv"]).splitlines() == [
+        "  layer  class   shape       weights of a mask",
+        "  conv   Conv2d  12 x 6 x 6  1,234 (masked)",
+        "  l      LSTM                - steps",
+    ]

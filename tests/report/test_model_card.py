@@ -30,7 +30,14 @@ def header_of(page: str) -> Any:
     return ModelCard(page).data
 
 
-def card_of(kind="two modalities", card=STATED, names=(), **details):
+def description_of(samples, target, reader=None) -> StudentInput:
+    shape = tuple(samples.modalities[target].shape[1:])
+    return StudentInput(
+        target, shape, samples.dense, samples.classes, None, 0.52, "ab" * 32, reader
+    )
+
+
+def card_of(kind="two modalities", card=STATED, names=(), reader=None):
     samples, results = evaluated(kind, names)
     report = describe(samples, finished(kind).run.splits)
     contents = CardContents(
@@ -41,7 +48,7 @@ def card_of(kind="two modalities", card=STATED, names=(), **details):
         samples_report=report,
         protocol="heldout",
         limit="all",
-        **details,
+        student_input=description_of(samples, results.target, reader),
     )
     return model_card(results, contents), samples, results
 
@@ -120,10 +127,7 @@ def test_dense_labels_are_of_pixels() -> None:
 @pytest.mark.parametrize("known", [True, False])
 def test_how_the_input_is_read_is_stated_if_it_is_known(known: bool) -> None:
     reader = ReaderRecord("mine.Spectrogram", {}, {"mean": np.zeros(1)}) if known else None
-    description = StudentInput(
-        "image", (1, 8, 8), False, ("a", "b", "c"), None, 0.52, "ab" * 32, reader
-    )
-    page, _, _ = card_of(student_input=description)
+    page, _, _ = card_of(reader=reader)
     assert "| temperature | 0.520; divide the logits by it |" in page
     assert ("| reader | mine.Spectrogram |" in page) == known
 

@@ -28,11 +28,18 @@ class ReaderRecord:
         type: Import path of its class.
         arguments: Arguments of the class; JSON values.
         fitted: What was fitted, by name.
+        columns: The columns of a table that hold one value; empty if they are not known.
     """
 
     type: str
     arguments: dict[str, Any]
     fitted: dict[str, np.ndarray] = field(default_factory=dict)
+    columns: tuple[str, ...] = ()
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What is written as JSON; `fitted` is written as arrays."""
+        return {"type": self.type, "arguments": self.arguments, "columns": list(self.columns)}
 
     @classmethod
     def of(cls, reader: Reader) -> ReaderRecord:
@@ -49,7 +56,12 @@ class ReaderRecord:
                 f"the arguments of the reader {kind} must be JSON values, such as texts and "
                 f"numbers, so that it can be built again: {error}"
             ) from error
-        return cls(kind, arguments, dict(reader.fitted))
+        return cls(kind, arguments, dict(reader.fitted), tuple(reader.columns))
+
+    @classmethod
+    def from_card(cls, card: Mapping[str, Any], fitted: Mapping[str, np.ndarray]) -> ReaderRecord:
+        """Return the record of a `card` and its arrays."""
+        return cls(card["type"], dict(card["arguments"]), dict(fitted), tuple(card["columns"]))
 
     def open(self, *trusted: str) -> Reader:
         """Build the reader.
@@ -68,7 +80,7 @@ class ReaderRecord:
         for name in kind.import_paths:
             self._check(str(self.arguments.get(name, OWN)), packages)
         reader = kind(**self.arguments)
-        reader.fitted = dict(self.fitted)
+        reader.fitted, reader.columns = dict(self.fitted), self.columns
         return reader
 
     def _check(self, path: str, packages: Collection[str]) -> None:
@@ -119,7 +131,7 @@ def save_student_input(student_input: StudentInput, path: Path) -> None:
     card = {**asdict(student_input), "reader": None}
     arrays = write_fitted({"": reader.fitted} if reader else {}, path.with_suffix(".safetensors"))
     if reader:
-        card["reader"] = {"type": reader.type, "arguments": reader.arguments, "sha256": arrays}
+        card["reader"] = {**reader.card, "sha256": arrays}
     with replacing(path) as file:
         file.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -135,7 +147,7 @@ def load_student_input(path: Path) -> StudentInput:
         reader = card["reader"]
         if reader:
             fitted = read_fitted(path.with_suffix(".safetensors"), reader["sha256"]).get("", {})
-            reader = ReaderRecord(reader["type"], dict(reader["arguments"]), fitted)
+            reader = ReaderRecord.from_card(reader, fitted)
         for name in card:
             if name not in StudentInput.__dataclass_fields__:
                 raise ValueError(did_you_mean("key", name, StudentInput.__dataclass_fields__))

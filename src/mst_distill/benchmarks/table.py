@@ -93,7 +93,6 @@ class Table(ReaderSource):
         if not len(self._table):
             raise ValueError(f"{path} has no row below its header")
         self.readers = {of.name: of.reader(columns[of.name]) for of in types}
-        self._columns = columns
         self._label = label
         self.classes, labels = classes_of(self._table, label)
         ids = _ids_of(self._table, roles["id"])
@@ -141,11 +140,11 @@ class Table(ReaderSource):
 
     def values(self, modality: str, part: pd.DataFrame) -> Sequence[Any]:
         """Return the files, the texts or the rows of numbers of a modality."""
-        columns, rows = self._columns[modality], part["row"].tolist()
-        if self.readers[modality].takes == "numbers":
-            return [self._numbers(row, columns) for row in rows]
-        cells = [self._table.cells[columns[0]][row] for row in rows]
-        if self.readers[modality].takes == "path":
+        reader, rows = self.readers[modality], part["row"].tolist()
+        if reader.takes == "numbers":
+            return [self._numbers(row, reader.columns) for row in rows]
+        cells = [self._table.cells[reader.columns[0]][row] for row in rows]
+        if reader.takes == "path":
             return [self._table.path.parent / cell for cell in cells]
         return cells
 
@@ -182,7 +181,7 @@ class Table(ReaderSource):
         return faults
 
     def _fault_of(self, modality: str, row: int) -> str:
-        columns, table = self._columns[modality], self._table
+        columns, table = self.readers[modality].columns, self._table
         if self.readers[modality].takes == "numbers":
             try:
                 numbers = self._numbers(row, columns)

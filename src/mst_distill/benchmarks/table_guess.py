@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mst_distill.artifacts.atomic import replacing_folder
 from mst_distill.benchmarks.table_file import TableFile, number_in, read_table, text_in
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
@@ -207,7 +209,7 @@ def _globals_of(environment: str, guesses: Mapping[str, Guess]) -> str:
     return (
         f"benchmark: {json.dumps(environment)}\n"
         f"# The modality of the student, which sees nothing else in use: {', '.join(guesses)}\n"
-        f"target: {next(iter(guesses))}\n"
+        f"target: {_key(next(iter(guesses)))}\n"
     )
 
 
@@ -225,7 +227,7 @@ def _parameters_of(
         "    modalities:",
     ]
     for name, guess in guesses.items():
-        lines += [f"      # {_one_line(guess.reason)}", f"      {name}:"]
+        lines += [f"      # {_one_line(guess.reason)}", f"      {_key(name)}:"]
         lines += [
             f"        {key}: {json.dumps(value, ensure_ascii=False)}"
             for key, value in guess.keys.items()
@@ -234,6 +236,11 @@ def _parameters_of(
         f"      # {_one_line(name)} is left out: {_one_line(why)}" for name, why in left_out.items()
     ]
     return "\n".join([*lines, "members: auto", ""])
+
+
+def _key(name: str) -> str:
+    """Return a name as YAML, in quotes if it would be another value, as ``no`` would be."""
+    return name if yaml.safe_load(name) == name else json.dumps(name)
 
 
 def _one_line(text: str) -> str:

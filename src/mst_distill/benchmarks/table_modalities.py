@@ -148,12 +148,13 @@ class ModalityType:
             ValueError, TypeError: An argument has a wrong type or value; the message names the
                 modality.
         """
+        arguments = {"names": columns} if self.type == "numbers" else self.arguments
         try:
-            if self.type == "numbers":
-                return StandardisedNumbers(tuple(columns))
-            return READERS[self.type](**self.arguments)
+            reader = READERS[self.type](**arguments)
         except (TypeError, ValueError) as error:
             raise type(error)(f"modality {self.name!r}: {error}") from error
+        reader.columns = tuple(columns)
+        return reader
 
     @property
     def branch(self) -> Branch:

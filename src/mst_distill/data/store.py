@@ -144,7 +144,7 @@ def _readers_of(card: Mapping[str, Any], folder: Path) -> dict[str, ReaderRecord
         return {}
     fitted = read_fitted(folder / FITTED, card["files"][FITTED])
     return {
-        name: ReaderRecord(reader["type"], reader["arguments"], fitted.get(name, {}))
+        name: ReaderRecord.from_card(reader, fitted.get(name, {}))
         for name, reader in readers.items()
     }
 
@@ -214,10 +214,7 @@ def _build(source: SampleSource, partial: Path) -> None:
         names.append(FITTED)
     card: dict[str, Any] = {
         "source": source.fingerprint(),
-        "readers": {
-            name: {"type": reader.type, "arguments": reader.arguments}
-            for name, reader in readers.items()
-        },
+        "readers": {name: reader.card for name, reader in readers.items()},
         "arrays": journal.arrays,
         "classes": list(source.classes),
         "ignored_label": source.ignored_label,

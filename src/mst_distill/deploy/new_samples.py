@@ -44,15 +44,17 @@ class NewSamples:
         source: The folder, or a table ``.csv`` or ``.parquet``.
         reader: The reader of the student.
         modality: The modality that the student sees.
-        column: The column with paths or texts; by default `modality`.
+        column: The column with paths or texts; by default that of the training table, or
+            `modality` if the student was not trained on a table.
 
     Attributes:
         path: The folder or the table.
 
     Raises:
         FileNotFoundError: There is no such folder or table, or the folder has no file to read.
-        ValueError: The table has another suffix, is damaged or lacks a column, or the student needs
-            a table and `source` is a folder; the message says which columns.
+        ValueError: The table has another suffix, is damaged or lacks a column, the student needs a
+            table and `source` is a folder, or `column` is given for numbers; the message says which
+            columns.
     """
 
     def __init__(
@@ -60,7 +62,12 @@ class NewSamples:
     ) -> None:
         self.path = Path(source)
         self._reader = reader
-        self._columns = reader.column_names() or (column or modality,)
+        if column and reader.takes == "numbers":
+            raise ValueError(
+                f"predict.column is {column!r}, but the student reads numbers, whose columns must "
+                f"have the names of the training: {', '.join(reader.columns[:5])}, …"
+            )
+        self._columns = (column,) if column else reader.columns or (modality,)
         self._files: list[Path] = []
         if self.path.is_dir():
             self._files = self._find_files()
@@ -117,7 +124,7 @@ class NewSamples:
             names, length = _header_of(self.path)
         except Exception as error:  # pandas and Arrow raise errors of many types
             raise ValueError(f"{self.path} cannot be read as a table ({error})") from error
-        hint = "" if self._reader.column_names() else "; or name it with predict.column"
+        hint = "" if self._reader.takes == "numbers" else "; or name it with predict.column"
         for column in self._columns:
             if column not in names:
                 raise ValueError(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.student_input import StudentInput
+from mst_distill.deploy.answers import answer_table
 from mst_distill.media.readers import Reader
 from mst_distill.parameters import Runtime
 from mst_distill.training.device import autocast, prepare, resolve_device
@@ -64,40 +65,23 @@ class Predictor:
             values: n raw values, see `Reader.takes`.
 
         Returns:
-            A table with n rows and the columns ``label`` (empty where the student abstains and for
-            dense labels), ``confidence``, ``p:CLASS`` for each class (for dense labels the means
-            over the pixels) and ``error``; and for dense labels the position of the class of each
-            pixel, ``(H, W)`` bytes, 255 where the student abstains.
+            A table with n rows, and for dense labels n maps of classes, see `answer_table`.
+
+        Raises:
+            ValueError: The reader returned another shape than that of the training.
         """
         tensors, errors = self.reader.read_readable(values)
-        readable = [row for row in range(len(values)) if row not in errors]
-        if tensors is not None and tensors.shape[1:] != tuple(self.student_input.shape):
+        description = self.student_input
+        shape = tuple(description.shape)
+        if tensors is None:
+            pixels = shape[-2:] if description.dense else ()
+            nothing = np.empty((0, len(description.classes), *pixels))
+            return answer_table(nothing, errors, description.classes)
+        if tensors.shape[1:] != shape:
             raise ValueError(
                 f"the reader returned the shape {tensors.shape[1:]}, but the student was trained "
-                f"on {tuple(self.student_input.shape)}"
+                f"on {shape}"
             )
-        table = pd.DataFrame(
-            {
-                "label": pd.Series("", index=range(len(values)), dtype=object),
-                "confidence": np.nan,
-                **{f"p:{name}": np.nan for name in self.student_input.classes},
-                "error": [errors.get(row, "") for row in range(len(values))],
-            }
+        return answer_table(
+            self.probabilities(tensors), errors, description.classes, self.least_confidence
         )
-        maps: list[np.ndarray | None] = [None] * len(values)
-        if tensors is None:
-            return table, maps
-        probabilities = self.probabilities(tensors)
-        confidence, best = probabilities.max(axis=1), probabilities.argmax(axis=1)
-        if self.student_input.dense:
-            classes = np.where(confidence < self.least_confidence, 255, best).astype(np.uint8)
-            for row, pixels in zip(readable, classes, strict=True):
-                maps[row] = pixels
-            probabilities = probabilities.mean(axis=(2, 3))
-            confidence = confidence.mean(axis=(1, 2))
-        else:
-            names = np.array(self.student_input.classes, dtype=object)[best]
-            table.loc[readable, "label"] = np.where(confidence < self.least_confidence, "", names)
-        table.loc[readable, "confidence"] = confidence
-        table.loc[readable, [f"p:{name}" for name in self.student_input.classes]] = probabilities
-        return table, maps

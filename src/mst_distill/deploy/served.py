@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.artifacts.student_input import load_student_input
+from mst_distill.deploy.answers import answer_table
 from mst_distill.deploy.predict import Student
 from mst_distill.media.readers import Reader, Takes
 
@@ -31,10 +31,8 @@ class ServedStudent:
         columns: The columns of the table of raw values. A value that is a file is its content.
         shape: Shape of one tensor.
         dense: Whether every pixel has a label.
-        outputs: The columns of the table of predictions: ``label``, ``confidence``, ``p:CLASS`` for
-            each class, and ``error``, which says why a value could not be read. With dense labels,
-            probabilities are means over the pixels, ``label`` is empty, and a column ``pixels`` has
-            the index of the class of every pixel, as rows of a picture.
+        outputs: The columns of the table of predictions: those of `answer_table` and, for dense
+            labels, ``pixels``: the position of the class of every pixel, as rows of a picture.
     """
 
     def __init__(self, folder: Path, trusted: str = "") -> None:
@@ -44,17 +42,19 @@ class ServedStudent:
         self.dense, self._classes = card.dense, card.classes
         self.modality, self.shape = card.modality, card.shape
         self.takes: Takes | None = self._reader.takes if self._reader else None
-        names = self._reader.column_names() if self._reader else ()
-        self.columns = names or (self.modality,)
+        self.columns = (self._reader and self._reader.columns) or (self.modality,)
         pixels = ("pixels",) if card.dense else ()
         probabilities = (f"p:{name}" for name in card.classes)
         self.outputs = ("label", *pixels, "confidence", *probabilities, "error")
 
-    def predict(self, values: pd.DataFrame | Mapping[str, np.ndarray]) -> pd.DataFrame:
+    def predict(
+        self, values: pd.DataFrame | Mapping[str, np.ndarray], least_confidence: float = 0.0
+    ) -> pd.DataFrame:
         """Predict a row for each row of values.
 
         Args:
             values: A table with `columns`, or, without a reader, `modality` to ``(n, *shape)``.
+            least_confidence: A value, or a pixel, with a smaller confidence gets no label.
 
         Returns:
             `outputs`; None where there is no value, for which JSON has a literal.
@@ -65,9 +65,20 @@ class ServedStudent:
         raw = np.asarray(values[self.columns[0]])
         if self.takes == "numbers":
             raw = pd.DataFrame(values)[list(self.columns)].to_numpy(np.float64)
-        batches = (raw[start : start + BATCH] for start in range(0, len(raw), BATCH))
-        rows = [row for batch in batches for row in self._rows(*self._read(batch))]
-        return pd.DataFrame(rows, columns=list(self.outputs), dtype=object)
+        starts = range(0, max(len(raw), 1), BATCH)
+        tables = [self._answer(raw[start : start + BATCH], least_confidence) for start in starts]
+        return pd.concat(tables, ignore_index=True)
+
+    def _answer(self, values: np.ndarray, least_confidence: float) -> pd.DataFrame:
+        """Answer a few values."""
+        tensors, errors = self._read(values)
+        probabilities = self._student.probabilities(tensors)
+        table, maps = answer_table(probabilities, errors, self._classes, least_confidence)
+        if self.dense:
+            rows = [None if pixels is None else pixels.tolist() for pixels in maps]
+            table["pixels"] = pd.Series(rows, dtype=object)
+        table = table[list(self.outputs)].astype(object)
+        return table.where(table.notna(), None)
 
     def _read(self, values: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
         """Read the values that can be read; the others have an error by position."""
@@ -92,18 +103,3 @@ class ServedStudent:
         for number, error in unreadable.items():
             errors[present[number]] = error.replace(str(files[number]), self.modality)
         return np.empty((0, *self.shape)) if tensors is None else tensors, errors
-
-    def _rows(self, tensors: np.ndarray, errors: Mapping[int, str]) -> list[list[Any]]:
-        """Predict a row for each tensor, with one for each error in between."""
-        found = iter(self._student.probabilities(tensors) if len(tensors) else ())
-        empty = [None] * (len(self.outputs) - 2)
-        return [
-            ["", *empty, errors[row]] if row in errors else self._row(next(found))
-            for row in range(len(tensors) + len(errors))
-        ]
-
-    def _row(self, probabilities: np.ndarray) -> list[Any]:
-        best, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0).mean()
-        means = probabilities.reshape(len(probabilities), -1).mean(axis=1).tolist()
-        answer = ["", best.tolist()] if self.dense else [self._classes[best]]
-        return [*answer, float(confidence), *means, ""]

@@ -119,10 +119,7 @@ def accuracy_at_coverage(curve: pd.DataFrame, coverage: float) -> float:
 
 
 def threshold_for_accuracy(
-    confidence: np.ndarray,
-    correct: np.ndarray,
-    wanted: float,
-    labelled: np.ndarray | None = None,
+    confidence: np.ndarray, correct: np.ndarray, wanted: float
 ) -> float | None:
     """Return the smallest confidence from which on the answers have the wanted accuracy.
 
@@ -130,7 +127,6 @@ def threshold_for_accuracy(
         confidence: As in `risk_coverage`, of validation samples.
         correct: As in `risk_coverage`.
         wanted: The accuracy, in [0, 1].
-        labelled: As in `risk_coverage`.
 
     Returns:
         A confidence of the samples: those with at least this confidence have at least the wanted
@@ -141,6 +137,6 @@ def threshold_for_accuracy(
     """
     if not 0 <= wanted <= 1:
         raise ValueError(f"the wanted accuracy is {wanted}; it must lie between 0 and 1")
-    curve = risk_coverage(confidence, correct, labelled)
+    curve = risk_coverage(confidence, correct)
     reached = curve.loc[curve["accuracy"] >= wanted, "confidence"]
     return float(reached.iloc[-1]) if len(reached) else None

@@ -13,7 +13,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.types.schema import Array
 
 from mst_distill.deploy.served import ServedStudent
@@ -28,6 +28,9 @@ TYPES = {"numbers": DataType.double, "text": DataType.string, "path": DataType.b
 
 EXAMPLES = {"numbers": 0.0, "text": "a text", "path": b""}
 """Raw values without data of anybody; the answer to an empty file is an error in its row."""
+
+PARAMETERS = ParamSchema([ParamSpec("least_confidence", DataType.double, 0.0)])
+"""What a request may set besides the raw values, see `ServedStudent.predict`."""
 
 
 def log_student(folder: Path, trusted: str, metrics: Mapping[str, float]) -> str:
@@ -48,7 +51,7 @@ def log_student(folder: Path, trusted: str, metrics: Mapping[str, float]) -> str
             python_model=str(Path(__file__).with_name("served_student.py")),
             artifacts={"exported": str(folder.resolve())},
             model_config={"trusted": trusted},
-            signature=ModelSignature(_inputs(student), _outputs(student)),
+            signature=ModelSignature(_inputs(student), _outputs(student), PARAMETERS),
             input_example=_example(student),
             pip_requirements=[f"{name}=={version(name)}" for name in REQUIREMENTS],
         )

@@ -28,7 +28,7 @@ class LoggedStudent(PythonModel):
         self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None
     ) -> pd.DataFrame:
         """See `ServedStudent.predict`."""
-        return self._student.predict(model_input)
+        return self._student.predict(model_input, **(params or {}))
 
 
 mlflow.models.set_model(LoggedStudent())

@@ -31,11 +31,7 @@ class StandardisedNumbers(Reader):
     names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        self.names = tuple(self.names)
-
-    def column_names(self) -> tuple[str, ...]:
-        """See `Reader.column_names`."""
-        return self.names
+        self.names = self.columns = tuple(self.names)
 
     def fit(self, values: Iterable[Any]) -> None:
         """Compute mean and standard deviation of each column, without empty numbers.

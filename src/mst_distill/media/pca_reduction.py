@@ -74,13 +74,17 @@ class ReducedImage(Reader, ABC):
 
 @dataclass
 class ReducedPixels(ReducedImage):
-    """A reduced image from its pixels: a table has the columns ``pixel_ROW_COLUMN``, from 0."""
+    """A reduced image from its pixels.
+
+    A table has the columns ``pixel_ROW_COLUMN``, from 0, row by row, as scikit-learn's
+    ``load_digits``.
+    """
 
     takes = "numbers"
 
-    def column_names(self) -> tuple[str, ...]:
-        """The columns of the pixels, row by row; those of scikit-learn's ``load_digits``."""
-        return tuple(
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.columns = tuple(
             f"pixel_{row}_{column}" for row in range(self.height) for column in range(self.width)
         )
 

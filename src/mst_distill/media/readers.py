@@ -69,6 +69,8 @@ class Reader(ABC):
         suffixes: Of the files that it reads, in lower case.
         import_paths: Names of the arguments that are import paths of classes.
         notes: Names of the numbers that `read_one` returns in addition to the tensor.
+        columns: The columns of a table that hold one value; empty if they are not known. The
+            source `Table` sets it, and a reader of numbers, in the order of its numbers.
         fitted: What was fitted, by name; empty if nothing is.
     """
 
@@ -76,6 +78,7 @@ class Reader(ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     import_paths: ClassVar[tuple[str, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
+    columns: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
     fitted: dict[str, np.ndarray] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -84,10 +87,6 @@ class Reader(ABC):
     def arguments(self) -> dict[str, Any]:
         """The arguments with which the class builds this reader, without what was fitted."""
         return {each.name: getattr(self, each.name) for each in fields(self) if each.init}
-
-    def column_names(self) -> tuple[str, ...]:
-        """The columns of a table that hold one value; empty if the modality is one column."""
-        return ()
 
     def fit(self, values: Iterable[Any]) -> None:
         """Set `fitted` from the raw values of the training samples; by default, nothing is fitted.

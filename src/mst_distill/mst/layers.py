@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +59,22 @@ def layers_of(name: str, net: nn.Module, samples: Samples, masks: Masks) -> list
         for hook in hooks:
             hook.remove()
     return [_layer(name, path, net, found, masks) for path, found in outputs.items()]
+
+
+def layer_table(layers: Sequence[Layer], masked: Collection[str]) -> str:
+    """Return a line of text for each layer, in columns below a header.
+
+    Args:
+        layers: From `layers_of`.
+        masked: The paths of layers that carry a mask, which are marked.
+    """
+    rows = [("layer", "class", "shape", "weights of a mask")]
+    for layer in layers:
+        cost = f"- {layer.reason}" if layer.reason else f"{layer.mask_weights:,}"
+        mark = " (masked)" if layer.path in masked else ""
+        rows.append((layer.path, layer.kind, " x ".join(map(str, layer.shape)), cost + mark))
+    path, kind, shape = (max(len(row[column]) for row in rows) for column in range(3))
+    return "\n".join(f"  {a:<{path}}  {b:<{kind}}  {c:<{shape}}  {d}" for a, b, c, d in rows)
 
 
 def count_weights(net: nn.Module) -> int:

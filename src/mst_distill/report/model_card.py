@@ -43,7 +43,7 @@ class CardContents:
         samples_report: From `describe`.
         protocol: ``heldout`` or ``random``.
         limit: The number of samples that were used, or ``all``.
-        student_input: How its input is read; None if that is not known.
+        student_input: How its input is read, and what its logits mean.
     """
 
     card: Card
@@ -53,12 +53,7 @@ class CardContents:
     samples_report: Mapping[str, Any]
     protocol: str
     limit: int | str
-    student_input: StudentInput | None = None
-
-    @property
-    def dense(self) -> bool:
-        """Whether labels are dense."""
-        return "pixels" in self.samples_report
+    student_input: StudentInput
 
     def shape(self, modality: str) -> list[str]:
         """The shape of a sample, one text for each axis."""
@@ -92,13 +87,13 @@ def model_card(results: RunResults, contents: CardContents) -> str:
         target=target,
         others=[name for name in report["modalities"] if name != target],
         facts=_rows(_facts(results, contents)),
-        dense=contents.dense,
+        dense=contents.student_input.dense,
         classes=results.classes,
         card=contents.card,
         benchmark=contents.benchmark,
         confidence=f"{results.bootstrap.confidence:.0%}",
         student_table=student_table(results),
-        class_table=class_table(results, "pixels" if contents.dense else "samples"),
+        class_table=class_table(results, "pixels" if contents.student_input.dense else "samples"),
         limits=limits(results, groups["test"], contents.protocol, contents.limit),
         training=_rows(contents.training),
         splits=splits,
@@ -117,24 +112,23 @@ def _rows(texts: Mapping[str, str]) -> pd.DataFrame:
 def _facts(results: RunResults, contents: CardContents) -> dict[str, str]:
     kind, weights, _ = contents.student
     shape = " x ".join(["batch", *contents.shape(results.target)])
-    facts = {
+    description = contents.student_input
+    reader = description.reader
+    return {
         "input": f"{results.target}, float32, {shape}",
         "output": f"logits of {len(results.classes)} classes",
         "network": kind,
         "weights": f"{weights:,}, {4e-6 * weights:.2f} MB as float32",
+        "temperature": f"{description.temperature:.3f}; divide the logits by it",
+        "reader": reader.type if reader else "none: raw values are read by your own code",
     }
-    if contents.student_input:
-        reader = contents.student_input.reader
-        facts["temperature"] = f"{contents.student_input.temperature:.3f}; divide the logits by it"
-        facts["reader"] = reader.type if reader else "none: raw values are read by your own code"
-    return facts
 
 
 def _header(results: RunResults, contents: CardContents, benchmark: str) -> ModelCardData:
     student = results.models[STUDENT]
     evaluated = [
         EvalResult(
-            task_type="image-segmentation" if contents.dense else "classification",
+            task_type="image-segmentation" if contents.student_input.dense else "classification",
             dataset_type=benchmark.lower(),
             dataset_name=benchmark,
             dataset_split="test",
