@@ -10,9 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).parents[1]
+
+SHORT = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
+"""The parameters of `finished_project`, as for ``--params``; `FINISHED` has them as blocks."""
+
+FINISHED = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 2}}
 
 ENVIRONMENT = {
     "DO_NOT_TRACK": "1",
@@ -44,6 +54,31 @@ def copy_project(folder: Path, root: Path = ROOT) -> Path:
             shutil.copytree(root / name, folder / name, ignore=_ignored)
     (folder / "conf" / "local").mkdir(exist_ok=True)
     return folder
+
+
+def finished_project(folder: Path, factory: pytest.TempPathFactory) -> Path:
+    """Copy a project with a finished, tracked run: ``kedro run --pipeline=distill --params=SHORT``.
+
+    The run is made once for all processes of a test session. ``printed.txt`` has what it printed.
+
+    Args:
+        folder: The destination.
+        factory: The fixture ``tmp_path_factory``.
+
+    Returns:
+        `folder`.
+    """
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each process has its own folder in that of the session
+    made = root / "finished"
+    with FileLock(root / "finished.lock"):
+        if not made.is_dir():
+            project = copy_project(root / "run")
+            done = kedro(project, "run", "--pipeline=distill", f"--params={SHORT}")
+            (project / "printed.txt").write_text(done.stdout)
+            project.rename(made)
+    return shutil.copytree(made, folder)
 
 
 def kedro(

@@ -37,7 +37,7 @@ SHAPES = {
 
 SMALLER = {("ravdess", "video"): {"size": [15, 32, 32]}}
 CLASSES = {"ravdess": 8, "ravdess_units": 8, "vggsound50k": 50, "crisismmd": 8, "nyudepthv2": 41}
-LONG = {("nyudepthv2", "image")}
+LONG = {("nyudepthv2", "image"), ("nyudepthv2", "depth")}
 
 
 def students() -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -59,13 +59,21 @@ def test_a_run_needs_no_open_streams(project: Path) -> None:
     assert samples_of(project).is_file()
 
 
-def test_an_expected_error_is_printed_last_and_without_a_traceback(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        pytest.param("target=imag", "unknown target", marks=pytest.mark.long),
+        ("limit=300", "npz is"),
+    ],
+)
+def test_an_expected_error_is_printed_last_and_without_a_traceback(
+    project: Path, parameters: str, words: str
+) -> None:
     (project / "data/01_raw/digits/digits.npz").unlink()
-    for parameters, words in (("limit=300,target=imag", "unknown target"), ("limit=300", "npz is")):
-        done = kedro(project, "run", "--pipeline=ingest", f"--params={parameters}", check=False)
-        assert done.returncode == 1
-        assert words in done.stdout.splitlines()[-1]
-        assert "Traceback" not in done.stdout
+    done = kedro(project, "run", "--pipeline=ingest", f"--params={parameters}", check=False)
+    assert done.returncode == 1
+    assert words in done.stdout.splitlines()[-1]
+    assert "Traceback" not in done.stdout
 
 
 def test_an_unexpected_error_is_printed_with_its_traceback_and_context(project: Path) -> None:

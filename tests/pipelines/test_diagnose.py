@@ -14,11 +14,9 @@ from mlflow import MlflowClient
 
 from html_pages import check_is_one_file
 from mst_distill.report.run_page import DIAGNOSIS_FIGURES
-from projects import ROOT, copy_project, kedro, run_session
+from projects import FINISHED, ROOT, SHORT, finished_project, kedro, run_session
 
 RUN = "digits/heldout-all/image/seed-0/main"
-SAME = "teachers.epochs=1,masks.epochs=1,route.epochs=2"
-SHORT = {"teachers": {"epochs": 1}, "masks": {"epochs": 1}, "route": {"epochs": 2}}
 SOURCES = [
     *("multimodal teacher", "audio teacher"),
     *("multimodal/fusion", "multimodal/hidden", "audio/dense", "audio/hidden"),
@@ -28,9 +26,8 @@ SOURCES = [
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A copy of the project with a finished run and its diagnosis, which is tracked in MLflow."""
-    folder = copy_project(tmp_path_factory.mktemp("diagnose") / "project")
-    run_session(folder, "distill", **SHORT, runtime={"tracking": True})
-    done = kedro(folder, "run", "--pipeline=diagnose", f"--params={SAME},diagnose.samples=20")
+    folder = finished_project(tmp_path_factory.mktemp("diagnose") / "project", tmp_path_factory)
+    done = kedro(folder, "run", "--pipeline=diagnose", f"--params={SHORT},diagnose.samples=20")
     (folder / "printed.txt").write_text(done.stdout)
     return folder
 
@@ -186,14 +183,14 @@ def test_numbers_and_figures_are_logged_in_the_mlflow_run_that_they_are_about(pr
     ],
 )
 def test_a_run_with_other_parameters_is_an_error(project, node, change, message):
-    blocks = {name: {**SHORT[name], **change.get(name, {})} for name in SHORT}
+    blocks = {name: {**FINISHED[name], **change.get(name, {})} for name in FINISHED}
     with pytest.raises(ValueError, match=rf"{message}.* Run again with --from-nodes=\w+.train_"):
         run_session(project, "diagnose", [node], **blocks)
 
 
 def test_paths_of_another_run_are_an_error(project, tmp_path):
     other = shutil.copytree(project, tmp_path / "project")
-    changed = {**SHORT, "route": {"epochs": 1}}
+    changed = {**FINISHED, "route": {"epochs": 1}}
     for stage in ("route", "evaluate"):
         run_session(other, stage, **changed)
     with pytest.raises(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +11,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from projects import copy_project, run_session, session_in, stages
+from mst_distill.artifacts.student_input import StudentInput
+from mst_distill.pipelines.predict.nodes import accuracy_threshold
+from projects import FINISHED, finished_project, run_session, session_in
 
-RUN = "digits/heldout-300/image/seed-0/main"
-SETTINGS: dict[str, Any] = {"limit": 300, "target": "image", **stages(epochs=2)}
+RUN = "digits/heldout-all/image/seed-0/main"
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with a finished run; only then the recordings are deleted."""
-    folder = copy_project(tmp_path_factory.mktemp("predict") / "project")
-    run_session(folder, "distill", **SETTINGS)
+    folder = finished_project(tmp_path_factory.mktemp("predict") / "project", tmp_path_factory)
     shutil.rmtree(folder / "data/01_raw/digits")
     return folder
 
 
 def predict(project: Path, source: Path, **settings: Any) -> pd.DataFrame:
-    run_session(project, "predict", **SETTINGS, predict={"source": str(source), **settings})
+    run_session(project, "predict", **FINISHED, predict={"source": str(source), **settings})
     results = project / f"data/07_model_output/{RUN}/predicted-new"
     table = pd.read_parquet(results / "predictions.parquet")
     written = pd.read_csv(
@@ -58,7 +59,7 @@ def test_new_data_are_read_and_classified_as_in_the_evaluation(project: Path, pi
     found = predict(project, pixels).set_index("id")
     assert len(found) == 1797
     assert (found["error"] == "").all()
-    with session_in(project, **SETTINGS) as session:
+    with session_in(project, **FINISHED) as session:
         evaluated = session.load_context().catalog.load("predictions")
     evaluated = evaluated[evaluated["model"] == "student"]
     same = found.loc[[name.split("_")[0] for name in evaluated["id"]]]
@@ -95,7 +96,7 @@ def test_the_student_abstains_below_a_confidence(project: Path, pixels: Path) ->
 def test_the_threshold_of_a_wanted_accuracy_is_that_of_the_validation_split(
     project: Path, pixels: Path
 ) -> None:
-    with session_in(project, **SETTINGS) as session:
+    with session_in(project, **FINISHED) as session:
         valid = session.load_context().catalog.load("validation_predictions")
     wanted = float(valid["correct"].mean()) + 0.05
     found = predict(project, pixels, wanted_accuracy=wanted)
@@ -111,7 +112,6 @@ def test_the_threshold_of_a_wanted_accuracy_is_that_of_the_validation_split(
     [
         ({"source": None}, r"predict\.source is missing: add --params=predict\.source=PATH"),
         ({"source": "none.csv"}, r"none\.csv is neither a folder nor a table"),
-        ({"wanted_accuracy": 1.0}, r"at no confidence: its accuracy there is"),
     ],
 )
 def test_the_error_says_what_to_do_and_nothing_is_written(
@@ -120,6 +120,16 @@ def test_the_error_says_what_to_do_and_nothing_is_written(
     name = {"name": "failed"}
     with pytest.raises(Exception, match=rule):
         run_session(
-            project, "predict", **SETTINGS, predict={"source": str(pixels), **name, **settings}
+            project, "predict", **FINISHED, predict={"source": str(pixels), **name, **settings}
         )
     assert not list((project / f"data/07_model_output/{RUN}").glob("*failed*"))
+
+
+def test_an_accuracy_that_no_confidence_reaches_is_an_error() -> None:
+    description = StudentInput("m", (3,), False, ("a", "b"), None, 1.0, "", None)
+    table = pd.DataFrame({"confidence_scaled": [0.9, 0.8, 0.7], "correct": [0, 1, 1]})
+    with pytest.raises(ValueError, match=r"at no confidence: its accuracy there is 66\.7%"):
+        accuracy_threshold(table, 0.7, description)
+    assert accuracy_threshold(table, 0.6, description) == 0.7
+    with pytest.raises(ValueError, match=r"set predict\.least_confidence"):
+        accuracy_threshold(table, 0.6, replace(description, dense=True))

@@ -24,11 +24,14 @@ def project(tmp_path_factory):
     return copy_project(tmp_path_factory.mktemp("signals") / "project")
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+OTHERS = [pytest.param(other, marks=pytest.mark.long) for other in (signal.SIGINT, signal.SIGHUP)]
+"""Signals that are handled as SIGTERM is; each whole run takes half a minute."""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, *OTHERS])
 def test_a_signal_ends_a_run_at_the_next_step_and_leaves_a_checkpoint(project, signum):
     command = [sys.executable, "-m", "kedro", "run", "--pipeline=teachers", PARAMETERS]
-    if signum == signal.SIGTERM:
-        run_session(project, "ingest", limit=300)
+    run_session(project, "ingest", limit=300)
     with subprocess.Popen(
         command,
         cwd=project,
@@ -80,7 +83,7 @@ class Slow(SampleSource):
 """
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, OTHERS[0]])
 def test_a_signal_ends_a_run_that_builds_its_samples(tmp_path, signum):
     """The store is built while Kedro saves it, so that Kedro wraps what ends the build."""
     project = copy_project(tmp_path / "project")
@@ -108,7 +111,11 @@ def test_a_signal_ends_a_run_that_builds_its_samples(tmp_path, signum):
     assert client.search_runs([experiment])[0].info.status == "KILLED"
 
 
-@pytest.mark.parametrize("content", [b"no database", None], ids=["damaged", "unwritable"])
+@pytest.mark.parametrize(
+    "content",
+    [pytest.param(b"no database", marks=pytest.mark.long), None],
+    ids=["damaged", "unwritable"],
+)
 def test_a_failure_of_mlflow_is_one_warning_and_the_run_succeeds(tmp_path, content):
     project = copy_project(tmp_path / "project")
     if content is None:

@@ -60,12 +60,14 @@ def predict_new_samples(
     samples = NewSamples(settings.source, reader, student_input.modality, settings.column)
     threshold = settings.least_confidence
     if settings.wanted_accuracy is not None:
-        threshold = _threshold(validation_predictions, settings.wanted_accuracy, student_input)
+        threshold = accuracy_threshold(
+            validation_predictions, settings.wanted_accuracy, student_input
+        )
     predictor = Predictor(student.net, student_input, reader, threshold, plan.runtime)
     return Predictions(predictor, samples, settings.batch_size, settings.name)
 
 
-def _threshold(
+def accuracy_threshold(
     predictions: pd.DataFrame, wanted_accuracy: float, student_input: StudentInput
 ) -> float:
     """Return the confidence from which on validation samples have the wanted accuracy.
