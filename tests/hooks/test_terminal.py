@@ -46,6 +46,7 @@ def test_a_run_goes_on_when_the_reader_of_its_output_ends(project: Path) -> None
     assert samples_of(project).is_file()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such streams")
 def test_a_run_needs_no_open_streams(project: Path) -> None:
     """As in ``kedro run >&- 2>&-``."""

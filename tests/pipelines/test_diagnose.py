@@ -188,6 +188,7 @@ def test_a_run_with_other_parameters_is_an_error(project, node, change, message)
         run_session(project, "diagnose", [node], **blocks)
 
 
+@pytest.mark.long
 def test_paths_of_another_run_are_an_error(project, tmp_path):
     other = shutil.copytree(project, tmp_path / "project")
     changed = {**FINISHED, "route": {"epochs": 1}}

@@ -64,6 +64,7 @@ class TrackingHooks(MlflowHook):
         ).tracking
         self.run_id = None
         self._continued: Run | None = None
+        self._logged: set[str] = set()  # the parameters that the run of MLflow has
         if not self._enabled:
             return
         settings = context.config_loader["mlflow"]
@@ -131,6 +132,7 @@ class TrackingHooks(MlflowHook):
             )
             if found:
                 self._continued = found[0]
+                self._logged = set(found[0].data.params)
                 run.id = self._continued.info.run_id
 
     @hook_impl
@@ -226,10 +228,10 @@ class TrackingHooks(MlflowHook):
             log.warning("MLflow tracks this run no further: %s: %s", type(error).__name__, error)
 
     def _log_param(self, name: str, value: Any) -> None:
-        known = self._continued.data.params if self._continued else {}
         for key, leaf in _flatten("" if name == PARAMETERS else name, value, object):
-            if key not in known:
+            if key not in self._logged:
                 super()._log_param(key, leaf)
+                self._logged.add(key)
 
 
 @contextmanager
