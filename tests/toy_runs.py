@@ -61,6 +61,7 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
     plan = read_plan(
         {
             **{"run": "toy", "protocol": "heldout", "limit": "all", "seed": 0},
+            **{"labelled": 1, "labelled_validation": None, "labelled_per_batch": 0.5},
             "target": next(iter(members["modalities"])),
             "benchmark": {"type": "toys.Toy"},
             **{"members": members, "teachers": TEACHERS.model_dump(), "masks": MASKS.model_dump()},

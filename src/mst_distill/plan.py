@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.parameters import (
@@ -36,6 +36,12 @@ class Plan(Block):
             the released code does.
         limit: The number of samples used, stratified by split and class, or ``all``.
         seed: The seed from which all randomness is derived; at least 0.
+        labelled: The share of the training labels that is used, in (0, 1], stratified by class. The
+            other training samples take part without their labels.
+        labelled_validation: The same share of the validation labels; by default `labelled`. The
+            other validation samples are not used.
+        labelled_per_batch: If some training samples have no label, the share of samples with a
+            label in each batch, in (0, 1].
         benchmark: The source of the samples.
         members: The networks.
         teachers: Stage 1.
@@ -54,6 +60,9 @@ class Plan(Block):
     protocol: Literal["heldout", "random"]
     limit: int | Literal["all"]
     seed: int
+    labelled: float = Field(gt=0, le=1)
+    labelled_validation: float | None = Field(gt=0, le=1)
+    labelled_per_batch: float = Field(gt=0, le=1)
     benchmark: Benchmark
     members: Members
     teachers: Teachers
@@ -65,6 +74,12 @@ class Plan(Block):
     compare: Compare
     predict: Predict
     runtime: Runtime
+
+    @property
+    def label_shares(self) -> dict[str, float]:
+        """The share of the labels of ``train`` and ``valid`` that is used."""
+        share = self.labelled_validation
+        return {"train": self.labelled, "valid": self.labelled if share is None else share}
 
     def only(self, names: Iterable[str]) -> Plan:
         """The same plan with the fields `names` alone; reading another field is an error."""
@@ -126,6 +141,15 @@ class Plan(Block):
                 f"only {specialists} masked layers, hence {specialists} specialists"
             )
         return self
+
+
+def labels_in_path(labelled: float, labelled_validation: float | None) -> str:
+    """Return the part of a path that distinguishes runs with hidden labels; else an empty text."""
+    if labelled_validation is None:
+        labelled_validation = labelled
+    if labelled == labelled_validation:
+        return "" if labelled == 1 else f"-labelled-{labelled:g}"
+    return f"-labelled-{labelled:g}-{labelled_validation:g}"
 
 
 def read_plan(parameters: Mapping[str, Any]) -> Plan:

@@ -11,12 +11,14 @@ import pytest
 from mst_distill.benchmarks.splits import (
     assign_splits,
     check_splits,
+    checked_splits,
     deal_groups,
+    keep_labels,
     stratified_group_split,
     stratified_limit,
     stratified_split,
 )
-from mst_distill.data.samples import SPLITS, rows_of
+from mst_distill.data.samples import LABELLED, SPLITS, rows_of
 
 
 def make_index(
@@ -297,3 +299,88 @@ def test_fewer_groups_than_splits_cannot_be_stratified() -> None:
     labels = groups = np.arange(10) % 2
     with pytest.raises(ValueError, match="there are 2 groups, but 3 are needed"):
         stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed=0)
+
+
+def single(index: pd.DataFrame) -> pd.DataFrame:
+    """Make each sample a group of its own."""
+    return index.assign(group=index["id"])
+
+
+def kept(share: float, seed: int = 0, valid: float = 1.0, total: int = 400) -> pd.DataFrame:
+    splits = assign_splits(single(make_index(total=total)), "heldout", 0)
+    return keep_labels(splits, {"train": share, "valid": valid}, seed)
+
+
+@pytest.mark.parametrize(("share", "each"), [(0.5, 30), (0.1, 6), (0.02, 1), (0.0001, 1)])
+def test_a_share_of_the_labels_of_each_class_is_kept_and_at_least_one(
+    share: float, each: int
+) -> None:
+    splits = kept(share)
+    train = splits[splits["split"] == "train"]
+    counts = train.groupby("label")[LABELLED].sum().tolist()
+    assert sum(counts) == max(4, round(share * 240))
+    assert all(abs(count - each) <= 1 for count in counts)
+    assert min(counts) >= 1
+    assert splits.loc[splits["split"] != "train", LABELLED].all()
+
+
+def test_a_smaller_share_is_part_of_a_larger_one_and_follows_from_the_seed() -> None:
+    shares = [set(kept(share).query(LABELLED)["id"]) for share in (0.05, 0.1, 0.3)]
+    assert shares[0] < shares[1] < shares[2]
+    assert kept(0.1).equals(kept(0.1))
+    assert not kept(0.1).equals(kept(0.1, seed=1))
+
+
+def test_labels_of_the_validation_split_are_hidden_by_their_own_share() -> None:
+    splits = kept(1.0, valid=0.25)
+    counts = splits.groupby("split")[LABELLED].sum()
+    assert counts.to_dict() == {"train": 240, "valid": 20, "test": 80}
+    assert len(rows_of(splits, "valid")) == 20
+    assert len(rows_of(splits, "train")) == 240
+
+
+def test_with_all_labels_the_table_is_that_without_any_hiding() -> None:
+    splits = assign_splits(single(make_index()), "heldout", 0)
+    assert keep_labels(splits, {"train": 1, "valid": 1.0}, 0) is splits
+
+
+def test_with_dense_labels_whole_samples_are_hidden() -> None:
+    splits = assign_splits(single(make_index()).assign(label=-1), "heldout", 0)
+    counts = keep_labels(splits, {"train": 0.1}, 0).groupby("split")[LABELLED].sum()
+    assert counts.to_dict() == {"train": 6, "valid": 20, "test": 20}
+
+
+def test_under_random_samples_without_a_label_are_training_samples() -> None:
+    index = make_index(total=100)
+    more = make_index(total=40, seed=1).assign(label=-1)
+    more["id"] = "more " + more["id"]
+    for seed in range(3):
+        expected = assign_splits(index, "random", seed)["split"].tolist()
+        splits = assign_splits(pd.concat([index, more]), "random", seed)
+        assert splits["split"].tolist() == expected + ["train"] * 40
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"split": "test", "label": -1},
+            r"'s0000' of the split 'test' has no label: only training",
+        ),
+        ({"split": "valid", "label": -1}, r"'s0000' of the split 'valid' has no label"),
+    ],
+)
+def test_a_held_out_sample_without_a_label_is_an_error(
+    change: dict[str, Any], message: str
+) -> None:
+    index = single(make_index())
+    index.loc[index["id"] == "s0000", list(change)] = list(change.values())
+    with pytest.raises(ValueError, match=message):
+        checked_splits(index, ["a", "b", "c", "d"], None, "heldout", 0)
+
+
+def test_a_class_without_any_training_label_is_an_error() -> None:
+    index = single(make_index())
+    index.loc[(index["label"] == 2) & (index["split"] == "train"), "label"] = -1
+    with pytest.raises(ValueError, match=r"the class 'c' has no sample in 'train', but 5"):
+        checked_splits(index, ["a", "b", "c", "d"], None, "heldout", 0)

@@ -176,16 +176,54 @@ def test_without_valid_a_fifth_of_train_is_used(tmp_path: Path) -> None:
     assert (index["split"].iloc[30:] == "test").all()
 
 
-def test_rows_without_label_or_file_are_omitted_with_the_reason(tmp_path: Path) -> None:
+def test_a_row_without_a_file_is_omitted_with_the_reason(tmp_path: Path) -> None:
     write_table(tmp_path)
-    path = tmp_path / "index.csv"
-    path.write_text(path.read_text().replace(".npy,dog", ".npy,", 1))
     (tmp_path / "files/5.png").unlink()
     source = TABLE.open(tmp_path, tolerated_share=0.1)
-    assert list(source.omitted) == ["1", "5"]
-    assert source.omitted["1"].endswith("index.csv, line 4: the column 'label' is empty")
+    assert list(source.omitted) == ["5"]
     assert re.search(r"line 12: .*5\.png is missing", source.omitted["5"])
-    assert not {"1", "5"} & set(source.index["id"])
+    assert "5" not in set(source.index["id"])
+
+
+def test_rows_without_a_label_are_training_samples_and_change_no_split(tmp_path: Path) -> None:
+    table = rows()
+    expected = open_rows(tmp_path, table).index.set_index("id")["split"]
+    more = [{**cells, "label": ""} for cells in rows(60)[45:]]
+    index = open_rows(tmp_path, table + more).index
+    assert index["label"].tolist() == [row % 3 for row in range(45)] + [-1] * 15
+    assert (index["split"].iloc[45:] == "train").all()
+    assert index["split"].iloc[:45].tolist() == expected.tolist()
+
+
+def test_rows_without_a_label_are_omitted_where_samples_are_held_out(tmp_path: Path) -> None:
+    table = rows()
+    for row, cells in enumerate(table):
+        cells["split"] = "train" if row < 27 else "valid" if row < 36 else "test"
+    table[3]["label"] = table[40]["label"] = ""
+    with pytest.raises(ValueError, match=r"'40': .*line 82: the column 'label' is empty"):
+        open_rows(tmp_path, table)
+    source = open_rows(tmp_path, table, tolerated_share=0.1)
+    assert list(source.omitted) == ["40"]
+    assert source.index.set_index("id").loc["3", ["split", "label"]].tolist() == ["train", -1]
+
+
+def test_rows_without_a_label_stay_with_their_group(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = rows(90)
+    for row, cells in enumerate(table):
+        cells["group"] = f"g{row // 3}"
+    expected = open_rows(tmp_path, table).index.drop_duplicates("group").set_index("group")["split"]
+    more = [{**table[3 * group], "label": ""} for group in range(30)]
+    more.append({**table[0], "label": "", "group": "new"})
+    source = open_rows(tmp_path, table + more)
+    index = source.index
+    assert not index.drop_duplicates(["group", "split"])["group"].duplicated().any()
+    unlabelled = index[index["label"] == -1]
+    assert set(unlabelled["group"]) == {*expected.index[expected == "train"], "new"}
+    assert not source.omitted
+    unused = (expected != "train").sum()
+    assert f"{unused} rows without a label are not used, because their groups are" in caplog.text
 
 
 def test_a_parquet_table_is_read_as_the_csv(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def set_negative_label(source: ArraySource) -> None:
 
 
 def set_dense_mark(source: ArraySource) -> None:
-    source.index.loc[4, "label"] = -1
+    source.index.loc[4, ["label", "split"]] = [-1, "test"]
 
 
 def set_dense_label_too_large(source: ArraySource) -> None:

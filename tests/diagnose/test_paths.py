@@ -28,6 +28,7 @@ def trained(toy, settings, sources=None, table=None, run=None):
         toy.ensemble,
         toy.table if table is None else table,
         settings,
+        labelled_per_batch=0.5,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mst_distill.data.samples import Samples, rows_of
 from mst_distill.parameters import Runtime
-from mst_distill.training.batches import Batch, Batches, Frozen, Inputs
+from mst_distill.training.batches import Batch, Batches, Frozen, Inputs, Labels
 from mst_distill.training.seeding import generator
 from toys import make_samples
 
@@ -275,3 +275,47 @@ def test_dense_labels_are_int64_maps() -> None:
     (batch,) = batches(small, rows, modalities=("x",))
     assert batch.label.dtype == torch.int64
     np.testing.assert_array_equal(batch.label.numpy(), samples.labels[rows])
+
+
+HIDDEN = np.array([row not in (2, 5, 11) for row in range(18)])
+"""Of the 18 training samples of `numbered_samples`, three keep their label."""
+
+
+@pytest.mark.parametrize(("share", "known"), [(0.2, 1), (0.5, 2), (0.61, 3), (1.0, 5), (0.01, 1)])
+def test_every_batch_has_its_share_of_samples_with_a_label(share: float, known: int) -> None:
+    samples, rows = numbered_samples()
+    labels = Labels(HIDDEN, -1, share)
+    found = batches(samples, rows, shuffle=generator(0), labels=labels)
+    assert len(found) == 4
+    counts: dict[int, int] = dict.fromkeys(rows.tolist(), 0)
+    for batch in found:
+        assert len(batch.label) == 5
+        assert (batch.label >= 0).tolist() == [True] * known + [False] * (5 - known)
+        assert batch.label[:known].tolist() == samples.labels[rows_in(batch)[:known]].tolist()
+        for row in rows_in(batch):
+            counts[row] += 1
+    # Each kind comes from whole shuffles: no sample is drawn twice more often than another.
+    for kind in (HIDDEN, ~HIDDEN):
+        drawn = [counts[row] for row in rows[kind]]
+        assert max(drawn) - min(drawn) <= 1
+
+
+def test_a_pass_with_both_kinds_continues_where_it_was_stopped() -> None:
+    samples, rows = numbered_samples()
+    labels = Labels(HIDDEN, -1, 0.5)
+    whole = batches(samples, rows, shuffle=generator(3), labels=labels)
+    state = whole.order
+    first = [rows_in(batch) for batch in whole]
+    second = [rows_in(batch) for batch in whole]
+    assert first != second
+    again = batches(samples, rows, shuffle=generator(99), labels=labels)
+    again.order = state
+    assert [rows_in(batch) for batch in again.start(2)] == first[2:]
+    assert [rows_in(batch) for batch in again] == second
+
+
+def test_without_a_share_both_kinds_are_shuffled_together() -> None:
+    samples, rows = numbered_samples()
+    plain = batches(samples, rows, shuffle=generator(0))
+    mixed = batches(samples, rows, shuffle=generator(0), labels=Labels(HIDDEN, -1, None))
+    assert order(plain) == order(mixed)

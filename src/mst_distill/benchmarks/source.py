@@ -17,13 +17,14 @@ import pandas as pd
 
 from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import texts_in
+from mst_distill.data.samples import UNLABELLED
 from mst_distill.media.readers import Reader
 
 Protocol = Literal["heldout", "random"]
 """``heldout``: leak-free, with preprocessing fitted on the training split only. ``random``: all
 samples are split at random, as in the reference implementation."""
 
-NO_CLASS_NAMES = ("", "all", "(dense)", "id", "split", "specialist")
+NO_CLASS_NAMES = ("", "all", "(dense)", "(no label)", "id", "split", "specialist")
 """Names that are not allowed for classes, because the tables of the report use them otherwise."""
 
 
@@ -60,8 +61,9 @@ class SampleSource(ABC):
         notes: Names of the numbers that `read` returns in addition to the modalities, such as
             durations or repairs.
         index: One row for each sample, with ``id`` (a unique string), ``group``, ``split``
-            (leak-free), ``label``, optionally ``source`` (an actor, an event, a kind of scene),
-            which the report counts, and any other columns that `read` needs to find the sample.
+            (leak-free), ``label`` (-1 for a training sample without one), optionally ``source`` (an
+            actor, an event, a kind of scene), which the report counts, and any other columns that
+            `read` needs to find the sample.
         files: The raw files that were opened.
         omitted: The ids of the samples that are known to be incomplete before they are read, with
             the reason. These samples are not in `index`.
@@ -213,7 +215,7 @@ def _check_attributes(source: SampleSource) -> None:
 
 
 def check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -> None:
-    """Reject labels that are neither a class nor the ignored label.
+    """Reject labels that are neither a class nor the ignored label nor, for whole samples, missing.
 
     Args:
         labels: ``(n,)``, or ``(n, H, W)`` for dense labels.
@@ -233,6 +235,8 @@ def check_labels(labels: np.ndarray, source: SampleSource, part: pd.DataFrame) -
             f"integers, the positions of the classes in `classes`, from 0 to {count - 1}"
         )
     valid = (labels >= 0) & (labels < count)
+    if labels.ndim == 1:
+        valid |= (labels == UNLABELLED) & (part["split"] == "train").to_numpy()
     if source.ignored_label is not None:
         valid |= labels == source.ignored_label
     if not valid.all():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
-from mst_distill.data.samples import SPLITS
+from mst_distill.data.samples import LABELLED, SPLITS, UNLABELLED
 from mst_distill.errors import did_you_mean
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
@@ -116,6 +117,7 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
         index: Index of the sample store.
         protocol: ``heldout`` uses the benchmark's own leak-free split; ``random`` permutes all
             samples by `seed` and splits them 60 / 20 / 20, as the reference implementation does.
+            Samples without a label are training samples and are not counted.
         seed: Seed of the run; has no effect under ``heldout``.
 
     Returns:
@@ -126,8 +128,10 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
     """
     splits = index[["id", "group", "label", "split"]].reset_index(drop=True)
     if protocol == "random":
-        order = np.random.default_rng(seed).permutation(len(splits))
-        splits.loc[order, "split"] = _split_names(len(splits))
+        known = np.flatnonzero(~_are_unlabelled(splits))
+        order = known[np.random.default_rng(seed).permutation(len(known))]
+        splits["split"] = "train"
+        splits.loc[order, "split"] = _split_names(len(known))
         return splits
     splits_of = splits.groupby("group")["split"].unique()
     if len(shared := splits_of[splits_of.str.len() > 1]):
@@ -138,12 +142,47 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
     return splits
 
 
+def keep_labels(splits: pd.DataFrame, shares: Mapping[str, float], seed: int) -> pd.DataFrame:
+    """Keep a share of the labels of some splits, and hide the others.
+
+    The labels are chosen at random, in equal shares of each class and at least one of each. The
+    labels of a smaller share are among those of a larger one. With dense labels, those of whole
+    samples are hidden.
+
+    Args:
+        splits: From `assign_splits`.
+        shares: Split to the share of its labels that is kept, in (0, 1].
+        seed: Seed of the choice.
+
+    Returns:
+        The table with the column `LABELLED`; the table itself if all shares are 1.
+    """
+    if all(share == 1 for share in shares.values()):
+        return splits
+    labelled = pd.Series(~_are_unlabelled(splits), index=splits.index)
+    for split, share in shares.items():
+        if share < 1:
+            rng = np.random.default_rng([seed, SPLITS.index(split)])
+            known = splits[labelled & (splits["split"] == split)]
+            count = max(round(share * len(known)), known["label"].nunique())
+            kept = stratified_limit(known, count, rng)
+            labelled[known.index] = known["id"].isin(kept["id"])
+    return splits.assign(**{LABELLED: labelled})
+
+
+def _are_unlabelled(splits: pd.DataFrame) -> np.ndarray:
+    """Whether each sample has no label; with dense labels, the table does not know them."""
+    without: np.ndarray = splits["label"].to_numpy() == UNLABELLED
+    return np.zeros_like(without) if without.all() else without
+
+
 def checked_splits(
     index: pd.DataFrame,
     classes: Sequence[str],
     ignored: int | None,
     protocol: Protocol,
     seed: int,
+    label_shares: Mapping[str, float] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Return the result of `assign_splits` after checking that a run can be evaluated on it.
 
@@ -153,12 +192,13 @@ def checked_splits(
         ignored: The label that is not a target, or None.
         protocol: See `assign_splits`.
         seed: Seed of the run.
+        label_shares: See `keep_labels`.
 
     Raises:
         ValueError: See `assign_splits` and `check_splits`. Under ``random`` the message names the
             seed, because the splits of another seed may be valid.
     """
-    splits = assign_splits(index, protocol, seed)
+    splits = keep_labels(assign_splits(index, protocol, seed), label_shares, seed)
     try:
         check_splits(splits, classes, ignored)
     except ValueError as error:
@@ -171,7 +211,9 @@ def checked_splits(
     return splits
 
 
-def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
+def stratified_limit(
+    index: pd.DataFrame, limit: int, rng: int | np.random.Generator = 0
+) -> pd.DataFrame:
     """Reduce the number of samples to `limit`, by the same factor in each split and class.
 
     At least one sample remains of each combination of split and class that occurs.
@@ -180,6 +222,7 @@ def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
         index: Index of a source.
         limit: Number of samples to keep. If there are not more samples, all are kept. If there are
             more combinations of split and class, some of these are left without a sample.
+        rng: Random generator, or its seed.
 
     Returns:
         The remaining rows in their order, with a new index from 0.
@@ -189,7 +232,7 @@ def stratified_limit(index: pd.DataFrame, limit: int) -> pd.DataFrame:
     strata = index.groupby(["split", "label"])
     # The random rank of each sample within its stratum, divided by the size of the stratum. Keeping
     # the smallest quotients makes the rounding errors of the strata cancel instead of add up.
-    rank = index.sample(frac=1.0, random_state=0).groupby(["split", "label"]).cumcount()
+    rank = index.sample(frac=1.0, random_state=rng).groupby(["split", "label"]).cumcount()
     size = strata["label"].transform("size")
     share = (rank.reindex(index.index) + 0.5) / size
     first = rank.reindex(index.index) == 0
@@ -210,8 +253,9 @@ def check_splits(
 
     Raises:
         ValueError: A sample id appears twice or in two splits, the name of a split is unknown, a
-            split is empty or has fewer than two classes, or a class is in ``valid`` or ``test`` but
-            not in ``train``; the message names the id, the split or the class.
+            split is empty or has fewer than two classes, a class is in ``valid`` or ``test`` but
+            not in ``train``, or a sample of ``valid`` or ``test`` has no label; the message names
+            the id, the split or the class.
     """
     if unknown := sorted(set(splits["split"]) - set(SPLITS)):
         raise ValueError(did_you_mean("split", unknown[0], SPLITS))
@@ -229,6 +273,15 @@ def check_splits(
     labels = splits["label"].to_numpy()
     if np.issubdtype(labels.dtype, np.integer) and (labels >= 0).any():
         names = classes or [str(label) for label in range(labels.max() + 1)]
+        held_out = splits[_are_unlabelled(splits) & (splits["split"] != "train")]
+        if len(held_out):
+            sample, split = held_out[["id", "split"]].iloc[0]
+            raise ValueError(
+                f"sample {sample!r} of the split {split!r} has no label: only training samples may "
+                f"lack one"
+            )
+        if LABELLED in splits:
+            labels = np.where(splits[LABELLED], labels, UNLABELLED)
         ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check()
 
 

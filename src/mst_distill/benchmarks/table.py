@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ from mst_distill.benchmarks.splits import stratified_group_split
 from mst_distill.benchmarks.table_file import TableFile, header_of, number_in, read_table, text_in
 from mst_distill.benchmarks.table_labels import check_training_samples, classes_of
 from mst_distill.benchmarks.table_modalities import ModalityType, read_modalities
+from mst_distill.data.samples import UNLABELLED
 from mst_distill.errors import did_you_mean
+
+log = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
     "train": "train",
@@ -41,8 +45,10 @@ class Table(ReaderSource):
     split 60 / 20 / 20 and stratified by class; if only ``valid`` is missing, it gets a fifth of
     the training samples.
 
-    A row without a label, or with an empty cell, a cell that is no number or a missing file, is
-    omitted. So is a row of numbers that are all empty; of others, empty numbers are the mean.
+    A row without a label is a training sample without one, unless the column of splits says
+    otherwise. If its group is held out, it is not used. A row without a label in ``valid`` or
+    ``test`` is omitted, and so is one with an empty cell, a cell that is no number, a missing
+    file, or numbers that are all empty. Of others, empty numbers are the mean.
 
     Args:
         protocol: ``heldout`` fits the scaling of numbers on the training split, ``random`` on all
@@ -98,7 +104,7 @@ class Table(ReaderSource):
         ids = _ids_of(self._table, roles["id"])
         groups = _groups_of(self._table, roles["group"], ids)
         given = _splits_of(self._table, roles["split"], groups)
-        faults = self._find_faults(labels)
+        faults = self._find_faults(labels, given)
         self.omitted = {ids[row]: fault for row, fault in faults.items()}
         refuse_too_many(self.omitted, len(ids), tolerated_share)
         rows = np.array([row for row in range(len(ids)) if row not in faults])
@@ -107,6 +113,7 @@ class Table(ReaderSource):
         )
         self.index = index.iloc[rows].reset_index(drop=True)
         self.index["split"] = _complete_splits(self._table, self.index, split_seed)
+        self._omit_unlabelled_held_out()
         check_training_samples(self._table, label, self.classes, self.index)
         self.files = [path, *self._files()]
 
@@ -164,7 +171,19 @@ class Table(ReaderSource):
             for file in self.values(name, self.index)
         ]
 
-    def _find_faults(self, labels: np.ndarray) -> dict[int, str]:
+    def _omit_unlabelled_held_out(self) -> None:
+        """Leave out rows without a label whose group is not in the training split."""
+        useless = (self.index["label"] == UNLABELLED) & (self.index["split"] != "train")
+        if useless.any():
+            first = self._table.where(self.index.loc[useless, "row"].tolist())
+            log.warning(
+                "%s, %s: %d rows without a label are not used, because their groups are in 'valid' "
+                "or 'test'",
+                *(self._table.path, first, useless.sum()),
+            )
+        self.index = self.index[~useless].reset_index(drop=True)
+
+    def _find_faults(self, labels: np.ndarray, given: Sequence[str]) -> dict[int, str]:
         """Return what is missing or wrong in rows that cannot be used, by row.
 
         Raises:
@@ -173,7 +192,9 @@ class Table(ReaderSource):
         table = self._table
         faults: dict[int, str] = {}
         for row in range(len(table)):
-            fault = f"the column {self._label!r} is empty" if labels[row] < 0 else ""
+            held_out = given[row] not in ("", "train")
+            unlabelled = labels[row] == UNLABELLED and held_out
+            fault = f"the column {self._label!r} is empty" if unlabelled else ""
             for name in self.readers:
                 fault = fault or self._fault_of(name, row)
             if fault:
@@ -308,6 +329,12 @@ def _reject_torn_groups(table: TableFile, groups: Sequence[str], splits: Sequenc
 
 def _complete_splits(table: TableFile, index: pd.DataFrame, seed: int) -> np.ndarray:
     """Return the splits of the samples that are used, with those that the table lacks."""
+    labelled = (index["label"] != UNLABELLED).to_numpy()
+    if not labelled.all():
+        # The splits follow from the labels that there are; the others join their groups.
+        completed = _complete_splits(table, index[labelled].reset_index(drop=True), seed)
+        by_group = dict(zip(index.loc[labelled, "group"], completed, strict=True))
+        return index["group"].map(by_group).fillna("train").to_numpy(dtype=object)
     split = index["split"].to_numpy(dtype=object).copy()
     fifths = {"train": 3, "valid": 1, "test": 1} if not split.any() else {"train": 4, "valid": 1}
     if split.any() and (split == "valid").any():

@@ -91,8 +91,8 @@ class TrialContext:
 
     @property
     def ignored(self) -> int | None:
-        """The label that marks pixels without a target, or None."""
-        return self.run.samples.ignored_label
+        """The label of pixels and samples without a target, or None."""
+        return self.run.ignored
 
     @property
     def classes(self) -> int:
@@ -144,10 +144,11 @@ class TrialContext:
         rate = learning_rate or self.plan.route.learning_rate
         settings = self.plan.route.model_copy(update={"epochs": epochs, "learning_rate": rate})
         stream = f"{Stream.COMPARE}{phase}"
+        share = 1.0 if task.needs_labels else self.plan.labelled_per_batch
         if self._teacher_fn:
-            batches = self.pool.batches_with(self.teacher_name, self._teacher_fn, stream)
+            batches = self.pool.batches_with(self.teacher_name, self._teacher_fn, stream, share)
         else:
-            batches = self.pool.batches(self.teacher_name, self.teacher_inputs, stream)
+            batches = self.pool.batches(self.teacher_name, self.teacher_inputs, stream, share)
         self.run.seed_noise(stream)
         name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'no teacher'}"
         stage = Stage(name, task, *batches, settings, selections)

@@ -56,24 +56,29 @@ class TeacherPool:
         return self._teachers[name]
 
     def batches(
-        self, teacher: str, teacher_inputs: TeacherInputs, stage: str
+        self,
+        teacher: str,
+        teacher_inputs: TeacherInputs,
+        stage: str,
+        labelled_share: float | None = None,
     ) -> tuple[Batches, Batches]:
         """Return training batches with `teacher_inputs`, in the order of `stage`, and validation.
 
-        Validation batches carry nothing from the teacher.
+        Validation batches carry nothing from the teacher. `labelled_share` is the share of samples
+        with a label in each training batch, see `Batches`.
         """
         key = (teacher, teacher_inputs)
         if key not in self._train:
             self._train[key] = self._train_batches(teacher, teacher_inputs)
         shuffle = generator(self._run.seed, stage, Stream.ORDER)
-        return self._train[key].shuffled(shuffle), self._valid
+        return self._train[key].shuffled(shuffle, labelled_share), self._valid
 
     def batches_with(
-        self, teacher: str, teacher_fn: TeacherFn, stage: str
+        self, teacher: str, teacher_fn: TeacherFn, stage: str, labelled_share: float | None = None
     ) -> tuple[Batches, Batches]:
         """Return the same with the output of `teacher_fn` for the inputs of `teacher`."""
         shuffle = generator(self._run.seed, stage, Stream.ORDER)
-        return self._train_with(teacher, teacher_fn).shuffled(shuffle), self._valid
+        return self._train_with(teacher, teacher_fn).shuffled(shuffle, labelled_share), self._valid
 
     def compute_once(
         self, name: str, parameters: Sequence[object], compute: Callable[[], T]

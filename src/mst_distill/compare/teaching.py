@@ -55,10 +55,10 @@ def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:
         The net of the epoch with the smallest validation cross-entropy, under ``ce``.
     """
     net = run.place(build_members(run, plan)[name])
-    task = Supervised(net, name, run.samples.ignored_label)
+    task = Supervised(net, name, run.ignored)
     stream = f"{Stream.TEACHER} {name}"
     modalities = run.modalities if name == MULTIMODAL else (name,)
-    batches = run.train_and_valid(stream, plan.teachers, modalities)
+    batches = run.train_and_valid(stream, plan.teachers, modalities, labelled_share=1)
     run.seed_noise(stream)
     selections = {"ce": SELECTION["ce"]}
     stage = Stage(stream, task, *batches, plan.teachers, selections)

@@ -18,7 +18,7 @@ from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.progress import progress
 from mst_distill.artifacts.provenance import Origin, plain_parameters, texts_in
 from mst_distill.artifacts.signals import Interrupted
-from mst_distill.benchmarks.splits import assign_splits, checked_splits
+from mst_distill.benchmarks.splits import assign_splits, checked_splits, keep_labels
 from mst_distill.compare.context import MethodResult
 from mst_distill.compare.method import Method
 from mst_distill.compare.teacher_cache import TeacherPool
@@ -98,7 +98,8 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
     samples = comparison.samples
     for seed in dict.fromkeys(seed for _, seed in trials_of):
         classes, ignored = samples.classes, samples.ignored_label
-        checked_splits(samples.index, classes, ignored, comparison.plan.protocol, seed)
+        protocol, shares = comparison.plan.protocol, comparison.plan.label_shares
+        checked_splits(samples.index, classes, ignored, protocol, seed, shares)
     results = []
     with progress(range(0), "trials", "trial", total=sum(map(len, trials_of.values()))) as bar:
         for (target, seed), trials in trials_of.items():
@@ -118,6 +119,7 @@ class _TrialRunner:
 
     def __init__(self, comparison: Comparison, target: str, seed: int) -> None:
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
+        splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
         self._run = Run(comparison.samples, splits, target, seed, comparison.plan.runtime)
 
@@ -253,7 +255,9 @@ class _TrialRunner:
 
     def _parameters_of(self, trial: Trial) -> dict[str, Any]:
         plan = self._comparison.plan
+        per_batch = {} if self._run.unlabelled is None else {"per_batch": plan.labelled_per_batch}
         return {
+            **per_batch,
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,

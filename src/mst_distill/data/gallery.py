@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import UNLABELLED, Samples
 
 COLUMNS = 6
 """The largest number of samples in the figure."""
@@ -51,7 +51,8 @@ def _select_rows(samples: Samples) -> np.ndarray:
     """Return the store rows of the samples to draw, by class unless labels are dense."""
     if samples.dense:
         return np.unique(np.linspace(0, len(samples) - 1, COLUMNS).astype(int))
-    first = pd.Series(samples.labels).drop_duplicates().sort_values().index.to_numpy()
+    labels = pd.Series(samples.labels)
+    first = labels[labels != UNLABELLED].drop_duplicates().sort_values().index.to_numpy()
     return first[np.unique(np.linspace(0, len(first) - 1, COLUMNS).astype(int))]
 
 

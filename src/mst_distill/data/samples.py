@@ -13,6 +13,13 @@ from mst_distill.artifacts.student_input import ReaderRecord
 SPLITS = ("train", "valid", "test")
 """The three splits, in the order in which they are used."""
 
+LABELLED = "labelled"
+"""The column of the table of splits that says whether the label of a sample may be used. There is
+no such column if all may be used."""
+
+UNLABELLED = -1
+"""The label of a training sample whose class is not known."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -23,7 +30,8 @@ class Samples:
             (what splits must not share: an actor, a speaker, a scene), ``split`` (the benchmark's
             own leak-free split) and ``label`` (-1 if labels are dense).
         modalities: Array ``(N, *shape)`` of each modality by name; float32, memory-mapped.
-        labels: ``(N,)`` class indices, or ``(N, H, W)`` for dense labels.
+        labels: ``(N,)`` class indices, `UNLABELLED` for training samples without a label, or
+            ``(N, H, W)`` for dense labels.
         classes: Class names, in the order of the logits.
         ignored_label: The label that is not a target (dense tasks), or None.
         digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes,
@@ -57,11 +65,31 @@ class Samples:
         return self
 
 
+def are_unlabelled(samples: Samples, splits: pd.DataFrame) -> np.ndarray:
+    """Return whether the label of each sample is unknown, or hidden by the run, ``(N,)``.
+
+    Args:
+        samples: The store.
+        splits: The run's splits.
+    """
+    hidden = np.zeros(len(splits), dtype=bool)
+    if not samples.dense:
+        hidden |= samples.labels == UNLABELLED
+    if LABELLED in splits:
+        hidden |= ~splits[LABELLED].to_numpy()
+    return hidden
+
+
 def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
     """Return the store rows of one split, in ascending order.
+
+    Without their labels, samples of ``valid`` and ``test`` are of no use and are left out.
 
     Args:
         splits: The table of `assign_splits`, with one row for each sample in store order.
         split: ``train``, ``valid`` or ``test``.
     """
-    return np.flatnonzero(splits["split"].to_numpy() == split)
+    chosen = splits["split"].to_numpy() == split
+    if split != "train" and LABELLED in splits:
+        chosen &= splits[LABELLED].to_numpy()
+    return np.flatnonzero(chosen)

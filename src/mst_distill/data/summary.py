@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.data.modality_values import measure_values, value_warnings
-from mst_distill.data.samples import SPLITS, Samples
+from mst_distill.data.samples import SPLITS, UNLABELLED, Samples, are_unlabelled
 
 LISTED = 100
 """The largest number of omitted samples that the report lists."""
@@ -17,15 +18,40 @@ LISTED = 100
 def count_classes(samples: Samples, splits: pd.DataFrame) -> pd.DataFrame:
     """Count samples: a row for each class, in order, and one for all; a column for each split.
 
+    Samples without a label, or with one that the run hides, have a row of their own.
+
     Args:
         samples: The store.
         splits: The run's table of splits, in store order.
     """
-    names = pd.Series(["(dense)", *samples.classes]).reindex(splits["label"] + 1).to_numpy()
+    hidden = are_unlabelled(samples, splits)
+    labels = splits["label"].mask(hidden, UNLABELLED)
+    missing = "(dense)" if samples.dense else "(no label)"
+    names = pd.Series([missing, *samples.classes]).reindex(labels + 1).to_numpy()
+    if samples.dense:
+        names = np.where(hidden, "(no label)", names)
     rows = ["(dense)"] if samples.dense else list(samples.classes)
+    rows += ["(no label)"] * bool(hidden.any())
     counts = _count_by_split(names, splits).reindex(rows, fill_value=0)
     counts.loc["all"] = [(splits["split"] == split).sum() for split in SPLITS]
     return counts.assign(all=counts.sum(axis=1)).rename_axis("class").reset_index()
+
+
+def labels_used(samples: Samples, splits: pd.DataFrame) -> str:
+    """Return a sentence on the labels that a run has seen; an empty text if these are all.
+
+    Args:
+        samples: The store.
+        splits: The run's table of splits, in store order.
+    """
+    labelled = ~are_unlabelled(samples, splits)
+    if labelled.all():
+        return ""
+    counts = []
+    for split, name in (("train", "training"), ("valid", "validation")):
+        of_split = (splits["split"] == split).to_numpy()
+        counts.append(f"{(of_split & labelled).sum():,} of {of_split.sum():,} {name} samples")
+    return f"All models together have seen the labels of {counts[0]} and {counts[1]}."
 
 
 def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
@@ -36,10 +62,10 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
         splits: The run's table of splits, in store order.
 
     Returns:
-        ``samples``, ``groups``, ``splits`` and ``groups_by_split`` (counts), ``modalities`` (see
-        `measure_values`), ``sources`` (counts by split, if the benchmark has a column ``source``),
-        ``notes`` (for each: minimum, median, maximum, sum, and the number of samples in which it is
-        not 0),
+        ``samples``, ``groups``, ``splits``, ``groups_by_split`` and ``labels`` (those that the run
+        uses, by split; counts), ``modalities`` (see `measure_values`), ``sources`` (counts by
+        split, if the benchmark has a column ``source``), ``notes`` (for each: minimum, median,
+        maximum, sum, and the number of samples in which it is not 0),
         ``omitted`` (the number of omitted samples, and the first of them with their reasons),
         ``pixels`` (counts by class and split, if labels are dense), and ``warnings``: sentences on
         classes with too few samples to learn or evaluate them, on modalities far from unit scale
@@ -62,8 +88,11 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
     report["notes"] = {name: _note_statistics(samples.index[name]) for name in samples.notes}
     listed = list(samples.omitted.items())[:LISTED]
     report["omitted"] = {"count": len(samples.omitted), "first": dict(listed)}
+    hidden = are_unlabelled(samples, splits)
+    labelled = splits["split"].mask(hidden, "")
+    report["labels"] = {split: int((labelled == split).sum()) for split in SPLITS}
     counts = ClassCounts.of(
-        samples.labels, splits["split"].to_numpy(), samples.classes, samples.ignored_label
+        samples.labels, labelled.to_numpy(), samples.classes, samples.ignored_label
     )
     if samples.dense:
         report["pixels"] = counts.table.to_dict(orient="index")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import UNLABELLED, Samples
 
 
 def check_samples(samples: Samples) -> None:
@@ -22,7 +22,7 @@ def check_samples(samples: Samples) -> None:
                 f"the store and run `ingest` again"
             )
     _reject_repeated(samples.index, ["id"])
-    allowed = {*range(len(samples.classes)), samples.ignored_label}
+    allowed = {*range(len(samples.classes)), samples.ignored_label, UNLABELLED}
     found = set() if samples.dense else set(np.unique(samples.labels).tolist())
     if invalid := found - allowed:
         row = int(np.flatnonzero(samples.labels == min(invalid))[0])

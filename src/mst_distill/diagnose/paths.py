@@ -98,6 +98,7 @@ def train_paths(
     ensemble: SpecialistEnsemble,
     table: pd.DataFrame,
     route: Route,
+    labelled_per_batch: float,
 ) -> dict[str, Path]:
     """Distil each source alone into a copy of the student that stage 3 starts from.
 
@@ -111,6 +112,7 @@ def train_paths(
         table: Logits of the specialists from `tabulate_logits`. If it has no rows, they are
             computed like those of the teachers.
         route: Settings of stage 3.
+        labelled_per_batch: As in the plan.
 
     Returns:
         Source title to its path.
@@ -120,17 +122,24 @@ def train_paths(
         logits = logits_of_split(run, ensemble, table, "train")
         tabulated = dict(zip(ensemble.names, logits.unbind(dim=1), strict=True))
     return {
-        source.title: _train_path(run, student, source, tabulated.get(source.title), route)
+        source.title: _train_path(
+            run, student, source, tabulated.get(source.title), route, labelled_per_batch
+        )
         for source in sources
     }
 
 
 def _train_path(
-    run: Run, student: nn.Module, source: Source, logits: Tensor | None, route: Route
+    run: Run,
+    student: nn.Module,
+    source: Source,
+    logits: Tensor | None,
+    route: Route,
+    labelled_per_batch: float,
 ) -> Path:
     name = f"path {source.title}"
     net = run.place(copy.deepcopy(student))
-    task = FixedPath(net, run.target, route, run.samples.ignored_label)
+    task = FixedPath(net, run.target, route, run.ignored)
     train = run.batches(
         "train",
         [run.target],
@@ -138,6 +147,7 @@ def _train_path(
         shuffle=Stream.ROUTE,
         frozen={SOURCE: source.frozen()} if logits is None else None,
         tables=None if logits is None else {SOURCE: logits},
+        labelled_share=labelled_per_batch,
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

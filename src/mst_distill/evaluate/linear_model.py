@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mst_distill.data.samples import Samples, rows_of
+from mst_distill.data.samples import Samples, are_unlabelled, rows_of
 from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 
@@ -60,7 +60,9 @@ def evaluate_linear_model(
     """
     array = samples.modalities[target]
     width = int(np.prod(array.shape[1:]))
-    rows = _training_rows(rows_of(splits, "train"), width, seed)
+    train = rows_of(splits, "train")
+    train = train[~are_unlabelled(samples, splits)[train]]
+    rows = _training_rows(train, width, seed)
     if len(rows) < LEAST_SAMPLES * len(samples.classes) or np.ptp(samples.labels[rows]) == 0:
         return {}
     model = _new_model(width, len(rows), seed)

@@ -28,6 +28,7 @@ from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.signals import interruption_of
 from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
 from mst_distill.parameters import Runtime
+from mst_distill.plan import labels_in_path
 
 with warnings.catch_warnings(record=True):
     # The plugin defines an MLflow model without type hints, of which MLflow would warn every user.
@@ -117,9 +118,10 @@ class TrackingHooks(MlflowHook):
             return
         plan, run = catalog.plan, self.mlflow_config.tracking.run
         data = f"{run.name}/{plan.protocol}-{plan.limit}"
-        run.name = f"{data}/{plan.target}/seed-{plan.seed}/{plan.run}"
+        labels = labels_in_path(plan.labelled, plan.labelled_validation)
+        run.name = f"{data}/{plan.target}/seed-{plan.seed}{labels}/{plan.run}"
         if "compare" in pipelines:
-            run.name = f"{data}/compare/{plan.run}"
+            run.name = f"{data}/compare{labels}/{plan.run}"
         if "aggregate" in pipelines:
             run.name = f"aggregate/{plan.run}"
         if set(pipelines) <= {"diagnose", "export"} and run.id is None:

@@ -48,8 +48,9 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
     """Train the target's network by cross-entropy alone.
 
     It has the student's start weights, the student's order of batches and the student's epochs:
-    those of stage 1 and then, with a new Adam, those of stage 3. It enters the second phase with
-    the weights of the epoch that ``teachers.keep`` selects.
+    those of stage 1 and then, with a new Adam, those of stage 3. If some training samples have no
+    label, its batches have those with a label alone, and an epoch has as many steps. It enters the
+    second phase with the weights of the epoch that ``teachers.keep`` selects.
 
     The best epoch is taken from both phases, as anyone would who trains this network without
     teachers. If it were taken from the epochs of stage 3 only, a network that overfits in stage 1
@@ -61,12 +62,12 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
         has the column ``phase``; the rows of the selected epochs count epochs through both phases.
     """
     net = run.place(build_members(run, plan)[run.target])
-    task = Supervised(net, run.target, run.samples.ignored_label)
+    task = Supervised(net, run.target, run.ignored)
     histories: list[pd.DataFrame] = []
     best: dict[str, BestEpoch] = {}
     phases: dict[Stream, Training] = {Stream.TEACHERS: plan.teachers, Stream.ROUTE: plan.route}
     for phase, settings in phases.items():
-        batches = run.train_and_valid(phase, settings, [run.target])
+        batches = run.train_and_valid(phase, settings, [run.target], labelled_share=1)
         run.seed_noise(phase)
         stage = Stage(f"baseline ({phase})", task, *batches, settings, SELECTION)
         done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"))

@@ -128,7 +128,7 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
     """Compute the logits of every specialist for every sample of the run.
 
     Returns:
-        One row for each sample and specialist, with the samples in store order. The columns are
+        One row for each sample that is in use and each specialist, in store order. The columns are
         `KEYS` and one for each class, at least float32. The table has no rows if the logits are
         dense or do not fit in memory, or if ``runtime.frozen`` is ``online``. In these cases
         stage 3 evaluates the ensemble at every step.
@@ -150,7 +150,8 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
     table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
     ids, specialists = _keys(run, ensemble)
     table.insert(0, "id", ids)
-    table.insert(1, "split", np.repeat(run.splits["split"].to_numpy(), len(ensemble.names)))
+    splits = run.splits["split"].to_numpy()[_rows_in_use(run)]
+    table.insert(1, "split", np.repeat(splits, len(ensemble.names)))
     table.insert(2, "specialist", specialists)
     return table
 
@@ -171,14 +172,21 @@ def logits_of_split(
                 "Run again with --from-nodes=route.compute_specialist_logits"
             )
     classes = table.columns.drop(KEYS)
-    logits = table[classes].to_numpy().reshape(len(run.samples), -1, len(classes))
-    return torch.from_numpy(logits[rows_of(run.splits, split)])
+    rows = _rows_in_use(run)
+    logits = table[classes].to_numpy().reshape(len(rows), -1, len(classes))
+    return torch.from_numpy(logits[np.searchsorted(rows, rows_of(run.splits, split))])
 
 
 def _keys(run: Run, ensemble: SpecialistEnsemble) -> tuple[np.ndarray, np.ndarray]:
     """The expected sample id and specialist of every row of a table."""
-    ids = np.repeat(run.splits["id"].to_numpy(), len(ensemble.names))
-    return ids, np.tile(np.array(ensemble.names, dtype=object), len(run.samples))
+    used = run.splits["id"].to_numpy()[_rows_in_use(run)]
+    names = np.array(ensemble.names, dtype=object)
+    return np.repeat(used, len(names)), np.tile(names, len(used))
+
+
+def _rows_in_use(run: Run) -> np.ndarray:
+    """The store rows of all splits, ascending; held-out samples with hidden labels have none."""
+    return np.sort(np.concatenate([rows_of(run.splits, split) for split in SPLITS]))
 
 
 def specialist_name(teacher: str, layer: str) -> str:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.mst.losses import at_least_float32
+from mst_distill.mst.losses import at_least_float32, without_label
 
 
 @dataclass(frozen=True)
@@ -76,17 +76,24 @@ def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> 
 
 
 def teacher_quality(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """The target r of a ``learned`` router: softmax over the specialists of -CE, ``(B, E)``."""
+    """The target r of a ``learned`` router: softmax over the specialists of -CE, ``(B, E)``.
+
+    Without a label it is meaningless.
+    """
     return (-cross_entropies(specialists, label, ignored)).softmax(dim=1)
 
 
 def is_correct(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     """Whether each specialist's largest logit is that of the label, ``(B, E)`` or ``(B, E, H, W)``.
 
-    It is False wherever the label is `ignored`.
+    It is False for pixels whose label is `ignored`. If a whole sample has no label, no specialist
+    is known to be wrong on it, and all count as correct.
     """
     correct = specialists.argmax(dim=2) == label[:, None]
-    return correct if ignored is None else correct & (label != ignored)[:, None]
+    if ignored is None:
+        return correct
+    unlabelled = without_label(label, ignored).reshape(-1, *[1] * (correct.dim() - 1))
+    return correct & (label != ignored)[:, None] | unlabelled
 
 
 def over_pixels(weights: Tensor, like: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def distillation_per_pixel(student: Tensor, teacher: Tensor, temperature: float)
 
 
 def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """Mean cross-entropy over the samples, or over the pixels whose label is not `ignored`.
+    """Mean cross-entropy over the samples, or over the pixels, whose label is not `ignored`.
 
     Args:
         logits: ``(B, C)`` or ``(B, C, H, W)``.
@@ -62,8 +62,18 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     return total / (label != ignored).sum().clamp(min=1)
 
 
+def without_label(label: Tensor, ignored: int) -> Tensor:
+    """Whether each sample has no label, ``(B,)``.
+
+    Args:
+        label: ``(B,)`` or ``(B, H, W)``. A sample of a dense task has no label if no pixel has.
+        ignored: The label that is no target.
+    """
+    return (label == ignored).reshape(len(label), -1).all(dim=1)
+
+
 def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
-    """The share of samples, or of pixels whose label is not `ignored`, that are predicted right."""
+    """The share of samples, or of pixels, that are predicted right, if not `ignored`."""
     right = logits.argmax(dim=1) == label
     labelled = torch.ones_like(right) if ignored is None else label != ignored
     return (right & labelled).sum().double() / labelled.sum().clamp(min=1)

@@ -106,10 +106,11 @@ def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
     """
     settings = plan.teachers
     nets = build_members(run, plan)
-    ignored = run.samples.ignored_label
-    task = Collaboration(nets, settings.temperature, ignored, settings.kd, settings.kd_weight)
+    task = Collaboration(nets, settings.temperature, run.ignored, settings.kd, settings.kd_weight)
     run.place(task.trainable)
-    batches = run.train_and_valid(Stream.TEACHERS, settings, run.modalities)
+    batches = run.train_and_valid(
+        Stream.TEACHERS, settings, run.modalities, labelled_share=plan.labelled_per_batch
+    )
     run.seed_noise(Stream.TEACHERS)
     selections = {name: _criterion_of(name, settings.keep) for name in nets}
     if settings.keep == "last":

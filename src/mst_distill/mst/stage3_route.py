@@ -30,6 +30,7 @@ from mst_distill.mst.losses import (
     cross_entropy,
     distillation_per_pixel,
     validation_metrics,
+    without_label,
 )
 from mst_distill.mst.router import ClassRouter, DenseRouter, FeatureRouter, UniformRouter
 from mst_distill.parameters import Route
@@ -88,7 +89,9 @@ class Routing(Task):
     The router ``learned`` is trained towards the specialists with the smallest cross-entropy, r =
     softmax(-CE_e), and v = c without gradient. The router ``uniform`` has v_e = 1 / E and is not
     trained. If ``gated``, v_e = 0 for specialists that are wrong on the sample, and the other v are
-    rescaled to sum to 1; with dense labels each pixel has its own v.
+    rescaled to sum to 1; with dense labels each pixel has its own v. KD and LB are means over all
+    samples, CE(S) and CE(r, c) over those with a label. On a sample without a label no specialist
+    counts as wrong.
 
     A batch carries the target's modality and, computed without gradient, the specialists' logits.
 
@@ -148,7 +151,8 @@ class Routing(Task):
             weighted.append(self.weights.balance * terms["balance"])
         if self._route.router == "learned":
             quality = teacher_quality(specialists, batch.label, self._ignored)
-            terms["merit"] = -(quality * router_logits.log_softmax(dim=1)).sum(dim=1).mean()
+            merit = -(quality * router_logits.log_softmax(dim=1)).sum(dim=1)
+            terms["merit"] = self._mean_over_labelled(merit, batch.label)
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
@@ -193,9 +197,23 @@ class Routing(Task):
             return balance_cv(router_logits.softmax(dim=1))
         return balance_kl(router_logits.log_softmax(dim=1), self._route.scaled_balance)
 
+    def _mean_over_labelled(self, each: Tensor, label: Tensor) -> Tensor:
+        """The mean over the samples with a label; 0 if there are none."""
+        if self._ignored is None:
+            return each.mean()
+        labelled = ~without_label(label, self._ignored)
+        return each.where(labelled, 0).sum() / labelled.sum().clamp(min=1)
+
     def _add_load(self, routing: RoutingWeights, label: Tensor) -> None:
-        """Add a batch to the epoch's load; dense labels count as one class."""
+        """Add a batch to the epoch's load; dense labels count as one class.
+
+        Samples without a label belong to no class and are left out.
+        """
         classes, specialists = self._load_shape
+        if label.dim() == 1 and self._ignored is not None:
+            labelled = label != self._ignored
+            label = label[labelled]
+            routing = RoutingWeights(routing.specialists[labelled], routing.weights[labelled])
         cells = routing.specialists + (0 if label.dim() > 1 else label[:, None] * specialists)
         weights = routing.weights.detach().double()
         if weights.dim() > 2:
@@ -245,13 +263,19 @@ def prepare_student(
         _extractor(run, route, student),
         (1 if samples.dense else len(samples.classes), len(ensemble.names)),
         route,
-        samples.ignored_label,
+        run.ignored,
     )
     run.place(task.trainable)
     tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
     online = None if len(table) else {SPECIALISTS: ensemble.frozen()}
     train = run.batches(
-        "train", [run.target], route.batch_size, shuffle=Stream.ROUTE, frozen=online, tables=tables
+        "train",
+        [run.target],
+        route.batch_size,
+        shuffle=Stream.ROUTE,
+        frozen=online,
+        tables=tables,
+        labelled_share=plan.labelled_per_batch,
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

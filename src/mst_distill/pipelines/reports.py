@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mst_distill.report.run_page import RunOrigin
     from mst_distill.report.tables import RunResults
 
-DATA = ("target", "protocol", "limit", "seed")
-STAGES = ("members", "teachers", "masks", "route", "evaluate")
+DATA = ("target", "protocol", "limit", "seed", "labelled", "labelled_validation")
+STAGES = ("labelled_per_batch", "members", "teachers", "masks", "route", "evaluate")
 OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
 """The parameters that a run depends on, which its report lists."""
 

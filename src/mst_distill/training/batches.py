@@ -9,7 +9,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Batch:
 
     Attributes:
         inputs: Modality name to ``(B, *shape)``.
-        label: ``(B,)`` or ``(B, H, W)``, int64.
+        label: ``(B,)`` or ``(B, H, W)``, int64; `Labels.ignored` where a sample has no label.
         frozen: Name of a `Frozen` computation to its result, without gradient.
         place: ``(B,)``, the index of each sample in its split, from 0.
     """
@@ -68,6 +68,22 @@ class Batch:
         )
 
 
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a training split of which some are not known.
+
+    Attributes:
+        hidden: ``(n,)``, whether a sample has no label, in the order of the split.
+        ignored: The label of a batch that stands for "no label".
+        share: The share of samples with a label in each shuffled batch, in (0, 1]; or None, for
+            batches from one shuffle of all samples.
+    """
+
+    hidden: np.ndarray
+    ignored: int
+    share: float | None
+
+
 class Batches:
     """The mini-batches of a split. Each iteration is one pass over the split.
 
@@ -86,6 +102,9 @@ class Batches:
             split if the result fits in memory, and again for every batch if it does not.
         tables: Results that were computed before: ``(n, ...)`` in the order of the split.
         shuffle: Draws a new order for every pass. Without it, every pass has the order of `rows`.
+        labels: Which samples have no label. With a `Labels.share`, a pass has as many batches as
+            otherwise, each of `batch_size` samples: those with a label come from shuffles of all
+            samples with one, and the others from shuffles of the rest, each as often as needed.
     """
 
     def __init__(
@@ -99,6 +118,7 @@ class Batches:
         frozen: Mapping[str, Frozen] | None = None,
         tables: Mapping[str, Tensor] | None = None,
         shuffle: torch.Generator | None = None,
+        labels: Labels | None = None,
     ) -> None:
         self.device = device
         self._samples = samples
@@ -106,6 +126,8 @@ class Batches:
         self._batch_size = batch_size
         self._runtime = runtime
         self._shuffle = shuffle
+        self._labels = labels
+        self._hidden = None if labels is None else torch.from_numpy(labels.hidden).to(device)
         self._micro_batcher = MicroBatcher("frozen nets")
         self._cached: dict[str, tuple[Tensor, ...]] = {
             name: (table.to(device),) for name, table in (tables or {}).items()
@@ -143,13 +165,12 @@ class Batches:
         """Iterate over one pass from batch number `step` on; earlier batches are not read."""
         # The order of the whole pass is drawn for any `step`, so that a training that continues
         # from a checkpoint sees the batches that it would have seen without the interruption.
-        if self._shuffle is None:
-            order = torch.arange(self.count)
-        else:
-            order = torch.randperm(self.count, generator=self._shuffle)
-        index_batches = self._split(order.to(self.device) if self._resident else order)[step:]
+        index_batches = self._draw()[step:]
         if not index_batches:
             return
+        if self._resident:  # one copy to the device for all batches
+            sizes = [len(indices) for indices in index_batches]
+            index_batches = torch.cat(list(index_batches)).to(self.device).split(sizes)
         prefetch = self.device.type == "cuda" and not self._resident
         read = self._prefetch(index_batches) if prefetch else map(self._read, index_batches)
         for indices, tensors in zip(index_batches, read, strict=True):
@@ -160,10 +181,17 @@ class Batches:
         rows = self._rows[batch.place.cpu()].numpy()
         return self._samples.index["id"].iloc[rows].tolist()
 
-    def shuffled(self, shuffle: torch.Generator) -> Batches:
-        """The same batches in the orders that `shuffle` draws; data and cache are shared."""
+    def shuffled(self, shuffle: torch.Generator, labelled_share: float | None = None) -> Batches:
+        """The same samples in the orders that `shuffle` draws; data and cache are shared.
+
+        Args:
+            shuffle: Draws a new order for every pass.
+            labelled_share: Replaces `Labels.share`, if some samples have no label.
+        """
         again = copy.copy(self)
         again._shuffle = shuffle
+        if self._labels is not None:
+            again._labels = replace(self._labels, share=labelled_share)
         return again
 
     def _load(self, modalities: Iterable[str]) -> None:
@@ -177,6 +205,34 @@ class Batches:
             name: torch.from_numpy(array[rows]).to(self.device) if self._resident else _view(array)
             for name, array in arrays.items()
         }
+
+    def _draw(self) -> Sequence[Tensor]:
+        """Draw the indices of each batch of a pass."""
+        if self._shuffle is None:
+            return self._split(torch.arange(self.count))
+        if self._labels is None or self._labels.share is None:
+            return self._split(torch.randperm(self.count, generator=self._shuffle))
+        hidden = torch.from_numpy(self._labels.hidden)
+        steps, size = len(self), min(self._batch_size, self.count)
+        known = min(max(1, round(self._labels.share * size)), size)
+        return [
+            torch.cat(parts)
+            for parts in zip(
+                self._deal((~hidden).nonzero().ravel(), steps, known),
+                self._deal(hidden.nonzero().ravel(), steps, size - known),
+                strict=True,
+            )
+        ]
+
+    def _deal(self, indices: Tensor, steps: int, number: int) -> Sequence[Tensor]:
+        """Deal `number` of the indices to each of the steps, from as many shuffles as needed."""
+        if not number:
+            return [indices[:0]] * steps
+        shuffles = [
+            indices[torch.randperm(len(indices), generator=self._shuffle)]
+            for _ in range(-(-steps * number // len(indices)))
+        ]
+        return torch.cat(shuffles)[: steps * number].split(number)
 
     def _split(self, order: Tensor) -> Sequence[Tensor]:
         """Split an order of the samples into the indices of each batch."""
@@ -212,6 +268,9 @@ class Batches:
         """Assemble a batch from inputs, label and the results of the frozen computations."""
         label = inputs.pop("label").long()
         place = indices.to(self.device)
+        if self._hidden is not None and self._labels is not None:
+            hidden = self._hidden[place].reshape(-1, *[1] * (label.dim() - 1))
+            label = label.masked_fill(hidden, self._labels.ignored)
         frozen = {
             name: tuple(table.index_select(0, place) for table in tables)
             for name, tables in self._cached.items()

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.checkpoint import Checkpoint, Checkpoints
-from mst_distill.data.samples import Samples, rows_of
+from mst_distill.data.samples import UNLABELLED, Samples, are_unlabelled, rows_of
 from mst_distill.parameters import Runtime, Training
-from mst_distill.training.batches import Batches, Frozen
+from mst_distill.training.batches import Batches, Frozen, Labels
 from mst_distill.training.device import place, prepare, resolve_device
 from mst_distill.training.seeding import Stream, derive_seed, generator
 
@@ -65,6 +65,25 @@ class Run:
         prepare(device, self.runtime)
         return device
 
+    @cached_property
+    def unlabelled(self) -> np.ndarray | None:
+        """``(N,)``, whether the label of each sample is unknown or must not be used; else None.
+
+        None stands for labels that may all be used.
+        """
+        hidden = are_unlabelled(self.samples, self.splits)
+        return hidden if hidden.any() else None
+
+    @property
+    def ignored(self) -> int | None:
+        """The label that is no target: of ignored pixels, and of samples without a label.
+
+        None if every label of a batch is a target.
+        """
+        if self.samples.ignored_label is not None or self.unlabelled is None:
+            return self.samples.ignored_label
+        return UNLABELLED
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """All modalities, in store order."""
@@ -87,11 +106,26 @@ class Run:
         shuffle: str | None = None,
         frozen: Mapping[str, Frozen] | None = None,
         tables: Mapping[str, Tensor] | None = None,
+        labelled_share: float | None = None,
     ) -> Batches:
-        """Batches of a split, in the order of the stage `shuffle`, or unshuffled if it is None."""
+        """Batches of a split, in the order of the stage `shuffle`, or unshuffled if it is None.
+
+        Args:
+            split: The split.
+            modalities: As in `Batches`.
+            batch_size: As in `Batches`.
+            shuffle: The stage.
+            frozen: As in `Batches`.
+            tables: As in `Batches`.
+            labelled_share: The share of samples with a label in each batch; see `Batches`.
+        """
+        rows = rows_of(self.splits, split)
+        labels = None
+        if self.unlabelled is not None and self.ignored is not None and split == "train":
+            labels = Labels(self.unlabelled[rows], self.ignored, labelled_share)
         return Batches(
             self.samples,
-            rows_of(self.splits, split),
+            rows,
             modalities,
             batch_size,
             self.runtime,
@@ -99,6 +133,7 @@ class Run:
             frozen,
             tables,
             generator(self.seed, shuffle, Stream.ORDER) if shuffle else None,
+            labels,
         )
 
     def train_and_valid(
@@ -107,6 +142,7 @@ class Run:
         settings: Training,
         modalities: Iterable[str],
         frozen: Mapping[str, Frozen] | None = None,
+        labelled_share: float | None = None,
     ) -> tuple[Batches, Batches]:
         """The shuffled training batches and the unshuffled validation batches of a stage.
 
@@ -115,9 +151,17 @@ class Run:
             settings: Batch size.
             modalities: The modalities that the batches must carry.
             frozen: As in `Batches`, for both splits.
+            labelled_share: The share of samples with a label in each training batch; see `Batches`.
         """
         size = settings.batch_size
         return (
-            self.batches("train", modalities, size, shuffle=stage, frozen=frozen),
+            self.batches(
+                "train",
+                modalities,
+                size,
+                shuffle=stage,
+                frozen=frozen,
+                labelled_share=labelled_share,
+            ),
             self.batches("valid", modalities, size, frozen=frozen),
         )

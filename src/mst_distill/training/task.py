@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,12 @@ class Task(ABC):
     Attributes:
         trainable: The modules that are trained, and no others. The optimiser receives its
             parameters, and the selected epochs store its state. Frozen nets are not in it.
+        needs_labels: Whether the task learns nothing from a sample without a label, or cannot be
+            computed on it.
     """
 
     trainable: nn.Module
+    needs_labels: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from mst_distill.training.batches import Batch
 class Baseline(Method):
     """L = CE(S)."""
 
+    needs_labels = True
     seed_key = "Alone"  # the class's first name, which keeps its results reproducible
     teachers = ()
     teacher_inputs = "nothing"

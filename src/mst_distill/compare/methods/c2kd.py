@@ -27,6 +27,7 @@ class C2KD(Method):
     a decay that does not reach the optimiser in the released code of the paper behind this project.
     """
 
+    needs_labels = True
     teachers = (CROSSMODAL,)
     teacher_inputs = "inputs"
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
-from mst_distill.data.samples import rows_of
+from mst_distill.data.samples import are_unlabelled, rows_of
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
@@ -35,6 +35,7 @@ class CRD(Distilling):
     without gradient; the paper leaves it out, and its released code takes it from the first batch.
     """
 
+    needs_labels = True
     teacher_inputs = "features"
     dense = False
 
@@ -45,23 +46,27 @@ class CRD(Distilling):
         teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]
         self._project_student = self.add_trainable("of_student", nn.Linear(student_width, WIDTH))
         self._project_teacher = self.add_trainable("of_teacher", nn.Linear(teacher_width, WIDTH))
-        rows = rows_of(context.run.splits, "train")
-        labels = torch.from_numpy(samples.labels[rows]).to(context.run.device)
+        device, rows = context.run.device, rows_of(context.run.splits, "train")
+        labelled = ~are_unlabelled(samples, context.run.splits)[rows]
+        labels = torch.from_numpy(samples.labels[rows][labelled]).to(device)
         self._negatives = Negatives(labels, context.classes)
-        memory = F.normalize(torch.randn(2, len(rows), WIDTH, device=context.run.device), dim=2)
+        memory = F.normalize(torch.randn(2, len(labels), WIDTH, device=device), dim=2)
         self._student_memory, self._teacher_memory = memory
+        # The memory has the samples with a label alone; this is the place of each of them in it.
+        self._entry = torch.from_numpy(labelled.cumsum() - 1).to(device)
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``student``, with the teacher's memory, and ``teacher``, with the student's."""
         student_projection = F.normalize(self._project_student(pooled(student.embedding)), dim=1)
         teacher_projection = F.normalize(self._project_teacher(pooled(teacher.embedding)), dim=1)
         negatives = self._negatives.draw(batch.label, NEGATIVES)
+        entry = self._entry[batch.place]
         terms = {
-            "student": contrast(student_projection, batch.place, negatives, self._teacher_memory),
-            "teacher": contrast(teacher_projection, batch.place, negatives, self._student_memory),
+            "student": contrast(student_projection, entry, negatives, self._teacher_memory),
+            "teacher": contrast(teacher_projection, entry, negatives, self._student_memory),
         }
-        self._student_memory = update(self._student_memory, batch.place, student_projection)
-        self._teacher_memory = update(self._teacher_memory, batch.place, teacher_projection)
+        self._student_memory = update(self._student_memory, entry, student_projection)
+        self._teacher_memory = update(self._teacher_memory, entry, teacher_projection)
         return terms
 
     def state(self) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class DKD(Distilling):
     labelled pixel is a sample.
     """
 
+    needs_labels = True
+
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``target`` and ``others``, with their weights."""
         student_logits, teacher_logits, label = labelled_positions(

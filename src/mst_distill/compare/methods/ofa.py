@@ -24,6 +24,7 @@ class OFA(Distilling):
     class only.
     """
 
+    needs_labels = True
     dense = False
 
     def __init__(self, context: TrialContext) -> None:

@@ -16,7 +16,16 @@ STAGES = ("teachers", "masks", "route")
 
 
 @depends_on(
-    "benchmark", "protocol", "seed", "target", "members", "teachers", "masks", "route", "runtime"
+    "benchmark",
+    "protocol",
+    "seed",
+    "labelled_per_batch",
+    "target",
+    "members",
+    "teachers",
+    "masks",
+    "route",
+    "runtime",
 )
 def compute_first_steps(plan: Plan) -> None:
     """Read about twenty samples, and compute one epoch of each stage on them.

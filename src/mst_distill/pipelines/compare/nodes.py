@@ -15,10 +15,11 @@ from mst_distill.plan import Plan
 
 log = logging.getLogger(__name__)
 
+LABELS = ("labelled", "labelled_validation", "labelled_per_batch")
 STAGES = ("members", "teachers", "masks", "route")
 
 
-@depends_on("protocol", "seed", *STAGES, "compare", "evaluate", "runtime")
+@depends_on("protocol", "seed", *LABELS, *STAGES, "compare", "evaluate", "runtime")
 def train_methods(samples: Samples, trial_log: TrialLog, plan: Plan) -> pd.DataFrame:
     """Train the student with every method, for every target and seed.
 
@@ -66,7 +67,9 @@ def summarise_methods(
     return ranking_page(methods_report, methods_ranking, methods_differences)
 
 
-@depends_on("protocol", "limit", "seed", "benchmark", *STAGES, "compare", "evaluate", "runtime")
+@depends_on(
+    "protocol", "limit", "seed", "benchmark", *LABELS, *STAGES, "compare", "evaluate", "runtime"
+)
 def build_methods_web_page(
     methods_report: dict[str, Any],
     methods_ranking: pd.DataFrame,

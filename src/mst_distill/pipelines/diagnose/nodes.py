@@ -39,7 +39,7 @@ SHOWN = 4
 log = logging.getLogger(__name__)
 
 
-@depends_on("target", "seed", "members", "route", "runtime")
+@depends_on("target", "seed", "labelled_per_batch", "members", "route", "runtime")
 def train_paths(
     samples: Samples,
     splits: pd.DataFrame,
@@ -57,7 +57,10 @@ def train_paths(
     finished = load_finished(run, plan, bundles)
     sources = sources_of(run, finished.teachers, finished.ensemble)
     student = finished.members[plan.target]
-    paths = train(run, student, sources, finished.ensemble, specialist_logits, plan.route)
+    per_batch = plan.labelled_per_batch
+    paths = train(
+        run, student, sources, finished.ensemble, specialist_logits, plan.route, per_batch
+    )
     arguments = arguments_of(plan.members.modalities[plan.target], len(samples.classes))
     return bundle_nets(
         {source: path.student for source, path in paths.items()},

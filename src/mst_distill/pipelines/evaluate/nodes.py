@@ -169,18 +169,28 @@ def train_linear_model(samples: Samples, splits: pd.DataFrame, plan: Plan) -> di
 @depends_on("target", "seed", "route", "evaluate")
 def compare_models(
     samples: Samples,
+    splits: pd.DataFrame,
     predictions: pd.DataFrame,
     metric_counts: dict[str, Any],
-    linear_model_counts: dict[str, Any],
-    disagreement: pd.DataFrame,
     plan: Plan,
+    **others: Any,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """The metrics of every model, and whether the student is better than the baseline."""
+    """The metrics of every model, and whether the student is better than the baseline.
+
+    Args:
+        samples: The store.
+        splits: The run's splits.
+        predictions: From `predict_held_out`.
+        metric_counts: From `predict_held_out`.
+        plan: All parameters.
+        others: ``linear_model_counts`` and ``disagreement``.
+    """
+    from mst_distill.data.summary import labels_used
     from mst_distill.evaluate.bootstrap import Bootstrap
     from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
 
-    linear = {LINEAR: linear_model_counts} if linear_model_counts else {}
+    linear = {LINEAR: counts} if (counts := others["linear_model_counts"]) else {}
     models = {
         model: measure(counts, samples.classes, samples.dense)
         for model, counts in {**metric_counts, **linear}.items()
@@ -205,9 +215,10 @@ def compare_models(
         )
     report = {
         **report,
+        "verdict": " ".join(filter(None, [report["verdict"], labels_used(samples, splits)])),
         "selection": selection,
         "commonest_class": commonest_class(metric_counts["student"], samples.classes),
-        "disagreement": disagreement.groupby("group")["kl"].mean().to_dict(),
+        "disagreement": others["disagreement"].groupby("group")["kl"].mean().to_dict(),
         "models": models,
     }
     return report, comparison_table(models)

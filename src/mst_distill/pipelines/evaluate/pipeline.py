@@ -28,7 +28,12 @@ def create_pipeline() -> Pipeline:
             node_of(nodes.build_student_input, "student_input"),
             node_of(nodes.predict_held_out, predictions, *nets),
             node_of(nodes.train_linear_model, "linear_model_counts"),
-            node_of(nodes.compare_models, ["metrics", "comparison"]),
+            node_of(
+                nodes.compare_models,
+                ["metrics", "comparison"],
+                "linear_model_counts",
+                "disagreement",
+            ),
             node_of(nodes.draw_confusion, "confusion_matrix"),
             node_of(nodes.draw_reliability, "reliability_diagram"),
             node_of(nodes.compute_risk_coverage, "risk_coverage"),

@@ -13,7 +13,7 @@ from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.source import SampleSource
 from mst_distill.benchmarks.splits import checked_splits
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import LABELLED, Samples
 from mst_distill.data.summary import count_classes, describe
 from mst_distill.plan import Plan
 
@@ -28,7 +28,7 @@ def build_samples(plan: Plan) -> SampleSource:
     return source
 
 
-@depends_on("protocol", "seed")
+@depends_on("protocol", "seed", "labelled", "labelled_validation")
 def assign_splits(samples: Samples, plan: Plan) -> pd.DataFrame:
     """Assign each sample to training, validation or test in this run.
 
@@ -37,9 +37,14 @@ def assign_splits(samples: Samples, plan: Plan) -> pd.DataFrame:
             pixels of dense labels, `ClassCounts.check`.
     """
     classes, ignored = samples.classes, samples.ignored_label
-    splits = checked_splits(samples.index, classes, ignored, plan.protocol, plan.seed)
+    splits = checked_splits(
+        samples.index, classes, ignored, plan.protocol, plan.seed, plan.label_shares
+    )
     if samples.dense:
-        ClassCounts.of(samples.labels, splits["split"].to_numpy(), classes, ignored).check()
+        used = splits["split"].to_numpy().copy()
+        if LABELLED in splits:
+            used[~splits[LABELLED]] = ""
+        ClassCounts.of(samples.labels, used, classes, ignored).check()
     return splits
 
 
