@@ -121,7 +121,8 @@ class Run:
         """
         rows = rows_of(self.splits, split)
         labels = None
-        if self.unlabelled is not None and self.ignored is not None and split == "train":
+        if self.unlabelled is not None and self.unlabelled[rows].any():
+            assert self.ignored is not None
             labels = Labels(self.unlabelled[rows], self.ignored, labelled_share)
         return Batches(
             self.samples,
