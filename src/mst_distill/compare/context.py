@@ -146,7 +146,8 @@ class TrialContext:
         stream = f"{Stream.COMPARE}{phase}"
         share = 1.0 if task.needs_labels else self.plan.labelled_per_batch
         if self._teacher_fn:
-            batches = self.pool.batches_with(self.teacher_name, self._teacher_fn, stream, share)
+            reads = self.teacher_name or self.run.target
+            batches = self.pool.batches_with(reads, self._teacher_fn, stream, share)
         else:
             batches = self.pool.batches(self.teacher_name, self.teacher_inputs, stream, share)
         self.run.seed_noise(stream)

@@ -34,6 +34,8 @@ class Method(Task):
             teacher; empty for a method without a teacher.
         teacher_inputs: What every batch carries from the teacher.
         dense: Whether the method supports a label for every pixel.
+        needs_unlabelled: Whether the method is for training samples without a label. If all have
+            one, it would be `baseline`, and has no trials.
         seed_key: Part of a trial's seed; by default the name of the class. A method that is renamed
             reproduces its results if it declares the old name here.
 
@@ -44,6 +46,7 @@ class Method(Task):
     teachers: ClassVar[tuple[str, ...]] = (MULTIMODAL, CROSSMODAL)
     teacher_inputs: ClassVar[TeacherInputs] = "logits"
     dense: ClassVar[bool] = True
+    needs_unlabelled: ClassVar[bool] = False
     seed_key: ClassVar[str]
 
     def __init__(self, context: TrialContext) -> None:

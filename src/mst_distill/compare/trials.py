@@ -24,7 +24,7 @@ from mst_distill.compare.method import Method
 from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.compare.teaching import resolve_methods, teach, teachers_for, train_teacher
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import UNLABELLED, Samples
 from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
@@ -62,6 +62,13 @@ class Comparison:
         wanted = self.plan.compare.targets
         return tuple(self.plan.members.modalities) if wanted == "all" else (wanted,)
 
+    @property
+    def _lacks_labels(self) -> bool:
+        """Whether training samples lack a label, or the run hides some."""
+        samples = self.samples
+        unknown = not samples.dense and bool((samples.labels == UNLABELLED).any())
+        return unknown or self.plan.labelled < 1
+
     def trials(self) -> dict[tuple[str, int], list[Trial]]:
         """List all trials by target and seed.
 
@@ -69,10 +76,15 @@ class Comparison:
             ValueError, TypeError: A method or target does not exist.
         """
         seeds = range(self.plan.seed, self.plan.seed + self.plan.compare.seeds)
+        methods = {
+            name: method
+            for name, method in self.methods.items()
+            if self._lacks_labels or not method.needs_unlabelled
+        }
         return {
             (target, seed): [
                 Trial(name, teacher, target, seed)
-                for name, method in self.methods.items()
+                for name, method in methods.items()
                 for teacher in teachers_for(method, self.plan, target)
             ]
             for seed in seeds

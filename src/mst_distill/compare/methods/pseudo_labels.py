@@ -1,0 +1,75 @@
+"""Pseudo-labels: a class that a trained net predicts stands in for a label that is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from torch import Tensor
+
+from mst_distill.compare.context import MethodResult, TrialContext
+from mst_distill.compare.method import Method
+from mst_distill.compare.methods.baseline import Baseline
+from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.losses import without_label
+from mst_distill.mst.networks import freeze
+from mst_distill.training.batches import Batch
+from mst_distill.training.selection import SELECTION
+
+
+class PseudoLabels(Method):
+    """L = CE(S) over all samples; where there is no label, the teacher's prediction is the label.
+
+    Lee, "Pseudo-Label", ICML workshops 2013. Between modalities, labels that a teacher predicts for
+    unlabelled pairs are used by Xue, Ren, Gao, Zhao, "Multimodal Knowledge Expansion", ICCV 2021,
+    where the student sees more modalities than the teacher; and Gupta, Hoffman, Malik, "Cross Modal
+    Distillation for Supervision Transfer", CVPR 2016, train on such pairs with features instead of
+    labels. Every prediction counts, however unsure the teacher is. The teacher is trained on the
+    labelled samples alone.
+    """
+
+    needs_unlabelled = True
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Compute ``loss``, the cross-entropy."""
+        logits = self.student(batch.inputs).logits
+        teacher = ModelOutput.of(batch.frozen["teacher"]).logits
+        label = _completed(batch.label, teacher, self.context.ignored)
+        return {"loss": self.cross_entropy(logits, dataclasses.replace(batch, label=label))}
+
+
+class SelfTraining(PseudoLabels):
+    """The same with the student itself as the teacher.
+
+    A first student is trained on the labelled samples for the epochs of stage 1, and its epoch of
+    the best validation accuracy predicts the missing labels. Then a new student is trained on all
+    samples for the trial's epochs.
+    """
+
+    teachers = ()
+
+    @classmethod
+    def teach(cls, context: TrialContext) -> MethodResult:
+        """Train the first student, and the second on what the first predicts."""
+        best = {"accuracy": SELECTION["accuracy"]}
+        epochs = context.plan.teachers.epochs
+        context.teacher_inputs = "nothing"
+        context.fit(Baseline(context), epochs, selections=best, phase="/first")
+        first = context.student
+        freeze([first.net])
+        context.new_student()
+        context.use_teacher(lambda inputs: (first(inputs).logits,))
+        return context.fit(cls(context), context.epochs)
+
+
+def _completed(label: Tensor, teacher: Tensor, ignored: int | None) -> Tensor:
+    """Replace the labels of samples without one by the classes that a teacher predicts.
+
+    Args:
+        label: ``(B,)`` or ``(B, H, W)``.
+        teacher: Logits ``(B, C)`` or ``(B, C, H, W)``.
+        ignored: The label that is no target, or None if every sample has a label.
+    """
+    if ignored is None:
+        return label
+    missing = without_label(label, ignored).reshape(-1, *[1] * (label.dim() - 1))
+    return label.where(~missing, teacher.argmax(dim=1))
