@@ -389,6 +389,30 @@ class Compare(Block):
         return methods
 
 
+class LabelCurve(Block):
+    """The pipeline `label_curve`: the accuracy of some methods over the share of labels.
+
+    Attributes:
+        shares: The shares of the training labels, each in (0, 1], ascending.
+        methods: Names of `Compare.methods`, as a list or separated by spaces.
+    """
+
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        (0.02, 0.05, 0.1, 0.3, 1.0), min_length=1
+    )
+    methods: tuple[str, ...] = Field(("baseline", "kd", "dml", "mst"), min_length=1)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _split_methods(cls, methods: Any) -> Any:
+        return tuple(methods.split()) if isinstance(methods, str) else methods
+
+    @field_validator("shares")
+    @classmethod
+    def _sort_shares(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(shares)))
+
+
 class Runtime(Block):
     """Where and how a run is computed.
 

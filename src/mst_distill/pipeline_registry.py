@@ -12,6 +12,7 @@ from mst_distill.pipelines import (
     evaluate,
     export,
     ingest,
+    label_curve,
     masks,
     predict,
     route,
@@ -26,8 +27,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     ``diagnose`` analyses a finished run of ``distill`` and does not train its networks again.
     ``predict`` uses its student on new data, and ``export`` writes it to a folder, for use without
     this package.
-    ``compare`` includes ``ingest`` and needs no other stage. ``aggregate`` reads the comparisons of
-    all benchmarks.
+    ``compare`` and ``label_curve`` include ``ingest`` and need no other stage. ``aggregate`` reads
+    the comparisons of all benchmarks.
     """
     stages = {
         "ingest": ingest.create_pipeline(),
@@ -46,5 +47,6 @@ def register_pipelines() -> dict[str, Pipeline]:
         "predict": predict.create_pipeline(),
         "export": export.create_pipeline(),
         "compare": stages["ingest"] + compare.create_pipeline(),
+        "label_curve": stages["ingest"] + label_curve.create_pipeline(),
         "aggregate": aggregate.create_pipeline(),
     }

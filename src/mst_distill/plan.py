@@ -15,6 +15,7 @@ from mst_distill.parameters import (
     Compare,
     Diagnose,
     Evaluate,
+    LabelCurve,
     Masks,
     Members,
     Predict,
@@ -51,6 +52,7 @@ class Plan(Block):
         card: What the model card states of the data and of uses.
         diagnose: The pipeline `diagnose`.
         compare: The pipeline `compare`.
+        label_curve: The pipeline `label_curve`.
         predict: The pipeline `predict`.
         runtime: Where and how the run is computed.
     """
@@ -72,6 +74,7 @@ class Plan(Block):
     card: Card
     diagnose: Diagnose
     compare: Compare
+    label_curve: LabelCurve
     predict: Predict
     runtime: Runtime
 

@@ -43,7 +43,10 @@ ENVIRONMENTS = sorted(
     if folder.is_dir() and folder.name not in ("base", "local")
 )
 WHOLE = sum(
-    (PIPELINES[name] for name in ("distill", *OTHERS, "check", "compare", "aggregate")),
+    (
+        PIPELINES[name]
+        for name in ("distill", *OTHERS, "check", "compare", "label_curve", "aggregate")
+    ),
     start=Pipeline([]),
 )
 NODES = WHOLE.nodes
@@ -109,7 +112,7 @@ def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
     path = entry.get("filepath") or entry["path"]
     folder = path.split("/")[1]
     assert entry["metadata"]["kedro-viz"]["layer"] == LAYERS[folder]
-    folders = ("${_data}", "${_run}", "${_trials}", "${_aggregate}")
+    folders = ("${_data}", "${_run}", "${_trials}", "${_curve}", "${_aggregate}")
     if name not in WITHOUT_OWN_PATH:
         assert any(folder in path for folder in folders)
         assert Path(path).name.startswith(name)

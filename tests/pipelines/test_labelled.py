@@ -40,3 +40,22 @@ def test_a_run_with_a_tenth_of_the_labels_has_its_own_files(tmp_path: Path) -> N
     # The store is that of all runs with these samples.
     assert (project / "data/05_model_input/digits/heldout-300/samples/store.json").is_file()
     run_session(project, "diagnose", limit=300, labelled=0.1, **stages(epochs=1))
+
+
+def test_the_curve_over_the_share_of_labels_has_its_own_files(tmp_path: Path) -> None:
+    project = copy_project(tmp_path / "project")
+    settings = {
+        "limit": 200,
+        "compare": {"seeds": 1, "targets": "audio"},
+        "label_curve": {"shares": [1, 0.1], "methods": "baseline mst"},
+        **stages({"factor": 10}, epochs=1),
+    }
+    run_session(project, "label_curve", **settings)
+    folder = project / "data/08_reporting/digits/heldout-200/label_curve/main"
+    curve = pd.read_csv(folder / "label_curve.csv")
+    assert curve["labelled"].tolist() == [0.1, 0.1, 1, 1]
+    assert curve["title"].tolist() == ["baseline", "mst"] * 2
+    assert curve["accuracy"].between(0, 1).all()
+    assert (folder / "label_curve_figure.png").read_bytes().startswith(b"\x89PNG")
+    kept = "data/06_models/digits/heldout-200/label_curve/main/label_curve_log/labelled-0.1"
+    assert (project / kept / "audio/seed-0/mst.safetensors").is_file()

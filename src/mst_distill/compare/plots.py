@@ -33,6 +33,45 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     return figure
 
 
+def label_curve_figure(curve: pd.DataFrame) -> Figure:
+    """Draw the accuracy over the share of labels, with one subplot for each target.
+
+    Args:
+        curve: From `label_curve_table`; bars are its intervals.
+    """
+    targets = list(dict.fromkeys(curve["target"]))
+    figure = Figure(figsize=(5.5 * max(1, len(targets)), 4.2), layout="constrained")
+    grid = figure.subplots(1, max(1, len(targets)), squeeze=False)[0]
+    for axes, target in zip(grid, targets, strict=False):
+        of_target = curve[curve["target"] == target]
+        for (title, line), marker in zip(
+            of_target.groupby("title", sort=False), cycle("osv^D<>pP"), strict=False
+        ):
+            percent = 100 * line[["accuracy", "low", "high"]]
+            below, above = (
+                percent["accuracy"] - percent["low"],
+                percent["high"] - percent["accuracy"],
+            )
+            axes.errorbar(
+                100 * line["labelled"],
+                percent["accuracy"],
+                yerr=[below.fillna(0), above.fillna(0)],
+                marker=marker,
+                markersize=5,
+                capsize=2,
+                linewidth=1.2,
+                label=title,
+            )
+        shares = sorted(100 * of_target["labelled"].unique())
+        axes.set_xscale("log")
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.set_xticks([], minor=True)
+        axes.set(title=f"{target} student", xlabel="labels used, %", ylabel="test accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
 def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:
     """Draw the accuracy of every method minus the baseline's: in each setting, and in their mean.
 

@@ -79,6 +79,10 @@ class TrialLog:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def within(self, name: str) -> TrialLog:
+        """Return the log in a subfolder."""
+        return TrialLog(self._folder / name)
+
     def find(self, trial: Trial, origin: Origin) -> TrialResult | None:
         """Load the result of a finished trial if it is undamaged and has the given origin."""
         path = self._path(trial)

@@ -141,7 +141,8 @@ def check_trials(trials: pd.DataFrame) -> None:
         ValueError: The message names the trial, or row and column.
     """
     _require(trials, ["title", "target", "seed", "selection", "error"])
-    _reject_repeated(trials, ["title", "target", "seed", "selection"])
+    share = [name for name in ("labelled",) if name in trials]
+    _reject_repeated(trials, [*share, "title", "target", "seed", "selection"])
     finished = trials[trials["error"] == ""]
     if len(finished):  # there are no metrics if all trials failed
         _require(finished, ["accuracy", "nll"])

@@ -122,6 +122,8 @@ class TrackingHooks(MlflowHook):
         run.name = f"{data}/{plan.target}/seed-{plan.seed}{labels}/{plan.run}"
         if "compare" in pipelines:
             run.name = f"{data}/compare{labels}/{plan.run}"
+        if "label_curve" in pipelines:
+            run.name = f"{data}/label_curve/{plan.run}"
         if "aggregate" in pipelines:
             run.name = f"aggregate/{plan.run}"
         if set(pipelines) <= {"diagnose", "export"} and run.id is None:
