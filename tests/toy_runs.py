@@ -67,7 +67,7 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
             **{"members": members, "teachers": TEACHERS.model_dump(), "masks": MASKS.model_dump()},
             "route": route().model_dump(),
             **{"evaluate": {}, "card": {}, "diagnose": {}, "predict": {}},
-            "label_curve": {"methods": "baseline"},
+            "label_curve": {"shares": [1], "methods": "baseline"},
             "compare": {"methods": method},
             "runtime": {"device": "cpu"},
         }

@@ -397,10 +397,8 @@ class LabelCurve(Block):
         methods: Names of `Compare.methods`, as a list or separated by spaces.
     """
 
-    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        (0.02, 0.05, 0.1, 0.3, 1.0), min_length=1
-    )
-    methods: tuple[str, ...] = Field(("baseline", "kd", "dml", "mst"), min_length=1)
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1)
 
     @field_validator("methods", mode="before")
     @classmethod
