@@ -53,7 +53,7 @@ test-portable: install ## runs the numeric tests as on a processor without AVX
 		$(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(NUMERIC)
 
 test-long: install ## runs the long tests: whole runs of benchmarks, and runs that are killed
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long -n auto --maxprocesses 4
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -m long -n auto --maxprocesses 4 --dist worksteal
 
 coverage: install ## lists the lines and branches that `make test` does not run
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
