@@ -234,7 +234,7 @@ def crd(width: int = 3, other: int = 5) -> CRD:
     labels = np.concatenate([[9], LABELS.numpy(), [9]])
     splits = pd.DataFrame({"split": ["test", *["train"] * len(LABELS), "valid"]})
     run = SimpleNamespace(
-        samples=SimpleNamespace(labels=labels),
+        samples=SimpleNamespace(labels=labels, dense=False),
         splits=splits,
         device="cpu",
         place=lambda module: module,
