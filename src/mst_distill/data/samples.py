@@ -80,6 +80,11 @@ def are_unlabelled(samples: Samples, splits: pd.DataFrame) -> np.ndarray:
     return hidden
 
 
+def labelled_splits(samples: Samples, splits: pd.DataFrame) -> pd.Series[str]:
+    """Return the split of each sample whose label a run uses; an empty text for the others."""
+    return splits["split"].mask(are_unlabelled(samples, splits), "")
+
+
 def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
     """Return the store rows of one split, in ascending order.
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.data.modality_values import measure_values, value_warnings
-from mst_distill.data.samples import SPLITS, UNLABELLED, Samples, are_unlabelled
+from mst_distill.data.samples import SPLITS, UNLABELLED, Samples, are_unlabelled, labelled_splits
 
 LISTED = 100
 """The largest number of omitted samples that the report lists."""
@@ -88,8 +88,7 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
     report["notes"] = {name: _note_statistics(samples.index[name]) for name in samples.notes}
     listed = list(samples.omitted.items())[:LISTED]
     report["omitted"] = {"count": len(samples.omitted), "first": dict(listed)}
-    hidden = are_unlabelled(samples, splits)
-    labelled = splits["split"].mask(hidden, "")
+    labelled = labelled_splits(samples, splits)
     report["labels"] = {split: int((labelled == split).sum()) for split in SPLITS}
     counts = ClassCounts.of(
         samples.labels, labelled.to_numpy(), samples.classes, samples.ignored_label

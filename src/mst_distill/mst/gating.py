@@ -92,7 +92,7 @@ def is_correct(specialists: Tensor, label: Tensor, ignored: int | None) -> Tenso
     correct = specialists.argmax(dim=2) == label[:, None]
     if ignored is None:
         return correct
-    unlabelled = without_label(label, ignored).reshape(-1, *[1] * (correct.dim() - 1))
+    unlabelled = over_pixels(without_label(label, ignored), correct)
     return correct & (label != ignored)[:, None] | unlabelled
 
 

@@ -10,6 +10,7 @@ from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.baseline import Baseline
 from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.gating import over_pixels
 from mst_distill.mst.losses import without_label
 from mst_distill.mst.networks import freeze
 from mst_distill.training.batches import Batch
@@ -71,5 +72,5 @@ def _completed(label: Tensor, teacher: Tensor, ignored: int | None) -> Tensor:
     """
     if ignored is None:
         return label
-    missing = without_label(label, ignored).reshape(-1, *[1] * (label.dim() - 1))
+    missing = over_pixels(without_label(label, ignored), label)
     return label.where(~missing, teacher.argmax(dim=1))

@@ -13,7 +13,7 @@ from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.source import SampleSource
 from mst_distill.benchmarks.splits import checked_splits
-from mst_distill.data.samples import LABELLED, Samples
+from mst_distill.data.samples import Samples, labelled_splits
 from mst_distill.data.summary import count_classes, describe
 from mst_distill.plan import Plan
 
@@ -41,9 +41,7 @@ def assign_splits(samples: Samples, plan: Plan) -> pd.DataFrame:
         samples.index, classes, ignored, plan.protocol, plan.seed, plan.label_shares
     )
     if samples.dense:
-        used = splits["split"].to_numpy().copy()
-        if LABELLED in splits:
-            used[~splits[LABELLED]] = ""
+        used = labelled_splits(samples, splits).to_numpy()
         ClassCounts.of(samples.labels, used, classes, ignored).check()
     return splits
 
