@@ -96,7 +96,9 @@ def test_tabulated_and_computed_logits_give_the_same_paths():
 def test_the_loss_by_hand():
     torch.manual_seed(0)
     net = nn.Linear(4, 3)
-    task = FixedPath(net, "text", route(task_weight=0.7, kd_weight=0.4, temperature=2.0), None)
+    task = FixedPath(
+        net, "text", ["text"], route(task_weight=0.7, kd_weight=0.4, temperature=2.0), None
+    )
     x, source_logits, label = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     terms = task.losses(Batch({"text": x}, label, {SOURCE: (source_logits,)}))
     p, q = (source_logits / 2).softmax(1), (net(x) / 2).softmax(1)
@@ -108,11 +110,11 @@ def test_the_loss_by_hand():
 
 
 def test_the_weight_of_distillation_decays_and_is_part_of_the_state():
-    task = FixedPath(nn.Linear(1, 1), "text", route(), None)
+    task = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), None)
     for epoch in range(30):
         assert task.weights.kd == 1
         task.end_epoch(epoch)
-    other = FixedPath(nn.Linear(1, 1), "text", route(), None)
+    other = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), None)
     other.load_state(task.state())
     assert other.weights.kd == 0.5
 

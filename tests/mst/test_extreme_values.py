@@ -302,7 +302,7 @@ def test_quality_and_cross_entropies_of_specialists_at_extreme_logits(dtype):
 def test_a_gate_that_leaves_almost_no_weight_has_a_finite_gradient(top_k):
     raw = torch.tensor([[900.0, 0.0, 1.0], [20.0, 0.0, 1.0], [0.0, 0.0, 0.0]], requires_grad=True)
     correct = torch.tensor([[False, True, True], [False, True, True], [False, False, False]])
-    routing = routing_weights(raw.softmax(dim=1), top_k).correct_only(correct)
+    routing = routing_weights(raw.softmax(dim=1), top_k).only(correct)
     total = routing.weights.sum(dim=1).tolist()
     # exp(-900) is 0, so that no specialist is left. exp(-20) is not: if all specialists are
     # selected, the correct ones are rescaled to the whole weight.

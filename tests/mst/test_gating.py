@@ -68,19 +68,19 @@ def test_the_top_k_specialists_have_equal_weights_in_order_of_probability():
 def test_incorrect_specialists_have_no_weight():
     probabilities = torch.tensor([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.2, 0.5, 0.3]])
     correct = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
-    routing = routing_weights(probabilities, None).correct_only(correct)
+    routing = routing_weights(probabilities, None).only(correct)
     torch.testing.assert_close(
         routing.weights, torch.tensor([[0.4, 0, 0.6], [0, 0, 0], [0.2, 0.5, 0.3]])
     )
-    first = routing_weights(probabilities, 1).correct_only(correct)
+    first = routing_weights(probabilities, 1).only(correct)
     assert first.weights.tolist() == [[0.0], [0.0], [1.0]]
 
 
 def test_with_dense_labels_each_pixel_has_the_weights_of_its_correct_specialists():
     correct = torch.tensor([[[[1, 0, 0]], [[0, 0, 1]], [[1, 0, 1]]]], dtype=torch.bool)
     probabilities = torch.tensor([[0.2, 0.5, 0.3]])
-    routing = routing_weights(probabilities, None).correct_only(correct)
+    routing = routing_weights(probabilities, None).only(correct)
     expected = torch.tensor([[[[0.4, 0, 0]], [[0, 0, 0.625]], [[0.6, 0, 0.375]]]])
     torch.testing.assert_close(routing.weights, expected)
-    first = routing_weights(probabilities, 1).correct_only(correct)
+    first = routing_weights(probabilities, 1).only(correct)
     assert first.weights.tolist() == [[[[0.0, 0.0, 1.0]]]]

@@ -13,13 +13,18 @@ import torch.nn.functional as F
 
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.mst.baseline import train_baseline
-from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
+from mst_distill.mst.ensemble import (
+    SPECIALISTS,
+    SpecialistEnsemble,
+    assemble_ensemble,
+    tabulate_logits,
+)
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.networks import build_member, forward
 from mst_distill.mst.router import FeatureRouter, UniformRouter
 from mst_distill.mst.stage1_teachers import Collaboration, row_of, train_members
 from mst_distill.mst.stage2_masks import train_masks
-from mst_distill.mst.stage3_route import SPECIALISTS, Routing, Weights, train_student
+from mst_distill.mst.stage3_route import Routing, Weights, train_student
 from mst_distill.training.batches import Batch
 from toy_runs import make_run, route, vary
 
@@ -171,7 +176,7 @@ def routing(router, **changes):
         image = inputs["image"]
         return ModelOutput(student(image), embed(image.flatten(1)))
 
-    task = Routing(student, net, extract, (3, 4), settings, None)
+    task = Routing(student, net, extract, SpecialistEnsemble({}), (3, 4), settings, None)
     specialists = torch.randn(6, 4, 3) * 3
     batch = batch_of(run)
     frozen = {SPECIALISTS: (specialists,)}
@@ -268,7 +273,13 @@ def test_with_dense_labels_kd_is_gated_pixel_by_pixel(top_k):
     hard = {"router": "hard", "chosen": top_k} if top_k else {"router": "uniform"}
     settings = route(gated=True, **hard)
     task = Routing(
-        torch.nn.Identity(), net, lambda _: ModelOutput(student, None), (1, 4), settings, ignored
+        torch.nn.Identity(),
+        net,
+        lambda _: ModelOutput(student, None),
+        SpecialistEnsemble({}),
+        (1, 4),
+        settings,
+        ignored,
     )
     terms = task.losses(Batch({"depth": student}, label, {SPECIALISTS: (specialists,)}))
     c = net(ModelOutput(student, None))[0].softmax(dim=0).double().detach().numpy()

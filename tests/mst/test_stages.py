@@ -15,14 +15,20 @@ import torch.nn.functional as F
 
 from mst_distill.data.samples import rows_of
 from mst_distill.mst.baseline import train_baseline
-from mst_distill.mst.ensemble import assemble_ensemble, logits_of_split, tabulate_logits
+from mst_distill.mst.ensemble import (
+    SPECIALISTS,
+    SpecialistEnsemble,
+    assemble_ensemble,
+    logits_of_split,
+    tabulate_logits,
+)
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.networks import build_member, forward
 from mst_distill.mst.router import ClassRouter
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.mst.stage1_teachers import Collaboration, train_members
 from mst_distill.mst.stage2_masks import STUDENT, Adaptation, train_masks
-from mst_distill.mst.stage3_route import SPECIALISTS, Routing, Weights, train_student
+from mst_distill.mst.stage3_route import Routing, Weights, train_student
 from mst_distill.parameters import Member
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
@@ -313,6 +319,7 @@ def routing(chosen: int = 1, **changes) -> tuple[Routing, Batch, torch.Tensor]:
         student,
         router,
         lambda inputs: ModelOutput(student(inputs["image"])),
+        SpecialistEnsemble({}),
         (3, 4),
         settings,
         None,

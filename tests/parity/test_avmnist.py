@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.data.samples import Samples
-from mst_distill.mst.ensemble import SpecialistEnsemble, specialist_name
+from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, specialist_name
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.masks import mask_class
 from mst_distill.mst.networks import freeze
@@ -34,7 +34,7 @@ from mst_distill.mst.router import ClassRouter
 from mst_distill.mst.split_teacher import specialise
 from mst_distill.mst.stage1_teachers import Collaboration
 from mst_distill.mst.stage2_masks import STUDENT, Adaptation
-from mst_distill.mst.stage3_route import SPECIALISTS, Routing
+from mst_distill.mst.stage3_route import Routing
 from mst_distill.nets.avmnist import FusionCNN, LeNet5, ThreeLayerCNN
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
@@ -195,6 +195,7 @@ class Case:
             student,
             router,
             lambda inputs: ModelOutput(student(inputs[self.target])),
+            ensemble,
             (10, len(ensemble.names)),
             route,
             None,

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
+from mst_distill.data.samples import ABSENT
 from mst_distill.media.readers import Reader, UnreadableValueError
 
 
@@ -42,10 +43,11 @@ class ReaderSource(SampleSource):
         """
 
     def fit(self, folder: Path) -> None:
-        """Fit the readers that fit anything."""
+        """Fit the readers that fit anything, on the samples that have the modality."""
+        rows = self.rows_to_fit()
         for modality, reader in self.readers.items():
             if type(reader).fit is not Reader.fit:
-                reader.fit(self.values(modality, self.rows_to_fit()))
+                reader.fit(self.values(modality, having(modality, rows)))
 
     def rows_to_fit(self) -> pd.DataFrame:
         """Return the rows of `index` on which readers are fitted."""
@@ -54,10 +56,15 @@ class ReaderSource(SampleSource):
         return self.index[self.index["split"] == "train"]
 
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
-        """Read each modality of some samples with its reader, and the notes of the readers."""
+        """Read each modality of some samples with its reader, and the notes of the readers.
+
+        Modalities that the samples do not have are left out.
+        """
         tensors: dict[str, np.ndarray] = {}
         notes: dict[str, np.ndarray] = {}
         for modality, reader in self.readers.items():
+            if not len(having(modality, part)):
+                continue
             try:
                 tensors[modality], noted = reader.read_noted(self.values(modality, part))
             except UnreadableValueError as error:
@@ -65,3 +72,10 @@ class ReaderSource(SampleSource):
                 raise DamagedSampleError(sample, error.reason) from error
             notes |= noted
         return {**tensors, **notes}
+
+
+def having(modality: str, part: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of an index whose samples have a modality."""
+    if ABSENT not in part:
+        return part
+    return part[[modality not in absent.split() for absent in part[ABSENT]]]

@@ -17,7 +17,8 @@ import pandas as pd
 
 from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import texts_in
-from mst_distill.data.samples import UNLABELLED
+from mst_distill.data.samples import ABSENT, UNLABELLED
+from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
 
 Protocol = Literal["heldout", "random"]
@@ -61,9 +62,10 @@ class SampleSource(ABC):
         notes: Names of the numbers that `read` returns in addition to the modalities, such as
             durations or repairs.
         index: One row for each sample, with ``id`` (a unique string), ``group``, ``split``
-            (leak-free), ``label`` (-1 for a training sample without one), optionally ``source`` (an
-            actor, an event, a kind of scene), which the report counts, and any other columns that
-            `read` needs to find the sample.
+            (leak-free), ``label`` (-1 for a training sample without one), optionally ``absent``
+            (the names of the modalities that a sample does not have, separated by spaces),
+            optionally ``source`` (an actor, an event, a kind of scene), which the report counts,
+            and any other columns that `read` needs to find the sample.
         files: The raw files that were opened.
         omitted: The ids of the samples that are known to be incomplete before they are read, with
             the reason. These samples are not in `index`.
@@ -119,11 +121,12 @@ class SampleSource(ABC):
         """Read some samples.
 
         Args:
-            part: n rows of `index`.
+            part: n rows of `index`, all with the same `ABSENT` modalities.
 
         Returns:
             For each modality an array ``(n, *shape)`` float32, for a dense task also ``label``,
-            ``(n, H, W)``, and for each name in `notes` an array of ``(n,)`` numbers.
+            ``(n, H, W)``, and for each name in `notes` an array of ``(n,)`` numbers. Modalities
+            that are absent may be left out, with their notes.
 
         Raises:
             DamagedSampleError: A sample cannot be read. The caller leaves it out and calls this
@@ -161,8 +164,9 @@ def check_index(source: SampleSource) -> None:
         ValueError: `classes`, `index` or `files` is missing or has the wrong type, a class name is
             not allowed or appears twice, a column is missing or has missing values, a label is not
             a class, there are no samples, too many samples are omitted, an id is not a string or
-            appears twice, a column cannot be stored in a Parquet file, or a note has the name of a
-            column; the message names it.
+            appears twice, a sample lacks all modalities or one that is unknown, no sample has all,
+            a column cannot be stored in a Parquet file, or a note has the name of a column; the
+            message names it.
     """
     _check_attributes(source)
     index, classes = source.index, list(source.classes)
@@ -193,9 +197,43 @@ def check_index(source: SampleSource) -> None:
         raise ValueError(
             f"sample id {twice!r} of {described(source)} appears twice; ids must be unique"
         )
+    if ABSENT in index:
+        _check_absent(source)
     if not (index["label"] == DENSE).all():
         check_labels(index["label"].to_numpy(), source, index)
     _check_table(source)
+
+
+def _check_absent(source: SampleSource) -> None:
+    """Reject a column `ABSENT` with which not all members can be trained."""
+    index, known = source.index, list(source.modalities or source.readers)
+    for sample, absent in zip(index["id"], index[ABSENT], strict=True):
+        if not isinstance(absent, str):
+            raise ValueError(
+                f"sample {sample!r} of {described(source)} has {absent!r} in the column "
+                f"{ABSENT!r}; it must be a text with the names of the absent modalities, separated "
+                f"by spaces"
+            )
+        names = absent.split()
+        for name in names:
+            if known and name not in known:
+                unknown = did_you_mean(f"modality in the column {ABSENT!r}", name, known)
+                raise ValueError(f"sample {sample!r} of {described(source)}: {unknown}")
+        if known and set(names) == set(known):
+            raise ValueError(
+                f"sample {sample!r} of {described(source)} lacks all modalities: leave it out"
+            )
+    for name in known:
+        if index[ABSENT].str.split().map(lambda absent, name=name: name in absent).all():
+            raise ValueError(
+                f"no sample of {described(source)} has the modality {name!r}: remove it from "
+                f"members.modalities, or check how absence is marked"
+            )
+    if (index[ABSENT] != "").all():
+        raise ValueError(
+            f"no sample of {described(source)} has all modalities: the multimodal teacher learns "
+            f"from such samples alone"
+        )
 
 
 def _check_attributes(source: SampleSource) -> None:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.raw_files import leads_out
-from mst_distill.benchmarks.reader_source import ReaderSource
+from mst_distill.benchmarks.reader_source import ReaderSource, having
 from mst_distill.benchmarks.source import Protocol, refuse_too_many
 from mst_distill.benchmarks.splits import stratified_group_split
 from mst_distill.benchmarks.table_file import TableFile, header_of, number_in, read_table, text_in
 from mst_distill.benchmarks.table_labels import check_training_samples, classes_of
 from mst_distill.benchmarks.table_modalities import ModalityType, read_modalities
-from mst_distill.data.samples import UNLABELLED
+from mst_distill.data.samples import ABSENT, UNLABELLED
 from mst_distill.errors import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ class Table(ReaderSource):
     A row without a label is a training sample without one, unless the column of splits says
     otherwise. If its group is held out, it is not used. A row without a label in ``valid`` or
     ``test`` is omitted, and so is one with an empty cell, a cell that is no number, a missing
-    file, or numbers that are all empty. Of others, empty numbers are the mean.
+    file, or numbers that are all empty. Of others, empty numbers are the mean. With `incomplete`,
+    the empty cells of a modality, or its numbers if all are empty, say that the sample does not
+    have this modality; only a row without any is omitted.
 
     Args:
         protocol: ``heldout`` fits the scaling of numbers on the training split, ``random`` on all
@@ -62,6 +64,7 @@ class Table(ReaderSource):
             there is such a column.
         split: The column of splits; by default ``split``, if there is such a column.
         id: The column of ids; by default ``id``, if there is such a column.
+        incomplete: Whether samples may lack modalities.
         tolerated_share: Maximum share of all rows that may be left out, in [0, 1).
         split_seed: Seed of the split. It does not depend on the seed of the run.
 
@@ -80,6 +83,7 @@ class Table(ReaderSource):
         group: str | None = None,
         split: str | None = None,
         id: str | None = None,  # the name of the key in the parameters
+        incomplete: bool = False,
         tolerated_share: float = 0.01,
         split_seed: int = 0,
     ) -> None:
@@ -104,13 +108,16 @@ class Table(ReaderSource):
         ids = _ids_of(self._table, roles["id"])
         groups = _groups_of(self._table, roles["group"], ids)
         given = _splits_of(self._table, roles["split"], groups)
-        faults = self._find_faults(labels, given)
+        absent = self._find_absent() if incomplete else [()] * len(self._table)
+        faults = self._find_faults(labels, given, absent)
         self.omitted = {ids[row]: fault for row, fault in faults.items()}
         refuse_too_many(self.omitted, len(ids), tolerated_share)
         rows = np.array([row for row in range(len(ids)) if row not in faults])
         index = pd.DataFrame(
             {"id": ids, "group": groups, "split": given, "label": labels, "row": range(len(ids))}
         )
+        if any(absent):
+            index[ABSENT] = [" ".join(names) for names in absent]
         self.index = index.iloc[rows].reset_index(drop=True)
         self.index["split"] = _complete_splits(self._table, self.index, split_seed)
         self._omit_unlabelled_held_out()
@@ -168,7 +175,7 @@ class Table(ReaderSource):
             file
             for name, reader in self.readers.items()
             if reader.takes == "path"
-            for file in self.values(name, self.index)
+            for file in self.values(name, having(name, self.index))
         ]
 
     def _omit_unlabelled_held_out(self) -> None:
@@ -183,7 +190,20 @@ class Table(ReaderSource):
             )
         self.index = self.index[~useless].reset_index(drop=True)
 
-    def _find_faults(self, labels: np.ndarray, given: Sequence[str]) -> dict[int, str]:
+    def _find_absent(self) -> list[tuple[str, ...]]:
+        """Return the modalities whose cells are empty, for each row."""
+        return [
+            tuple(name for name in self.readers if self._is_empty(name, row))
+            for row in range(len(self._table))
+        ]
+
+    def _is_empty(self, modality: str, row: int) -> bool:
+        cells = (self._table.cells[column][row] for column in self.readers[modality].columns)
+        return not any(text_in(cell).strip() for cell in cells)
+
+    def _find_faults(
+        self, labels: np.ndarray, given: Sequence[str], absent: Sequence[Sequence[str]]
+    ) -> dict[int, str]:
         """Return what is missing or wrong in rows that cannot be used, by row.
 
         Raises:
@@ -195,8 +215,10 @@ class Table(ReaderSource):
             held_out = given[row] not in ("", "train")
             unlabelled = labels[row] == UNLABELLED and held_out
             fault = f"the column {self._label!r} is empty" if unlabelled else ""
+            # A row without any modality has the fault of the first.
+            lacking = absent[row] if len(absent[row]) < len(self.readers) else ()
             for name in self.readers:
-                fault = fault or self._fault_of(name, row)
+                fault = fault or ("" if name in lacking else self._fault_of(name, row))
             if fault:
                 faults[row] = f"{table.path}, {table.where([row])}: {fault}"
         return faults

@@ -11,7 +11,7 @@ from torch import nn
 
 from mst_distill.compare.teacher_cache import TeacherFn, TeacherInputs, TeacherPool
 from mst_distill.mst.features import FeatureExtractor
-from mst_distill.mst.networks import build_members
+from mst_distill.mst.networks import build_members, modalities_of
 from mst_distill.plan import Plan
 from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
@@ -104,6 +104,12 @@ class TrialContext:
         """The epochs of a student that is trained in a single phase."""
         equal = self.plan.compare.budget == "equal"
         return self.plan.route.epochs + (self.plan.teachers.epochs if equal else 0)
+
+    @property
+    def teacher_modalities(self) -> tuple[str, ...]:
+        """The modalities that the teacher reads; none without a teacher."""
+        name = self.teacher_name
+        return modalities_of(name, self.run.modalities) if name else ()
 
     @property
     def frozen_teacher(self) -> FeatureExtractor:

@@ -74,13 +74,29 @@ class Method(Task):
         logits = self.student(batch.inputs).logits
         return validation_metrics(logits, batch.label, self.context.ignored)
 
+    def taught(self, student: ModelOutput, batch: Batch) -> tuple[ModelOutput, Batch] | None:
+        """Select the samples of a batch that the teacher can see.
+
+        Returns:
+            The student's output for these samples, and their batch; None if there are fewer than
+            two, since relations and batch statistics need two.
+        """
+        seen, indices = batch.having(self.context.teacher_modalities)
+        if indices is None:
+            return student, batch
+        return (student.at(indices), seen) if len(indices) > 1 else None
+
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the mean cross-entropy of `logits`, without ignored pixels."""
         return cross_entropy(logits, batch.label, self.context.ignored)
 
 
 class Distilling(Method):
-    """L = (1 - a) CE(S) + a (sum of the method's terms); a is halved after 30, 60 and 90 epochs."""
+    """L = (1 - a) CE(S) + a (sum of the method's terms); a is halved after 30, 60 and 90 epochs.
+
+    If samples lack modalities, CE(S) is over all samples that the student can see, and the method's
+    terms are over those that the teacher can see too.
+    """
 
     def __init__(self, context: TrialContext) -> None:
         super().__init__(context)
@@ -93,10 +109,13 @@ class Distilling(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``ce``, the method's terms, unweighted, and the weighted sum ``loss``."""
         student = self.student(batch.inputs)
-        teacher = ModelOutput.of(batch.frozen["teacher"])
         ce = self.cross_entropy(student.logits, batch)
-        with torch.autocast(batch.label.device.type, enabled=False):
-            terms = self.distil(student.precise(), teacher.precise(), batch)
+        terms: dict[str, Tensor] = {}
+        if taught := self.taught(student, batch):
+            output, seen = taught
+            teacher = ModelOutput.of(seen.frozen["teacher"])
+            with torch.autocast(batch.label.device.type, enabled=False):
+                terms = self.distil(output.precise(), teacher.precise(), seen)
         loss = (1 - self._weight) * ce + self._weight * sum(terms.values())
         return {"loss": loss, "ce": ce, **terms}
 

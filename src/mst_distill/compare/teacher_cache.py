@@ -104,9 +104,9 @@ class TeacherPool:
     def _train_batches(self, teacher: str, teacher_inputs: TeacherInputs) -> Batches:
         if teacher_inputs == "inputs":
             modalities = [self._run.target, *modalities_of(teacher, self._run.modalities)]
-            return self._run.batches("train", modalities, self._batch_size)
+            return self._batches(modalities)
         if teacher_inputs == "nothing":
-            return self._run.batches("train", [self._run.target], self._batch_size)
+            return self._batches([self._run.target])
         extractor = self._teachers[teacher]
 
         def teacher_fn(inputs: Inputs) -> tuple[Tensor, ...]:
@@ -117,4 +117,13 @@ class TeacherPool:
 
     def _train_with(self, teacher: str, teacher_fn: TeacherFn) -> Batches:
         frozen = {"teacher": Frozen(modalities_of(teacher, self._run.modalities), teacher_fn)}
-        return self._run.batches("train", [self._run.target], self._batch_size, frozen=frozen)
+        return self._batches([self._run.target], frozen)
+
+    def _batches(
+        self, modalities: Sequence[str], frozen: Mapping[str, Frozen] | None = None
+    ) -> Batches:
+        """Batches of the training samples that the student can see."""
+        run = self._run
+        return run.batches(
+            "train", modalities, self._batch_size, frozen=frozen, needed=[run.target]
+        )

@@ -36,12 +36,12 @@ def gallery(samples: Samples) -> Figure:
     grid = figure.subplots(len(arrays), len(rows), squeeze=False, height_ratios=heights)
     for (name, array), grid_row in zip(arrays.items(), grid, strict=True):
         grid_row[0].set_ylabel(name, size=10)
-        for axes, value in zip(grid_row, array, strict=True):
+        for axes, value, row in zip(grid_row, array, rows, strict=True):
             axes.set(xticks=[], yticks=[])
             if name == "label":
                 axes.imshow(value, cmap="nipy_spectral", vmin=0, vmax=len(samples.classes) - 1)
             else:
-                draw_sample(axes, value)
+                draw_sample(axes, value if samples.have([name])[row] else None)
     for axes, row in zip(grid[0], rows, strict=True):
         axes.set_title(_title(samples, row), size=8)
     return figure
@@ -67,14 +67,18 @@ def _relative_height(name: str, array: np.ndarray) -> float:
     return array.shape[-2] / array.shape[-1] if array.ndim > 3 or name == "label" else 1.0
 
 
-def draw_sample(axes: Axes, value: np.ndarray) -> None:
+def draw_sample(axes: Axes, value: np.ndarray | None) -> None:
     """Draw one modality of a sample.
 
     Args:
         axes: Where to draw.
-        value: A vector, a matrix, an image ``(C, H, W)`` or a video ``(C, T, H, W)``.
+        value: A vector, a matrix, an image ``(C, H, W)`` or a video ``(C, T, H, W)``; None if the
+            sample does not have this modality.
     """
-    if value.ndim == 1:
+    if value is None:
+        axes.text(0.5, 0.5, "absent", ha="center", va="center", size=8, transform=axes.transAxes)
+        axes.set_box_aspect(1)
+    elif value.ndim == 1:
         axes.plot(value, linewidth=0.6)
         axes.set_box_aspect(1)
     elif value.ndim == 2:

@@ -18,19 +18,22 @@ to [0, 1] or to a standard deviation of 1, metres, and features of an encoder li
 long sparse features near its lower end. Pixels from 0 to 255 and decibels lie above it."""
 
 
-def measure_values(name: str, array: np.ndarray) -> dict[str, Any]:
+def measure_values(name: str, array: np.ndarray, has: np.ndarray | None = None) -> dict[str, Any]:
     """Summarize the numbers of a modality over all samples of all splits, in bounded memory.
 
     Args:
         name: Name of the modality, for the progress bar.
         array: ``(N, *shape)``; it may be memory-mapped and larger than memory.
+        has: ``(N,)``, whether a sample has this modality; the others are not counted. None if all
+            samples have it.
 
     Returns:
         JSON values: ``shape`` (of a sample, with the type), ``minimum``, ``maximum``, ``mean``,
         ``standard_deviation``, and ``constant_samples``: the share, in [0, 1], of samples whose
         numbers are all equal, or None if a sample has only one number.
     """
-    low, high, mean, variance = _sample_statistics(name, array)
+    statistics = _sample_statistics(name, array)
+    low, high, mean, variance = statistics if has is None else statistics[:, has]
     single = int(np.prod(array.shape[1:])) == 1
     return {
         "shape": f"{' x '.join(map(str, array.shape[1:]))} {array.dtype}",

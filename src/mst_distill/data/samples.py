@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -20,23 +21,29 @@ no such column if all may be used."""
 UNLABELLED = -1
 """The label of a training sample whose class is not known."""
 
+ABSENT = "absent"
+"""The column of the index with the modalities that a sample does not have, separated by spaces.
+There is no such column if all samples have all modalities."""
+
 
 @dataclass(frozen=True)
 class Samples:
-    """N samples, each with all modalities, opened from a sample store.
+    """N samples, opened from a sample store.
 
     Attributes:
         index: One row for each sample, in store order, with the columns ``id`` (unique), ``group``
             (what splits must not share: an actor, a speaker, a scene), ``split`` (the benchmark's
-            own leak-free split) and ``label`` (-1 if labels are dense).
-        modalities: Array ``(N, *shape)`` of each modality by name; float32, memory-mapped.
+            own leak-free split), ``label`` (-1 if labels are dense), and `ABSENT` if some samples
+            lack a modality.
+        modalities: Array ``(N, *shape)`` of each modality by name; float32, memory-mapped. The rows
+            of samples without the modality are NaN, or 0 if the type is integer.
         labels: ``(N,)`` class indices, `UNLABELLED` for training samples without a label, or
             ``(N, H, W)`` for dense labels.
         classes: Class names, in the order of the logits.
         ignored_label: The label that is not a target (dense tasks), or None.
-        digest: SHA-256 over ``id``, ``group``, ``split`` and ``label`` of the index, the classes,
-            all arrays and the readers. Equal data have an equal digest on any machine on which the
-            readers fit equal numbers.
+        digest: SHA-256 over ``id``, ``group``, ``split``, ``label`` and `ABSENT` of the index, the
+            classes, all arrays and the readers. Equal data have an equal digest on any machine on
+            which the readers fit equal numbers.
         notes: The columns of `index` that describe how a sample was read: durations, repairs.
         omitted: Samples that were left out because they are incomplete or damaged, id to reason.
         readers: How a raw value of each modality was read, if the source has readers.
@@ -59,6 +66,25 @@ class Samples:
     def dense(self) -> bool:
         """Whether every pixel has a label of its own."""
         return self.labels.ndim > 1
+
+    @cached_property
+    def present(self) -> dict[str, np.ndarray]:
+        """``(N,)``, whether each sample has a modality, by name; only for those that some lack."""
+        if ABSENT not in self.index:
+            return {}
+        lacking = self.index[ABSENT].str.split()
+        found = {
+            name: np.array([name not in absent for absent in lacking], dtype=bool)
+            for name in self.modalities
+        }
+        return {name: has for name, has in found.items() if not has.all()}
+
+    def have(self, modalities: Iterable[str]) -> np.ndarray:
+        """Return whether each sample has all of some modalities, ``(N,)``."""
+        everywhere = np.ones(len(self), dtype=bool)
+        for name in modalities:
+            everywhere &= self.present.get(name, True)
+        return everywhere
 
     def __deepcopy__(self, memo: dict[int, object]) -> Samples:
         """Return the object itself: samples are never modified, so a copy would waste memory."""

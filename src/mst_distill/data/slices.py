@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.source import DamagedSampleError, SampleSource, check_labels
 from mst_distill.data.appendable_npy import GrowingArray
+from mst_distill.data.samples import ABSENT
 from mst_distill.errors import add_context
 
 log = logging.getLogger(__name__)
 
 
 def read_slice(
-    source: SampleSource, part: pd.DataFrame
+    source: SampleSource, part: pd.DataFrame, arrays: Mapping[str, GrowingArray]
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray], dict[str, str]]:
     """Read some samples, without those that are damaged.
 
@@ -24,10 +26,13 @@ def read_slice(
     Args:
         source: The source.
         part: Rows of its index.
+        arrays: The arrays of the store, which give type and shape of modalities that are absent;
+            needed only if a sample lacks a modality.
 
     Returns:
         The rows that can be read, what the source read of them (modalities, dense labels, notes),
-        and the other samples, id to reason.
+        and the other samples, id to reason. Of an absent modality the row is NaN, or 0 if the type
+        is integer.
 
     Raises:
         ValueError: The source reports a damaged sample that is not in `part`, or returns anything
@@ -36,7 +41,7 @@ def read_slice(
     omitted: dict[str, str] = {}
     while len(part):
         try:
-            read = source.read(part)
+            read = _read(source, part, arrays)
         except DamagedSampleError as damaged:
             # Without this check the same rows would be read again forever.
             if damaged.sample not in set(part["id"]):
@@ -51,11 +56,38 @@ def read_slice(
             add_context(error, f"This happened when {_which(source, part)} were read.")
             raise
         else:
-            _check_read(read, source, part)
-            floats = {n for n, array in read.items() if np.issubdtype(array.dtype, np.floating)}
-            read |= {name: read[name].astype(np.float32) for name in floats}
             return part, read, omitted
     return part, {}, omitted
+
+
+def _read(
+    source: SampleSource, part: pd.DataFrame, arrays: Mapping[str, GrowingArray]
+) -> dict[str, np.ndarray]:
+    """Read samples; those that lack the same modalities are read together."""
+    if ABSENT not in part or not part[ABSENT].any():
+        return _read_alike(source, part)
+    filled = {
+        name: np.full((len(part), *of.shape), np.nan if of.dtype.kind == "f" else 0, of.dtype)
+        for name, of in arrays.items()
+    }
+    filled |= {note: np.full(len(part), np.nan) for note in source.notes}
+    for absent in part[ABSENT].unique():
+        alike = (part[ABSENT] == absent).to_numpy()
+        for name, array in _read_alike(source, part[alike]).items():
+            if name not in absent.split():
+                if name in arrays:
+                    _check_slice(name, array, arrays[name], part[alike])
+                filled.setdefault(name, np.empty((len(part), *array.shape[1:]), array.dtype))
+                filled[name][alike] = array
+    return filled
+
+
+def _read_alike(source: SampleSource, part: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Read samples that all have, or lack, the same modalities."""
+    read = source.read(part)
+    _check_read(read, source, part)
+    floats = {n for n, array in read.items() if np.issubdtype(array.dtype, np.floating)}
+    return read | {name: read[name].astype(np.float32) for name in floats}
 
 
 def _which(source: SampleSource, part: pd.DataFrame) -> str:
@@ -88,7 +120,8 @@ def _check_read(read: object, source: SampleSource, part: pd.DataFrame) -> None:
                 f"sample must have at least one axis: (n, 1) for one number"
             )
     names = [name for name in read if name != "label" and name not in source.notes]
-    if not set(source.modalities) <= set(names):
+    absent = part[ABSENT].iloc[0].split() if ABSENT in part else []
+    if not set(source.modalities) - set(absent) <= set(names):
         raise ValueError(
             f"for {which}, `read` returned the modalities {names}, but members.modalities has "
             f"networks for {list(source.modalities)}: use the same names"
@@ -171,6 +204,8 @@ def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.Da
         raise ValueError(f"{which} is of type {array.dtype}; the first sample is {wanted.dtype}")
     if np.issubdtype(array.dtype, np.floating):
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if ABSENT in part:
+            finite |= [name in absent.split() for absent in part[ABSENT]]
         if not finite.all():
             raise ValueError(
                 f"modality {name!r} of sample {part['id'].iloc[int(np.argmin(finite))]!r} holds "

@@ -29,7 +29,7 @@ from mst_distill.benchmarks.source import (
 )
 from mst_distill.data.appendable_npy import GrowingArray, digest_of
 from mst_distill.data.journal import Journal
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import ABSENT, Samples
 from mst_distill.data.slices import append_slice, read_slice, take_notes
 
 SLICE_BYTES = 64 * 2**20
@@ -199,7 +199,7 @@ def _build(source: SampleSource, partial: Path) -> None:
         raise ValueError(f"no sample of {type(source).__name__} can be read: {journal.omitted}")
     for name in journal.arrays:
         if name != "label":
-            _reject_constant_modality(name, store, source)
+            _reject_constant_modality(name, store, source, index)
     notes = pd.concat(journal.notes, ignore_index=True)
     index = pd.concat([index, notes], axis=1)
     index.to_parquet(store / "index.parquet")
@@ -227,8 +227,9 @@ def _build(source: SampleSource, partial: Path) -> None:
 
 
 def _digest(card: Mapping[str, Any], index: pd.DataFrame) -> str:
-    """Return the SHA-256 over ids, groups, splits, labels, classes, arrays and readers."""
-    sha = hashlib.sha256(index[["id", "group", "split", "label"]].to_csv(index=False).encode())
+    """Return the SHA-256 of what `Samples.digest` names."""
+    columns = [name for name in ("id", "group", "split", "label", ABSENT) if name in index]
+    sha = hashlib.sha256(index[columns].to_csv(index=False).encode())
     arrays = card["arrays"]
     sha.update(json.dumps([card["classes"], card["ignored_label"], arrays]).encode())
     for name in arrays:
@@ -246,21 +247,16 @@ def _write_slices(source: SampleSource, store: Path, journal: Journal) -> Journa
     }
     title = f"samples of {type(source).__name__}"
     with progress(range(0), title, "sample", total=len(index), done=journal.rows) as bar:
+        if not arrays and ABSENT in index:
+            arrays = _new_arrays(_read_complete(source), source, store)
         while journal.rows < len(index):
             rows = index.iloc[journal.rows : journal.rows + _slice_length(arrays)]
-            part, read, omitted = read_slice(source, rows)
+            part, read, omitted = read_slice(source, rows, arrays)
             all_omitted = {**source.omitted, **journal.omitted, **omitted}
             refuse_too_many(all_omitted, len(index) + len(source.omitted), source.tolerated_share)
             notes = take_notes(source, read, part) if len(part) else {}
             if len(part) and not arrays:
-                # Dense labels are checked with each slice, labels of the index once.
-                if "label" not in read:
-                    check_labels(index["label"].to_numpy(), source, index)
-                _warn_of_integers(read)
-                arrays = {
-                    name: GrowingArray(store / f"{name}.npy", array.dtype, array.shape[1:])
-                    for name, array in read.items()
-                }
+                arrays = _new_arrays(read, source, store)
             if len(part):
                 append_slice(arrays, read, part, source)
             written = {name: digest_of(array) for name, array in read.items()}
@@ -269,6 +265,38 @@ def _write_slices(source: SampleSource, store: Path, journal: Journal) -> Journa
     for array in arrays.values():
         array.close()
     return journal
+
+
+def _new_arrays(
+    read: Mapping[str, np.ndarray], source: SampleSource, store: Path
+) -> dict[str, GrowingArray]:
+    """Create an array of the type and shape of each modality, and of dense labels."""
+    # Dense labels are checked with each slice, labels of the index once.
+    if "label" not in read:
+        check_labels(source.index["label"].to_numpy(), source, source.index)
+    _warn_of_integers(read)
+    return {
+        name: GrowingArray(store / f"{name}.npy", array.dtype, array.shape[1:])
+        for name, array in read.items()
+    }
+
+
+def _read_complete(source: SampleSource) -> dict[str, np.ndarray]:
+    """Read the first sample with all modalities, which gives the type and shape of each.
+
+    Raises:
+        ValueError: No such sample can be read.
+    """
+    complete = source.index[source.index[ABSENT] == ""]
+    for row in range(len(complete)):
+        part, read, _ = read_slice(source, complete.iloc[row : row + 1], {})
+        if len(part):
+            take_notes(source, read, part)
+            return read
+    raise ValueError(
+        f"no sample of {described(source)} that has all modalities can be read: the multimodal "
+        f"teacher learns from such samples alone"
+    )
 
 
 def _warn_of_integers(read: Mapping[str, np.ndarray]) -> None:
@@ -290,12 +318,16 @@ def _slice_length(arrays: dict[str, GrowingArray]) -> int:
     return max(1, min(SLICE_SAMPLES, SLICE_BYTES // max(sample_bytes, 1)))
 
 
-def _reject_constant_modality(name: str, store: Path, source: SampleSource) -> None:
+def _reject_constant_modality(
+    name: str, store: Path, source: SampleSource, index: pd.DataFrame
+) -> None:
     """Raise if a modality is equal in all samples, so that nothing can be learned from it."""
     array = np.load(store / f"{name}.npy", mmap_mode="r")
+    absent = index[ABSENT] if ABSENT in index else [""] * len(array)
+    rows = [row for row, lacking in enumerate(absent) if name not in lacking.split()]
     # The first sample that differs ends the loop, so usually only two are read.
-    if len(array) > 1 and all(np.array_equal(sample, array[0]) for sample in array[1:]):
+    if len(rows) > 1 and all(np.array_equal(array[row], array[rows[0]]) for row in rows[1:]):
         raise ValueError(
-            f"modality {name!r} is the same in all {len(array)} samples of {described(source)}: "
+            f"modality {name!r} is the same in all {len(rows)} samples of {described(source)}: "
             f"nothing can be learned from it"
         )

@@ -64,7 +64,8 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
     Returns:
         ``samples``, ``groups``, ``splits``, ``groups_by_split`` and ``labels`` (those that the run
         uses, by split; counts), ``modalities`` (see `measure_values`), ``sources`` (counts by
-        split, if the benchmark has a column ``source``), ``notes`` (for each: minimum, median,
+        split, if the benchmark has a column ``source``), ``combinations`` (counts by split of the
+        modalities that samples have, if some lack one), ``notes`` (for each: minimum, median,
         maximum, sum, and the number of samples in which it is not 0),
         ``omitted`` (the number of omitted samples, and the first of them with their reasons),
         ``pixels`` (counts by class and split, if labels are dense), and ``warnings``: sentences on
@@ -79,12 +80,16 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
             split: int(splits.loc[splits["split"] == split, "group"].nunique()) for split in SPLITS
         },
         "modalities": {
-            name: measure_values(name, array) for name, array in samples.modalities.items()
+            name: measure_values(name, array, samples.have([name]))
+            for name, array in samples.modalities.items()
         },
     }
     if "source" in samples.index:
         by_source = _count_by_split(samples.index["source"].to_numpy(), splits)
         report["sources"] = by_source.to_dict(orient="index")
+    if samples.present:
+        combinations = _combinations(samples)
+        report["combinations"] = _count_by_split(combinations, splits).to_dict(orient="index")
     report["notes"] = {name: _note_statistics(samples.index[name]) for name in samples.notes}
     listed = list(samples.omitted.items())[:LISTED]
     report["omitted"] = {"count": len(samples.omitted), "first": dict(listed)}
@@ -99,6 +104,32 @@ def describe(samples: Samples, splits: pd.DataFrame) -> dict[str, Any]:
     return report
 
 
+def _combinations(samples: Samples) -> np.ndarray:
+    """Return the names of the modalities that each sample has, such as ``image + audio``."""
+    has = {name: samples.have([name]) for name in samples.modalities}
+    return np.array(
+        [" + ".join(name for name in has if has[name][row]) for row in range(len(samples))]
+    )
+
+
+def students_samples(samples: Samples, splits: pd.DataFrame, target: str) -> str:
+    """Return a sentence on the held-out samples that lack the target; an empty text if none does.
+
+    Args:
+        samples: The store.
+        splits: The run's table of splits, in store order.
+        target: The student's modality.
+    """
+    test = (splits["split"] == "test").to_numpy()
+    used = test & samples.have([target])
+    if (used == test).all():
+        return ""
+    return (
+        f"The students were evaluated on the {used.sum():,} of {test.sum():,} test samples that "
+        f"have the modality {target}."
+    )
+
+
 def _count_by_split(keys: Any, splits: pd.DataFrame) -> pd.DataFrame:
     table = pd.crosstab(keys, splits["split"].to_numpy())
     return table.reindex(columns=list(SPLITS), fill_value=0)
@@ -110,5 +141,5 @@ def _note_statistics(values: pd.Series[float]) -> dict[str, float]:
         "median": float(values.median()),
         "max": float(values.max()),
         "sum": float(values.sum()),
-        "samples_not_0": int((values != 0).sum()),
+        "samples_not_0": int((values.fillna(0) != 0).sum()),
     }

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.progress import progress
-from mst_distill.data.samples import rows_of
 from mst_distill.diagnose.knowledge_sources import Source
 from mst_distill.diagnose.saliency import attribute, saliency
 from mst_distill.diagnose.similarity import cka_by_chance, intersection, linear_cka
@@ -77,8 +76,11 @@ class DriftExample:
 
 
 def choose_rows(run: Run, count: int) -> np.ndarray:
-    """Draw at most `count` held-out samples by the seed and return their store rows, ascending."""
-    rows = rows_of(run.splits, "test")
+    """Draw at most `count` held-out samples by the seed and return their store rows, ascending.
+
+    The samples have all modalities.
+    """
+    rows = run.rows("test", run.modalities)
     if len(rows) <= count:
         return rows
     rng = np.random.default_rng(derive_seed(run.seed, Stream.DIAGNOSED_SAMPLES))

@@ -13,7 +13,13 @@ from torch import Tensor, nn
 from mst_distill.diagnose.knowledge_sources import Source
 from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
 from mst_distill.mst.gating import is_correct
-from mst_distill.mst.losses import cross_entropy, distillation_per_pixel, validation_metrics
+from mst_distill.mst.losses import (
+    cross_entropy,
+    distillation_per_pixel,
+    mean_over,
+    or_zero,
+    validation_metrics,
+)
 from mst_distill.mst.stage3_route import Weights
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
@@ -31,19 +37,29 @@ class FixedPath(Task):
     """L = w_task CE(S) + w_kd KD(S <- source), as in stage 3 with one source for all samples.
 
     There is no router, and so no load-balancing term. w_kd decays as in stage 3. If stage 3 is
-    gated, KD is set to 0 wherever the source is wrong.
+    gated, KD is set to 0 wherever the source is wrong. If samples lack modalities, KD is the mean
+    over those that the source can see.
 
     A batch contains the target modality and the frozen logits of the source.
 
     Args:
         student: The target's net after stage 1, which is trained further.
         target: The student's modality.
+        reads: The modalities of the source.
         route: Settings of stage 3: weights and their decay, temperature, gating.
         ignored: The label that is no target, or None.
     """
 
-    def __init__(self, student: nn.Module, target: str, route: Route, ignored: int | None) -> None:
+    def __init__(
+        self,
+        student: nn.Module,
+        target: str,
+        reads: Sequence[str],
+        route: Route,
+        ignored: int | None,
+    ) -> None:
         self.trainable = student
+        self._reads = tuple(reads)
         self.weights = Weights(route.kd_weight, balance=0.0)
         self._target = target
         self._route = route
@@ -52,12 +68,13 @@ class FixedPath(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``ce`` and ``kd``, unweighted, and their weighted sum ``loss``."""
         logits = self.trainable(batch.inputs[self._target])
-        (source_logits,) = batch.frozen[SOURCE]
+        seen = batch.seen(self._reads)
+        source_logits = or_zero(batch.frozen[SOURCE][0], seen)
         ce = cross_entropy(logits, batch.label, self._ignored)
         each = distillation_per_pixel(logits, source_logits, self._route.temperature)
         if self._route.gated:
             each = each * is_correct(source_logits[:, None], batch.label, self._ignored)[:, 0]
-        kd = each.mean()
+        kd = mean_over(each, seen)
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
@@ -139,7 +156,7 @@ def _train_path(
 ) -> Path:
     name = f"path {source.title}"
     net = run.place(copy.deepcopy(student))
-    task = FixedPath(net, run.target, route, run.ignored)
+    task = FixedPath(net, run.target, source.modalities, route, run.ignored)
     train = run.batches(
         "train",
         [run.target],
@@ -148,6 +165,7 @@ def _train_path(
         frozen={SOURCE: source.frozen()} if logits is None else None,
         tables=None if logits is None else {SOURCE: logits},
         labelled_share=labelled_per_batch,
+        needed=[run.target],
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

@@ -14,7 +14,6 @@ import pandas as pd
 import torch
 
 from mst_distill.artifacts.progress import progress
-from mst_distill.data.samples import rows_of
 from mst_distill.diagnose.knowledge_sources import Source
 from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.bootstrap import Bootstrap
@@ -35,7 +34,9 @@ COLUMNS = [
 def reliance_table(
     run: Run, sources: Sequence[Source], batch_size: int, bootstrap: Bootstrap
 ) -> pd.DataFrame:
-    """Permute each modality of every net that sees several, over the whole test split.
+    """Permute each modality of every net that sees several, over the test split.
+
+    Only samples with all modalities are used.
 
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001, section
     10) of a fixed net on held-out samples, that is, its model reliance (Fisher, Rudin and Dominici,
@@ -58,7 +59,7 @@ def reliance_table(
         ``nats_high``. There are no rows if no net sees several modalities or if there is only one
         held-out sample.
     """
-    rows = rows_of(run.splits, "test")
+    rows = run.rows("test", run.modalities)
     several = [source for source in sources if len(source.modalities) > 1]
     if not several or len(rows) < 2:
         return pd.DataFrame(columns=COLUMNS)

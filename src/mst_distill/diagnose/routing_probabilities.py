@@ -7,7 +7,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.data.samples import rows_of
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.gating import routing_weights
 from mst_distill.mst.losses import at_least_float32
@@ -41,14 +40,17 @@ def routing_probability_table(
     specialists: tuple[str, ...],
     batch_size: int,
 ) -> pd.DataFrame:
-    """Return c for the held-out samples: ``id`` and one column for each specialist."""
+    """Return c for the held-out samples: ``id`` and one column for each specialist.
+
+    The samples are those with all modalities, on which any specialist can be selected.
+    """
     run.place(student.net).eval()
     run.place(router).eval()
     batches = []
-    for batch in run.batches("test", [run.target], batch_size):
+    for batch in run.batches("test", [run.target], batch_size, needed=run.modalities):
         with autocast(run.device, run.runtime):
             output = student(batch.inputs)
         batches.append(routing_probabilities(router, output).cpu())
     table = pd.DataFrame(torch.cat(batches).numpy(), columns=list(specialists))
-    table.insert(0, "id", run.splits["id"].to_numpy()[rows_of(run.splits, "test")])
+    table.insert(0, "id", run.splits["id"].to_numpy()[run.rows("test", run.modalities)])
     return table

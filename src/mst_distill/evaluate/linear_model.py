@@ -60,7 +60,9 @@ def evaluate_linear_model(
     """
     array = samples.modalities[target]
     width = int(np.prod(array.shape[1:]))
+    has = samples.have([target])
     train = rows_of(splits, "train")
+    train = train[has[train]]
     train = train[~are_unlabelled(samples, splits)[train]]
     rows = _training_rows(train, width, seed)
     if len(rows) < LEAST_SAMPLES * len(samples.classes) or np.ptp(samples.labels[rows]) == 0:
@@ -72,6 +74,7 @@ def evaluate_linear_model(
         model.fit(_flat(array, rows), samples.labels[rows])
     logits_of = partial(_logits, model, array, len(samples.classes))
     valid = rows_of(splits, "valid")
+    valid = valid[has[valid]]
     valid = valid[draw_positions(len(valid), seed)]
     parts = _parts(valid, width)
     logits = np.concatenate([np.empty((0, len(samples.classes))), *map(logits_of, parts)])
@@ -79,7 +82,8 @@ def evaluate_linear_model(
     counts = MetricAccumulator(
         len(samples.classes), bins, samples.ignored_label, torch.device("cpu"), temperature
     )
-    for part in _parts(rows_of(splits, "test"), width):
+    test = rows_of(splits, "test")
+    for part in _parts(test[has[test]], width):
         counts.update(torch.from_numpy(logits_of(part)), torch.from_numpy(samples.labels[part]))
     return {**counts.summary(), "training_samples": len(rows)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.progress import progress
-from mst_distill.data.samples import rows_of
 from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.losses import distillation
 from mst_distill.mst.networks import forward, modalities_of
-from mst_distill.training.batches import Inputs
+from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.device import autocast
 from mst_distill.training.run import Run
 
@@ -55,8 +54,12 @@ class EvaluatedModels:
             **dict(
                 zip(self.ensemble.names, self.ensemble.logits(inputs).unbind(dim=1), strict=True)
             ),
-            **{name: net(inputs[self.target]) for name, net in self.students.items()},
+            **self.student_logits(inputs),
         }
+
+    def student_logits(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return the logits of the models that see only the target."""
+        return {name: net(inputs[self.target]) for name, net in self.students.items()}
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def fit_temperatures(
         FloatingPointError: The logits of a model are not finite, as in `evaluate_models`.
     """
     ignored = run.samples.ignored_label
-    drawn = draw_positions(_count_labelled(run), run.seed)
+    drawn = draw_positions(_count_labelled(run, run.rows("valid", modalities)), run.seed)
     labels: list[Tensor] = []
     kept_logits: dict[str, list[Tensor]] = {}
     start = 0
@@ -130,10 +133,9 @@ def fit_temperatures(
     }
 
 
-def _count_labelled(run: Run) -> int:
-    """Return the number of labelled samples or pixels of the validation split."""
+def _count_labelled(run: Run, rows: np.ndarray) -> int:
+    """Return the number of labelled samples or pixels in some rows of the store."""
     labels, ignored = run.samples.labels, run.samples.ignored_label
-    rows = rows_of(run.splits, "valid")
     if ignored is None:
         return len(rows) * int(np.prod(labels.shape[1:]))
     # Row by row, because labels of pixels need not fit into the memory.
@@ -156,7 +158,7 @@ def predict_validation(
     Returns:
         One row for each sample, as in `HeldOutResults.predictions`.
     """
-    samples, rows = run.samples, rows_of(run.splits, "valid")
+    samples, rows = run.samples, run.rows("valid", [run.target])
     accumulator = MetricAccumulator(
         len(samples.classes), 1, samples.ignored_label, run.device, temperature
     )
@@ -180,8 +182,11 @@ def evaluate_models(
     bins: int,
     temperature: float,
     fitted: Mapping[str, float] | None = None,
+    needed: Sequence[str] | None = None,
 ) -> HeldOutResults:
     """Evaluate every model on every sample of the test split.
+
+    Teachers and specialists are evaluated on the samples with all modalities.
 
     Args:
         run: The run.
@@ -191,13 +196,15 @@ def evaluate_models(
         temperature: tau of the disagreement, tau^2 KL.
         fitted: Model name to its temperature, from `fit_temperatures`; or None, to evaluate the
             probabilities as they are only.
+        needed: The modalities without which a sample is left out; by default, all.
 
     Raises:
         FloatingPointError: A model's logits are not finite; the message names the model and the
             sample.
     """
     models.place(run)
-    samples, rows = run.samples, rows_of(run.splits, "test")
+    needed = run.modalities if needed is None else needed
+    samples, rows = run.samples, run.rows("test", needed)
     groups = {
         "teachers": [teacher_title(name) for name in models.teachers],
         "specialists": models.ensemble.names,
@@ -206,12 +213,10 @@ def evaluate_models(
     divergence = torch.zeros(len(pairs), dtype=torch.float64, device=run.device)
     accumulators: dict[str, MetricAccumulator] = {}
     tables: list[pd.DataFrame] = []
-    start = 0
-    batches = run.batches("test", run.modalities, batch_size)
-    for batch in progress(batches, "held-out split", "batch"):
-        with autocast(run.device, run.runtime):
-            logits = models.logits(batch.inputs)
-        index = run.splits.iloc[rows[start : start + len(batch.label)]][["id", "label"]]
+    compared = 0
+    batches = run.batches("test", run.modalities, batch_size, needed=needed)
+    for batch, logits in _outputs(run, models, progress(batches, "held-out split", "batch")):
+        index = run.splits.iloc[rows[batch.place.cpu().numpy()]][["id", "label"]]
         for model, model_logits in logits.items():
             if model not in accumulators:
                 accumulators[model] = MetricAccumulator(
@@ -227,14 +232,37 @@ def evaluate_models(
                 name: tensor.cpu().numpy() for name, tensor in outcome.items()
             }
             tables.append(index.assign(model=model, **columns))
-        divergence += _divergences(logits, pairs, temperature)
-        start += len(batch.label)
+        if set(logits) >= {name for _, *pair in pairs for name in pair}:
+            divergence += _divergences(logits, pairs, temperature)
+            compared += len(batch.label)
     disagreement = pd.DataFrame(pairs, columns=["group", "model", "from"])
     return HeldOutResults(
         pd.concat(tables, ignore_index=True),
         {model: accumulator.summary() for model, accumulator in accumulators.items()},
-        disagreement.assign(kl=np.array(divergence.tolist()) / len(rows)),
+        disagreement.assign(kl=np.array(divergence.tolist()) / compared),
     )
+
+
+def _outputs(
+    run: Run, models: EvaluatedModels, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """Yield samples and the logits of the models that can see them, for every batch.
+
+    If not all samples have all modalities, those that have come first, with teachers and
+    specialists, and then all samples, with the students.
+    """
+    for batch in batches:
+        complete, indices = batch.having(run.modalities)
+        if indices is None:
+            with autocast(run.device, run.runtime):
+                logits = models.logits(batch.inputs)
+            yield batch, logits
+            continue
+        with autocast(run.device, run.runtime):
+            students = models.student_logits(batch.inputs)
+            every = models.logits(complete.inputs) if len(complete.label) else {}
+        yield complete, {name: of for name, of in every.items() if name not in students}
+        yield batch, students
 
 
 @torch.no_grad()

@@ -10,15 +10,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.data.samples import SPLITS, rows_of
+from mst_distill.data.samples import SPLITS
 from mst_distill.mst.losses import at_least_float32
 from mst_distill.mst.split_teacher import SpecialisedTeacher, specialise
 from mst_distill.parameters import Members
 from mst_distill.plan import Plan
-from mst_distill.training.batches import Frozen, Inputs
+from mst_distill.training.batches import Batch, Frozen, Inputs
 from mst_distill.training.device import wide_products
 from mst_distill.training.memory import fits
 from mst_distill.training.run import Run
+
+SPECIALISTS = "specialists"
+"""The name under which a batch carries the logits of all specialists, ``(B, E, C, ...)``."""
 
 KEYS = ["id", "split", "specialist"]
 """The first columns of a table of specialists' logits; a column for each class follows."""
@@ -45,18 +48,54 @@ class SpecialistEnsemble:
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Logits ``(B, E, C, ...)``, from one pass through each trunk and each tail."""
-        logits = []
-        for specialised in self.teachers.values():
-            values = specialised.trunk.compute(inputs)
-            for tail in specialised.tails.values():
-                with wide_products(values[0].device, tail):
-                    logits.append(tail(*values))
-        return torch.stack(logits, dim=1)
+        return torch.cat([of.compute(inputs)[0] for of in self.frozen().values()], dim=1)
 
-    def frozen(self) -> Frozen:
-        """The logits as a frozen computation, because no step of stage 3 changes them."""
-        reads = dict.fromkeys(m for one in self.teachers.values() for m in one.trunk.modalities)
-        return Frozen(tuple(reads), lambda inputs: (self.logits(inputs),))
+    def frozen(self) -> dict[str, Frozen]:
+        """The logits of each teacher's specialists, ``(B, e, C, ...)``, as frozen computations.
+
+        No step of stage 3 changes them.
+        """
+        return {
+            name: Frozen(one.trunk.modalities, _SpecialistsOf(one))
+            for name, one in self.teachers.items()
+            if one.tails
+        }
+
+    def logits_in(self, batch: Batch) -> Tensor:
+        """The logits that a batch carries from `frozen`, or as one table: ``(B, E, C, ...)``."""
+        if SPECIALISTS in batch.frozen:
+            return batch.frozen[SPECIALISTS][0]
+        return torch.cat([batch.frozen[name][0] for name in self.frozen()], dim=1)
+
+    def seen_in(self, batch: Batch) -> Tensor | None:
+        """Whether each specialist can see a sample, ``(B, E)``; None if all can see all."""
+        seen = {name: batch.seen(one.trunk.modalities) for name, one in self.teachers.items()}
+        if all(of is None for of in seen.values()):
+            return None
+        every = torch.ones_like(batch.label.reshape(len(batch.label), -1)[:, 0], dtype=torch.bool)
+        return torch.stack(
+            [
+                every if (of := seen[name]) is None else of
+                for name, one in self.teachers.items()
+                for _ in one.tails
+            ],
+            dim=1,
+        )
+
+
+@dataclass(frozen=True)
+class _SpecialistsOf:
+    """Maps inputs to the logits of one teacher's specialists, ``(B, e, C, ...)``."""
+
+    teacher: SpecialisedTeacher
+
+    def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        values = self.teacher.trunk.compute(inputs)
+        logits = []
+        for tail in self.teacher.tails.values():
+            with wide_products(values[0].device, tail):
+                logits.append(tail(*values))
+        return (torch.stack(logits, dim=1),)
 
 
 def assemble_ensemble(
@@ -129,9 +168,10 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
 
     Returns:
         One row for each sample that is in use and each specialist, in store order. The columns are
-        `KEYS` and one for each class, at least float32. The table has no rows if the logits are
-        dense or do not fit in memory, or if ``runtime.frozen`` is ``online``. In these cases
-        stage 3 evaluates the ensemble at every step.
+        `KEYS` and one for each class, at least float32. If a specialist cannot see a sample, there
+        is no row. The table has no rows at all if the logits are dense or do not fit in memory, or
+        if ``runtime.frozen`` is ``online``. In these cases stage 3 evaluates the ensemble at every
+        step.
     """
     samples = run.samples
     columns = list(samples.classes)
@@ -140,12 +180,14 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
     if not wanted or not fits(4 * int(np.prod(shape)), torch.device("cpu")):
         return pd.DataFrame(columns=[*KEYS, *columns])
     logits_of_batches = [
-        at_least_float32(batch.frozen["specialists"][0]).cpu()
+        at_least_float32(ensemble.logits_in(batch)).cpu()
         for split in SPLITS
-        for batch in run.batches(split, (), batch_size, frozen={"specialists": ensemble.frozen()})
+        for batch in run.batches(
+            split, (), batch_size, frozen=ensemble.frozen(), needed=[run.target]
+        )
     ]
     # The batches come split after split; argsort of their store rows restores the store order.
-    rows = np.concatenate([rows_of(run.splits, split) for split in SPLITS])
+    rows = np.concatenate([run.rows(split, [run.target]) for split in SPLITS])
     logits = torch.cat(logits_of_batches).numpy()[np.argsort(rows)]
     table = pd.DataFrame(logits.reshape(-1, len(columns)), columns=columns)
     ids, specialists = _keys(run, ensemble)
@@ -153,7 +195,7 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
     splits = run.splits["split"].to_numpy()[_rows_in_use(run)]
     table.insert(1, "split", np.repeat(splits, len(ensemble.names)))
     table.insert(2, "specialist", specialists)
-    return table
+    return table[_seen(run, ensemble).ravel()] if samples.present else table
 
 
 def logits_of_split(
@@ -161,20 +203,36 @@ def logits_of_split(
 ) -> Tensor:
     """The logits of one split in a table, ``(n, E, C)`` in the order of the split.
 
+    They are NaN where a specialist cannot see a sample.
+
     Raises:
         ValueError: The table belongs to other samples or specialists than those of this run.
     """
     keys = table["id"].to_numpy(), table["specialist"].to_numpy()
+    seen = _seen(run, ensemble)
     for found, expected in zip(keys, _keys(run, ensemble), strict=True):
-        if not np.array_equal(found, expected):
+        if not np.array_equal(found, expected[seen.ravel()]):
             raise ValueError(
                 "specialist_logits belongs to other samples or specialists than those of this run. "
                 "Run again with --from-nodes=route.compute_specialist_logits"
             )
     classes = table.columns.drop(KEYS)
     rows = _rows_in_use(run)
-    logits = table[classes].to_numpy().reshape(len(rows), -1, len(classes))
-    return torch.from_numpy(logits[np.searchsorted(rows, rows_of(run.splits, split))])
+    of_seen = table[classes].to_numpy()
+    logits = np.full((*seen.shape, len(classes)), np.nan, of_seen.dtype)
+    logits[seen] = of_seen
+    return torch.from_numpy(logits[np.searchsorted(rows, run.rows(split, [run.target]))])
+
+
+def _seen(run: Run, ensemble: SpecialistEnsemble) -> np.ndarray:
+    """Whether each specialist can see each sample of a table, ``(n, E)``."""
+    rows = _rows_in_use(run)
+    columns = [
+        run.samples.have(one.trunk.modalities)[rows]
+        for one in ensemble.teachers.values()
+        for _ in one.tails
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _keys(run: Run, ensemble: SpecialistEnsemble) -> tuple[np.ndarray, np.ndarray]:
@@ -185,8 +243,11 @@ def _keys(run: Run, ensemble: SpecialistEnsemble) -> tuple[np.ndarray, np.ndarra
 
 
 def _rows_in_use(run: Run) -> np.ndarray:
-    """The store rows of all splits, ascending; held-out samples with hidden labels have none."""
-    return np.sort(np.concatenate([rows_of(run.splits, split) for split in SPLITS]))
+    """The store rows of the samples that the student can see, ascending.
+
+    Held-out samples with hidden labels are not among them.
+    """
+    return np.sort(np.concatenate([run.rows(split, [run.target]) for split in SPLITS]))
 
 
 def specialist_name(teacher: str, layer: str) -> str:

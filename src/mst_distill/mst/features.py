@@ -35,6 +35,10 @@ class ModelOutput:
         logits, *rest = tensors
         return cls(logits, rest[0], tuple(rest[1:])) if rest else cls(logits)
 
+    def at(self, indices: Tensor) -> ModelOutput:
+        """The output for the samples at `indices` of the batch."""
+        return ModelOutput.of([tensor[indices] for tensor in self.tensors])
+
     def precise(self) -> ModelOutput:
         """The same output with `at_least_float32` applied to every tensor."""
         return ModelOutput.of([at_least_float32(tensor) for tensor in self.tensors])

@@ -18,39 +18,48 @@ class RoutingWeights:
     Attributes:
         specialists: ``(B, k)``, indices from 0 to E - 1.
         weights: ``(B, k)``, in [0, 1]. The weights of a sample sum to 1, or to 0 if no specialist
-            is left after `correct_only`. For dense labels `correct_only` gives each pixel its own
-            weights: ``(B, k, H, W)``.
+            is left after `only`, which for dense labels gives each pixel its own weights:
+            ``(B, k, H, W)``.
     """
 
     specialists: Tensor
     weights: Tensor
 
-    def correct_only(self, correct: Tensor) -> RoutingWeights:
-        """Set the weights of incorrect specialists to 0 and rescale the others to the same sum.
+    def only(self, allowed: Tensor) -> RoutingWeights:
+        """Set the weights of other specialists to 0 and rescale those that are left to sum to 1.
 
         Args:
-            correct: ``(B, E)`` or ``(B, E, H, W)``, from `is_correct`.
+            allowed: Whether a sample may learn from a specialist, ``(B, E)`` or ``(B, E, H, W)``,
+                such as `is_correct`.
         """
-        rows = torch.arange(len(correct), device=correct.device)[:, None]
-        kept = correct[rows, self.specialists]
+        rows = torch.arange(len(allowed), device=allowed.device)[:, None]
+        kept = allowed[rows, self.specialists]
         weights = over_pixels(self.weights, kept) * kept
         total = weights.sum(dim=1, keepdim=True).clamp(min=1e-12)
         return RoutingWeights(self.specialists, weights / total)
 
 
-def routing_weights(probabilities: Tensor, top_k: int | None) -> RoutingWeights:
+def routing_weights(
+    probabilities: Tensor, top_k: int | None, seen: Tensor | None = None
+) -> RoutingWeights:
     """Select the `top_k` specialists of largest probability with equal weights, or all specialists.
 
     Args:
         probabilities: c, the router's softmax, ``(B, E)``.
         top_k: k. If it is None, every specialist is selected with its probability as its weight.
+        seen: Whether a specialist can see a sample, ``(B, E)``; None if all can see all. The
+            selection is among those that can.
     """
+    if seen is not None:
+        probabilities = probabilities.masked_fill(~seen, 0)
     if top_k is None:
         specialists = torch.arange(probabilities.shape[1], device=probabilities.device)
-        return RoutingWeights(specialists.expand(probabilities.shape), probabilities)
-    specialists = probabilities.topk(top_k, dim=1).indices
-    weights = torch.full_like(probabilities[:, :top_k], 1 / top_k).detach()
-    return RoutingWeights(specialists, weights)
+        routing = RoutingWeights(specialists.expand(probabilities.shape), probabilities)
+    else:
+        specialists = probabilities.topk(top_k, dim=1).indices
+        weights = torch.full_like(probabilities[:, :top_k], 1 / top_k).detach()
+        routing = RoutingWeights(specialists, weights)
+    return routing if seen is None else routing.only(seen)
 
 
 def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
@@ -75,12 +84,18 @@ def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> 
     return (each * labelled).flatten(2).sum(2) / labelled.flatten(2).sum(2).clamp(min=1)
 
 
-def teacher_quality(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:
+def teacher_quality(
+    specialists: Tensor, label: Tensor, ignored: int | None, seen: Tensor | None = None
+) -> Tensor:
     """The target r of a ``learned`` router: softmax over the specialists of -CE, ``(B, E)``.
 
-    Without a label it is meaningless.
+    Without a label it is meaningless. It is 0 for specialists that cannot see a sample, unless none
+    can.
     """
-    return (-cross_entropies(specialists, label, ignored)).softmax(dim=1)
+    fit = -cross_entropies(specialists, label, ignored)
+    if seen is not None:
+        fit = fit.masked_fill(~seen, torch.finfo(fit.dtype).min)
+    return fit.softmax(dim=1)
 
 
 def is_correct(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,58 @@ def cross_entropy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
         return F.cross_entropy(at_least_float32(logits), label)
     total = F.cross_entropy(at_least_float32(logits), label, ignore_index=ignored, reduction="sum")
     return total / (label != ignored).sum().clamp(min=1)
+
+
+def mean_over(each: Tensor, rows: Tensor | None) -> Tensor:
+    """The mean of the values of some samples; 0 if there are none.
+
+    Args:
+        each: ``(B,)`` or ``(B, ...)``. Values of the other samples may be NaN.
+        rows: ``(B,)``, whether a sample counts; None if all do.
+    """
+    if rows is None:
+        return each.mean()
+    each = each.flatten(1).mean(dim=1) if each.dim() > 1 else each
+    return each.where(rows, 0).sum() / rows.sum().clamp(min=1)
+
+
+def total(terms: Collection[Tensor], like: Tensor) -> Tensor:
+    """The sum of loss terms; 0, on the device of `like`, if a batch has nothing for any term."""
+    return torch.stack(list(terms)).sum() if terms else torch.zeros((), device=like.device)
+
+
+def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Whether both of two conditions hold for each sample; None stands for "for all"."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
+
+
+def label_if(label: Tensor, rows: Tensor | None, ignored: int | None) -> Tensor:
+    """The labels of some samples, and `ignored` for the others.
+
+    Args:
+        label: ``(B,)`` or ``(B, H, W)``.
+        rows: ``(B,)``, whether a sample keeps its label; None if all do.
+        ignored: The label that is no target; None only if `rows` is.
+    """
+    if rows is None or ignored is None:
+        return label
+    return label.masked_fill(~rows.reshape(-1, *[1] * (label.dim() - 1)), ignored)
+
+
+def or_zero(logits: Tensor, seen: Tensor | None) -> Tensor:
+    """Logits with zeros in place of those of models that cannot see a sample.
+
+    These may be NaN, which has a gradient of NaN even with the weight 0.
+
+    Args:
+        logits: ``(B, C, ...)``, or of several models ``(B, E, C, ...)``.
+        seen: ``(B,)`` or ``(B, E)``; None if all can see all.
+    """
+    if seen is None:
+        return logits
+    return logits.where(seen.reshape(*seen.shape, *[1] * (logits.dim() - seen.dim())), 0)
 
 
 def without_label(label: Tensor, ignored: int) -> Tensor:

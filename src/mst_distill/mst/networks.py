@@ -16,7 +16,7 @@ from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.plan import Plan
-from mst_distill.training.batches import Inputs
+from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed
 
@@ -113,6 +113,32 @@ def forward(net: nn.Module, name: str, inputs: Inputs) -> Tensor:
         Logits ``(B, C)`` or ``(B, C, H, W)``.
     """
     return net(**inputs) if name == MULTIMODAL else net(inputs[name])
+
+
+def forward_seen(
+    net: nn.Module, name: str, batch: Batch, modalities: Sequence[str]
+) -> tuple[Tensor, Tensor | None] | None:
+    """Call the net of the member `name` with the samples of a batch that it can see.
+
+    Args:
+        net: As in `forward`.
+        name: As in `forward`.
+        batch: A batch with at least the modalities that the member reads.
+        modalities: All modalities of the run.
+
+    Returns:
+        Logits ``(B, C)`` or ``(B, C, H, W)``, with zeros for samples that it cannot see, and
+        whether it can see each sample, ``(B,)``, or None if it can see all. The whole result is
+        None if it can see fewer than two, which batch statistics need.
+    """
+    seen = batch.seen(modalities_of(name, modalities))
+    if seen is None:
+        return forward(net, name, batch.inputs), None
+    some, indices = batch.having(modalities_of(name, modalities))
+    if indices is None or len(indices) < 2:
+        return None
+    logits = forward(net, name, some.inputs)
+    return logits.new_zeros(len(seen), *logits.shape[1:]).index_copy(0, indices, logits), seen
 
 
 def freeze(nets: Iterable[nn.Module]) -> None:
@@ -297,10 +323,11 @@ def _size_of(masks: Masks) -> dict[str, int]:
 
 
 def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> Inputs:
-    """The first two samples, on the device of `net`."""
+    """The first two samples that have some modalities, on the device of `net`."""
     device = next((weight.device for weight in net.parameters()), torch.device("cpu"))
+    rows = np.flatnonzero(samples.have(modalities))[:2] if samples.present else slice(2)
     return {
-        modality: torch.from_numpy(np.array(samples.modalities[modality][:2])).to(device)
+        modality: torch.from_numpy(np.array(samples.modalities[modality][rows])).to(device)
         for modality in modalities
     }
 

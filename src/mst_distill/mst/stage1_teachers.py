@@ -8,11 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import permutations
 
-import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.losses import cross_entropy, distillation, validation_metrics
-from mst_distill.mst.networks import build_members, forward
+from mst_distill.mst.losses import (
+    both,
+    cross_entropy,
+    distillation,
+    label_if,
+    mean_over,
+    total,
+    validation_metrics,
+)
+from mst_distill.mst.networks import build_members, forward_seen
+from mst_distill.parameters import MULTIMODAL
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Criterion, FitResult, Row, Stage, fit
@@ -37,6 +45,11 @@ class Collaboration(Task):
     each pair therefore weighs 6 / (M (M + 1)) of w, so that all pairs together weigh as much as the
     six published ones.
 
+    If samples lack modalities, CE(i) is the mean over the labelled samples that member i can see,
+    and KD(i <- j) the mean over those that both members can see; the multimodal teacher sees those
+    with all modalities. A member that can see fewer than two samples of a batch does not take part
+    in it. Validation samples have all modalities.
+
     Args:
         members: Member name to network, the student last.
         temperature: tau of KD.
@@ -57,24 +70,29 @@ class Collaboration(Task):
         pairs = len(members) * (len(members) - 1)
         self._kd_weight = kd_weight * (PUBLISHED_PAIRS / max(pairs, PUBLISHED_PAIRS))
         self._members = members
+        self._modalities = tuple(name for name in members if name != MULTIMODAL)
         self.trainable = nn.ModuleList(members.values())
         self._temperature = temperature
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``ce_NAME`` for each member, ``kd`` (the unweighted sum over all pairs), and ``loss``."""
-        logits = self._logits(batch)
+        outputs = self._logits(batch)
         terms = {
-            f"ce_{name}": cross_entropy(of, batch.label, self._ignored)
-            for name, of in logits.items()
+            f"ce_{name}": cross_entropy(
+                logits, label_if(batch.label, seen, self._ignored), self._ignored
+            )
+            for name, (logits, seen) in outputs.items()
         }
         weighted = list(terms.values())
         if self._mutual:
-            pairs = permutations(logits.values(), 2)
-            kd = [distillation(to, of, self._temperature).mean() for to, of in pairs]
-            terms["kd"] = torch.stack(kd).sum()
+            kd = [
+                mean_over(distillation(to, of, self._temperature), both(to_seen, of_seen))
+                for (to, to_seen), (of, of_seen) in permutations(outputs.values(), 2)
+            ]
+            terms["kd"] = total(kd, batch.label)
             weighted.append(self._kd_weight * terms["kd"])
-        return {"loss": torch.stack(weighted).sum(), **terms}
+        return {"loss": total(weighted, batch.label), **terms}
 
     def learner(self, weight: str) -> str:
         """The member that a weight belongs to."""
@@ -83,15 +101,19 @@ class Collaboration(Task):
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy_NAME`` and ``ce_NAME`` for each member."""
-        logits = self._logits(batch)
         return {
             f"{metric}_{name}": value
-            for name, of in logits.items()
+            for name, (of, _) in self._logits(batch).items()
             for metric, value in validation_metrics(of, batch.label, self._ignored).items()
         }
 
-    def _logits(self, batch: Batch) -> dict[str, Tensor]:
-        return {name: forward(net, name, batch.inputs) for name, net in self._members.items()}
+    def _logits(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Logits of the members that take part, and whether each can see a sample."""
+        outputs = {
+            name: forward_seen(net, name, batch, self._modalities)
+            for name, net in self._members.items()
+        }
+        return {name: output for name, output in outputs.items() if output is not None}
 
 
 def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
@@ -106,10 +128,17 @@ def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
     """
     settings = plan.teachers
     nets = build_members(run, plan)
-    task = Collaboration(nets, settings.temperature, run.ignored, settings.kd, settings.kd_weight)
+    task = Collaboration(
+        nets,
+        settings.temperature,
+        run.ignored,
+        settings.kd,
+        settings.kd_weight,
+    )
     run.place(task.trainable)
+    share = plan.labelled_per_batch
     batches = run.train_and_valid(
-        Stream.TEACHERS, settings, run.modalities, labelled_share=plan.labelled_per_batch
+        Stream.TEACHERS, settings, run.modalities, labelled_share=share, needed=()
     )
     run.seed_noise(Stream.TEACHERS)
     selections = {name: _criterion_of(name, settings.keep) for name in nets}

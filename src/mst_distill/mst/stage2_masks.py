@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.mst.ensemble import build_ensemble, specialist_name
-from mst_distill.mst.losses import distillation
+from mst_distill.mst.losses import distillation, total
 from mst_distill.mst.networks import build_mask, feature_shapes
 from mst_distill.mst.split_teacher import SpecialisedTeacher
 from mst_distill.plan import Plan
@@ -33,7 +33,8 @@ class Adaptation(Task):
     loss, and one Adam over all masks takes the same steps as one Adam for each.
 
     A batch carries, computed without gradient, the student's logits and the output of each
-    teacher's trunk.
+    teacher's trunk. If samples lack modalities, the loss of a mask is the mean over those that its
+    teacher and the student can both see; there is none in a batch without such a sample.
 
     Args:
         teachers: Teacher name to its trunk and tails.
@@ -55,7 +56,7 @@ class Adaptation(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``kd_TEACHER/LAYER`` for each mask, and ``loss``, their sum."""
         terms = dict(self._terms(batch))
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+        return {"loss": total(terms.values(), batch.label), **terms}
 
     def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Go backward through one mask at a time, so that only one holds its features."""
@@ -63,7 +64,7 @@ class Adaptation(Task):
         for name, loss in self._terms(batch):
             (share * loss).backward()
             terms[name] = loss.detach()
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+        return {"loss": total(terms.values(), batch.label), **terms}
 
     def learner(self, weight: str) -> str:
         """The mask that a weight belongs to."""
@@ -76,10 +77,13 @@ class Adaptation(Task):
 
     def _terms(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """The losses of the masks by name, computed one after the other."""
-        (student,) = batch.frozen[STUDENT]
         for teacher, specialised in self._teachers.items():
+            seen, indices = batch.having(specialised.trunk.modalities)
+            if indices is not None and not len(indices):
+                continue
+            (student,) = seen.frozen[STUDENT]
             for layer, tail in specialised.tails.items():
-                logits = tail(*batch.frozen[teacher])
+                logits = tail(*seen.frozen[teacher])
                 kd = distillation(logits, student, self._temperature).mean()
                 yield f"kd_{specialist_name(teacher, layer)}", kd
 
@@ -117,7 +121,7 @@ def prepare_masks(
     task = Adaptation(ensemble.teachers, masks, plan.masks.temperature)
     frozen = {name: specialised.trunk for name, specialised in ensemble.teachers.items()}
     frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
-    batches = run.train_and_valid(Stream.MASKS, plan.masks, (), frozen)
+    batches = run.train_and_valid(Stream.MASKS, plan.masks, (), frozen, needed=[run.target])
     run.seed_noise(Stream.MASKS)
     return masks, Stage("masks", task, *batches, plan.masks, {"joint": task.joint_criterion})
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
+from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_of_split
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.gating import (
     RoutingWeights,
@@ -27,8 +27,11 @@ from mst_distill.mst.losses import (
     at_least_float32,
     balance_cv,
     balance_kl,
+    both,
     cross_entropy,
     distillation_per_pixel,
+    mean_over,
+    or_zero,
     validation_metrics,
     without_label,
 )
@@ -41,9 +44,6 @@ from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
-
-SPECIALISTS = "specialists"
-"""The name under which a batch carries the specialists' logits, ``(B, E, C, ...)``."""
 
 
 @dataclass
@@ -93,12 +93,17 @@ class Routing(Task):
     samples, CE(S) and CE(r, c) over those with a label. On a sample without a label no specialist
     counts as wrong.
 
+    If samples lack modalities of teachers, specialists are selected for a sample among those that
+    can see it, and v_e = 0 for the others. KD and CE(r, c) are then means over the samples that a
+    specialist can see. LB counts all samples, because c follows from the student alone.
+
     A batch carries the target's modality and, computed without gradient, the specialists' logits.
 
     Args:
         student: The target's network after stage 1.
         router: From the student's output to E logits.
         extract: Inputs to the student's output, with the embedding if the router needs it.
+        ensemble: The specialists.
         load_shape: Rows and columns of the table `load`: C (1 if labels are dense) and E.
         route: Weights, k and the switches.
         ignored: The label that is no target, or None.
@@ -113,6 +118,7 @@ class Routing(Task):
         student: nn.Module,
         router: nn.Module,
         extract: Callable[[Inputs], ModelOutput],
+        ensemble: SpecialistEnsemble,
         load_shape: tuple[int, int],
         route: Route,
         ignored: int | None,
@@ -122,6 +128,7 @@ class Routing(Task):
         self.trainable = nn.ModuleDict({"student": student, "router": router})
         self.weights = Weights(route.kd_weight, route.balance_weight)
         self._extract = extract
+        self._ensemble = ensemble
         self._load_shape = load_shape
         self._route = route
         self._ignored = ignored
@@ -134,25 +141,29 @@ class Routing(Task):
         All terms but ``loss`` are unweighted.
         """
         student = self._extract(batch.inputs)
-        (specialists,) = batch.frozen[SPECIALISTS]
+        specialists, seen = self._ensemble.logits_in(batch), self._ensemble.seen_in(batch)
+        specialists = or_zero(specialists, seen)
         router_logits = at_least_float32(self.router(student))
-        routing = self.weigh(router_logits.softmax(dim=1))
+        routing = self.weigh(router_logits.softmax(dim=1), seen)
         if self._route.gated:
-            correct = is_correct(specialists, batch.label, self._ignored)
-            routing = routing.correct_only(correct)
+            routing = routing.only(is_correct(specialists, batch.label, self._ignored))
         self._add_load(routing, batch.label)
+        taught = None if seen is None else seen.any(dim=1)
         terms = {
             "ce": cross_entropy(student.logits, batch.label, self._ignored),
-            "kd": self._distil(student.logits, specialists, routing),
+            "kd": self._distil(student.logits, specialists, routing, taught),
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
         if self._route.trains_router:
             terms["balance"] = self._balance(router_logits)
             weighted.append(self.weights.balance * terms["balance"])
         if self._route.router == "learned":
-            quality = teacher_quality(specialists, batch.label, self._ignored)
+            quality = teacher_quality(specialists, batch.label, self._ignored, seen)
             merit = -(quality * router_logits.log_softmax(dim=1)).sum(dim=1)
-            terms["merit"] = self._mean_over_labelled(merit, batch.label)
+            known = None
+            if self._ignored is not None:
+                known = ~without_label(batch.label, self._ignored)
+            terms["merit"] = mean_over(merit, both(known, taught))
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
@@ -161,9 +172,9 @@ class Routing(Task):
         logits = self._extract(batch.inputs).logits
         return validation_metrics(logits, batch.label, self._ignored)
 
-    def weigh(self, probabilities: Tensor) -> RoutingWeights:
+    def weigh(self, probabilities: Tensor, seen: Tensor | None = None) -> RoutingWeights:
         """Select specialists by the router's probabilities c, ``(B, E)``, without gradient."""
-        return routing_weights(probabilities.detach(), self._route.top_k)
+        return routing_weights(probabilities.detach(), self._route.top_k, seen)
 
     def state(self) -> dict[str, Any]:
         """The weights of the terms and the load, of this epoch and of the finished ones."""
@@ -181,7 +192,9 @@ class Routing(Task):
             self.load.append(self._load.cpu().view(self._load_shape))
         self._load = None
 
-    def _distil(self, logits: Tensor, specialists: Tensor, routing: RoutingWeights) -> Tensor:
+    def _distil(
+        self, logits: Tensor, specialists: Tensor, routing: RoutingWeights, taught: Tensor | None
+    ) -> Tensor:
         rows = torch.arange(len(logits), device=logits.device)
         kd = []
         for index, weight in zip(
@@ -189,20 +202,13 @@ class Routing(Task):
         ):
             teacher = specialists[rows, index]
             each = distillation_per_pixel(logits, teacher, self._route.temperature)
-            kd.append((over_pixels(weight, each) * each).mean())
+            kd.append(mean_over(over_pixels(weight, each) * each, taught))
         return sum(kd[1:], kd[0])
 
     def _balance(self, router_logits: Tensor) -> Tensor:
         if self._route.balance == "cv":
             return balance_cv(router_logits.softmax(dim=1))
         return balance_kl(router_logits.log_softmax(dim=1), self._route.scaled_balance)
-
-    def _mean_over_labelled(self, each: Tensor, label: Tensor) -> Tensor:
-        """The mean over the samples with a label; 0 if there are none."""
-        if self._ignored is None:
-            return each.mean()
-        labelled = ~without_label(label, self._ignored)
-        return each.where(labelled, 0).sum() / labelled.sum().clamp(min=1)
 
     def _add_load(self, routing: RoutingWeights, label: Tensor) -> None:
         """Add a batch to the epoch's load; dense labels count as one class.
@@ -261,13 +267,14 @@ def prepare_student(
         student,
         build_router(run, route, student, len(ensemble.names)),
         _extractor(run, route, student),
+        ensemble,
         (1 if samples.dense else len(samples.classes), len(ensemble.names)),
         route,
         run.ignored,
     )
     run.place(task.trainable)
     tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
-    online = None if len(table) else {SPECIALISTS: ensemble.frozen()}
+    online = None if len(table) else ensemble.frozen()
     train = run.batches(
         "train",
         [run.target],
@@ -276,6 +283,7 @@ def prepare_student(
         frozen=online,
         tables=tables,
         labelled_share=plan.labelled_per_batch,
+        needed=[run.target],
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

@@ -81,7 +81,7 @@ def _picture(samples: Samples, row: int, target: str) -> bytes:
     figure.subplots_adjust(0.02, 0.03, 0.98, SIDE / (SIDE + 0.2), wspace=0.06)
     grid = figure.subplots(1, count, squeeze=False)[0]
     for (name, value), axes in zip(values.items(), grid, strict=False):
-        draw_sample(axes, value)
+        draw_sample(axes, value if samples.have([name])[row] else None)
         axes.set_title(name, size=8)
     if samples.dense:
         limit = len(samples.classes) - 1

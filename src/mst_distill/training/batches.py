@@ -46,14 +46,23 @@ class Batch:
     Attributes:
         inputs: Modality name to ``(B, *shape)``.
         label: ``(B,)`` or ``(B, H, W)``, int64; `Labels.ignored` where a sample has no label.
-        frozen: Name of a `Frozen` computation to its result, without gradient.
+        frozen: Name of a `Frozen` computation to its result, without gradient; NaN (0 if the
+            type is integer) for samples that lack a modality that it reads.
         place: ``(B,)``, the index of each sample in its split, from 0.
+        present: ``(B,)``, whether each sample has a modality, by name, for those that are not in
+            all samples. The inputs of the others are meaningless.
     """
 
     inputs: Inputs
     label: Tensor
     frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    present: dict[str, Tensor] = field(default_factory=dict)
+
+    def seen(self, modalities: Iterable[str]) -> Tensor | None:
+        """Whether each sample has all of some modalities, ``(B,)``; None if all samples do."""
+        masks = [self.present[name] for name in modalities if name in self.present]
+        return torch.stack(masks).all(dim=0) if masks else None
 
     def micro_batch(self, indices: Tensor) -> Batch:
         """The samples at `indices`, from 0; the batch itself if these are all of its samples."""
@@ -65,7 +74,16 @@ class Batch:
             self.label[here],
             {name: tuple(each[here] for each in of) for name, of in self.frozen.items()},
             self.place[here],
+            {name: of[here] for name, of in self.present.items()},
         )
+
+    def having(self, modalities: Iterable[str]) -> tuple[Batch, Tensor | None]:
+        """The samples that have all of some modalities, and their indices; None stands for all."""
+        seen = self.seen(modalities)
+        if seen is None:
+            return self, None
+        indices = seen.nonzero().ravel()
+        return self.micro_batch(indices), indices
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,11 @@ class Batches:
         self._shuffle = shuffle
         self._labels = labels
         self._hidden = None if labels is None else torch.from_numpy(labels.hidden).to(device)
+        present = {name: has[rows] for name, has in samples.present.items()}
+        self._present = {
+            name: torch.from_numpy(has).to(device) for name, has in present.items() if not has.all()
+        }
+        self._blank: dict[str, tuple[Tensor, ...]] = {}
         self._micro_batcher = MicroBatcher("frozen nets")
         self._cached: dict[str, tuple[Tensor, ...]] = {
             name: (table.to(device),) for name, table in (tables or {}).items()
@@ -275,17 +298,18 @@ class Batches:
             name: tuple(table.index_select(0, place) for table in tables)
             for name, tables in self._cached.items()
         }
+        present = {name: has[place] for name, has in self._present.items()}
         if self._online:
             with torch.no_grad(), autocast(self.device, self._runtime):
-                frozen |= self._compute_online(Batch(inputs, label, place=place))
-        return Batch(inputs, label, frozen, place)
+                frozen |= self._compute_online(Batch(inputs, label, place=place, present=present))
+        return Batch(inputs, label, frozen, place, present)
 
     def _compute_online(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
         """Run those frozen computations on one batch that are not cached."""
         results = self._micro_batcher.each(
             len(batch.label),
             lambda indices: {
-                name: what.compute(batch.micro_batch(indices).inputs)
+                name: self._compute_seen(name, what, batch.micro_batch(indices))
                 for name, what in self._online.items()
             },
         )
@@ -297,14 +321,40 @@ class Batches:
             for name in results[0]
         }
 
+    def _compute_seen(self, name: str, what: Frozen, batch: Batch) -> tuple[Tensor, ...]:
+        """The result for the samples that have what is read, and NaN for the others."""
+        some, indices = batch.having(what.modalities)
+        if indices is None:
+            return what.compute(batch.inputs)
+        if name not in self._blank:  # a batch in which nothing is seen does not tell the shapes
+            first = self._rows[torch.from_numpy(self._have(what.modalities)).nonzero()[:1].ravel()]
+            (one,) = self._computed_online({name: what}, first.numpy())
+            self._blank[name] = tuple(
+                torch.full_like(of, torch.nan if of.is_floating_point() else 0)
+                for of in one.frozen[name]
+            )
+        results = what.compute(some.inputs) if len(indices) else ()
+        filled = tuple(
+            blank.expand(len(batch.label), *blank.shape[1:]).clone() for blank in self._blank[name]
+        )
+        for table, result in zip(filled, results, strict=False):
+            table[indices] = result
+        return filled
+
+    def _have(self, modalities: Iterable[str]) -> np.ndarray:
+        return self._samples.have(modalities)[self._rows.numpy()]
+
     def _select_cacheable(self) -> dict[str, Frozen]:
         """Select the frozen computations whose results fit in memory together."""
         mode = self._runtime.frozen
         if mode == "online" or not self._online:
             return {}
         # The size for the whole split follows from the results for one sample.
-        one_sample = self._computed_online(self._online, self._rows[:1].numpy())
-        (first,) = one_sample
+        first_row = self._rows[:1]
+        if self._present:
+            reads = {m for what in self._online.values() for m in what.modalities}
+            first_row = self._rows[torch.from_numpy(self._have(reads)).nonzero()[:1].ravel()]
+        (first,) = self._computed_online(self._online, first_row.numpy())
         cacheable, size = {}, 0
         for name, tensors in first.frozen.items():
             size_here = sum(tensor.nbytes for tensor in tensors) * self.count

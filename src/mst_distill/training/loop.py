@@ -213,9 +213,10 @@ class _Training:
             return {name: share * value for name, value in values.items()}
 
         results = self._micro_batcher.each(count, weighted, undo)
+        names = dict.fromkeys(name for result in results for name in result)
         return {
-            name: torch.stack([result[name] for result in results]).sum(dim=0)
-            for name in results[0]
+            name: torch.stack([of[name] for of in results if name in of]).sum(dim=0)
+            for name in names
         }
 
     def finish(self) -> FitResult:
@@ -293,30 +294,39 @@ class _Training:
 
 @dataclass
 class _Means:
-    """Means over the samples of all batches.
+    """Means over the samples of all batches; of a value that a batch lacks, over the others.
 
     The values of the batches stay on the device until `row` fetches the means, so that no batch has
     to wait for a transfer.
+
+    Attributes:
+        values: Names of values to the values of the batches that have these.
+        sizes: The same names to the sizes of these batches.
     """
 
-    names: list[str] = field(default_factory=list)
-    values: list[Tensor] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    values: dict[tuple[str, ...], list[Tensor]] = field(default_factory=dict)
+    sizes: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, Tensor], size: int) -> None:
         """Add the values of a batch of `size` samples."""
-        self.names = list(values)
-        self.values.append(torch.stack([value.detach() for value in values.values()]))
-        self.sizes.append(size)
+        names = tuple(values)
+        stacked = torch.stack([value.detach() for value in values.values()])
+        self.values.setdefault(names, []).append(stacked)
+        self.sizes.setdefault(names, []).append(size)
 
     def row(self, prefix: str) -> Row:
         """The means by name."""
-        # Values that were restored from a checkpoint are on the CPU.
-        device = self.values[-1].device
-        weight = torch.tensor(self.sizes, dtype=torch.float64, device=device)
-        values = torch.stack([value.to(device) for value in self.values])
-        means = weight @ values.double() / weight.sum()
-        return {prefix + n: mean for n, mean in zip(self.names, means.tolist(), strict=True)}
+        sums: dict[str, float] = {}
+        weights: dict[str, float] = {}
+        for names, of_batches in self.values.items():
+            # Values that were restored from a checkpoint are on the CPU.
+            device = of_batches[-1].device
+            weight = torch.tensor(self.sizes[names], dtype=torch.float64, device=device)
+            values = torch.stack([value.to(device) for value in of_batches])
+            for name, of_name in zip(names, (weight @ values.double()).tolist(), strict=True):
+                sums[name] = sums.get(name, 0.0) + of_name
+                weights[name] = weights.get(name, 0.0) + sum(self.sizes[names])
+        return {prefix + name: of_name / weights[name] for name, of_name in sums.items()}
 
 
 def _copy_state(task: Task, previous: BestEpoch | None) -> dict[str, Tensor]:

@@ -48,5 +48,7 @@ def gradient_norms(trainable: nn.Module) -> dict[str, Tensor]:
     """
     named = [(name, weight.grad) for name, weight in trainable.named_parameters()]
     gradients = {name: grad for name, grad in named if grad is not None}
+    if not gradients:
+        return {}
     # One call for all weights costs a few kernels instead of one for each weight.
     return dict(zip(gradients, torch._foreach_norm(list(gradients.values())), strict=True))

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.checkpoint import Checkpoint, Checkpoints
-from mst_distill.data.samples import UNLABELLED, Samples, are_unlabelled, rows_of
+from mst_distill.data.samples import (
+    UNLABELLED,
+    Samples,
+    are_unlabelled,
+    labelled_splits,
+    rows_of,
+)
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batches, Frozen, Labels
 from mst_distill.training.device import place, prepare, resolve_device
@@ -53,6 +59,24 @@ class Run:
                     f"the rows, of which the store has {len(known)}. Run again "
                     f"--from-nodes=ingest.assign_splits"
                 )
+        if self.samples.present:
+            self._check_complete()
+
+    def _check_complete(self) -> None:
+        """Raise an error if too few samples have all modalities.
+
+        The multimodal teacher learns from them alone, and all models are compared on them.
+        """
+        complete = self.samples.have(self.modalities)
+        labelled = labelled_splits(self.samples, self.splits)
+        for split, least in (("train", 2), ("valid", 1), ("test", 1)):
+            count = int((complete & (labelled == split)).sum())
+            if count < least:
+                raise ValueError(
+                    f"{count} labelled samples of the split {split!r} have all modalities "
+                    f"({', '.join(self.modalities)}); there must be at least {least}, because the "
+                    f"multimodal teacher learns from them, and all models are compared on them"
+                )
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """The checkpoint of a stage, if the run has checkpoints."""
@@ -78,11 +102,12 @@ class Run:
     def ignored(self) -> int | None:
         """The label that is no target: of ignored pixels, and of samples without a label.
 
-        None if every label of a batch is a target.
+        It also stands for the label of a sample that a member cannot see. None if every label of a
+        batch is a target of every member.
         """
-        if self.samples.ignored_label is not None or self.unlabelled is None:
+        if self.samples.ignored_label is not None:
             return self.samples.ignored_label
-        return UNLABELLED
+        return None if self.unlabelled is None and not self.samples.present else UNLABELLED
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -97,6 +122,14 @@ class Run:
         """Seed the random numbers of layers such as dropout for `stage`."""
         torch.manual_seed(derive_seed(self.seed, stage, Stream.NOISE))
 
+    def rows(self, split: str, needed: Iterable[str] = ()) -> np.ndarray:
+        """The store rows of the samples of a split that have all needed modalities, ascending.
+
+        Without their labels, samples of ``valid`` and ``test`` are left out; see `rows_of`.
+        """
+        rows = rows_of(self.splits, split)
+        return rows[self.samples.have(needed)[rows]]
+
     def batches(
         self,
         split: str,
@@ -107,6 +140,7 @@ class Run:
         frozen: Mapping[str, Frozen] | None = None,
         tables: Mapping[str, Tensor] | None = None,
         labelled_share: float | None = None,
+        needed: Iterable[str] | None = None,
     ) -> Batches:
         """Batches of a split, in the order of the stage `shuffle`, or unshuffled if it is None.
 
@@ -118,8 +152,13 @@ class Run:
             frozen: As in `Batches`.
             tables: As in `Batches`.
             labelled_share: The share of samples with a label in each batch; see `Batches`.
+            needed: The modalities without which a sample is left out; by default, all that are
+                read, also by `frozen`.
         """
-        rows = rows_of(self.splits, split)
+        modalities = list(modalities)
+        if needed is None:
+            needed = [*modalities, *(m for of in (frozen or {}).values() for m in of.modalities)]
+        rows = self.rows(split, needed)
         labels = None
         if self.unlabelled is not None and self.unlabelled[rows].any():
             assert self.ignored is not None
@@ -144,6 +183,7 @@ class Run:
         modalities: Iterable[str],
         frozen: Mapping[str, Frozen] | None = None,
         labelled_share: float | None = None,
+        needed: Iterable[str] | None = None,
     ) -> tuple[Batches, Batches]:
         """The shuffled training batches and the unshuffled validation batches of a stage.
 
@@ -153,6 +193,8 @@ class Run:
             modalities: The modalities that the batches must carry.
             frozen: As in `Batches`, for both splits.
             labelled_share: The share of samples with a label in each training batch; see `Batches`.
+            needed: As in `batches`, for the training split. Validation samples have all modalities
+                that are read.
         """
         size = settings.batch_size
         return (
@@ -163,6 +205,7 @@ class Run:
                 shuffle=stage,
                 frozen=frozen,
                 labelled_share=labelled_share,
+                needed=needed,
             ),
             self.batches("valid", modalities, size, frozen=frozen),
         )

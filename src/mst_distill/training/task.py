@@ -26,7 +26,10 @@ class Task(ABC):
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the training loss, each a scalar; ``loss`` is the one to minimise."""
+        """The terms of the training loss, each a scalar; ``loss`` is the one to minimise.
+
+        A term may be missing if no sample of the batch has what it needs.
+        """
 
     def descend(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add the gradient of the loss, times `share`, to the gradients of the weights.
@@ -39,7 +42,8 @@ class Task(ABC):
             The terms of `losses`, detached and without the factor `share`.
         """
         terms = self.losses(batch)
-        (share * terms["loss"]).backward()
+        if terms["loss"].requires_grad:  # not if no sample has what a term needs
+            (share * terms["loss"]).backward()
         return {name: term.detach() for name, term in terms.items()}
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:

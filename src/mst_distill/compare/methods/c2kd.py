@@ -63,12 +63,13 @@ class C2KD(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``ce``, ``ce_teacher``, the terms of `proxy_terms` and their sum ``loss``."""
-        student, teacher = self.student(batch.inputs), self._teacher(batch.inputs)
-        terms = {
-            "ce": self.cross_entropy(student.logits, batch),
-            "ce_teacher": self.cross_entropy(teacher.logits, batch),
-            **self.proxy_terms(student, teacher, batch),
-        }
+        student = self.student(batch.inputs)
+        terms = {"ce": self.cross_entropy(student.logits, batch)}
+        if taught := self.taught(student, batch):
+            output, seen = taught
+            teacher = self._teacher(seen.inputs)
+            terms["ce_teacher"] = self.cross_entropy(teacher.logits, seen)
+            terms |= self.proxy_terms(output, teacher, seen)
         return {"loss": sum(terms.values()), **terms}  # type: ignore[dict-item]
 
     def proxy_terms(

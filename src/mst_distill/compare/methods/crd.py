@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
-from mst_distill.data.samples import are_unlabelled, rows_of
+from mst_distill.data.samples import are_unlabelled
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
@@ -46,14 +46,16 @@ class CRD(Distilling):
         teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]
         self._project_student = self.add_trainable("of_student", nn.Linear(student_width, WIDTH))
         self._project_teacher = self.add_trainable("of_teacher", nn.Linear(teacher_width, WIDTH))
-        device, rows = context.run.device, rows_of(context.run.splits, "train")
-        labelled = ~are_unlabelled(samples, context.run.splits)[rows]
-        labels = torch.from_numpy(samples.labels[rows][labelled]).to(device)
+        device, rows = context.run.device, context.run.rows("train", [context.run.target])
+        used = ~are_unlabelled(samples, context.run.splits)[rows]
+        used &= samples.have(context.teacher_modalities)[rows]
+        labels = torch.from_numpy(samples.labels[rows][used]).to(device)
         self._negatives = Negatives(labels, context.classes)
         memory = F.normalize(torch.randn(2, len(labels), WIDTH, device=device), dim=2)
         self._student_memory, self._teacher_memory = memory
-        # The memory has the samples with a label alone; this is the place of each of them in it.
-        self._entry = torch.from_numpy(labelled.cumsum() - 1).to(device)
+        # The memory has only the samples with a label that both nets can see; this is the place of
+        # each of them in it.
+        self._entry = torch.from_numpy(used.cumsum() - 1).to(device)
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``student``, with the teacher's memory, and ``teacher``, with the student's."""

@@ -26,12 +26,13 @@ class DML(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``ce``, ``ce_peer``, the terms of `mutual` and their sum ``loss``."""
-        student, peer = self.student(batch.inputs).logits, self.peer(batch.inputs).logits
-        terms = {
-            "ce": self.cross_entropy(student, batch),
-            "ce_peer": self.cross_entropy(peer, batch),
-            **self.mutual(student, peer),
-        }
+        student = self.student(batch.inputs)
+        terms = {"ce": self.cross_entropy(student.logits, batch)}
+        if taught := self.taught(student, batch):
+            output, seen = taught
+            peer = self.peer(seen.inputs).logits
+            terms["ce_peer"] = self.cross_entropy(peer, seen)
+            terms |= self.mutual(output.logits, peer)
         return {"loss": sum(terms.values()), **terms}  # type: ignore[dict-item]
 
     def mutual(self, student: Tensor, peer: Tensor) -> dict[str, Tensor]:

@@ -66,13 +66,17 @@ class Hints(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``loss``, the sum over the stages."""
-        student, teacher = self.student(batch.inputs), ModelOutput.of(batch.frozen["teacher"])
-        pairs = zip(self._regressors, _stage_pairs(student, teacher), strict=True)
-        terms = [
-            hint_loss(regressor(student_stage), teacher_stage)
-            for regressor, (student_stage, teacher_stage) in pairs
-        ]
-        return {"loss": sum(terms[1:], terms[0])}
+        terms: list[Tensor] = []
+        if taught := self.taught(self.student(batch.inputs), batch):
+            student, seen = taught
+            stages = _stage_pairs(student, ModelOutput.of(seen.frozen["teacher"]))
+            terms = [
+                hint_loss(regressor(student_stage), teacher_stage)
+                for regressor, (student_stage, teacher_stage) in zip(
+                    self._regressors, stages, strict=True
+                )
+            ]
+        return {"loss": sum(terms[1:], terms[0]) if terms else batch.label.new_zeros(()).float()}
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -48,7 +48,9 @@ class MGDFR(KD):
         batches, _ = context.pool.batches(
             context.teacher_name, "inputs", f"{Stream.COMPARE}/salience"
         )
-        means = suppressed_channels(pair.student, teacher, (batch.inputs for batch in batches))
+        seen = (batch.having(context.teacher_modalities)[0] for batch in batches)
+        inputs = (batch.inputs for batch in seen if len(batch.label))
+        means = suppressed_channels(pair.student, teacher, inputs)
         context.new_student()
         context.use_teacher(
             lambda inputs: (teacher.finish(inputs, suppress(teacher(inputs), means)),)

@@ -34,7 +34,8 @@ class PseudoLabels(Method):
         """Compute ``loss``, the cross-entropy."""
         logits = self.student(batch.inputs).logits
         teacher = ModelOutput.of(batch.frozen["teacher"]).logits
-        label = _completed(batch.label, teacher, self.context.ignored)
+        seen = batch.seen(self.context.teacher_modalities)
+        label = _completed(batch.label, teacher, self.context.ignored, seen)
         return {"loss": self.cross_entropy(logits, dataclasses.replace(batch, label=label))}
 
 
@@ -62,15 +63,19 @@ class SelfTraining(PseudoLabels):
         return context.fit(cls(context), context.epochs)
 
 
-def _completed(label: Tensor, teacher: Tensor, ignored: int | None) -> Tensor:
+def _completed(label: Tensor, teacher: Tensor, ignored: int | None, seen: Tensor | None) -> Tensor:
     """Replace the labels of samples without one by the classes that a teacher predicts.
 
     Args:
         label: ``(B,)`` or ``(B, H, W)``.
         teacher: Logits ``(B, C)`` or ``(B, C, H, W)``.
         ignored: The label that is no target, or None if every sample has a label.
+        seen: Whether the teacher can see each sample, or None if it can see all. The others stay
+            without a label.
     """
     if ignored is None:
         return label
-    missing = over_pixels(without_label(label, ignored), label)
-    return label.where(~missing, teacher.argmax(dim=1))
+    missing = without_label(label, ignored)
+    if seen is not None:
+        missing = missing & seen
+    return label.where(~over_pixels(missing, label), teacher.argmax(dim=1))

@@ -92,6 +92,8 @@ def compute_temperatures(
     models = _evaluated_models(run, plan, bundles)
     models.place(run)
     temperatures = fit_temperatures(run, models.logits, run.modalities, size)
+    if samples.present:  # the students see more samples than those with all modalities
+        temperatures |= fit_temperatures(run, models.student_logits, [plan.target], size)
     student, temperature = models.students["student"], temperatures["student"]
     return temperatures, predict_validation(run, "student", student, temperature, size)
 
@@ -135,7 +137,9 @@ def predict_held_out(
     run, route = open_run(samples, splits, plan), plan.route
     models = _evaluated_models(run, plan, bundles)
     bins = plan.evaluate.calibration_bins
-    results = evaluate_models(run, models, route.batch_size, bins, route.temperature, temperatures)
+    results = evaluate_models(
+        run, models, route.batch_size, bins, route.temperature, temperatures, [plan.target]
+    )
     return results.predictions, results.metric_counts, results.disagreement
 
 
@@ -185,7 +189,7 @@ def compare_models(
         plan: All parameters.
         others: ``linear_model_counts`` and ``disagreement``.
     """
-    from mst_distill.data.summary import labels_used
+    from mst_distill.data.summary import labels_used, students_samples
     from mst_distill.evaluate.bootstrap import Bootstrap
     from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
@@ -213,9 +217,14 @@ def compare_models(
             100 * models[LINEAR]["accuracy"],
             100 * models["baseline"]["accuracy"],
         )
+    sentences = [
+        report["verdict"],
+        labels_used(samples, splits),
+        students_samples(samples, splits, plan.target),
+    ]
     report = {
         **report,
-        "verdict": " ".join(filter(None, [report["verdict"], labels_used(samples, splits)])),
+        "verdict": " ".join(filter(None, sentences)),
         "selection": selection,
         "commonest_class": commonest_class(metric_counts["student"], samples.classes),
         "disagreement": others["disagreement"].groupby("group")["kl"].mean().to_dict(),
