@@ -110,7 +110,10 @@ def test_a_build_that_was_stopped_is_continued(raw, tmp_path, stop_at):
     ("absent", "message"),
     [
         (["audio"] * 7, "no sample of .* has the modality 'audio'"),
-        (["audio", "image"] * 3 + ["image"], "no sample of .* has all modalities: the multimodal"),
+        (
+            ["audio", "image"] * 3 + ["image"],
+            "0 labelled samples of the split 'train' have all modalities",
+        ),
         (["audio image", *[""] * 6], "sample 's0' of .* lacks all modalities: leave it out"),
         (["adio", *[""] * 6], "sample 's0' of .*: unknown modality .*'adio'.*'audio'"),
         (

@@ -125,8 +125,8 @@ def test_each_member_learns_in_stage_1_from_the_samples_that_it_can_see(unlabell
     kd = 0.0
     for one, other in [(a, b) for a in nets for b in nets if a != b]:
         positions = np.intersect1d(seen_by(run, one), seen_by(run, other))
-        pair = [logits_by_hand(run, nets[name], name, positions) for name in (one, other)]
-        kd += float(distillation(*pair, plan.teachers.temperature).mean().detach())
+        first, second = (logits_by_hand(run, nets[n], n, positions) for n in (one, other))
+        kd += float(distillation(first, second, plan.teachers.temperature).mean().detach())
     assert float(terms["kd"].detach()) == pytest.approx(kd, rel=1e-11)
 
 
@@ -156,11 +156,12 @@ def test_a_mask_learns_from_the_samples_that_its_teacher_and_the_student_can_see
     nets, _ = train_members(run, plan)
     _, stage = prepare_masks(run, plan, nets)
     batches = list(stage.train)
+    task: Any = stage.task
     target = seen_by(run, run.target)
     assert sum(len(batch.label) for batch in batches) == len(target)
     for batch in batches:
-        terms = stage.task.losses(batch)
-        for teacher, specialised in stage.task._teachers.items():
+        terms = task.losses(batch)
+        for teacher, specialised in task._teachers.items():
             have = run.samples.have(modalities_of(teacher, run.modalities))
             ids = stage.train.ids(batch)
             seen = [bool(have[run.samples.index["id"] == name][0]) for name in ids]

@@ -33,6 +33,9 @@ SPLIT_NAMES = {
 }
 """What a column of splits may have, in lower case, and the names in this project."""
 
+HINT = " (`incomplete: true` says that such a sample does not have this modality)"
+"""What the reason for an omission says of empty cells."""
+
 NETS = "mst_distill.nets.simple"
 
 
@@ -232,10 +235,10 @@ class Table(ReaderSource):
                 return str(error)
             empty = bool(np.isnan(numbers).all())
             what = f"columns {', '.join(columns[:3])}" if len(columns) > 1 else repr(columns[0])
-            return f"{modality} is empty: no number in the {what}" if empty else ""
+            return f"{modality} is empty: no number in the {what}{HINT}" if empty else ""
         cell = table.cells[columns[0]][row]
         if not text_in(cell).strip() or not isinstance(cell, str):
-            return f"the column {columns[0]!r} is {'no text' if text_in(cell) else 'empty'}"
+            return f"the column {columns[0]!r} is {'no text' if text_in(cell) else 'empty' + HINT}"
         if self.readers[modality].takes != "path":
             return ""
         folder, file = table.path.parent, table.path.parent / cell

@@ -111,6 +111,29 @@ def labelled_splits(samples: Samples, splits: pd.DataFrame) -> pd.Series[str]:
     return splits["split"].mask(are_unlabelled(samples, splits), "")
 
 
+def require_complete(
+    complete: np.ndarray, labelled: pd.Series[str], modalities: Iterable[str]
+) -> None:
+    """Raise an error if too few samples have all modalities.
+
+    Args:
+        complete: ``(N,)``, whether a sample has all modalities.
+        labelled: ``(N,)``, the split of each sample with a label, or an empty text.
+        modalities: All modalities, for the message.
+
+    Raises:
+        ValueError: There are fewer than two in ``train``, or none in ``valid`` or ``test``.
+    """
+    for split, least in (("train", 2), ("valid", 1), ("test", 1)):
+        count = int((complete & (labelled == split).to_numpy()).sum())
+        if count < least:
+            raise ValueError(
+                f"{count} labelled samples of the split {split!r} have all modalities "
+                f"({', '.join(modalities)}); there must be at least {least}, because the "
+                f"multimodal teacher learns from them, and all models are compared on them"
+            )
+
+
 def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
     """Return the store rows of one split, in ascending order.
 

@@ -17,6 +17,7 @@ from mst_distill.data.samples import (
     Samples,
     are_unlabelled,
     labelled_splits,
+    require_complete,
     rows_of,
 )
 from mst_distill.parameters import Runtime, Training
@@ -38,7 +39,8 @@ class Run:
         checkpoints: The folder in which the stages save their state, if any.
 
     Raises:
-        ValueError: The table of splits does not belong to these samples.
+        ValueError: The table of splits does not belong to these samples, or too few samples have
+            all modalities.
     """
 
     samples: Samples
@@ -60,23 +62,11 @@ class Run:
                     f"--from-nodes=ingest.assign_splits"
                 )
         if self.samples.present:
-            self._check_complete()
-
-    def _check_complete(self) -> None:
-        """Raise an error if too few samples have all modalities.
-
-        The multimodal teacher learns from them alone, and all models are compared on them.
-        """
-        complete = self.samples.have(self.modalities)
-        labelled = labelled_splits(self.samples, self.splits)
-        for split, least in (("train", 2), ("valid", 1), ("test", 1)):
-            count = int((complete & (labelled == split)).sum())
-            if count < least:
-                raise ValueError(
-                    f"{count} labelled samples of the split {split!r} have all modalities "
-                    f"({', '.join(self.modalities)}); there must be at least {least}, because the "
-                    f"multimodal teacher learns from them, and all models are compared on them"
-                )
+            require_complete(
+                self.samples.have(self.modalities),
+                labelled_splits(self.samples, self.splits),
+                self.modalities,
+            )
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """The checkpoint of a stage, if the run has checkpoints."""

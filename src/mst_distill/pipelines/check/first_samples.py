@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
+
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.splits import stratified_limit
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import ABSENT, Samples
 from mst_distill.data.store import open_store, write_store
 from mst_distill.plan import Plan
 
@@ -21,6 +23,9 @@ COUNT = 20
 def first_samples(plan: Plan) -> Iterator[Samples]:
     """Open the raw files with all checks, and read a few samples of each split and class.
 
+    These have all modalities. If some samples do not, one training sample of each combination of
+    absent modalities is read as well.
+
     Readers are fitted on these samples alone. Half of them may be damaged.
 
     Args:
@@ -31,8 +36,14 @@ def first_samples(plan: Plan) -> Iterator[Samples]:
     """
     source = open_source(plan.benchmark, plan.protocol, "all", plan.seed)
     source.modalities = tuple(plan.members.modalities)
-    combinations = len(source.index.drop_duplicates(["split", "label"]))
-    source.index = stratified_limit(source.index, max(COUNT, combinations))
+    index = source.index
+    absent = index[ABSENT] if ABSENT in index else pd.Series("", index.index)
+    complete, incomplete = index[absent == ""], index[absent != ""]
+    combinations = len(complete.drop_duplicates(["split", "label"]))
+    first = [stratified_limit(complete, max(COUNT, combinations))]
+    if len(incomplete):
+        first.append(incomplete[incomplete["split"] == "train"].drop_duplicates(ABSENT))
+    source.index = pd.concat(first, ignore_index=True)
     source.omitted, source.tolerated_share = {}, 0.5
     with TemporaryDirectory() as folder:
         write_store(source, Path(folder) / "samples")
