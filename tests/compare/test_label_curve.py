@@ -10,7 +10,14 @@ import pandas as pd
 import pytest
 from scipy.stats import t
 
-from mst_distill.compare.label_curve import label_curve_table, run_label_curve
+from mst_distill.compare.label_curve import (
+    best_methods,
+    label_counts,
+    label_curve_gains,
+    label_curve_table,
+    pseudo_label_methods,
+    run_label_curve,
+)
 from mst_distill.compare.plots import label_curve_figure
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.plan import Plan
@@ -58,6 +65,7 @@ def trials_of(accuracies: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
             {
                 "target": "image",
                 "title": title,
+                "method": title.split(" ")[0],
                 "labelled": share,
                 "seed": seed,
                 "selection": selection,
@@ -89,3 +97,84 @@ def test_the_figure_has_a_line_for_each_method_and_the_shares_as_ticks() -> None
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["kd", "dml"]
     assert axes.get_xticks().tolist() == [10, 100]
     assert axes.lines[0].get_ydata().tolist() == pytest.approx([60, 85])
+
+
+FEW = {
+    ("baseline", 0.1): [0.50, 0.60, 0.55],
+    ("kd <- audio", 0.1): [0.53, 0.64, 0.60],
+    ("pseudo_labels <- audio", 0.1): [0.51, 0.61, 0.56],
+    ("self_training", 0.1): [0.53, 0.62, 0.59],
+    ("baseline", 1.0): [0.8, 0.8],
+    ("kd <- audio", 1.0): [0.9, 0.8],
+}
+
+
+def test_gains_are_paired_by_seed_within_target_and_share() -> None:
+    image = trials_of(FEW)
+    # In another order of the seeds, and with a seed that only one of the two has.
+    audio = trials_of({("baseline", 0.1): [0.1, 0.2, 0.3], ("kd", 0.1): [0.2, 0.4, 0.6, 0.99]})
+    shuffled = pd.concat([image, audio.assign(target="audio")]).sample(frac=1, random_state=0)
+    gains = label_curve_gains(shuffled, "accuracy", 0.95, "baseline")
+    gains = gains.set_index(["target", "labelled", "title"])
+    assert len(gains) == 5
+    # 3, 4 and 5 points: mean 4, standard deviation 1, and t of two degrees of freedom is 4.3027.
+    kd = gains.loc[("image", 0.1, "kd <- audio")]
+    half = 0.01 * 4.302653 / np.sqrt(3)
+    assert kd["pairs"] == 3
+    assert kd[["difference", "low", "high"]].tolist() == pytest.approx(
+        [0.04, 0.04 - half, 0.04 + half]
+    )
+    # 10 and 0 points: two seeds have no interval.
+    every = gains.loc[("image", 1.0, "kd <- audio")]
+    assert every[["pairs", "difference"]].tolist() == pytest.approx([2, 0.05])
+    assert every[["low", "high"]].isna().all()
+    # 10, 20 and 30 points.
+    other = gains.loc[("audio", 0.1, "kd")]
+    assert other[["pairs", "difference"]].tolist() == pytest.approx([3, 0.2])
+    # 1 point for each seed: Student's t is not defined.
+    assert gains.loc[("image", 0.1, "pseudo_labels <- audio"), ["low", "high"]].isna().all()
+
+
+def test_without_common_seeds_or_a_baseline_there_is_no_gain() -> None:
+    trials = trials_of({("baseline", 0.1): [0.5], ("kd", 0.1): [0.6, 0.7]})
+    apart = trials[(trials["title"] == "baseline") | (trials["seed"] == 1)]
+    (row,) = label_curve_gains(apart, "accuracy", 0.95, "baseline").to_dict(orient="records")
+    assert row["pairs"] == 0
+    assert np.isnan(row["difference"])
+    assert label_curve_gains(trials, "accuracy", 0.95, None).empty
+    assert label_curve_gains(trials, "accuracy", 0.95, "other").empty
+
+
+def test_the_best_method_of_each_share_is_compared_with_baseline_and_pseudo_labels() -> None:
+    names = {"pseudo_labels", "self_training"}
+    (best,) = best_methods(trials_of(FEW), "accuracy", 0.95, "baseline", names)
+    assert (best.target, best.share, best.title) == ("image", 0.1, "kd <- audio")
+    assert best.accuracy == pytest.approx(0.59)
+    assert best.gain["difference"] == pytest.approx(0.04)
+    # Of the two, self_training has the larger mean: 0, 2 and 1 points less than kd.
+    assert best.pseudo_labels == "self_training"
+    assert best.over_pseudo_labels["difference"] == pytest.approx(0.01)
+    assert best.over_pseudo_labels["low"] == pytest.approx(0.01 - 0.01 * 4.302653 / np.sqrt(3))
+    alone = trials_of({key: values for key, values in FEW.items() if key[0] != "kd <- audio"})
+    (best,) = best_methods(alone, "accuracy", 0.95, "baseline", names)
+    assert best.title == best.pseudo_labels == "self_training"
+    assert best.over_pseudo_labels["pairs"] == 0
+    (best,) = best_methods(trials_of(FEW), "accuracy", 0.95, None, ())
+    assert best.pseudo_labels == ""
+    assert best.gain["pairs"] == best.over_pseudo_labels["pairs"] == 0
+
+
+def test_the_methods_with_pseudo_labels_alone_are_found_by_their_class() -> None:
+    assert pseudo_label_methods(make_curve_plan().compare) == {"pseudo_labels", "self_training"}
+
+
+def test_labels_are_counted_for_each_share() -> None:
+    run, _ = make_run()
+    counts = label_counts(run.samples, make_curve_plan())
+    known = run.samples.index["split"].value_counts()
+    assert counts["labelled"].tolist() == list(SHARES)
+    for split in ("train", "valid"):
+        few = max(round(0.2 * known[split]), len(run.samples.classes))
+        assert counts[split].tolist() == [few, known[split]]
+    plan = make_curve_plan().model_copy(update={"labelled_validation": 1.0})
+    assert label_counts(run.samples, plan)["valid"].tolist() == [known["valid"]] * 2

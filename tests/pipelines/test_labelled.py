@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from html_pages import check_is_one_file
 from projects import copy_project, run_session, stages
 
 RUN = "digits/heldout-300/image/seed-0-labelled-0.1/main"
@@ -57,5 +58,8 @@ def test_the_curve_over_the_share_of_labels_has_its_own_files(tmp_path: Path) ->
     assert curve["title"].tolist() == ["baseline", "mst"] * 2
     assert curve["accuracy"].between(0, 1).all()
     assert (folder / "label_curve_figure.png").read_bytes().startswith(b"\x89PNG")
+    page = check_is_one_file((folder / "label_curve_web_page.html").read_text())
+    assert page.text.startswith("Digits: the audio student over the share of labels")
+    assert "cannot be determined from 1 seed: intervals need at least 3." in page.text
     kept = "data/06_models/digits/heldout-200/label_curve/main/label_curve_log/labelled-0.1"
     assert (project / kept / "audio/seed-0/mst.safetensors").is_file()

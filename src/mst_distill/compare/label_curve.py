@@ -1,17 +1,24 @@
-"""The accuracy of some methods over the share of labels: the trials, and the curve."""
+"""The accuracy of some methods over the share of labels: trials, curve and paired gains."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mst_distill.compare.ranking import MIN_SEEDS
+from mst_distill.benchmarks.splits import assign_splits, keep_labels
+from mst_distill.compare.methods.pseudo_labels import PseudoLabels
+from mst_distill.compare.ranking import MIN_SEEDS, paired
+from mst_distill.compare.teaching import resolve_methods
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.compare.trials import Comparison, run_trials
-from mst_distill.data.samples import Samples
+from mst_distill.data.samples import Samples, labelled_splits
 from mst_distill.errors import did_you_mean
+from mst_distill.parameters import Compare
 from mst_distill.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -62,7 +69,7 @@ def label_curve_table(trials: pd.DataFrame, selection: str, confidence: float) -
         ``low`` and ``high``, Student's interval of the mean over the seeds, which is missing with
         fewer than three seeds.
     """
-    selected = trials[(trials["error"] == "") & (trials["selection"] == selection)]
+    selected = _selected(trials, selection)
     rows = []
     keys = ["target", "title", "labelled"]
     for (target, title, share), of_share in selected.groupby(keys, sort=False):
@@ -73,3 +80,145 @@ def label_curve_table(trials: pd.DataFrame, selection: str, confidence: float) -
             low, high = accuracy.mean() - half, accuracy.mean() + half
         rows.append((target, title, share, len(accuracy), accuracy.mean(), low, high))
     return pd.DataFrame(rows, columns=[*keys, "seeds", "accuracy", "low", "high"])
+
+
+def label_curve_gains(
+    trials: pd.DataFrame, selection: str, confidence: float, baseline: str | None
+) -> pd.DataFrame:
+    """Compare every method with the baseline, seed by seed, for each share of labels.
+
+    Args:
+        trials: From `run_label_curve`.
+        selection: The criterion by which epochs are selected.
+        confidence: The level of the intervals.
+        baseline: The title of the baseline, or None if it was not trained.
+
+    Returns:
+        A row for each target, title and share with finished trials of the method and the baseline:
+        ``pairs``, the number of seeds that both have, ``difference``, the mean of their paired
+        differences in accuracy (1 = 100 points), and ``low`` and ``high``, its interval, which is
+        missing in the cases that `paired` states. Without a pair the difference is missing too.
+    """
+    keys, values = ["target", "title", "labelled"], ["pairs", "difference", "low", "high"]
+    rows = []
+    for (target, share), of_share in _selected(trials, selection).groupby(
+        ["target", "labelled"], sort=False
+    ):
+        accuracy = _by_seed(of_share)
+        for title in dict.fromkeys(of_share["title"]):
+            if baseline is not None and baseline in accuracy and title != baseline:
+                gain = _gain(accuracy, title, baseline, confidence)
+                rows.append((target, title, share, *(gain[name] for name in values)))
+    return pd.DataFrame(rows, columns=[*keys, *values])
+
+
+@dataclass(frozen=True)
+class BestMethod:
+    """The method with the largest mean accuracy for one target and one share of labels.
+
+    Attributes:
+        target: The student's modality.
+        share: The share of the labels, in (0, 1).
+        title: The method and its teacher; not the baseline.
+        accuracy: Its mean accuracy over the seeds, in [0, 1].
+        gain: `paired` of its accuracy minus the baseline's; without pairs if the baseline has no
+            trial.
+        pseudo_labels: The title of the method with pseudo-labels alone that has the largest mean,
+            which may be `title`; empty if there is none.
+        over_pseudo_labels: `paired` of the accuracy minus that of `pseudo_labels`; without pairs if
+            there is no other such method.
+    """
+
+    target: str
+    share: float
+    title: str
+    accuracy: float
+    gain: dict[str, float]
+    pseudo_labels: str
+    over_pseudo_labels: dict[str, float]
+
+
+def best_methods(
+    trials: pd.DataFrame,
+    selection: str,
+    confidence: float,
+    baseline: str | None,
+    pseudo_labels: Collection[str],
+) -> list[BestMethod]:
+    """Find the best method other than the baseline for each target and share of labels below 1.
+
+    It is found on the same test samples on which it is compared, which is a selection in its
+    favour.
+
+    Args:
+        trials: From `run_label_curve`.
+        selection: The criterion by which epochs are selected.
+        confidence: The level of the intervals.
+        baseline: The title of the baseline, or None if it was not trained.
+        pseudo_labels: The names of the methods with pseudo-labels alone, see
+            `pseudo_label_methods`.
+    """
+    selected = _selected(trials, selection)
+    few = selected[(selected["labelled"] < 1) & (selected["title"] != baseline)]
+    found = []
+    for (target, _), of_share in few.groupby(["target", "labelled"], sort=False):
+        share = float(of_share["labelled"].iloc[0])
+        same = (selected["target"] == target) & (selected["labelled"] == share)
+        accuracy = _by_seed(selected[same])
+        means = of_share.groupby("title", sort=False)["accuracy"].mean()
+        title = str(means.idxmax())
+        titles = set(of_share.loc[of_share["method"].isin(pseudo_labels), "title"])
+        alone = means[means.index.isin(titles)]
+        comparator = str(alone.idxmax()) if len(alone) else ""
+        gain, over = (
+            _gain(accuracy, title, other, confidence) for other in (baseline or "", comparator)
+        )
+        found.append(BestMethod(str(target), share, title, means[title], gain, comparator, over))
+    return found
+
+
+def pseudo_label_methods(compare: Compare) -> frozenset[str]:
+    """Return the names of the methods that only fill in missing labels, see `PseudoLabels`."""
+    methods = resolve_methods(compare).items()
+    return frozenset(name for name, method in methods if issubclass(method, PseudoLabels))
+
+
+def label_counts(samples: Samples, plan: Plan) -> pd.DataFrame:
+    """Count the labels that each share of ``label_curve.shares`` stands for.
+
+    Args:
+        samples: The store.
+        plan: The parameters of the splits; the labels are those of ``seed``, the first of the
+            seeds. Other seeds have as many, except with ``protocol: random`` and a share so small
+            that only one label of each class is used, since a split may lack a rare class.
+
+    Returns:
+        A row for each share, ascending: ``labelled``, ``train`` and ``valid``, the number of
+        samples of the split whose label is used.
+    """
+    splits = assign_splits(samples.index, plan.protocol, plan.seed)
+    rows = []
+    for share in plan.label_curve.shares:
+        of_splits = plan.model_copy(update={"labelled": share}).label_shares
+        used = labelled_splits(samples, keep_labels(splits, of_splits, plan.seed))
+        rows.append((share, (used == "train").sum(), (used == "valid").sum()))
+    return pd.DataFrame(rows, columns=["labelled", "train", "valid"])
+
+
+def _selected(trials: pd.DataFrame, selection: str) -> pd.DataFrame:
+    """Return the rows of finished trials by one selection criterion."""
+    return trials[(trials["error"] == "") & (trials["selection"] == selection)]
+
+
+def _by_seed(selected: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies of one target and share, ``(seeds, titles)``."""
+    return selected.pivot_table("accuracy", "seed", "title")
+
+
+def _gain(
+    accuracy: pd.DataFrame, title: str, comparator: str, confidence: float
+) -> dict[str, float]:
+    """Return `paired` of two columns; without pairs if there is no such comparator, or the same."""
+    if comparator not in accuracy or comparator == title:
+        return paired(np.array([]), confidence)
+    return paired((accuracy[title] - accuracy[comparator]).dropna().to_numpy(), confidence)

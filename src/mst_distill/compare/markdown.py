@@ -74,13 +74,14 @@ def format_mean_and_sd(table: pd.DataFrame, metric: str, scale: float, spec: str
     ]
 
 
-def format_intervals(table: pd.DataFrame) -> list[str]:
+def format_intervals(table: pd.DataFrame, spec: str = "+.2f") -> list[str]:
     """Format intervals as ``LOW to HIGH`` in points, or state why there is no interval.
 
     Args:
         table: The columns ``low``, ``high`` and ``pairs``, the number of seeds.
+        spec: The format specification of both ends.
     """
-    low, high = (format_numbers(table[side], 100, "+.2f") for side in ("low", "high"))
+    low, high = (format_numbers(table[side], 100, spec) for side in ("low", "high"))
     return [
         _why_none(int(pairs)) if pd.isna(known) else " to ".join(ends)
         for pairs, known, *ends in zip(table["pairs"], table["low"], low, high, strict=True)

@@ -28,7 +28,7 @@ CHECKPOINTS, TRIALS = "checkpoints", "trial_log"
 VERDICT = "metrics"
 """The catalog entry with the verdict of a run."""
 
-REPORTS = ("report", "diagnosed_report", "methods_web_page")
+REPORTS = ("report", "diagnosed_report", "methods_web_page", "label_curve_web_page")
 """Catalog entries of pages that a person opens."""
 
 SHARED = "model_input"

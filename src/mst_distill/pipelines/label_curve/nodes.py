@@ -1,17 +1,16 @@
-"""Nodes of `label_curve`: trials for each share of labels, and the curve."""
+"""Nodes of `label_curve`: trials for each share of labels, the curve, and its page."""
 
 from __future__ import annotations
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mst_distill.artifacts.provenance import depends_on
+from mst_distill.artifacts.provenance import counted_parameters, depends_on
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.data.samples import Samples
 from mst_distill.plan import Plan
 
-
-@depends_on(
+COUNTED = (
     "protocol",
     "seed",
     "labelled_validation",
@@ -25,6 +24,10 @@ from mst_distill.plan import Plan
     "evaluate",
     "runtime",
 )
+"""The parameters that the trials depend on."""
+
+
+@depends_on(*COUNTED)
 def train_shares(samples: Samples, label_curve_log: TrialLog, plan: Plan) -> pd.DataFrame:
     """Train the student with some methods, for every share of labels, target and seed.
 
@@ -50,3 +53,24 @@ def draw_label_curve(label_curve: pd.DataFrame) -> Figure:
     from mst_distill.compare.plots import label_curve_figure
 
     return label_curve_figure(label_curve)
+
+
+@depends_on(*COUNTED, "limit", "benchmark")
+def build_label_curve_web_page(
+    samples: Samples, label_curve_trials: pd.DataFrame, label_curve_figure: bytes, plan: Plan
+) -> str:
+    """The curve, paired gains and what they show as one file of HTML."""
+    from mst_distill.compare.label_curve import label_counts, pseudo_label_methods
+    from mst_distill.compare.teaching import baseline_of
+    from mst_distill.report.label_curve_page import CurveResults, label_curve_page
+
+    results = CurveResults(
+        label_curve_trials,
+        label_counts(samples, plan),
+        plan.route.selection,
+        plan.evaluate.confidence,
+        baseline_of(plan.compare),
+        pseudo_label_methods(plan.compare),
+    )
+    parameters = counted_parameters(build_label_curve_web_page, plan)
+    return label_curve_page(results, label_curve_figure, plan.benchmark.type, parameters)
