@@ -185,6 +185,41 @@ def test_a_row_without_a_file_is_omitted_with_the_reason(tmp_path: Path) -> None
     assert "5" not in set(source.index["id"])
 
 
+def test_empty_cells_can_stand_for_absent_modalities(tmp_path: Path) -> None:
+    table = rows()
+    for row in (1, 2, 30):
+        table[row] |= {"a": "", "n_1": " "}
+    table[3] |= {"n_2": "", "n_3": ""}
+    table[40]["a"] = ""  # the other number of this modality is there
+    table[41] |= {"a": "", "n_1": "", "n_2": "", "n_3": ""}
+    source = open_rows(tmp_path, table, incomplete=True, tolerated_share=0.1)
+    absent = source.index.set_index("id")["absent"]
+    assert absent[absent != ""].to_dict() == {"1": "left", "2": "left", "30": "left", "3": "right"}
+    assert list(source.omitted) == ["41"]
+    assert "left is empty" in source.omitted["41"]
+    write_store(source, tmp_path / "store")
+    samples = open_store(tmp_path / "store")
+    left = samples.modalities["left"]
+    assert np.isnan(left).all(axis=1).tolist() == [
+        name in ("1", "2", "30") for name in absent.index
+    ]
+    # What is absent takes no part in the standardisation.
+    used = (samples.index["split"] == "train").to_numpy() & samples.have(["left"])
+    kept = [float(table[int(name)]["n_1"]) for name in samples.index["id"][used]]
+    expected = (np.array(kept) - np.mean(kept)) / np.std(kept)
+    np.testing.assert_allclose(left[used, 1], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_without_that_key_empty_cells_are_omissions(tmp_path: Path) -> None:
+    table = rows()
+    table[1] |= {"a": "", "n_1": ""}
+    source = open_rows(tmp_path, table, tolerated_share=0.1)
+    assert "absent" not in source.index
+    assert "`incomplete: true` says that such a sample" in source.omitted["1"]
+    whole = open_rows(tmp_path, rows(), incomplete=True)
+    assert "absent" not in whole.index
+
+
 def test_rows_without_a_label_are_training_samples_and_change_no_split(tmp_path: Path) -> None:
     table = rows()
     expected = open_rows(tmp_path, table).index.set_index("id")["split"]

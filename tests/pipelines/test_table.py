@@ -114,6 +114,44 @@ def test_a_table_is_distilled_and_its_student_reads_new_files(
     assert set(table["label"].iloc[[0, 2, 3]]) <= {"cat", "dog", "eel"}
 
 
+def test_samples_may_lack_modalities_in_every_pipeline(project: Path) -> None:
+    table = pd.read_csv(project / "data/01_raw/mine/index.csv", dtype=str)
+    rng = np.random.default_rng(3)
+    for columns in (["picture"], ["a", "b"], ["track"]):
+        table.loc[rng.choice(45, 9, replace=False), columns] = ""
+    table.to_csv(project / "data/01_raw/mine/index.csv", index=False)
+    parameters = PARAMETERS.replace("index.csv\n", "index.csv\n    incomplete: true\n")
+    (project / "conf/mine/parameters.yml").write_text(parameters)
+    short = {
+        **stages(epochs=1),
+        "compare": {"seeds": 1, "targets": "picture"},
+        "label_curve": {"shares": [0.5], "methods": "baseline kd dml pseudo_labels mst"},
+    }
+    run_session(project, "check", env="mine")
+    for pipeline in ("distill", "diagnose", "label_curve"):
+        run_session(project, pipeline, env="mine", **short)
+    run = "mine/heldout-all/picture/seed-0/main"
+    report = json.loads((project / f"data/08_reporting/{run}/samples_report.json").read_text())
+    counts = pd.DataFrame(report["combinations"]).T
+    assert counts.to_numpy().sum() == sum(report["splits"].values()) > 40
+    predictions = pd.read_parquet(project / f"data/07_model_output/{run}/predictions.parquet")
+    found = predictions["model"].value_counts()
+    complete = counts.loc["picture + counts + track", "test"]
+    with_picture = counts.loc[counts.index.str.contains("picture"), "test"].sum()
+    assert found["multimodal teacher"] == found["counts/hidden"] == complete
+    assert found["student"] == found["baseline"] == with_picture > complete
+    metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())
+    assert metrics["verdict"].endswith(
+        f"The students were evaluated on the {with_picture} of {report['splits']['test']} test "
+        f"samples that have the modality picture."
+    )
+    trials = pd.read_parquet(
+        project / "data/07_model_output/mine/heldout-all/label_curve/main"
+        "/label_curve_trials.parquet"
+    )
+    assert (trials["error"] == "").all()
+
+
 def test_layers_lists_shapes_and_the_cost_of_masks(project: Path) -> None:
     done = kedro(project, "layers", "--env=mine", "--member=counts").stdout
     assert "counts: mst_distill.nets.simple.VectorNet" in done

@@ -168,7 +168,7 @@ class Table(ReaderSource):
     def read(self, part: pd.DataFrame) -> dict[str, np.ndarray]:
         """Read each modality of some samples with its reader, without the notes of the readers."""
         read = super().read(part)
-        return {name: read[name] for name in self.readers}
+        return {name: of for name, of in read.items() if name in self.readers}
 
     def _numbers(self, row: int, columns: Sequence[str]) -> list[float]:
         return [number_in(column, self._table.cells[column][row]) for column in columns]
