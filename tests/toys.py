@@ -62,3 +62,9 @@ def make_samples(
     names = tuple(f"class {label}" for label in range(classes))
     samples = Samples(index, arrays, labels.astype(np.int64), names, ignored, f"toy-{n}-{seed}")
     return samples, index[["id", "group", "label", "split"]].copy()
+
+
+def assert_same_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Assert that all weights and statistics of two nets are equal to the bit."""
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)

@@ -26,6 +26,7 @@ from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run
 from toy_comparisons import make_comparison_plan, make_pool, method_teacher_pairs
 from toy_runs import make_run, route, vary
+from toys import assert_same_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -275,13 +276,8 @@ def test_no_stage_reads_what_is_in_place_of_an_absent_modality(kind):
         students = run_stages(run, plan).student.students
         results.append([*students.values(), *train_baseline(run, plan)[0].values()])
     for one, other in zip(*results, strict=True):
-        assert_equal(one, other)
+        assert_same_weights(one, other)
         assert all(weight.isfinite().all() for weight in one.parameters())
-
-
-def assert_equal(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    assert all(a.equal(b) for a, b in pairs)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +293,7 @@ def test_no_compared_method_reads_what_is_in_place_of_an_absent_modality(name, m
         run, _ = incomplete_run(content=content, unlabelled=True)
         done = teach(run, plan, make_pool(run, plan), method, teacher, arguments)
         students.append(done.students["last"])
-    assert_equal(*students)
+    assert_same_weights(*students)
     assert all(weight.isfinite().all() for weight in students[0].parameters())
 
 
@@ -335,7 +331,7 @@ def test_a_teacher_of_the_comparison_is_the_same_for_every_target():
 
     other = dataclasses.replace(run, target="audio")
     one, two = (train_teacher(each, plan, "multimodal").students["ce"] for each in (run, other))
-    assert_equal(one, two)
+    assert_same_weights(one, two)
 
 
 def test_a_pass_can_be_continued_after_any_batch():

@@ -26,6 +26,7 @@ from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run
 from toy_comparisons import make_comparison_plan, make_pool, method_teacher_pairs
 from toy_runs import make_run, vary
+from toys import assert_same_weights
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -221,16 +222,11 @@ def test_the_hidden_labels_change_nothing():
         run_stages(other, plan).student.students.values(),
         strict=True,
     ):
-        assert_equal(*results)
+        assert_same_weights(*results)
     for results in zip(
         train_baseline(run, plan)[0].values(), train_baseline(other, plan)[0].values(), strict=True
     ):
-        assert_equal(*results)
-
-
-def assert_equal(one, other):
-    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
-    assert all(a.equal(b) for a, b in pairs)
+        assert_same_weights(*results)
 
 
 @pytest.mark.parametrize(
@@ -251,7 +247,7 @@ def test_no_compared_method_sees_a_hidden_label(name, method, teacher):
         teach(each, plan, make_pool(each, plan), method, teacher, arguments).students["last"]
         for each in (run, other)
     ]
-    assert_equal(*students)
+    assert_same_weights(*students)
 
 
 def test_methods_that_need_labels_train_on_labelled_samples_alone():
