@@ -384,3 +384,52 @@ def test_a_class_without_any_training_label_is_an_error() -> None:
     index.loc[(index["label"] == 2) & (index["split"] == "train"), "label"] = -1
     with pytest.raises(ValueError, match=r"the class 'c' has no sample in 'train', but 5"):
         checked_splits(index, ["a", "b", "c", "d"], None, "heldout", 0)
+
+
+def incomplete_index(absent: dict[int, str]) -> pd.DataFrame:
+    """An index of 24 samples: twelve for training and six for each of the others, three classes."""
+    rows = np.arange(24)
+    return pd.DataFrame(
+        {
+            "id": [f"s{row}" for row in rows],
+            "group": [f"s{row}" for row in rows],
+            "split": ["train"] * 12 + ["valid"] * 6 + ["test"] * 6,
+            "label": rows % 3,
+            "absent": [absent.get(row, "") for row in rows],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("absent", "message"),
+    [
+        (dict.fromkeys(range(12), "a"), "have the modality 'a', the split 'train' is empty"),
+        (dict.fromkeys(range(18, 24), "b"), "have the modality 'b', the split 'test' is empty"),
+        (
+            {row: "ab"[row % 2] for row in range(12, 18)},
+            "have all modalities, the split 'valid' is empty",
+        ),
+        (
+            {row: "a" for row in range(12) if row % 3},
+            "have the modality 'a', the split 'train' contains only one class, 'x'",
+        ),
+        (
+            {row: "a" for row in range(12) if row % 3 == 1},
+            "have the modality 'a', the class 'y' has no sample in 'train', but 2 in 'valid'",
+        ),
+    ],
+)
+def test_the_samples_with_each_modality_and_with_all_must_suffice(absent, message):
+    index = incomplete_index(absent)
+    with pytest.raises(ValueError, match=f"of the samples that {message}"):
+        checked_splits(index, ["x", "y", "z"], None, "heldout", 0)
+    checked_splits(index.drop(columns="absent"), ["x", "y", "z"], None, "heldout", 0)
+
+
+def test_with_hidden_labels_a_class_may_be_without_a_label_among_complete_samples():
+    index = incomplete_index({row: "a" for row in range(12) if row not in (0, 1, 2)})
+    shares = {"train": 0.5}
+    splits = keep_labels(assign_splits(index, "heldout", 8), shares, 8)
+    used = splits["labelled"] & (index["absent"] == "") & (index["split"] == "train")
+    assert index.loc[used, "label"].nunique() == 2
+    checked_splits(index, ["x", "y", "z"], None, "heldout", 8, shares)

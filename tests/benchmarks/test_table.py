@@ -196,7 +196,7 @@ def test_empty_cells_can_stand_for_absent_modalities(tmp_path: Path) -> None:
     absent = source.index.set_index("id")["absent"]
     assert absent[absent != ""].to_dict() == {"1": "left", "2": "left", "30": "left", "3": "right"}
     assert list(source.omitted) == ["41"]
-    assert "left is empty" in source.omitted["41"]
+    assert "line 84: it has no value of any modality" in source.omitted["41"]
     write_store(source, tmp_path / "store")
     samples = open_store(tmp_path / "store")
     left = samples.modalities["left"]

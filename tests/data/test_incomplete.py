@@ -13,7 +13,7 @@ from array_sources import NotedSource, build_until_stop, digest_of_store, make_s
 from mst_distill.data.gallery import gallery
 from mst_distill.data.samples import ABSENT
 from mst_distill.data.store import open_store, write_store
-from mst_distill.data.summary import describe, students_samples
+from mst_distill.data.summary import describe, evaluated_samples
 from mst_distill.report.worst_samples import worst_samples
 
 LACKING = ["audio", "", "image", "", "audio", "", ""]
@@ -112,7 +112,7 @@ def test_a_build_that_was_stopped_is_continued(raw, tmp_path, stop_at):
         (["audio"] * 7, "no sample of .* has the modality 'audio'"),
         (
             ["audio", "image"] * 3 + ["image"],
-            "0 labelled samples of the split 'train' have all modalities",
+            "no sample of .* that has all modalities can be read",
         ),
         (["audio image", *[""] * 6], "sample 's0' of .* lacks all modalities: leave it out"),
         (["adio", *[""] * 6], "sample 's0' of .*: unknown modality .*'adio'.*'audio'"),
@@ -171,10 +171,15 @@ def test_the_verdict_says_on_how_many_samples_the_students_were_evaluated(raw, t
     source.index["split"] = ["train", "train", "valid", "test", "test", "test", "train"]
     write_store(source, tmp_path / "samples")
     samples = open_store(tmp_path / "samples")
-    assert students_samples(samples, samples.index, "image") == ""
-    assert students_samples(samples, samples.index, "audio") == (
-        "The students were evaluated on the 2 of 3 test samples that have the modality audio."
+    teachers = "Teachers and specialists were evaluated on the 2 of 3 with all modalities."
+    assert evaluated_samples(samples, samples.index, "image") == teachers
+    assert evaluated_samples(samples, samples.index, "audio") == (
+        "The students were evaluated on the 2 of 3 test samples with the modality audio. "
+        + teachers
     )
+    write_store(make_source(raw), tmp_path / "complete")
+    complete = open_store(tmp_path / "complete")
+    assert evaluated_samples(complete, complete.index, "image") == ""
 
 
 def test_pictures_say_what_is_absent(raw, tmp_path):

@@ -89,6 +89,7 @@ RELIANCE = pd.DataFrame(
 )
 TABLES = [
     (check_history, HISTORY),
+    (check_history, HISTORY.assign(train_ce_audio=np.nan)),  # a member that saw no sample
     (check_logits, LOGITS),
     (check_logits, LOGITS.iloc[:0]),
     (check_predictions, PREDICTIONS),
@@ -123,6 +124,12 @@ def test_the_output_of_a_run_is_valid(check, table):
         (check_history, HISTORY.drop(columns="epoch"), "column 'epoch' is missing: there are"),
         (check_history, HISTORY.drop(index=2), r"phase 'two' are \[1\]: they must count from 0"),
         (check_history, alter(HISTORY, 1, "train_loss", np.inf), "row 1 has inf .*'train_loss'"),
+        (check_history, alter(HISTORY, 1, "train_loss", np.nan), "row 1 has nan .*'train_loss'"),
+        (
+            check_history,
+            alter(HISTORY.assign(train_kd=1.0), 1, "train_kd", np.inf),
+            "row 1 has inf .*'train_kd'",
+        ),
         (check_logits, alter(LOGITS, 1, "zero", np.nan), "row 1 has nan in the column 'zero'"),
         (check_logits, alter(LOGITS, 1, "specialist", "x"), "row 1 repeats id 'a', specialist 'x'"),
         (check_predictions, alter(PREDICTIONS, 0, "confidence", 1.5), "row 0 has 1.5 .*0 and 1"),
@@ -189,3 +196,19 @@ def test_a_catalog_entry_is_validated_on_load_and_save(tmp_path):
     HISTORY.iloc[1:].to_csv(tmp_path / "history.csv", index=False)
     with pytest.raises(DataValidationError, match="must count from 0"):
         catalog.load("history")
+
+
+def test_teachers_and_specialists_may_all_lack_the_same_samples() -> None:
+    tables = [
+        PREDICTIONS[PREDICTIONS["model"] == "baseline"].assign(model=model)
+        for model in ("student", "baseline", "audio teacher", "audio/hidden")
+    ]
+    whole = pd.concat(tables, ignore_index=True)
+    teachers = whole["model"].str.startswith("audio")
+    check_predictions(whole[~(teachers & (whole["id"] == "b"))])
+    one = (whole["model"] == "audio/hidden") & (whole["id"] == "b")
+    with pytest.raises(ValueError, match="'audio/hidden' has no prediction of the sample 'b'"):
+        check_predictions(whole[~one])
+    students = (whole["model"] == "baseline") & (whole["id"] == "b")
+    with pytest.raises(ValueError, match="'baseline' has no prediction of the sample 'b'"):
+        check_predictions(whole[~students])

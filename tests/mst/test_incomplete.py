@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from mst_distill.compare.teaching import teach
 from mst_distill.data.samples import ABSENT, LABELLED, rows_of
-from mst_distill.mst.baseline import train_baseline
+from mst_distill.mst.baseline import Supervised, train_baseline
 from mst_distill.mst.ensemble import assemble_ensemble, logits_of_split, tabulate_logits
 from mst_distill.mst.losses import distillation
 from mst_distill.mst.networks import forward, freeze, modalities_of
@@ -262,7 +264,8 @@ def test_tabulated_logits_are_those_that_are_computed_online():
     table = tabulate_logits(run, ensemble, 8)
     cached = logits_of_split(run, ensemble, table, "train")
     online = dataclasses.replace(run, runtime=run.runtime.model_copy(update={"frozen": "online"}))
-    batches = online.batches("train", (), 5, frozen=ensemble.frozen(), needed=[run.target])
+    frozen = ensemble.frozen(apart=True)
+    batches = online.batches("train", (), 5, frozen=frozen, needed=[run.target])
     computed = torch.cat([ensemble.logits_in(batch) for batch in batches])
     assert cached.isnan().equal(computed.isnan())
     torch.testing.assert_close(cached, computed, rtol=1e-11, atol=1e-11, equal_nan=True)
@@ -348,20 +351,15 @@ def test_a_pass_can_be_continued_after_any_batch():
             assert one.present["audio"].equal(other.present["audio"])
 
 
-@pytest.mark.parametrize(("split", "least"), [("train", 2), ("valid", 1), ("test", 1)])
-def test_a_split_without_complete_samples_is_an_error(split, least):
-    run, _ = incomplete_run()
-    rows = rows_of(run.splits, split)
+def test_a_member_that_never_sees_two_samples_of_a_batch_is_an_error():
+    run, plan = incomplete_run(content=1.0)
     absent = run.samples.index[ABSENT].to_numpy(dtype=object).copy()
-    absent[rows[least - 1 :]] = "audio"
-    absent[rows[: least - 1]] = ""
+    train = rows_of(run.splits, "train")
+    absent[train] = [("audio", "image")[position % 2] for position in range(len(train))]
     samples = dataclasses.replace(run.samples, index=run.samples.index.assign(**{ABSENT: absent}))
-    message = (
-        rf"{least - 1} labelled samples of the split '{split}' have all modalities "
-        rf"\(image, audio\); there must be at least {least}"
-    )
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(run, samples=samples)
+    run = dataclasses.replace(run, samples=samples)
+    with pytest.raises(ValueError, match=r"the member 'multimodal' can see.*teachers.batch_size"):
+        train_members(run, plan)
 
 
 def test_frozen_nets_are_not_called_with_absent_inputs():
@@ -390,3 +388,46 @@ def test_frozen_nets_are_not_called_with_absent_inputs():
         have = run.samples.have(["audio"])[run.rows("train", ["image"])]
         assert (~found.isnan().any(dim=1)).tolist() == have.tolist()
     assert all(len(inputs) and inputs.isfinite().all() for inputs in shown)
+
+
+def test_the_baseline_has_the_steps_of_the_student_in_both_phases():
+    run, plan = incomplete_run()
+    plan = vary(plan, teachers={"batch_size": 4})
+    _, stage = prepare_members(run, plan)
+    _, done = train_baseline(run, plan)
+    steps = {"teachers": len(stage.train), "route": len(run.batches("train", ["image"], 8))}
+    assert steps["teachers"] > len(run.batches("train", ["image"], 4))
+    with counted_steps() as counts:
+        train_baseline(run, plan)
+    assert counts == {"teachers": 2 * steps["teachers"], "route": 3 * steps["route"]}
+    assert done.history["train_loss"].gt(0).all()
+
+
+@contextmanager
+def counted_steps() -> Iterator[dict[str, int]]:
+    """Count the batches from which the baseline learns, by phase."""
+    counts: dict[str, int] = {}
+    original = Supervised.losses
+
+    def losses(task: Supervised, batch: Batch) -> dict[str, Tensor]:
+        phase = "teachers" if batch.seen(["image"]) is not None else "route"
+        counts[phase] = counts.get(phase, 0) + 1
+        return original(task, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Supervised, "losses", losses)
+        yield counts
+
+
+def test_in_the_first_phase_the_baseline_learns_from_the_samples_that_have_the_target():
+    run, _ = incomplete_run()
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    task = Supervised(net, "image", run.ignored)
+    batch = whole_split(run)
+    positions = seen_by(run, "image")
+    logits = logits_by_hand(run, net, "image", positions)
+    expected = F.cross_entropy(logits, batch.label[torch.from_numpy(positions)])
+    found = task.losses(batch)["loss"]
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-11)
+    lone = torch.tensor([LACKING.index("image"), LACKING.index("audio")])
+    assert not task.losses(batch.micro_batch(lone))["loss"].requires_grad

@@ -141,9 +141,11 @@ def test_samples_may_lack_modalities_in_every_pipeline(project: Path) -> None:
     assert found["multimodal teacher"] == found["counts/hidden"] == complete
     assert found["student"] == found["baseline"] == with_picture > complete
     metrics = json.loads((project / f"data/08_reporting/{run}/metrics.json").read_text())
+    test = report["splits"]["test"]
     assert metrics["verdict"].endswith(
-        f"The students were evaluated on the {with_picture} of {report['splits']['test']} test "
-        f"samples that have the modality picture."
+        f"The students were evaluated on the {with_picture} of {test} test samples with the "
+        f"modality picture. Teachers and specialists were evaluated on the {complete} of {test} "
+        f"with all modalities."
     )
     trials = pd.read_parquet(
         project / "data/07_model_output/mine/heldout-all/label_curve/main"

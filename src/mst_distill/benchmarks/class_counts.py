@@ -70,8 +70,11 @@ class ClassCounts:
             table = table.drop(index=classes[ignored])
         return cls(table, labels.ndim > 1)
 
-    def check(self) -> None:
+    def check(self, unseen: bool = True) -> None:
         """Check that a run on these splits can be evaluated.
+
+        Args:
+            unseen: Whether a class without training samples is an error.
 
         Raises:
             ValueError: A split has fewer than two classes, or a class has samples in ``valid`` or
@@ -82,14 +85,14 @@ class ClassCounts:
         for split in SPLITS:
             present = list(self.table.index[self.table[split] > 0])
             if len(present) < 2:
-                found = f"only one class, {present[0]!r}" if present else "no class"
+                what = f"only one class, {present[0]!r}" if present else "no class"
                 raise ValueError(
-                    f"the split {split!r} contains {found}: at least two classes are needed "
+                    f"the split {split!r} contains {what}: at least two classes are needed "
                     f"{_NEEDED[split]}"
                 )
-        unseen = self._unseen()
-        if len(unseen) and not self.dense:
-            name, counts = unseen.index[0], unseen.iloc[0]
+        found = self._unseen()
+        if unseen and len(found) and not self.dense:
+            name, counts = found.index[0], found.iloc[0]
             others = " and ".join(f"{counts[key]} in {key!r}" for key in SPLITS if counts[key])
             raise ValueError(
                 f"the class {name!r} has no sample in 'train', but {others}: it cannot be "

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.source import DamagedSampleError, Protocol, SampleSource
-from mst_distill.data.samples import ABSENT
+from mst_distill.data.samples import lacks
 from mst_distill.media.readers import Reader, UnreadableValueError
 
 
@@ -76,6 +76,4 @@ class ReaderSource(SampleSource):
 
 def having(modality: str, part: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of an index whose samples have a modality."""
-    if ABSENT not in part:
-        return part
-    return part[[modality not in absent.split() for absent in part[ABSENT]]]
+    return part[~lacks(part, modality)]

@@ -17,7 +17,7 @@ import pandas as pd
 
 from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import texts_in
-from mst_distill.data.samples import ABSENT, UNLABELLED, require_complete
+from mst_distill.data.samples import ABSENT, UNLABELLED, lacks
 from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
 
@@ -164,9 +164,9 @@ def check_index(source: SampleSource) -> None:
         ValueError: `classes`, `index` or `files` is missing or has the wrong type, a class name is
             not allowed or appears twice, a column is missing or has missing values, a label is not
             a class, there are no samples, too many samples are omitted, an id is not a string or
-            appears twice, a sample lacks all modalities or one that is unknown, too few have all,
-            a column cannot be stored in a Parquet file, or a note has the name of a column; the
-            message names it.
+            appears twice, a sample lacks all modalities or one that is unknown, no sample has a
+            modality, a column cannot be stored in a Parquet file, or a note has the name of a
+            column; the message names it.
     """
     _check_attributes(source)
     index, classes = source.index, list(source.classes)
@@ -205,7 +205,7 @@ def check_index(source: SampleSource) -> None:
 
 
 def _check_absent(source: SampleSource) -> None:
-    """Reject a column `ABSENT` with which not all members can be trained."""
+    """Reject unknown modalities in the column `ABSENT`, and samples or modalities without data."""
     index, known = source.index, list(source.modalities or source.readers)
     for sample, absent in zip(index["id"], index[ABSENT], strict=True):
         if not isinstance(absent, str):
@@ -224,19 +224,11 @@ def _check_absent(source: SampleSource) -> None:
                 f"sample {sample!r} of {described(source)} lacks all modalities: leave it out"
             )
     for name in known:
-        if index[ABSENT].str.split().map(lambda absent, name=name: name in absent).all():
+        if lacks(index, name).all():
             raise ValueError(
                 f"no sample of {described(source)} has the modality {name!r}: remove it from "
                 f"members.modalities, or check how absence is marked"
             )
-    has_label = index["label"] != UNLABELLED
-    if (index["label"] == DENSE).all():
-        has_label = ~has_label
-    labelled = index["split"].where(has_label, "")
-    try:
-        require_complete((index[ABSENT] == "").to_numpy(), labelled, known)
-    except ValueError as error:
-        raise ValueError(f"{described(source)}: {error}") from error
 
 
 def _check_attributes(source: SampleSource) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
-from mst_distill.data.samples import LABELLED, SPLITS, UNLABELLED
+from mst_distill.data.samples import ABSENT, LABELLED, SPLITS, UNLABELLED, are_complete, lacks
 from mst_distill.errors import did_you_mean
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
@@ -195,12 +195,15 @@ def checked_splits(
         label_shares: See `keep_labels`.
 
     Raises:
-        ValueError: See `assign_splits` and `check_splits`. Under ``random`` the message names the
-            seed, because the splits of another seed may be valid.
+        ValueError: See `assign_splits` and `check_splits`, or a split has fewer than two classes
+            of samples with one modality, or with all. Under ``random`` the message names the seed,
+            because the splits of another seed may be valid.
     """
     splits = keep_labels(assign_splits(index, protocol, seed), label_shares, seed)
     try:
         check_splits(splits, classes, ignored)
+        if ABSENT in index:
+            _check_incomplete(index, splits, classes, ignored)
     except ValueError as error:
         if protocol == "random":
             raise ValueError(
@@ -209,6 +212,33 @@ def checked_splits(
             ) from error
         raise
     return splits
+
+
+def _check_incomplete(
+    index: pd.DataFrame, splits: pd.DataFrame, classes: Sequence[str], ignored: int | None
+) -> None:
+    """Check the samples on which single members are trained and compared.
+
+    If labels are hidden, a class may be without a label among these.
+    """
+    lacking = sorted(set(" ".join(index[ABSENT]).split()))
+    chosen = {f"the modality {name!r}": ~lacks(index, name) for name in lacking}
+    chosen["all modalities"] = are_complete(index)
+    labels = splits["label"].mask(_are_unlabelled(splits), UNLABELLED)
+    if LABELLED in splits:
+        labels = labels.where(splits[LABELLED], UNLABELLED)
+    for what, rows in chosen.items():
+        try:
+            for split in SPLITS:
+                if not (splits.loc[rows, "split"] == split).any():
+                    raise ValueError(f"the split {split!r} is empty")
+            if (labels >= 0).any():
+                names = classes or [str(label) for label in range(labels.max() + 1)]
+                of_split = splits.loc[rows, "split"].to_numpy()
+                counts = ClassCounts.of(labels[rows].to_numpy(), of_split, names, ignored)
+                counts.check(unseen=LABELLED not in splits)
+        except ValueError as error:
+            raise ValueError(f"of the samples that have {what}, {error}") from error
 
 
 def stratified_limit(

@@ -218,10 +218,10 @@ class Table(ReaderSource):
             held_out = given[row] not in ("", "train")
             unlabelled = labels[row] == UNLABELLED and held_out
             fault = f"the column {self._label!r} is empty" if unlabelled else ""
-            # A row without any modality has the fault of the first.
-            lacking = absent[row] if len(absent[row]) < len(self.readers) else ()
+            if len(absent[row]) == len(self.readers):
+                fault = fault or "it has no value of any modality"
             for name in self.readers:
-                fault = fault or ("" if name in lacking else self._fault_of(name, row))
+                fault = fault or ("" if name in absent[row] else self._fault_of(name, row))
             if fault:
                 faults[row] = f"{table.path}, {table.where([row])}: {fault}"
         return faults

@@ -148,7 +148,7 @@ def best_methods(
     """Find the best method other than the baseline for each target and share of labels below 1.
 
     It is found on the same test samples on which it is compared, which is a selection in its
-    favour.
+    favour. Methods with fewer finished seeds than others are left out.
 
     Args:
         trials: From `run_label_curve`.
@@ -165,7 +165,9 @@ def best_methods(
         share = float(of_share["labelled"].iloc[0])
         same = (selected["target"] == target) & (selected["labelled"] == share)
         accuracy = _by_seed(selected[same])
-        means = of_share.groupby("title", sort=False)["accuracy"].mean()
+        by_title = of_share.groupby("title", sort=False)["accuracy"]
+        # A mean over fewer seeds is not comparable.
+        means = by_title.mean()[by_title.count() == by_title.count().max()]
         title = str(means.idxmax())
         titles = set(of_share.loc[of_share["method"].isin(pseudo_labels), "title"])
         alone = means[means.index.isin(titles)]

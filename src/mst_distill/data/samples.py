@@ -72,11 +72,7 @@ class Samples:
         """``(N,)``, whether each sample has a modality, by name; only for those that some lack."""
         if ABSENT not in self.index:
             return {}
-        lacking = self.index[ABSENT].str.split()
-        found = {
-            name: np.array([name not in absent for absent in lacking], dtype=bool)
-            for name in self.modalities
-        }
+        found = {name: ~lacks(self.index, name) for name in self.modalities}
         return {name: has for name, has in found.items() if not has.all()}
 
     def have(self, modalities: Iterable[str]) -> np.ndarray:
@@ -89,6 +85,20 @@ class Samples:
     def __deepcopy__(self, memo: dict[int, object]) -> Samples:
         """Return the object itself: samples are never modified, so a copy would waste memory."""
         return self
+
+
+def lacks(index: pd.DataFrame, modality: str) -> np.ndarray:
+    """Return whether each sample of an index lacks a modality, ``(n,)``."""
+    if ABSENT not in index:
+        return np.zeros(len(index), dtype=bool)
+    return np.array([modality in absent.split() for absent in index[ABSENT]], dtype=bool)
+
+
+def are_complete(index: pd.DataFrame) -> np.ndarray:
+    """Return whether each sample of an index has all modalities, ``(n,)``."""
+    if ABSENT not in index:
+        return np.ones(len(index), dtype=bool)
+    return np.array([not absent.strip() for absent in index[ABSENT]], dtype=bool)
 
 
 def are_unlabelled(samples: Samples, splits: pd.DataFrame) -> np.ndarray:
@@ -111,29 +121,6 @@ def labelled_splits(samples: Samples, splits: pd.DataFrame) -> pd.Series[str]:
     return splits["split"].mask(are_unlabelled(samples, splits), "")
 
 
-def require_complete(
-    complete: np.ndarray, labelled: pd.Series[str], modalities: Iterable[str]
-) -> None:
-    """Raise an error if too few samples have all modalities.
-
-    Args:
-        complete: ``(N,)``, whether a sample has all modalities.
-        labelled: ``(N,)``, the split of each sample with a label, or an empty text.
-        modalities: All modalities, for the message.
-
-    Raises:
-        ValueError: There are fewer than two in ``train``, or none in ``valid`` or ``test``.
-    """
-    for split, least in (("train", 2), ("valid", 1), ("test", 1)):
-        count = int((complete & (labelled == split).to_numpy()).sum())
-        if count < least:
-            raise ValueError(
-                f"{count} labelled samples of the split {split!r} have all modalities "
-                f"({', '.join(modalities)}); there must be at least {least}, because the "
-                f"multimodal teacher learns from them, and all models are compared on them"
-            )
-
-
 def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
     """Return the store rows of one split, in ascending order.
 
@@ -147,3 +134,11 @@ def rows_of(splits: pd.DataFrame, split: str) -> np.ndarray:
     if split != "train" and LABELLED in splits:
         chosen &= splits[LABELLED].to_numpy()
     return np.flatnonzero(chosen)
+
+
+def rows_having(
+    samples: Samples, splits: pd.DataFrame, split: str, needed: Iterable[str]
+) -> np.ndarray:
+    """Return those of `rows_of` whose samples have all needed modalities."""
+    rows = rows_of(splits, split)
+    return rows[samples.have(needed)[rows]]

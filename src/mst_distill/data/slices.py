@@ -10,7 +10,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.source import DamagedSampleError, SampleSource, check_labels
 from mst_distill.data.appendable_npy import GrowingArray
-from mst_distill.data.samples import ABSENT
+from mst_distill.data.samples import ABSENT, lacks
 from mst_distill.errors import add_context
 
 log = logging.getLogger(__name__)
@@ -70,14 +70,13 @@ def _read(
         name: np.full((len(part), *of.shape), np.nan if of.dtype.kind == "f" else 0, of.dtype)
         for name, of in arrays.items()
     }
-    filled |= {note: np.full(len(part), np.nan) for note in source.notes}
     for absent in part[ABSENT].unique():
         alike = (part[ABSENT] == absent).to_numpy()
         for name, array in _read_alike(source, part[alike]).items():
             if name not in absent.split():
                 if name in arrays:
                     _check_slice(name, array, arrays[name], part[alike])
-                filled.setdefault(name, np.empty((len(part), *array.shape[1:]), array.dtype))
+                filled.setdefault(name, np.full((len(part), *array.shape[1:]), np.nan))
                 filled[name][alike] = array
     return filled
 
@@ -204,8 +203,7 @@ def _check_slice(name: str, array: np.ndarray, wanted: GrowingArray, part: pd.Da
         raise ValueError(f"{which} is of type {array.dtype}; the first sample is {wanted.dtype}")
     if np.issubdtype(array.dtype, np.floating):
         finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        if ABSENT in part:
-            finite |= [name in absent.split() for absent in part[ABSENT]]
+        finite |= lacks(part, name)
         if not finite.all():
             raise ValueError(
                 f"modality {name!r} of sample {part['id'].iloc[int(np.argmin(finite))]!r} holds "

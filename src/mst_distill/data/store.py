@@ -29,7 +29,7 @@ from mst_distill.benchmarks.source import (
 )
 from mst_distill.data.appendable_npy import GrowingArray, digest_of
 from mst_distill.data.journal import Journal
-from mst_distill.data.samples import ABSENT, Samples
+from mst_distill.data.samples import ABSENT, Samples, are_complete, lacks
 from mst_distill.data.slices import append_slice, read_slice, take_notes
 
 SLICE_BYTES = 64 * 2**20
@@ -287,7 +287,7 @@ def _read_complete(source: SampleSource) -> dict[str, np.ndarray]:
     Raises:
         ValueError: No such sample can be read.
     """
-    complete = source.index[source.index[ABSENT] == ""]
+    complete = source.index[are_complete(source.index)]
     for row in range(len(complete)):
         part, read, _ = read_slice(source, complete.iloc[row : row + 1], {})
         if len(part):
@@ -323,8 +323,7 @@ def _reject_constant_modality(
 ) -> None:
     """Raise if a modality is equal in all samples, so that nothing can be learned from it."""
     array = np.load(store / f"{name}.npy", mmap_mode="r")
-    absent = index[ABSENT] if ABSENT in index else [""] * len(array)
-    rows = [row for row, lacking in enumerate(absent) if name not in lacking.split()]
+    rows = np.flatnonzero(~lacks(index, name))
     # The first sample that differs ends the loop, so usually only two are read.
     if len(rows) > 1 and all(np.array_equal(array[row], array[rows[0]]) for row in rows[1:]):
         raise ValueError(

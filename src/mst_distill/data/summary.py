@@ -112,8 +112,8 @@ def _combinations(samples: Samples) -> np.ndarray:
     )
 
 
-def students_samples(samples: Samples, splits: pd.DataFrame, target: str) -> str:
-    """Return a sentence on the held-out samples that lack the target; an empty text if none does.
+def evaluated_samples(samples: Samples, splits: pd.DataFrame, target: str) -> str:
+    """Return sentences on the held-out samples that models cannot see; an empty text if they can.
 
     Args:
         samples: The store.
@@ -121,12 +121,19 @@ def students_samples(samples: Samples, splits: pd.DataFrame, target: str) -> str
         target: The student's modality.
     """
     test = (splits["split"] == "test").to_numpy()
-    used = test & samples.have([target])
-    if (used == test).all():
-        return ""
-    return (
-        f"The students were evaluated on the {used.sum():,} of {test.sum():,} test samples that "
-        f"have the modality {target}."
+    seen = {
+        f"The students were evaluated on the {{}} test samples with the modality {target}.": [
+            target
+        ],
+        "Teachers and specialists were evaluated on the {} with all modalities.": [
+            *samples.modalities
+        ],
+    }
+    counts = {text: int((test & samples.have(names)).sum()) for text, names in seen.items()}
+    return " ".join(
+        text.format(f"{count:,} of {test.sum():,}")
+        for text, count in counts.items()
+        if count < test.sum()
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 
@@ -46,7 +48,11 @@ def check_history(history: pd.DataFrame) -> None:
         if epochs != list(range(len(epochs))):
             where = f" of the phase {phase!r}" if phase else ""
             raise ValueError(f"the epochs{where} are {epochs}: they must count from 0")
-    _reject_infinite(history)
+    # In an epoch without a sample for a term, as for a member that sees few, the term is missing.
+    terms = [name for name in map(str, history) if re.match("train_(?!loss$)", name)]
+    for name in terms:
+        _reject_infinite(history.loc[history[name].notna(), [name]])
+    _reject_infinite(history.drop(columns=terms))
 
 
 def check_logits(table: pd.DataFrame) -> None:
@@ -75,11 +81,10 @@ def check_predictions(predictions: pd.DataFrame) -> None:
     ids_of = {str(model): set(rows["id"]) for model, rows in predictions.groupby("model")}
     # Teachers and specialists cannot see samples that lack a modality, and are all evaluated on the
     # same.
-    sees_target_alone = ("student", "baseline")
-    others = [ids for model, ids in ids_of.items() if not model.startswith(sees_target_alone)]
-    seen = set().union(*others)
+    teachers = {model for model in ids_of if model.endswith(" teacher") or "/" in model}
+    seen = set().union(*(ids_of[model] for model in teachers))
     for model, ids in ids_of.items():
-        needed = all_ids if model.startswith(sees_target_alone) else seen
+        needed = seen if model in teachers else all_ids
         if missing := sorted(needed - ids):
             raise ValueError(f"the model {model!r} has no prediction of the sample {missing[0]!r}")
     _reject_infinite(predictions)

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mst_distill.data.samples import Samples, are_unlabelled, rows_of
+from mst_distill.data.samples import Samples, are_unlabelled, rows_having
 from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 
@@ -60,9 +60,7 @@ def evaluate_linear_model(
     """
     array = samples.modalities[target]
     width = int(np.prod(array.shape[1:]))
-    has = samples.have([target])
-    train = rows_of(splits, "train")
-    train = train[has[train]]
+    train = rows_having(samples, splits, "train", [target])
     train = train[~are_unlabelled(samples, splits)[train]]
     rows = _training_rows(train, width, seed)
     if len(rows) < LEAST_SAMPLES * len(samples.classes) or np.ptp(samples.labels[rows]) == 0:
@@ -73,8 +71,7 @@ def evaluate_linear_model(
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(_flat(array, rows), samples.labels[rows])
     logits_of = partial(_logits, model, array, len(samples.classes))
-    valid = rows_of(splits, "valid")
-    valid = valid[has[valid]]
+    valid = rows_having(samples, splits, "valid", [target])
     valid = valid[draw_positions(len(valid), seed)]
     parts = _parts(valid, width)
     logits = np.concatenate([np.empty((0, len(samples.classes))), *map(logits_of, parts)])
@@ -82,8 +79,7 @@ def evaluate_linear_model(
     counts = MetricAccumulator(
         len(samples.classes), bins, samples.ignored_label, torch.device("cpu"), temperature
     )
-    test = rows_of(splits, "test")
-    for part in _parts(test[has[test]], width):
+    for part in _parts(rows_having(samples, splits, "test", [target]), width):
         counts.update(torch.from_numpy(logits_of(part)), torch.from_numpy(samples.labels[part]))
     return {**counts.summary(), "training_samples": len(rows)}
 

@@ -46,16 +46,15 @@ class EvaluatedModels:
 
     def logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the logits of every model by its name."""
-        return {
-            **{
-                teacher_title(name): forward(net, name, inputs)
-                for name, net in self.teachers.items()
-            },
-            **dict(
-                zip(self.ensemble.names, self.ensemble.logits(inputs).unbind(dim=1), strict=True)
-            ),
-            **self.student_logits(inputs),
+        return {**self.teacher_logits(inputs), **self.student_logits(inputs)}
+
+    def teacher_logits(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return the logits of the teachers and specialists."""
+        teachers = {
+            teacher_title(name): forward(net, name, inputs) for name, net in self.teachers.items()
         }
+        specialists = self.ensemble.logits(inputs).unbind(dim=1)
+        return {**teachers, **dict(zip(self.ensemble.names, specialists, strict=True))}
 
     def student_logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the logits of the models that see only the target."""
@@ -184,7 +183,7 @@ def evaluate_models(
     fitted: Mapping[str, float] | None = None,
     needed: Sequence[str] | None = None,
 ) -> HeldOutResults:
-    """Evaluate every model on every sample of the test split.
+    """Evaluate every model on the test split.
 
     Teachers and specialists are evaluated on the samples with all modalities.
 
@@ -238,7 +237,11 @@ def evaluate_models(
     disagreement = pd.DataFrame(pairs, columns=["group", "model", "from"])
     return HeldOutResults(
         pd.concat(tables, ignore_index=True),
-        {model: accumulator.summary() for model, accumulator in accumulators.items()},
+        # Teachers first, even if no sample of the first batch had all modalities.
+        {
+            model: accumulators[model].summary()
+            for model in sorted(accumulators, key=lambda model: model in models.students)
+        },
         disagreement.assign(kl=np.array(divergence.tolist()) / compared),
     )
 
@@ -260,8 +263,8 @@ def _outputs(
             continue
         with autocast(run.device, run.runtime):
             students = models.student_logits(batch.inputs)
-            every = models.logits(complete.inputs) if len(complete.label) else {}
-        yield complete, {name: of for name, of in every.items() if name not in students}
+            teachers = models.teacher_logits(complete.inputs) if len(complete.label) else {}
+        yield complete, teachers
         yield batch, students
 
 
@@ -269,7 +272,7 @@ def _outputs(
 def evaluate_nets(
     run: Run, nets: Mapping[str, nn.Module], member: str, batch_size: int, bins: int
 ) -> dict[str, dict[str, Any]]:
-    """Evaluate nets with the same inputs on every sample of the test split, as is and scaled.
+    """Evaluate nets on the test samples that have their inputs, as is and scaled.
 
     Each has a temperature that is fitted on the validation split.
 

@@ -7,9 +7,9 @@ import copy
 import pandas as pd
 from torch import Tensor, nn
 
-from mst_distill.mst.losses import cross_entropy, validation_metrics
+from mst_distill.mst.losses import cross_entropy, total, validation_metrics
 from mst_distill.mst.networks import build_members, forward
-from mst_distill.parameters import Training
+from mst_distill.parameters import MULTIMODAL, Training
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import BestEpoch, FitResult, Stage, fit
@@ -20,23 +20,28 @@ from mst_distill.training.task import Task
 
 
 class Supervised(Task):
-    """L = CE: a network that learns from labels alone.
+    """L = CE: a network that learns from labels alone, of the samples that it can see.
 
     Args:
         net: The network.
-        name: The member that it belongs to.
+        name: The member that it belongs to. The samples of the multimodal teacher must have all
+            modalities.
         ignored: The label that is no target, or None.
     """
 
     def __init__(self, net: nn.Module, name: str, ignored: int | None) -> None:
         self.trainable = net
         self._name = name
+        self._modalities = () if name == MULTIMODAL else (name,)
         self._ignored = ignored
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``, the cross-entropy."""
-        logits = forward(self.trainable, self._name, batch.inputs)
-        return {"loss": cross_entropy(logits, batch.label, self._ignored)}
+        seen, indices = batch.having(self._modalities)
+        if indices is not None and len(indices) < 2:  # batch statistics need two
+            return {"loss": total((), batch.label)}
+        logits = forward(self.trainable, self._name, seen.inputs)
+        return {"loss": cross_entropy(logits, seen.label, self._ignored)}
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy`` and ``ce``."""
@@ -49,8 +54,9 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
 
     It has the student's start weights, the student's order of batches and the student's epochs:
     those of stage 1 and then, with a new Adam, those of stage 3. If some training samples have no
-    label, its batches have those with a label alone, and an epoch has as many steps. It enters the
-    second phase with the weights of the epoch that ``teachers.keep`` selects.
+    label, its batches have those with a label alone, and an epoch has as many steps. So it has if
+    some lack the target, of which it learns nothing. It enters the second phase with the weights of
+    the epoch that ``teachers.keep`` selects.
 
     The best epoch is taken from both phases, as anyone would who trains this network without
     teachers. If it were taken from the epochs of stage 3 only, a network that overfits in stage 1
@@ -67,7 +73,11 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
     best: dict[str, BestEpoch] = {}
     phases: dict[Stream, Training] = {Stream.TEACHERS: plan.teachers, Stream.ROUTE: plan.route}
     for phase, settings in phases.items():
-        batches = run.train_and_valid(phase, settings, [run.target], labelled_share=1)
+        # The batches of stage 1 have samples without the target too.
+        needed = () if phase == Stream.TEACHERS else None
+        batches = run.train_and_valid(
+            phase, settings, [run.target], labelled_share=1, needed=needed
+        )
         run.seed_noise(phase)
         stage = Stage(f"baseline ({phase})", task, *batches, settings, SELECTION)
         done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -48,24 +49,31 @@ class SpecialistEnsemble:
 
     def logits(self, inputs: Inputs) -> Tensor:
         """Logits ``(B, E, C, ...)``, from one pass through each trunk and each tail."""
-        return torch.cat([of.compute(inputs)[0] for of in self.frozen().values()], dim=1)
+        of_all = [of for one in self.teachers.values() for of in _logits_of(one, inputs)]
+        return torch.stack(of_all, dim=1)
 
-    def frozen(self) -> dict[str, Frozen]:
-        """The logits of each teacher's specialists, ``(B, e, C, ...)``, as frozen computations.
+    def frozen(self, apart: bool) -> dict[str, Frozen]:
+        """The logits as frozen computations, because no step of stage 3 changes them.
 
-        No step of stage 3 changes them.
+        Args:
+            apart: Whether the specialists of each teacher are computed apart, ``(B, e, C, ...)``,
+                because samples lack modalities; otherwise all together, ``(B, E, C, ...)``.
         """
-        return {
-            name: Frozen(one.trunk.modalities, _SpecialistsOf(one))
-            for name, one in self.teachers.items()
-            if one.tails
-        }
+        if apart:
+            return {
+                name: Frozen(one.trunk.modalities, partial(_stacked_logits_of, one))
+                for name, one in self.teachers.items()
+                if one.tails
+            }
+        reads = dict.fromkeys(m for one in self.teachers.values() for m in one.trunk.modalities)
+        return {SPECIALISTS: Frozen(tuple(reads), lambda inputs: (self.logits(inputs),))}
 
     def logits_in(self, batch: Batch) -> Tensor:
         """The logits that a batch carries from `frozen`, or as one table: ``(B, E, C, ...)``."""
         if SPECIALISTS in batch.frozen:
             return batch.frozen[SPECIALISTS][0]
-        return torch.cat([batch.frozen[name][0] for name in self.frozen()], dim=1)
+        with_tails = (name for name, one in self.teachers.items() if one.tails)
+        return torch.cat([batch.frozen[name][0] for name in with_tails], dim=1)
 
     def seen_in(self, batch: Batch) -> Tensor | None:
         """Whether each specialist can see a sample, ``(B, E)``; None if all can see all."""
@@ -83,19 +91,18 @@ class SpecialistEnsemble:
         )
 
 
-@dataclass(frozen=True)
-class _SpecialistsOf:
-    """Maps inputs to the logits of one teacher's specialists, ``(B, e, C, ...)``."""
+def _logits_of(teacher: SpecialisedTeacher, inputs: Inputs) -> list[Tensor]:
+    """The logits of one teacher's specialists, from one pass through its trunk."""
+    values = teacher.trunk.compute(inputs) if teacher.tails else ()
+    logits = []
+    for tail in teacher.tails.values():
+        with wide_products(values[0].device, tail):
+            logits.append(tail(*values))
+    return logits
 
-    teacher: SpecialisedTeacher
 
-    def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        values = self.teacher.trunk.compute(inputs)
-        logits = []
-        for tail in self.teacher.tails.values():
-            with wide_products(values[0].device, tail):
-                logits.append(tail(*values))
-        return (torch.stack(logits, dim=1),)
+def _stacked_logits_of(teacher: SpecialisedTeacher, inputs: Inputs) -> tuple[Tensor, ...]:
+    return (torch.stack(_logits_of(teacher, inputs), dim=1),)
 
 
 def assemble_ensemble(
@@ -179,12 +186,11 @@ def tabulate_logits(run: Run, ensemble: SpecialistEnsemble, batch_size: int) -> 
     wanted = run.runtime.frozen != "online" and not samples.dense
     if not wanted or not fits(4 * int(np.prod(shape)), torch.device("cpu")):
         return pd.DataFrame(columns=[*KEYS, *columns])
+    frozen = ensemble.frozen(apart=bool(samples.present))
     logits_of_batches = [
         at_least_float32(ensemble.logits_in(batch)).cpu()
         for split in SPLITS
-        for batch in run.batches(
-            split, (), batch_size, frozen=ensemble.frozen(), needed=[run.target]
-        )
+        for batch in run.batches(split, (), batch_size, frozen=frozen, needed=[run.target])
     ]
     # The batches come split after split; argsort of their store rows restores the store order.
     rows = np.concatenate([run.rows(split, [run.target]) for split in SPLITS])

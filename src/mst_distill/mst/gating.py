@@ -47,11 +47,9 @@ def routing_weights(
     Args:
         probabilities: c, the router's softmax, ``(B, E)``.
         top_k: k. If it is None, every specialist is selected with its probability as its weight.
-        seen: Whether a specialist can see a sample, ``(B, E)``; None if all can see all. The
-            selection is among those that can.
+        seen: Whether a specialist can see a sample, ``(B, E)``; None if all can see all. The others
+            get no weight; `among` makes their probabilities 0.
     """
-    if seen is not None:
-        probabilities = probabilities.masked_fill(~seen, 0)
     if top_k is None:
         specialists = torch.arange(probabilities.shape[1], device=probabilities.device)
         routing = RoutingWeights(specialists.expand(probabilities.shape), probabilities)
@@ -60,6 +58,18 @@ def routing_weights(
         weights = torch.full_like(probabilities[:, :top_k], 1 / top_k).detach()
         routing = RoutingWeights(specialists, weights)
     return routing if seen is None else routing.only(seen)
+
+
+def among(router_logits: Tensor, seen: Tensor | None) -> Tensor:
+    """The router's softmax over the specialists that can see a sample, ``(B, E)``.
+
+    Args:
+        router_logits: ``(B, E)``.
+        seen: ``(B, E)``; None if all can see all.
+    """
+    if seen is not None:
+        router_logits = router_logits.masked_fill(~seen, torch.finfo(router_logits.dtype).min)
+    return router_logits.softmax(dim=1)
 
 
 def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> Tensor:

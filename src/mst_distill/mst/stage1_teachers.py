@@ -152,9 +152,18 @@ def train_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResult
 
     Returns:
         Member name to its network at the selected epoch, the student last, and the fit.
+
+    Raises:
+        ValueError: As in `prepare_members`, or no batch had enough samples for a member.
     """
     nets, stage = prepare_members(run, plan)
     done = fit(stage, run.runtime, run.checkpoint("teachers"))
+    for name in nets:
+        if f"train_ce_{name}" not in done.history:
+            raise ValueError(
+                f"no batch of stage 1 had two samples that the member {name!r} can see, so that it "
+                f"has learned nothing: raise teachers.batch_size"
+            )
     for position, (name, net) in enumerate(nets.items()):
         if name in done.best:
             net.load_state_dict(_state_of_member(done.best[name].state, position))

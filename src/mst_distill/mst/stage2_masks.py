@@ -34,7 +34,7 @@ class Adaptation(Task):
 
     A batch carries, computed without gradient, the student's logits and the output of each
     teacher's trunk. If samples lack modalities, the loss of a mask is the mean over those that its
-    teacher and the student can both see; there is none in a batch without such a sample.
+    teacher and the student can both see; there is none in a batch with fewer than two of these.
 
     Args:
         teachers: Teacher name to its trunk and tails.
@@ -79,8 +79,8 @@ class Adaptation(Task):
         """The losses of the masks by name, computed one after the other."""
         for teacher, specialised in self._teachers.items():
             seen, indices = batch.having(specialised.trunk.modalities)
-            if indices is not None and not len(indices):
-                continue
+            if indices is not None and len(indices) < 2:
+                continue  # masks of maps have batch statistics
             (student,) = seen.frozen[STUDENT]
             for layer, tail in specialised.tails.items():
                 logits = tail(*seen.frozen[teacher])

@@ -18,6 +18,7 @@ from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_of_
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.gating import (
     RoutingWeights,
+    among,
     is_correct,
     over_pixels,
     routing_weights,
@@ -144,7 +145,7 @@ class Routing(Task):
         specialists, seen = self._ensemble.logits_in(batch), self._ensemble.seen_in(batch)
         specialists = or_zero(specialists, seen)
         router_logits = at_least_float32(self.router(student))
-        routing = self.weigh(router_logits.softmax(dim=1), seen)
+        routing = self.weigh(among(router_logits, seen), seen)
         if self._route.gated:
             routing = routing.only(is_correct(specialists, batch.label, self._ignored))
         self._add_load(routing, batch.label)
@@ -274,7 +275,7 @@ def prepare_student(
     )
     run.place(task.trainable)
     tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
-    online = None if len(table) else ensemble.frozen()
+    online = None if len(table) else ensemble.frozen(apart=bool(samples.present))
     train = run.batches(
         "train",
         [run.target],

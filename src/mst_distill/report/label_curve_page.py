@@ -151,7 +151,8 @@ def summary(best: Sequence[BestMethod], baseline: str | None) -> str:
         )
     better = [method for method in best if method.gain["low"] > 0]
     if not better:
-        listed = _listed([percent(method.share) for method in best])
+        enough = [method for method in best if method.gain["pairs"] >= MIN_SEEDS]
+        listed = _listed([percent(method.share) for method in enough])
         return f"With {listed} of the labels, no best method is measurably better than {baseline}."
     listed = _listed([percent(method.share) for method in better])
     start = f"With {listed} of the labels, the best method is measurably better than {baseline}"

@@ -203,21 +203,25 @@ class _Training:
             undo: As in `MicroBatcher.each`.
 
         Returns:
-            The means over the micro-batches, each weighted with its share.
+            The means over the micro-batches, each weighted with its share; of a value that some
+            lack, over the others.
         """
         count = len(batch.label)
 
-        def weighted(indices: Tensor) -> dict[str, Tensor]:
+        def weighted(indices: Tensor) -> tuple[dict[str, Tensor], float]:
             share = len(indices) / count
             values = compute(batch.micro_batch(indices), share)
-            return {name: share * value for name, value in values.items()}
+            return {name: share * value for name, value in values.items()}, share
 
         results = self._micro_batcher.each(count, weighted, undo)
-        names = dict.fromkeys(name for result in results for name in result)
-        return {
-            name: torch.stack([of[name] for of in results if name in of]).sum(dim=0)
-            for name in names
-        }
+        if len(results) == 1:
+            return results[0][0]
+        means = {}
+        for name in dict.fromkeys(name for values, _ in results for name in values):
+            having = [(values[name], share) for values, share in results if name in values]
+            total = torch.stack([value for value, _ in having]).sum(dim=0)
+            means[name] = total / sum(share for _, share in having)
+        return means
 
     def finish(self) -> FitResult:
         """Return the result, and save a last checkpoint that marks the training as finished."""

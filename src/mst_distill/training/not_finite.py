@@ -31,7 +31,9 @@ def list_some(names: Sequence[str], most: int) -> str:
 
 def describe_ranges(batch: Batch) -> str:
     """The range of a batch's values by modality, and what to do if it is wide."""
-    ends = {name: of.aminmax() for name, of in sorted(batch.inputs.items())}
+    has = batch.present
+    values = {name: of[has[name]] if name in has else of for name, of in batch.inputs.items()}
+    ends = {name: of.aminmax() for name, of in sorted(values.items()) if of.numel()}
     ranges = [f"{float(low):.3g} to {float(high):.3g} in {n!r}" for n, (low, high) in ends.items()]
     if not ranges:
         return ""

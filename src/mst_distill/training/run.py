@@ -16,9 +16,7 @@ from mst_distill.data.samples import (
     UNLABELLED,
     Samples,
     are_unlabelled,
-    labelled_splits,
-    require_complete,
-    rows_of,
+    rows_having,
 )
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batches, Frozen, Labels
@@ -39,8 +37,7 @@ class Run:
         checkpoints: The folder in which the stages save their state, if any.
 
     Raises:
-        ValueError: The table of splits does not belong to these samples, or too few samples have
-            all modalities.
+        ValueError: The table of splits does not belong to these samples.
     """
 
     samples: Samples
@@ -61,12 +58,6 @@ class Run:
                     f"the rows, of which the store has {len(known)}. Run again "
                     f"--from-nodes=ingest.assign_splits"
                 )
-        if self.samples.present:
-            require_complete(
-                self.samples.have(self.modalities),
-                labelled_splits(self.samples, self.splits),
-                self.modalities,
-            )
 
     def checkpoint(self, stage: str) -> Checkpoint | None:
         """The checkpoint of a stage, if the run has checkpoints."""
@@ -117,8 +108,7 @@ class Run:
 
         Without their labels, samples of ``valid`` and ``test`` are left out; see `rows_of`.
         """
-        rows = rows_of(self.splits, split)
-        return rows[self.samples.have(needed)[rows]]
+        return rows_having(self.samples, self.splits, split, needed)
 
     def batches(
         self,

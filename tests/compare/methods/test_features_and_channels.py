@@ -48,6 +48,7 @@ def fake_context(student: ModelOutput, teacher: ModelOutput) -> SimpleNamespace:
         student=FixedModel(student),
         frozen_teacher=FixedModel(teacher),
         teacher_name="teacher",
+        teacher_modalities=(),
         new_teacher=FixedModel,
         run=run,
         weight=0.5,

@@ -14,6 +14,7 @@ from torch import nn
 
 from mst_distill.compare.methods.crd import CRD, NEGATIVES, Negatives, contrast, update
 from mst_distill.compare.methods.rkd import RKD, angles, distances
+from mst_distill.data.samples import rows_of
 from mst_distill.mst.features import ModelOutput
 from mst_distill.training.batches import Batch
 
@@ -234,8 +235,12 @@ def crd(width: int = 3, other: int = 5) -> CRD:
     labels = np.concatenate([[9], LABELS.numpy(), [9]])
     splits = pd.DataFrame({"split": ["test", *["train"] * len(LABELS), "valid"]})
     run = SimpleNamespace(
-        samples=SimpleNamespace(labels=labels, dense=False),
+        samples=SimpleNamespace(
+            labels=labels, dense=False, have=lambda modalities: np.ones(len(labels), dtype=bool)
+        ),
         splits=splits,
+        rows=lambda split, needed: rows_of(splits, split),
+        target="image",
         device="cpu",
         place=lambda module: module,
     )
@@ -243,6 +248,7 @@ def crd(width: int = 3, other: int = 5) -> CRD:
         SimpleNamespace(
             student=model(torch.ones(2, width, 2, 2)),
             frozen_teacher=model(torch.ones(2, other)),
+            teacher_modalities=("audio",),
             weight=0.5,
             classes=4,
             run=run,

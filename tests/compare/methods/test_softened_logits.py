@@ -38,6 +38,7 @@ class FixedModel:
 def fake_context(output: ModelOutput | None = None, **others: object) -> SimpleNamespace:
     run = SimpleNamespace(place=lambda module: module.double(), samples=None)
     attributes = {"weight": 0.25, "temperature": TAU, "ignored": None, "classes": 5, "run": run}
+    attributes["teacher_modalities"] = ()
     return SimpleNamespace(student=FixedModel(output), **{**attributes, **others})
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.splits import stratified_limit
-from mst_distill.data.samples import ABSENT, Samples
+from mst_distill.data.samples import ABSENT, Samples, are_complete
 from mst_distill.data.store import open_store, write_store
 from mst_distill.plan import Plan
 
@@ -37,8 +37,7 @@ def first_samples(plan: Plan) -> Iterator[Samples]:
     source = open_source(plan.benchmark, plan.protocol, "all", plan.seed)
     source.modalities = tuple(plan.members.modalities)
     index = source.index
-    absent = index[ABSENT] if ABSENT in index else pd.Series("", index.index)
-    complete, incomplete = index[absent == ""], index[absent != ""]
+    complete, incomplete = index[are_complete(index)], index[~are_complete(index)]
     combinations = len(complete.drop_duplicates(["split", "label"]))
     first = [stratified_limit(complete, max(COUNT, combinations))]
     if len(incomplete):

@@ -189,7 +189,7 @@ def compare_models(
         plan: All parameters.
         others: ``linear_model_counts`` and ``disagreement``.
     """
-    from mst_distill.data.summary import labels_used, students_samples
+    from mst_distill.data.summary import evaluated_samples, labels_used
     from mst_distill.evaluate.bootstrap import Bootstrap
     from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
@@ -220,7 +220,7 @@ def compare_models(
     sentences = [
         report["verdict"],
         labels_used(samples, splits),
-        students_samples(samples, splits, plan.target),
+        evaluated_samples(samples, splits, plan.target),
     ]
     report = {
         **report,
