@@ -128,13 +128,7 @@ def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
     """
     settings = plan.teachers
     nets = build_members(run, plan)
-    task = Collaboration(
-        nets,
-        settings.temperature,
-        run.ignored,
-        settings.kd,
-        settings.kd_weight,
-    )
+    task = Collaboration(nets, settings.temperature, run.ignored, settings.kd, settings.kd_weight)
     run.place(task.trainable)
     share = plan.labelled_per_batch
     batches = run.train_and_valid(
