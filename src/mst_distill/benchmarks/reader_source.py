@@ -44,10 +44,9 @@ class ReaderSource(SampleSource):
 
     def fit(self, folder: Path) -> None:
         """Fit the readers that fit anything, on the samples that have the modality."""
-        rows = self.rows_to_fit()
         for modality, reader in self.readers.items():
             if type(reader).fit is not Reader.fit:
-                reader.fit(self.values(modality, having(modality, rows)))
+                reader.fit(self.values(modality, having(modality, self.rows_to_fit())))
 
     def rows_to_fit(self) -> pd.DataFrame:
         """Return the rows of `index` on which readers are fitted."""
