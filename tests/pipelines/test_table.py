@@ -126,6 +126,7 @@ def test_samples_may_lack_modalities_in_every_pipeline(project: Path) -> None:
         **stages(epochs=1),
         "compare": {"seeds": 1, "targets": "picture"},
         "label_curve": {"shares": [0.5], "methods": "baseline kd dml pseudo_labels mst"},
+        "labelled_validation": 1,
     }
     run_session(project, "check", env="mine")
     for pipeline in ("distill", "diagnose", "label_curve"):

@@ -74,7 +74,7 @@ class Method(Task):
         logits = self.student(batch.inputs).logits
         return validation_metrics(logits, batch.label, self.context.ignored)
 
-    def taught(self, student: ModelOutput, batch: Batch) -> tuple[ModelOutput, Batch] | None:
+    def with_teacher(self, student: ModelOutput, batch: Batch) -> tuple[ModelOutput, Batch] | None:
         """Select the samples of a batch that the teacher can see.
 
         Returns:
@@ -111,8 +111,8 @@ class Distilling(Method):
         student = self.student(batch.inputs)
         ce = self.cross_entropy(student.logits, batch)
         terms: dict[str, Tensor] = {}
-        if taught := self.taught(student, batch):
-            output, seen = taught
+        if pair := self.with_teacher(student, batch):
+            output, seen = pair
             teacher = ModelOutput.of(seen.frozen["teacher"])
             with torch.autocast(batch.label.device.type, enabled=False):
                 terms = self.distil(output.precise(), teacher.precise(), seen)

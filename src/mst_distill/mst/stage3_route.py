@@ -149,10 +149,10 @@ class Routing(Task):
         if self._route.gated:
             routing = routing.only(is_correct(specialists, batch.label, self._ignored))
         self._add_load(routing, batch.label)
-        taught = None if seen is None else seen.any(dim=1)
+        distilled = None if seen is None else seen.any(dim=1)
         terms = {
             "ce": cross_entropy(student.logits, batch.label, self._ignored),
-            "kd": self._distil(student.logits, specialists, routing, taught),
+            "kd": self._distil(student.logits, specialists, routing, distilled),
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
         if self._route.trains_router:
@@ -164,7 +164,7 @@ class Routing(Task):
             known = None
             if self._ignored is not None:
                 known = ~without_label(batch.label, self._ignored)
-            terms["merit"] = mean_over(merit, both(known, taught))
+            terms["merit"] = mean_over(merit, both(known, distilled))
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
@@ -194,7 +194,7 @@ class Routing(Task):
         self._load = None
 
     def _distil(
-        self, logits: Tensor, specialists: Tensor, routing: RoutingWeights, taught: Tensor | None
+        self, logits: Tensor, specialists: Tensor, routing: RoutingWeights, distilled: Tensor | None
     ) -> Tensor:
         rows = torch.arange(len(logits), device=logits.device)
         kd = []
@@ -203,7 +203,7 @@ class Routing(Task):
         ):
             teacher = specialists[rows, index]
             each = distillation_per_pixel(logits, teacher, self._route.temperature)
-            kd.append(mean_over(over_pixels(weight, each) * each, taught))
+            kd.append(mean_over(over_pixels(weight, each) * each, distilled))
         return sum(kd[1:], kd[0])
 
     def _balance(self, router_logits: Tensor) -> Tensor:

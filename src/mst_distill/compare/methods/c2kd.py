@@ -65,8 +65,8 @@ class C2KD(Method):
         """Compute ``ce``, ``ce_teacher``, the terms of `proxy_terms` and their sum ``loss``."""
         student = self.student(batch.inputs)
         terms = {"ce": self.cross_entropy(student.logits, batch)}
-        if taught := self.taught(student, batch):
-            output, seen = taught
+        if pair := self.with_teacher(student, batch):
+            output, seen = pair
             teacher = self._teacher(seen.inputs)
             terms["ce_teacher"] = self.cross_entropy(teacher.logits, seen)
             terms |= self.proxy_terms(output, teacher, seen)

@@ -28,8 +28,8 @@ class DML(Method):
         """Compute ``ce``, ``ce_peer``, the terms of `mutual` and their sum ``loss``."""
         student = self.student(batch.inputs)
         terms = {"ce": self.cross_entropy(student.logits, batch)}
-        if taught := self.taught(student, batch):
-            output, seen = taught
+        if pair := self.with_teacher(student, batch):
+            output, seen = pair
             peer = self.peer(seen.inputs).logits
             terms["ce_peer"] = self.cross_entropy(peer, seen)
             terms |= self.mutual(output.logits, peer)

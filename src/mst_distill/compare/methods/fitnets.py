@@ -67,8 +67,8 @@ class Hints(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``loss``, the sum over the stages."""
         terms: list[Tensor] = []
-        if taught := self.taught(self.student(batch.inputs), batch):
-            student, seen = taught
+        if pair := self.with_teacher(self.student(batch.inputs), batch):
+            student, seen = pair
             stages = _stage_pairs(student, ModelOutput.of(seen.frozen["teacher"]))
             terms = [
                 hint_loss(regressor(student_stage), teacher_stage)
