@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.splits import assign_splits
+from mst_distill.config_loader import ConfigLoader
 from mst_distill.data.samples import SPLITS, Samples
 from mst_distill.data.store import open_store, write_store
 from mst_distill.parameters import Members, Runtime
@@ -110,10 +110,8 @@ def _plan(
     batch_size: int = 64,
 ) -> Plan:
     """The parameters of an environment, with a few of them replaced."""
-    files = sorted((CONF / "base").glob("parameters*.yml"))
-    blocks: dict[str, Any] = {}
-    for file in [*files, CONF / environment / "parameters.yml"]:
-        blocks |= yaml.safe_load(file.read_text())
+    loader = ConfigLoader(str(CONF), environment, base_env="base", default_run_env="base")
+    blocks: dict[str, Any] = loader["parameters"]
     blocks |= {"target": target, "protocol": "heldout", "limit": "all", "seed": 0, "run": "bench"}
     blocks |= {"runtime": runtime.model_dump()}
     if members:
