@@ -224,19 +224,9 @@ def _check_incomplete(
     lacking = sorted(set(" ".join(index[ABSENT]).split()))
     chosen = {f"the modality {name!r}": ~lacks(index, name) for name in lacking}
     chosen["all modalities"] = are_complete(index)
-    labels = splits["label"].mask(_are_unlabelled(splits), UNLABELLED)
-    if LABELLED in splits:
-        labels = labels.where(splits[LABELLED], UNLABELLED)
     for what, rows in chosen.items():
         try:
-            for split in SPLITS:
-                if not (splits.loc[rows, "split"] == split).any():
-                    raise ValueError(f"the split {split!r} is empty")
-            if (labels >= 0).any():
-                names = classes or [str(label) for label in range(labels.max() + 1)]
-                of_split = splits.loc[rows, "split"].to_numpy()
-                counts = ClassCounts.of(labels[rows].to_numpy(), of_split, names, ignored)
-                counts.check(unseen=LABELLED not in splits)
+            check_splits(splits[rows], classes, ignored, unseen=LABELLED not in splits)
         except ValueError as error:
             raise ValueError(f"of the samples that have {what}, {error}") from error
 
@@ -271,7 +261,10 @@ def stratified_limit(
 
 
 def check_splits(
-    splits: pd.DataFrame, classes: Sequence[str] = (), ignored: int | None = None
+    splits: pd.DataFrame,
+    classes: Sequence[str] = (),
+    ignored: int | None = None,
+    unseen: bool = True,
 ) -> None:
     """Check that metrics on these splits are valid.
 
@@ -280,6 +273,7 @@ def check_splits(
             (-1), the classes are not checked, because the table does not contain them.
         classes: Class names, in the order of the labels; without them, errors name class indices.
         ignored: The label that is not a target, or None.
+        unseen: Whether a class without training samples is an error.
 
     Raises:
         ValueError: A sample id appears twice or in two splits, the name of a split is unknown, a
@@ -312,7 +306,7 @@ def check_splits(
             )
         if LABELLED in splits:
             labels = np.where(splits[LABELLED], labels, UNLABELLED)
-        ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check()
+        ClassCounts.of(labels, splits["split"].to_numpy(), names, ignored).check(unseen)
 
 
 def _split_names(count: int, shares: Mapping[str, float] = SHARES) -> np.ndarray:

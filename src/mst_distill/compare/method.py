@@ -81,10 +81,10 @@ class Method(Task):
             The student's output for these samples, and their batch; None if there are fewer than
             two, since relations and batch statistics need two.
         """
-        seen, indices = batch.having(self.context.teacher_modalities)
-        if indices is None:
-            return student, batch
-        return (student.at(indices), seen) if len(indices) > 1 else None
+        if (found := batch.having_two(self.context.teacher_modalities)) is None:
+            return None
+        seen, indices = found
+        return (student if indices is None else student.at(indices)), seen
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the mean cross-entropy of `logits`, without ignored pixels."""

@@ -37,9 +37,9 @@ class Supervised(Task):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``, the cross-entropy."""
-        seen, indices = batch.having(self._modalities)
-        if indices is not None and len(indices) < 2:  # batch statistics need two
+        if (found := batch.having_two(self._modalities)) is None:
             return {"loss": total((), batch.label)}
+        seen, _ = found
         logits = forward(self.trainable, self._name, seen.inputs)
         return {"loss": cross_entropy(logits, seen.label, self._ignored)}
 

@@ -47,6 +47,11 @@ class SpecialistEnsemble:
             for layer in specialised.tails
         )
 
+    @property
+    def reads(self) -> tuple[tuple[str, ...], ...]:
+        """The modalities that each specialist reads, in order."""
+        return tuple(one.trunk.modalities for one in self.teachers.values() for _ in one.tails)
+
     def logits(self, inputs: Inputs) -> Tensor:
         """Logits ``(B, E, C, ...)``, from one pass through each trunk and each tail."""
         of_all = [of for one in self.teachers.values() for of in _logits_of(one, inputs)]
@@ -72,23 +77,16 @@ class SpecialistEnsemble:
         """The logits that a batch carries from `frozen`, or as one table: ``(B, E, C, ...)``."""
         if SPECIALISTS in batch.frozen:
             return batch.frozen[SPECIALISTS][0]
-        with_tails = (name for name, one in self.teachers.items() if one.tails)
-        return torch.cat([batch.frozen[name][0] for name in with_tails], dim=1)
+        return torch.cat([batch.frozen[t][0] for t in self.teachers if t in batch.frozen], dim=1)
 
     def seen_in(self, batch: Batch) -> Tensor | None:
         """Whether each specialist can see a sample, ``(B, E)``; None if all can see all."""
-        seen = {name: batch.seen(one.trunk.modalities) for name, one in self.teachers.items()}
-        if all(of is None for of in seen.values()):
+        seen = [batch.seen(modalities) for modalities in self.reads]
+        known = [of for of in seen if of is not None]
+        if not known:
             return None
-        every = torch.ones_like(batch.label.reshape(len(batch.label), -1)[:, 0], dtype=torch.bool)
-        return torch.stack(
-            [
-                every if (of := seen[name]) is None else of
-                for name, one in self.teachers.items()
-                for _ in one.tails
-            ],
-            dim=1,
-        )
+        every = torch.ones_like(known[0])
+        return torch.stack([every if of is None else of for of in seen], dim=1)
 
 
 def _logits_of(teacher: SpecialisedTeacher, inputs: Inputs) -> list[Tensor]:
@@ -225,19 +223,19 @@ def logits_of_split(
     classes = table.columns.drop(KEYS)
     rows = _rows_in_use(run)
     of_seen = table[classes].to_numpy()
-    logits = np.full((*seen.shape, len(classes)), np.nan, of_seen.dtype)
-    logits[seen] = of_seen
+    shape = (*seen.shape, len(classes))
+    if seen.all():
+        logits = of_seen.reshape(shape)
+    else:
+        logits = np.full(shape, np.nan, of_seen.dtype)
+        logits[seen] = of_seen
     return torch.from_numpy(logits[np.searchsorted(rows, run.rows(split, [run.target]))])
 
 
 def _seen(run: Run, ensemble: SpecialistEnsemble) -> np.ndarray:
     """Whether each specialist can see each sample of a table, ``(n, E)``."""
     rows = _rows_in_use(run)
-    columns = [
-        run.samples.have(one.trunk.modalities)[rows]
-        for one in ensemble.teachers.values()
-        for _ in one.tails
-    ]
+    columns = [run.samples.have(modalities)[rows] for modalities in ensemble.reads]
     return np.stack(columns, axis=1)
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.mst.losses import at_least_float32, without_label
+from mst_distill.mst.losses import at_least_float32, over_pixels, without_label
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,3 @@ def is_correct(specialists: Tensor, label: Tensor, ignored: int | None) -> Tenso
         return correct
     unlabelled = over_pixels(without_label(label, ignored), correct)
     return correct & (label != ignored)[:, None] | unlabelled
-
-
-def over_pixels(weights: Tensor, like: Tensor) -> Tensor:
-    """Append axes of length 1 to `weights`, so that they broadcast over the pixels of `like`."""
-    return weights.reshape(*weights.shape, *[1] * (like.dim() - weights.dim()))

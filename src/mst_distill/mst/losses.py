@@ -88,6 +88,11 @@ def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first & second
 
 
+def over_pixels(weights: Tensor, like: Tensor) -> Tensor:
+    """Append axes of length 1 to `weights`, so that they broadcast over the pixels of `like`."""
+    return weights.reshape(*weights.shape, *[1] * (like.dim() - weights.dim()))
+
+
 def label_if(label: Tensor, rows: Tensor | None, ignored: int | None) -> Tensor:
     """The labels of some samples, and `ignored` for the others.
 
@@ -98,7 +103,7 @@ def label_if(label: Tensor, rows: Tensor | None, ignored: int | None) -> Tensor:
     """
     if rows is None or ignored is None:
         return label
-    return label.masked_fill(~rows.reshape(-1, *[1] * (label.dim() - 1)), ignored)
+    return label.masked_fill(~over_pixels(rows, label), ignored)
 
 
 def or_zero(logits: Tensor, seen: Tensor | None) -> Tensor:
@@ -112,7 +117,7 @@ def or_zero(logits: Tensor, seen: Tensor | None) -> Tensor:
     """
     if seen is None:
         return logits
-    return logits.where(seen.reshape(*seen.shape, *[1] * (logits.dim() - seen.dim())), 0)
+    return logits.where(over_pixels(seen, logits), 0)
 
 
 def without_label(label: Tensor, ignored: int) -> Tensor:

@@ -131,14 +131,15 @@ def forward_seen(
         whether it can see each sample, ``(B,)``, or None if it can see all. The whole result is
         None if it can see fewer than two, which batch statistics need.
     """
-    seen = batch.seen(modalities_of(name, modalities))
-    if seen is None:
-        return forward(net, name, batch.inputs), None
-    some, indices = batch.having(modalities_of(name, modalities))
-    if indices is None or len(indices) < 2:
+    reads = modalities_of(name, modalities)
+    if (found := batch.having_two(reads)) is None:
         return None
+    some, indices = found
     logits = forward(net, name, some.inputs)
-    return logits.new_zeros(len(seen), *logits.shape[1:]).index_copy(0, indices, logits), seen
+    if indices is None:
+        return logits, None
+    every = logits.new_zeros(len(batch.label), *logits.shape[1:])
+    return every.index_copy(0, indices, logits), batch.seen(reads)
 
 
 def freeze(nets: Iterable[nn.Module]) -> None:

@@ -78,9 +78,9 @@ class Adaptation(Task):
     def _terms(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """The losses of the masks by name, computed one after the other."""
         for teacher, specialised in self._teachers.items():
-            seen, indices = batch.having(specialised.trunk.modalities)
-            if indices is not None and len(indices) < 2:
-                continue  # masks of maps have batch statistics
+            if (found := batch.having_two(specialised.trunk.modalities)) is None:
+                continue
+            seen, _ = found
             (student,) = seen.frozen[STUDENT]
             for layer, tail in specialised.tails.items():
                 logits = tail(*seen.frozen[teacher])

@@ -20,7 +20,6 @@ from mst_distill.mst.gating import (
     RoutingWeights,
     among,
     is_correct,
-    over_pixels,
     routing_weights,
     teacher_quality,
 )
@@ -33,6 +32,7 @@ from mst_distill.mst.losses import (
     distillation_per_pixel,
     mean_over,
     or_zero,
+    over_pixels,
     validation_metrics,
     without_label,
 )

@@ -85,6 +85,11 @@ class Batch:
         indices = seen.nonzero().ravel()
         return self.micro_batch(indices), indices
 
+    def having_two(self, modalities: Iterable[str]) -> tuple[Batch, Tensor | None] | None:
+        """The same; None if there are fewer than two, which batch statistics need."""
+        some, indices = self.having(modalities)
+        return None if indices is not None and len(indices) < 2 else (some, indices)
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -327,8 +332,7 @@ class Batches:
         if indices is None:
             return what.compute(batch.inputs)
         if name not in self._blank:  # a batch in which nothing is seen does not tell the shapes
-            first = self._rows[torch.from_numpy(self._have(what.modalities)).nonzero()[:1].ravel()]
-            (one,) = self._computed_online({name: what}, first.numpy())
+            (one,) = self._computed_online({name: what}, self._first_having(what.modalities))
             self._blank[name] = tuple(
                 torch.full_like(of, torch.nan if of.is_floating_point() else 0)
                 for of in one.frozen[name]
@@ -341,8 +345,10 @@ class Batches:
             table[indices] = result
         return filled
 
-    def _have(self, modalities: Iterable[str]) -> np.ndarray:
-        return self._samples.have(modalities)[self._rows.numpy()]
+    def _first_having(self, modalities: Iterable[str]) -> np.ndarray:
+        """The store row of the first sample of the split that has all of some modalities."""
+        rows = self._rows.numpy()
+        return rows[self._samples.have(modalities)[rows]][:1]
 
     def _select_cacheable(self) -> dict[str, Frozen]:
         """Select the frozen computations whose results fit in memory together."""
@@ -350,11 +356,8 @@ class Batches:
         if mode == "online" or not self._online:
             return {}
         # The size for the whole split follows from the results for one sample.
-        first_row = self._rows[:1]
-        if self._present:
-            reads = {m for what in self._online.values() for m in what.modalities}
-            first_row = self._rows[torch.from_numpy(self._have(reads)).nonzero()[:1].ravel()]
-        (first,) = self._computed_online(self._online, first_row.numpy())
+        reads = {modality for what in self._online.values() for modality in what.modalities}
+        (first,) = self._computed_online(self._online, self._first_having(reads))
         cacheable, size = {}, 0
         for name, tensors in first.frozen.items():
             size_here = sum(tensor.nbytes for tensor in tensors) * self.count

@@ -11,6 +11,7 @@ from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.kd import KD
 from mst_distill.mst.features import ModelOutput, pooled
+from mst_distill.mst.losses import total
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION
 
@@ -76,7 +77,7 @@ class Hints(Method):
                     self._regressors, stages, strict=True
                 )
             ]
-        return {"loss": sum(terms[1:], terms[0]) if terms else batch.label.new_zeros(()).float()}
+        return {"loss": sum(terms[1:], terms[0]) if terms else total((), batch.label)}
 
 
 def hint_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.baseline import Baseline
 from mst_distill.mst.features import ModelOutput
-from mst_distill.mst.gating import over_pixels
-from mst_distill.mst.losses import without_label
+from mst_distill.mst.losses import over_pixels, without_label
 from mst_distill.mst.networks import freeze
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION

@@ -91,9 +91,11 @@ def compute_temperatures(
     run, size = open_run(samples, splits, plan), plan.route.batch_size
     models = _evaluated_models(run, plan, bundles)
     models.place(run)
-    temperatures = fit_temperatures(run, models.logits, run.modalities, size)
     if samples.present:  # the students see more samples than those with all modalities
+        temperatures = fit_temperatures(run, models.teacher_logits, run.modalities, size)
         temperatures |= fit_temperatures(run, models.student_logits, [plan.target], size)
+    else:
+        temperatures = fit_temperatures(run, models.logits, run.modalities, size)
     student, temperature = models.students["student"], temperatures["student"]
     return temperatures, predict_validation(run, "student", student, temperature, size)
 
