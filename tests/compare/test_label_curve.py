@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mst_distill.compare.label_curve import (
 )
 from mst_distill.compare.plots import label_curve_figure
 from mst_distill.compare.trial_store import TrialLog
+from mst_distill.data.samples import ABSENT
 from mst_distill.plan import Plan
 from toy_comparisons import METHODS, make_comparison_plan
 from toy_runs import make_run
@@ -77,6 +79,19 @@ def trials_of(accuracies: dict[tuple[str, float], list[float]]) -> pd.DataFrame:
             for selection in ("accuracy", "ce")
         ]
     )
+
+
+def test_a_share_that_cannot_be_evaluated_is_an_error_before_the_first_trial_of_any(
+    tmp_path: Path,
+) -> None:
+    # With hidden labels, no training sample of a class needs to have all modalities.
+    samples = make_run()[0].samples
+    first = (samples.index["split"] == "train") & (samples.index["label"] == 0)
+    index = samples.index.assign(**{ABSENT: np.where(first, "audio", "")})
+    incomplete = dataclasses.replace(samples, index=index)
+    with pytest.raises(ValueError, match="of the samples that have the modality 'audio'"):
+        run_label_curve(incomplete, make_curve_plan(), TrialLog(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_curve_has_means_and_students_intervals() -> None:

@@ -39,7 +39,8 @@ def run_label_curve(samples: Samples, plan: Plan, trial_log: TrialLog) -> pd.Dat
         The rows of `run_trials` with the column ``labelled``, the share of the training labels.
 
     Raises:
-        ValueError: There is no such method in ``compare.methods``.
+        ValueError, TypeError: There is no such method in ``compare.methods``, or a comparison is
+            invalid, see `Comparison.check`; raised before the first trial of any share.
     """
     known = plan.compare.methods
     for name in plan.label_curve.methods:
@@ -47,11 +48,14 @@ def run_label_curve(samples: Samples, plan: Plan, trial_log: TrialLog) -> pd.Dat
             raise ValueError(did_you_mean("method in label_curve.methods", name, known))
     methods = {name: known[name] for name in plan.label_curve.methods}
     compare = plan.compare.model_copy(update={"methods": methods})
-    tables = []
+    comparisons = {}
     for share in plan.label_curve.shares:
-        log.info("Trials with %g of the labels", share)
         of_share = plan.model_copy(update={"labelled": share, "compare": compare})
-        comparison = Comparison(samples, of_share, trial_log.within(f"labelled-{share:g}"))
+        comparisons[share] = Comparison(samples, of_share, trial_log.within(f"labelled-{share:g}"))
+        comparisons[share].check()
+    tables = []
+    for share, comparison in comparisons.items():
+        log.info("Trials with %g of the labels", share)
         tables.append(run_trials(comparison).assign(labelled=share))
     return pd.concat(tables, ignore_index=True)
 

@@ -91,6 +91,18 @@ class Comparison:
             for target in self.targets
         }
 
+    def check(self) -> None:
+        """Check methods, targets, and the splits of every seed.
+
+        Raises:
+            ValueError, TypeError: A method or target does not exist, or the splits of a seed cannot
+                be evaluated.
+        """
+        samples, plan = self.samples, self.plan
+        for seed in dict.fromkeys(seed for _, seed in self.trials()):
+            classes, ignored = samples.classes, samples.ignored_label
+            checked_splits(samples.index, classes, ignored, plan.protocol, seed, plan.label_shares)
+
 
 def run_trials(comparison: Comparison) -> pd.DataFrame:
     """Run the trials for which the log has no result of the same origin, and return all results.
@@ -103,15 +115,11 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
         without metrics.
 
     Raises:
-        ValueError: The splits of a seed cannot be evaluated; raised before the first trial.
+        ValueError, TypeError: See `Comparison.check`; raised before the first trial.
         RuntimeError: All trials failed; the message has the error of the first.
     """
+    comparison.check()
     trials_of = comparison.trials()
-    samples = comparison.samples
-    for seed in dict.fromkeys(seed for _, seed in trials_of):
-        classes, ignored = samples.classes, samples.ignored_label
-        protocol, shares = comparison.plan.protocol, comparison.plan.label_shares
-        checked_splits(samples.index, classes, ignored, protocol, seed, shares)
     results = []
     with progress(range(0), "trials", "trial", total=sum(map(len, trials_of.values()))) as bar:
         for (target, seed), trials in trials_of.items():
