@@ -13,6 +13,7 @@ from mst_distill.parameters import (
     Card,
     Diagnose,
     Evaluate,
+    LabelCurve,
     Masks,
     Member,
     Members,
@@ -142,6 +143,24 @@ def test_a_preset_sets_its_keys(preset: dict[str, str], expected: tuple[Any, ...
 def test_a_key_overrides_the_preset(preset: str, changes: dict[str, Any]) -> None:
     unchanged = Route(**LENGTH, preset=preset).model_dump()
     assert Route(**LENGTH, preset=preset, **changes).model_dump() == unchanged | changes
+
+
+@pytest.mark.parametrize(
+    ("shares", "expected"),
+    [([0.3, 0.1], (0.1, 0.3)), ("1 0.1 0.1", (0.1, 1.0)), (0.1, (0.1,)), (1, (1.0,))],
+)
+def test_shares_of_labels_are_a_list_or_separated_by_spaces(
+    shares: object, expected: tuple[float, ...]
+) -> None:
+    curve = LabelCurve.model_validate({"shares": shares, "methods": "baseline kd"})
+    assert curve.shares == expected
+    assert curve.methods == ("baseline", "kd")
+
+
+@pytest.mark.parametrize("shares", ["", "0.1,0.3", 0, 1.5, "0 1"])
+def test_invalid_shares_of_labels_are_an_error(shares: object) -> None:
+    with pytest.raises(ValueError, match="shares"):
+        LabelCurve.model_validate({"shares": shares, "methods": "baseline"})
 
 
 @pytest.mark.parametrize("name", ["multimodal", "student", "label", "my audio", "a/b", "2d", ""])

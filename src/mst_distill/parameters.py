@@ -393,17 +393,19 @@ class LabelCurve(Block):
     """The pipeline `label_curve`: the accuracy of some methods over the share of labels.
 
     Attributes:
-        shares: The shares of the training labels, each in (0, 1], ascending.
+        shares: The shares of the training labels, each in (0, 1], ascending; as a list or separated
+            by spaces, since ``--params`` takes no list.
         methods: Names of `Compare.methods`, as a list or separated by spaces.
     """
 
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(min_length=1)
     methods: tuple[str, ...] = Field(min_length=1)
 
-    @field_validator("methods", mode="before")
+    @field_validator("shares", "methods", mode="before")
     @classmethod
-    def _split_methods(cls, methods: Any) -> Any:
-        return tuple(methods.split()) if isinstance(methods, str) else methods
+    def _split(cls, values: Any) -> Any:
+        # A single share on the command line is a number.
+        return tuple(str(values).split()) if isinstance(values, str | float | int) else values
 
     @field_validator("shares")
     @classmethod
