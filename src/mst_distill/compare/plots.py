@@ -33,6 +33,10 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     return figure
 
 
+DODGE = 1.035
+"""The factor between the places of two methods on the logarithmic axis of the share of labels."""
+
+
 def label_curve_figure(curve: pd.DataFrame) -> Figure:
     """Draw the accuracy over the share of labels, with one subplot for each target.
 
@@ -44,22 +48,26 @@ def label_curve_figure(curve: pd.DataFrame) -> Figure:
     grid = figure.subplots(1, max(1, len(targets)), squeeze=False)[0]
     for axes, target in zip(grid, targets, strict=False):
         of_target = curve[curve["target"] == target]
-        for (title, line), marker in zip(
-            of_target.groupby("title", sort=False), cycle("osv^D<>pP"), strict=False
+        lines = list(of_target.groupby("title", sort=False))
+        for number, ((title, line), marker) in enumerate(
+            zip(lines, cycle("osv^D<>pP"), strict=False)
         ):
+            # Next to one another, so that no interval covers another.
+            shift = DODGE ** (number - (len(lines) - 1) / 2)
             percent = 100 * line[["accuracy", "low", "high"]]
             below, above = (
                 percent["accuracy"] - percent["low"],
                 percent["high"] - percent["accuracy"],
             )
             axes.errorbar(
-                100 * line["labelled"],
+                100 * line["labelled"] * shift,
                 percent["accuracy"],
                 yerr=[below.fillna(0), above.fillna(0)],
                 marker=marker,
                 markersize=5,
                 capsize=2,
                 linewidth=1.2,
+                elinewidth=0.8,
                 label=title,
             )
         shares = sorted(100 * of_target["labelled"].unique())
