@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The tests of computed values; the other tests are about files, commands and messages.
 NUMERIC := $(addprefix tests/,parity mst compare training evaluate diagnose nets bench media)
 
-.PHONY: help install distill fast test test-portable test-long coverage lint docs lock clean
+.PHONY: help install distill few-labels fast test test-portable test-long coverage lint docs lock clean
 
 help: ## prints this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ install: .venv/installed ## installs the locked versions into .venv
 
 distill: install ## runs the main pipeline, kedro run --pipeline=distill
 	$(RUN)/kedro run --pipeline=distill
+
+few-labels: install ## the same for the audio student, with 5 % of the labels
+	$(RUN)/kedro run --pipeline=distill --params=target=audio,labelled=0.05
 
 fast: install ## runs the tests without whole pipelines: under five minutes on two cores
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
