@@ -177,18 +177,15 @@ def test_the_net_itself_stays_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
 def test_a_process_that_has_trained_can_export(tmp_path, precision):
-    """Training changes how CUDA rounds, and an exporter of PyTorch could not read that setting."""
+    """Training changes how CUDA rounds, and exporters of PyTorch read that setting."""
     backends: Any = torch.backends
-    rounding = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    before = [setting.fp32_precision for setting in rounding]
+    before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
     try:
         prepare(torch.device("cpu"), Runtime(precision=precision))
-        while_trained = [setting.fp32_precision for setting in rounding]
         export_student(make_export(toy_nets.Skip(3), {"classes": 3}), tmp_path / "exported")
-        assert [setting.fp32_precision for setting in rounding] == while_trained
+        assert backends.cudnn.allow_tf32 is (precision == "tf32")
     finally:
-        for setting, value in zip(rounding, before, strict=True):
-            setting.fp32_precision = value
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before
 
 
 def test_a_program_that_computes_something_else_is_refused(image, tmp_path):

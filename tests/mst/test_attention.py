@@ -10,8 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mst_distill.mst.attention import attend
+from mst_distill.mst import attention
+from mst_distill.mst.attention import SCORES, attend, fused_heads
+from simulated_gpu import SimulatedGPU
 
 SHAPES = [(1, 1, 1, 1), (2, 5, 1, 3), (3, 4, 2, 1), (5, 7, 3, 4), (2, 33, 2, 8)]
 
@@ -33,6 +36,7 @@ def tokens(
 def gradients(output: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """The gradients of a loss in which every element of the output has another weight."""
     weight = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view(output.shape)
+    weight = weight.to(output.device)
     return torch.autograd.grad((weight * output).sum(), inputs)
 
 
@@ -48,6 +52,41 @@ def test_attend_equals_scaled_dot_product_attention_with_values_of_width_one(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (2, 6, 2, 99)])
+def test_the_inputs_of_a_fused_kernel_give_the_same_result(
+    shape: tuple[int, int, int, int],
+) -> None:
+    inputs = tokens(shape)
+    heads = fused_heads(*inputs)
+    assert all(of.shape[3] % 8 == 0 for of in heads)
+    found = F.scaled_dot_product_attention(*heads, scale=shape[3] ** -0.5)[..., 0].transpose(1, 2)
+    expected = attend(*inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+    for one, other in zip(gradients(found, inputs), gradients(expected, inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gpu_has_the_result_of_a_cpu_with_and_without_a_fused_kernel(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = tokens((3, 5, 2, 7))
+    expected = attend(*inputs)
+    expected_gradients = gradients(expected, inputs)
+    monkeypatch.setattr(attention, "has_fused_kernel", lambda *_heads: fused)
+    # The kernels of a CPU that PyTorch would take do not exist on a GPU.
+    with sdpa_kernel(SDPBackend.MATH), SimulatedGPU() as gpu, gpu.recorded() as record:
+        on_gpu = tuple(of.detach().to("cuda").requires_grad_() for of in inputs)
+        record.waits.clear()
+        found = attend(*on_gpu)
+        found_gradients = gradients(found, on_gpu)
+        assert found.is_cuda
+        assert ("aten::exp_" in record.kernels) != fused
+        assert not [wait for wait in record.waits if "attention" in wait]
+    for one, other in zip([found, *found_gradients], [expected, *expected_gradients], strict=True):
+        torch.testing.assert_close(one.detach(), other.detach(), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 2, 2), (1, 4, 1, 3)])
 def test_the_gradient_is_that_of_finite_differences(shape: tuple[int, int, int, int]) -> None:
     assert torch.autograd.gradcheck(attend, tokens(shape))
@@ -61,7 +100,7 @@ def test_the_number_of_samples_in_a_slice_does_not_change_the_result(
     whole = attend(*inputs)
     whole_gradients = gradients(whole, inputs)
     # The scores of a sample take 3 * 5 * 5 * 8 bytes.
-    monkeypatch.setattr("mst_distill.mst.attention.SCORES", samples * 600)
+    monkeypatch.setitem(SCORES, "cpu", samples * 600)
     sliced = attend(*inputs)
     torch.testing.assert_close(sliced, whole, rtol=1e-12, atol=1e-14)
     for one, other in zip(gradients(sliced, inputs), whole_gradients, strict=True):
@@ -73,7 +112,7 @@ def test_a_sample_with_more_scores_than_the_limit_is_computed_alone(
 ) -> None:
     inputs = tokens((3, 5, 2, 4))
     whole = attend(*inputs)
-    monkeypatch.setattr("mst_distill.mst.attention.SCORES", 1)
+    monkeypatch.setitem(SCORES, "cpu", 1)
     torch.testing.assert_close(attend(*inputs), whole, rtol=1e-12, atol=1e-14)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,10 +20,12 @@ from mst_distill.training.device import (
     resolve_device,
     wide_products,
 )
+from simulated_gpu import SimulatedGPU
 from toy_runs import make_run
 
 CPU = torch.device("cpu")
-ROUNDING = {"float32": "ieee", "bfloat16": "ieee", "tf32": "tf32"}
+ROUNDS = {"float32": False, "bfloat16": False, "tf32": True}
+"""Whether products on CUDA are rounded to TF32, by precision."""
 
 
 def settings() -> tuple[Any, Any, Any]:
@@ -51,6 +54,22 @@ def test_auto_selects_a_gpu_if_there_is_one() -> None:
     assert resolve_device("cpu") == CPU
 
 
+def test_auto_is_the_cpu_if_pytorch_has_no_kernels_for_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def add(*_arguments: Any) -> Tensor:
+        raise torch.AcceleratorError("CUDA error: no kernel image is available for execution")
+
+    with SimulatedGPU():
+        assert resolve_device("auto").type == "cuda"
+        monkeypatch.setattr(Tensor, "add", add)
+        with caplog.at_level(logging.WARNING, "mst_distill"):
+            assert resolve_device("auto") == CPU
+        with pytest.raises(ValueError, match=r"'cuda' is not available here: .*no kernel image"):
+            resolve_device("cuda")
+    assert "no kernel image" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("precision", "expected"),
     [("float32", torch.float32), ("tf32", torch.float32), ("bfloat16", torch.bfloat16)],
@@ -62,20 +81,27 @@ def test_autocast_sets_the_precision_of_the_run(precision: str, expected: torch.
     assert (ones @ ones).dtype == torch.float32
 
 
-@pytest.mark.parametrize("precision", ROUNDING)
-def test_products_on_cuda_are_rounded_according_to_the_precision(precision: str) -> None:
-    other = "ieee" if ROUNDING[precision] == "tf32" else "tf32"
-    on_cuda = settings()[:2]
-    for setting in on_cuda:
-        setting.fp32_precision = other
+@pytest.mark.parametrize("precision", ROUNDS)
+@pytest.mark.parametrize("before", [False, True])
+def test_products_on_cuda_are_rounded_according_to_the_precision(
+    precision: str, before: bool
+) -> None:
+    backends = torch.backends
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = before
     prepare(CPU, Runtime(device="cpu", precision=precision))
-    assert [setting.fp32_precision for setting in on_cuda] == [ROUNDING[precision]] * 2
+    rounds = ROUNDS[precision]
+    assert [setting.fp32_precision == "tf32" for setting in settings()[:2]] == [rounds] * 2
+    # The functions by which users and libraries ask for the precision raise no error.
+    assert backends.cuda.matmul.allow_tf32 is rounds
+    assert backends.cudnn.allow_tf32 is rounds
+    assert torch.get_float32_matmul_precision() == ("high" if rounds else "highest")
+    with backends.cudnn.flags(enabled=True, allow_tf32=rounds):
+        pass
 
 
 def test_the_device_of_a_run_is_prepared_at_the_first_access() -> None:
     run, _ = make_run(precision="tf32")
-    for setting in settings()[:2]:
-        setting.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     assert run.device == CPU
     assert [setting.fp32_precision for setting in settings()[:2]] == ["tf32"] * 2
 

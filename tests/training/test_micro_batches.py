@@ -151,6 +151,30 @@ def test_the_error_names_the_stage_if_the_smallest_micro_batch_does_not_fit(limi
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "GET was unable to find an engine to execute this computation",
+    ],
+)
+def test_libraries_that_report_exhausted_memory_in_a_message_lead_to_micro_batches(message):
+    def work(indices):
+        if len(indices) > 4:
+            raise RuntimeError(message)
+        return len(indices)
+
+    assert MicroBatcher("something").each(8, work) == [4, 4]
+
+
+def test_other_errors_of_a_batch_are_raised():
+    def work(indices):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(RuntimeError, match="device-side assert"):
+        MicroBatcher("something").each(8, work)
+
+
+@pytest.mark.parametrize(
     ("count", "most", "sizes"),
     [(8, 8, [8]), (8, 4, [4, 4]), (7, 4, [4, 3]), (7, 3, [3, 2, 2]), (2, 3, [2]), (1, 3, [1])],
 )

@@ -146,7 +146,7 @@ def _program_of(net: nn.Module, description: StudentInput, multiple: int | None)
     # With one sample, the batch would count as a constant.
     example = torch.zeros(2, *_example_shape(description.shape, multiple))
     try:
-        with torch.no_grad(), _quiet(), _default_rounding():
+        with torch.no_grad(), _quiet():
             program = torch.export.export(
                 net, (example,), dynamic_shapes=(_free_sides(multiple),), strict=False
             )
@@ -186,7 +186,7 @@ def _save_programs(
     """Write ``student.pt2`` and, with the description as metadata, ``student.onnx``."""
     import torch
 
-    with _quiet(), _default_rounding():
+    with _quiet():
         torch.export.save(program, folder / "student.pt2")
         onnx = torch.onnx.export(
             program,
@@ -228,24 +228,3 @@ def _quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def _default_rounding() -> Iterator[None]:
-    """Let CUDA round as by default inside the block.
-
-    Exporters read settings of old that cannot express those of `training.device.prepare`, after
-    which they raise an error. On a CPU, where the export is computed, neither has an effect.
-    """
-    import torch
-
-    backends: Any = torch.backends
-    settings = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    before = [setting.fp32_precision for setting in settings]
-    for setting, default in zip(settings, ("none", "tf32", "tf32"), strict=True):
-        setting.fp32_precision = default
-    try:
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value

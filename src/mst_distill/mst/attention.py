@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from mst_distill.mst.losses import at_least_float32
 
-SCORES = 2**24
-"""The number of bytes of attention scores that are in memory at once."""
+SCORES = {"cpu": 2**24, "cuda": 2**30}
+"""The number of bytes of attention scores that are in memory at once, by the kind of device.
+
+On a CPU it is the size of a cache. On a GPU it is large: each slice starts about 40 kernels.
+"""
+
+ALIGNED = 8
+"""Fused kernels take heads whose width is a multiple of this number."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -32,7 +39,30 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     Returns:
         ``(B, F, H)``, at least float32 even if query and key are less precise.
     """
-    return _Attend.apply(query, key, at_least_float32(value))
+    precise = at_least_float32(value)
+    if query.is_cuda and has_fused_kernel(*(heads := fused_heads(query, key, value))):
+        output = F.scaled_dot_product_attention(*heads, scale=query.shape[3] ** -0.5)
+        return output[..., 0].transpose(1, 2).to(precise.dtype)
+    return _Attend.apply(query, key, precise)
+
+
+def fused_heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value as fused kernels take them, ``(B, H, F, d)`` with aligned widths.
+
+    The columns that are added are 0 and change neither the scores nor the first column of the
+    output.
+    """
+    tokens = query, key, value.unsqueeze(3).to(query.dtype)
+    padded = (F.pad(of, (0, -of.shape[3] % ALIGNED)) for of in tokens)
+    query, key, value = (of.transpose(1, 2) for of in padded)
+    return query, key, value
+
+
+def has_fused_kernel(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether PyTorch has a kernel on this GPU that does not store the scores."""
+    kernels = torch.backends.cuda
+    params = kernels.SDPAParams(query, key, value, None, 0.0, False, False)
+    return kernels.can_use_efficient_attention(params) or kernels.can_use_flash_attention(params)
 
 
 class _Attend(torch.autograd.Function):
@@ -89,7 +119,8 @@ def _slices(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
     """Slices of all tensors along the samples, each with as many samples as `SCORES` allows."""
     # The third tensor is the value, whose type is that of the scores.
     _, tokens, heads = tensors[2].shape
-    samples = max(1, SCORES // (heads * tokens**2 * tensors[2].element_size()))
+    scores = SCORES[tensors[2].device.type]
+    samples = max(1, scores // (heads * tokens**2 * tensors[2].element_size()))
     return zip(*(tensor.split(samples) for tensor in tensors), strict=True)
 
 

@@ -18,7 +18,7 @@ from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import Stream, derive_seed
+from mst_distill.training.seeding import Stream, seeded
 
 WRAP = (
     "A member is a class whose constructor takes `classes` or `num_classes`, the number of "
@@ -61,8 +61,7 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
     """
     kind = member_class(name, member)
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, Stream.MEMBER, name))
+        with seeded(seed, Stream.MEMBER, name):
             net = kind(**arguments_of(member, classes))
             if member.start:
                 resolve_function(member.start)(net)
@@ -89,9 +88,8 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
     members = plan.members.all_of(run.target)
     classes = len(run.samples.classes)
     nets = {name: build_member(name, of, classes, run.seed) for name, of in members.items()}
-    with torch.random.fork_rng(devices=[]):
-        # Lazy layers create their weights in the first forward pass, which `check_members` runs.
-        torch.manual_seed(derive_seed(run.seed, Stream.LAZY_LAYERS))
+    # Lazy layers create their weights in the first forward pass, which `check_members` runs.
+    with seeded(run.seed, Stream.LAZY_LAYERS):
         check_members(nets, members, plan.masks, run.samples)
     return nets
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor, nn
 
 from mst_distill.mst.ensemble import build_ensemble, specialist_name
@@ -18,8 +17,8 @@ from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Frozen
 from mst_distill.training.loop import FitResult, Row, Stage, fit
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import Stream, derive_seed
-from mst_distill.training.task import Task
+from mst_distill.training.seeding import Stream, seeded
+from mst_distill.training.task import Task, backward
 
 STUDENT = "student"
 """The name under which a batch carries the frozen student's logits."""
@@ -62,7 +61,7 @@ class Adaptation(Task):
         """Go backward through one mask at a time, so that only one holds its features."""
         terms: dict[str, Tensor] = {}
         for name, loss in self._terms(batch):
-            (share * loss).backward()
+            backward(share * loss)
             terms[name] = loss.detach()
         return {"loss": total(terms.values(), batch.label), **terms}
 
@@ -151,8 +150,7 @@ def build_masks(run: Run, plan: Plan, nets: Mapping[str, nn.Module]) -> dict[str
     for teacher, member in plan.members.teachers_of(run.target).items():
         shapes = feature_shapes(teacher, nets[teacher], member.masked_layers, run.samples)
         for layer, shape in shapes.items():
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(run.seed, Stream.MASK, teacher, layer))
+            with seeded(run.seed, Stream.MASK, teacher, layer):
                 mask = build_mask(teacher, layer, shape, plan.masks)
             masks[specialist_name(teacher, layer)] = mask
     return masks

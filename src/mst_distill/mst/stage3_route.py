@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_of_split
@@ -42,7 +43,7 @@ from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import FitResult, Stage, fit
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import Stream, derive_seed
+from mst_distill.training.seeding import Stream, seeded
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
@@ -217,15 +218,19 @@ class Routing(Task):
         Samples without a label belong to no class and are left out.
         """
         classes, specialists = self._load_shape
-        if label.dim() == 1 and self._ignored is not None:
-            labelled = label != self._ignored
-            label = label[labelled]
-            routing = RoutingWeights(routing.specialists[labelled], routing.weights[labelled])
-        cells = routing.specialists + (0 if label.dim() > 1 else label[:, None] * specialists)
         weights = routing.weights.detach().double()
         if weights.dim() > 2:
             weights = weights.flatten(2).mean(dim=2)
-        load = torch.bincount(cells.flatten(), weights.flatten(), classes * specialists)
+        if label.dim() > 1:
+            label = label.new_zeros(len(label))
+        elif self._ignored is not None:
+            weights = weights * (label != self._ignored)[:, None]
+            label = label.where(label != self._ignored, 0)
+        # Products instead of `bincount`, for which the host would wait, and which CUDA adds up in
+        # an order of its own.
+        by_sample = weights.new_zeros(len(label), specialists)
+        by_sample.scatter_(1, routing.specialists, weights)
+        load = F.one_hot(label, classes).double().T @ by_sample
         self._load = load if self._load is None else self._load.to(load.device) + load
 
 
@@ -307,8 +312,7 @@ def train_student(
 
 def build_router(run: Run, route: Route, student: nn.Module, specialists: int) -> nn.Module:
     """Build a new router to `specialists` logits."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(run.seed, Stream.ROUTER))
+    with seeded(run.seed, Stream.ROUTER):
         kind, arguments = router_class(run, route, student)
         return kind(**arguments, specialists=specialists)
 

@@ -19,7 +19,7 @@ from mst_distill.artifacts.progress import progress
 from mst_distill.data.samples import Samples
 from mst_distill.parameters import Runtime
 from mst_distill.training.device import autocast
-from mst_distill.training.memory import fits
+from mst_distill.training.memory import fits, naming_memory
 from mst_distill.training.micro_batches import MicroBatcher
 
 Inputs = dict[str, Tensor]
@@ -161,11 +161,14 @@ class Batches:
             name: (table.to(device),) for name, table in (tables or {}).items()
         }
         self._online = dict(frozen or {})
-        if cacheable := self._select_cacheable():
-            self._cached |= self._fill_cache(cacheable)
-            self._online = {n: what for n, what in self._online.items() if n not in cacheable}
-        # Modalities that only cached computations read need not be loaded.
-        self._load({*modalities, *(m for what in self._online.values() for m in what.modalities)})
+        advice = "choose runtime.frozen=online, a smaller batch size"
+        with naming_memory(f"a split of {len(rows)} samples", advice):
+            if cacheable := self._select_cacheable():
+                self._cached |= self._fill_cache(cacheable)
+                self._online = {n: what for n, what in self._online.items() if n not in cacheable}
+            # Modalities that only cached computations read need not be loaded.
+            online = (name for what in self._online.values() for name in what.modalities)
+            self._load({*modalities, *online})
 
     @property
     def count(self) -> int:
@@ -201,8 +204,12 @@ class Batches:
             index_batches = torch.cat(list(index_batches)).to(self.device).split(sizes)
         prefetch = self.device.type == "cuda" and not self._resident
         read = self._prefetch(index_batches) if prefetch else map(self._read, index_batches)
-        for indices, tensors in zip(index_batches, read, strict=True):
-            yield self._assemble(indices, tensors)
+        for batch in read:
+            yield self._complete(batch)
+
+    def at(self, place: Tensor) -> Batch:
+        """The samples at some indices of the split, ``(B,)``, without frozen results."""
+        return self._read(place if self._resident else place.cpu())
 
     def ids(self, batch: Batch) -> list[str]:
         """The ids of a batch's samples."""
@@ -269,18 +276,24 @@ class Batches:
             index_batches[-2:] = [torch.cat(index_batches[-2:])]
         return index_batches
 
-    def _read(self, indices: Tensor) -> Inputs:
+    def _read(self, indices: Tensor) -> Batch:
         """Read the inputs and the label of one batch onto the device."""
         # Resident tensors hold the split only; views hold the whole store.
         rows = indices if self._resident else self._rows[indices]
         read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
-        if self._resident or self.device.type == "cpu":
-            return read
-        # Only copies from pinned memory run while the GPU computes.
-        pinned = {name: tensor.pin_memory() for name, tensor in read.items()}
-        return {name: tensor.to(self.device, non_blocking=True) for name, tensor in pinned.items()}
+        place = self._to_device(indices)
+        inputs = {name: self._to_device(tensor) for name, tensor in read.items()}
+        label = inputs.pop("label").long()
+        present = {name: has[place] for name, has in self._present.items()}
+        return Batch(inputs, label, {}, place, present)
 
-    def _prefetch(self, index_batches: Sequence[Tensor]) -> Iterator[Inputs]:
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type == self.device.type:
+            return tensor
+        # Only copies from pinned memory run while the GPU computes.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _prefetch(self, index_batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Read each batch in a thread while the GPU computes on the batch before it.
 
         On a CPU this would not be faster: the computation already uses all cores.
@@ -292,22 +305,20 @@ class Batches:
                 yield read
             yield coming.result()
 
-    def _assemble(self, indices: Tensor, inputs: Inputs) -> Batch:
-        """Assemble a batch from inputs, label and the results of the frozen computations."""
-        label = inputs.pop("label").long()
-        place = indices.to(self.device)
+    def _complete(self, batch: Batch) -> Batch:
+        """Hide unknown labels, and add the results of the frozen computations."""
+        label = batch.label
         if self._hidden is not None and self._labels is not None:
-            hidden = self._hidden[place].reshape(-1, *[1] * (label.dim() - 1))
+            hidden = self._hidden[batch.place].reshape(-1, *[1] * (label.dim() - 1))
             label = label.masked_fill(hidden, self._labels.ignored)
         frozen = {
-            name: tuple(table.index_select(0, place) for table in tables)
+            name: tuple(table.index_select(0, batch.place) for table in tables)
             for name, tables in self._cached.items()
         }
-        present = {name: has[place] for name, has in self._present.items()}
         if self._online:
             with torch.no_grad(), autocast(self.device, self._runtime):
-                frozen |= self._compute_online(Batch(inputs, label, place=place, present=present))
-        return Batch(inputs, label, frozen, place, present)
+                frozen |= self._compute_online(batch)
+        return replace(batch, label=label, frozen=frozen)
 
     def _compute_online(self, batch: Batch) -> dict[str, tuple[Tensor, ...]]:
         """Run those frozen computations on one batch that are not cached."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,22 +15,30 @@ from mst_distill.parameters import Runtime
 from mst_distill.training.memory import keep_freed_memory
 from mst_distill.user import ensure_user_name
 
+log = logging.getLogger(__name__)
+
 WIDE = 2**18
 """The number of weights from which a matrix counts as large."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device.
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device that can compute.
+
+    ``auto`` is the GPU, or the CPU with a warning if the GPU cannot be used.
 
     Raises:
         ValueError: The device is not available on this machine.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto" and not torch.cuda.is_available():
+        return torch.device("cpu")
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        device = torch.device("cuda" if name == "auto" else name)
+        # PyTorch may have no kernels for an old GPU, which only a computation shows.
+        torch.zeros(1, device=device).add(1).cpu()
     except (RuntimeError, AssertionError) as error:
+        if name == "auto":
+            log.warning("The GPU cannot be used, the run is computed on the CPU: %s", error)
+            return torch.device("cpu")
         raise ValueError(
             f"runtime.device {name!r} is not available here: {error}; choose 'auto' or 'cpu'"
         ) from error
@@ -44,9 +53,11 @@ def prepare(device: torch.device, runtime: Runtime) -> None:
     float32 unless ``tf32`` is the run's precision.
     """
     ensure_user_name()
-    rounding = "tf32" if runtime.precision == "tf32" else "ieee"
-    torch.backends.cuda.matmul.fp32_precision = rounding
-    torch.backends.cudnn.conv.fp32_precision = rounding  # type: ignore[attr-defined]
+    # These switches also set the newer `fp32_precision`. The reverse does not hold: after a change
+    # of the newer ones, PyTorch's own functions that read these raise an error.
+    rounds = runtime.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = rounds
+    torch.backends.cudnn.allow_tf32 = rounds
     if device.type == "cpu":
         keep_freed_memory()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import NoReturn
@@ -17,11 +16,13 @@ from mst_distill.artifacts.signals import asked
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
+from mst_distill.training.memory import naming_memory
 from mst_distill.training.micro_batches import MicroBatcher
 from mst_distill.training.not_finite import (
+    FiniteSteps,
+    Step,
     describe_ranges,
     find_not_finite,
-    gradient_norms,
     list_some,
 )
 from mst_distill.training.task import Task
@@ -86,7 +87,8 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
             continues from it and ends with the same weights, rows and metrics.
 
     Raises:
-        torch.OutOfMemoryError: The smallest micro-batch does not fit in the GPU's memory.
+        torch.OutOfMemoryError: The smallest micro-batch, the state of the optimiser or a copy of
+            the weights does not fit in the GPU's memory.
         FloatingPointError: A loss term, a gradient or a metric is not finite. It is raised before
             any weight changes. The message names the term, or the module that the gradient belongs
             to. It also gives stage, epoch and step, and the samples with the range of their values
@@ -95,6 +97,7 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
     training = _Training(stage, runtime, checkpoint)
     epochs, steps = stage.settings.epochs, len(stage.train)
     with (
+        naming_memory(f"stage {stage.name!r}", "choose smaller nets"),
         wide_products(stage.train.device, stage.task.trainable),
         progress(
             range(0), stage.name, "step", total=epochs * steps, done=training.steps_done
@@ -118,6 +121,7 @@ class _Training:
         self._runtime = runtime
         self._checkpoint = checkpoint
         self._optimiser = stage.task.optimiser(stage.settings.learning_rate)
+        self._finite_steps = FiniteSteps(self._optimiser, stage.train.device)
         self.rows: list[Row] = []
         self._best: dict[str, BestEpoch] = {}
         self._step = 0
@@ -142,8 +146,8 @@ class _Training:
         for batch in train.start(self._step):
             with autocast(train.device, self._runtime):
                 terms = self._in_micro_batches(batch, self._task.descend, self._make_undo())
-            if problem := self._find_not_finite(terms):
-                self._raise_not_finite(f"{problem} in step {self._step} of", batch)
+            step = Step.of(self._step, batch.place, terms, self._task.trainable)
+            self._check(self._finite_steps.add(step))
             self._optimiser.step()
             self._optimiser.zero_grad()
             self._means.add(terms, len(batch.label))
@@ -151,11 +155,13 @@ class _Training:
             # After a signal the next update of the progress bar raises `Interrupted`: the state is
             # saved before that.
             if self._checkpoint and (self._checkpoint.due or asked()):
+                self._check(self._finite_steps.first())
                 self._checkpoint.save(self._state(order))
             yield
 
     def end_epoch(self) -> None:
         """Validate the epoch, and store its weights if a criterion selects it."""
+        self._check(self._finite_steps.first())
         epoch, valid = len(self.rows), self._stage.valid
         row = {"epoch": float(epoch), **self._means.row("train_")}
         self._task.trainable.eval()
@@ -260,30 +266,27 @@ class _Training:
             self._optimiser.load_state_dict(state["optimiser"])
         self._task.load_state(state["task"])
         self.rows = state["rows"]
-        self._best = {name: BestEpoch(*best) for name, best in state["best"].items()}
+        device = self._stage.train.device
+        for name, (row, weights) in state["best"].items():
+            self._best[name] = BestEpoch(row, {key: of.to(device) for key, of in weights.items()})
         self._step = state["step"]
         self._micro_batcher.size = state["part"]
         self._means = _Means(**state["means"])
         self._stage.train.order = state["order"]
         torch.set_rng_state(state["noise"])
         if state["noise_on_device"] is not None:
-            torch.cuda.set_rng_state(state["noise_on_device"], self._stage.train.device)
+            torch.cuda.set_rng_state(state["noise_on_device"], device)
 
-    def _find_not_finite(self, terms: Mapping[str, Tensor]) -> str:
-        """Name and value of a term, or else of a gradient, that is not finite; else empty.
-
-        One comparison covers all of them, so that a step waits for the device only once.
-        """
-        norms = gradient_norms(self._task.trainable)
-        if torch.stack([*terms.values(), *norms.values()]).isfinite().all():
-            return ""
-        return find_not_finite(terms) or self._describe_gradients(norms)
-
-    def _describe_gradients(self, norms: Mapping[str, Tensor]) -> str:
-        values = {name: float(norm) for name, norm in norms.items()}
-        names = [name for name, norm in values.items() if not math.isfinite(norm)]
-        modules = list(dict.fromkeys(map(self._task.learner, names)))
-        return f"the gradient of {list_some(modules, 3)} is {values[names[0]]}"
+    def _check(self, step: Step | None) -> None:
+        """Raise an error for a step that is not finite."""
+        if step is None:
+            return
+        problem, weights = step.problem()
+        if weights:
+            modules = list(dict.fromkeys(map(self._task.learner, weights)))
+            problem = f"the gradient of {list_some(modules, 3)} {problem}"
+        batch = self._stage.train.at(step.place)
+        self._raise_not_finite(f"{problem} in step {step.number} of", batch)
 
     def _raise_not_finite(self, what: str, batch: Batch | None = None) -> NoReturn:
         samples = ranges = ""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from mst_distill.errors import is_expected
 
 CGROUP = Path("/sys/fs/cgroup")
 """The folder with the memory limit of a container."""
@@ -34,12 +37,14 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 def fits(size: int, device: torch.device) -> bool:
     """Whether `size` bytes take at most half of the memory that is now free.
 
-    This is the free memory of the GPU, or of the machine and its container. Because every large
+    This is the free memory of the GPU, with what PyTorch's allocator keeps for later tensors, or
+    that of the machine and its container. Because every large
     allocation takes at most half of what is free, there is memory left for later allocations and
     for the training steps.
     """
     if device.type == "cuda":
-        return size <= torch.cuda.mem_get_info(device)[0] // 2
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return size <= (torch.cuda.mem_get_info(device)[0] + kept) // 2
     return size <= min(psutil.virtual_memory().available, _left_in_container()) // 2
 
 
@@ -57,6 +62,45 @@ def _left_in_container() -> int:
         # The kernel drops cached pages of files when memory is needed.
         return left + int(details[cached])
     return sys.maxsize
+
+
+_WITHOUT_MEMORY = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUSOLVER_STATUS_ALLOC_FAILED",
+    "unable to find an engine to execute this computation",
+    "CUDA out of memory",
+)
+"""What the messages of CUDA's libraries contain if they could not allocate memory."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the GPU is exhausted.
+
+    PyTorch has a class for it. The libraries for products and convolutions report it in the message
+    of a `RuntimeError`.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(of in str(error) for of in _WITHOUT_MEMORY)
+
+
+@contextlib.contextmanager
+def naming_memory(what: str, advice: str) -> Iterator[None]:
+    """State what did not fit in the GPU's memory, and what to do, if it is exhausted inside.
+
+    Raises:
+        torch.OutOfMemoryError: With this message; an error that has a message of this package
+            passes.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error) or is_expected(error):
+            raise
+        raise torch.OutOfMemoryError(
+            f"{what} does not fit in the GPU's memory: {advice} or runtime.device=cpu"
+        ) from error
 
 
 class Peak:

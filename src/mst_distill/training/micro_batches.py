@@ -10,6 +10,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mst_distill.training.memory import is_out_of_memory
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -59,7 +61,9 @@ class MicroBatcher:
             number = math.ceil(count / (self.size or count))
             try:
                 return [work(indices) for indices in torch.arange(count).tensor_split(number)]
-            except torch.OutOfMemoryError as error:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 self._halve(math.ceil(count / number), error)
             # The error's traceback references the tensors of the failed attempt. They can be freed
             # only here, after the `except` block has released the error.
@@ -67,7 +71,7 @@ class MicroBatcher:
                 undo()
             torch.cuda.empty_cache()
 
-    def _halve(self, tried: int, error: torch.OutOfMemoryError) -> None:
+    def _halve(self, tried: int, error: RuntimeError) -> None:
         if tried <= SMALLEST:
             raise torch.OutOfMemoryError(
                 f"{self.title}: a micro-batch of {tried} samples does not fit in the GPU's memory, "

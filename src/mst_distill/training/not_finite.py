@@ -2,12 +2,91 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mst_distill.training.batches import Batch
+
+CHECKED_STEPS = 100
+"""The number of steps on a GPU after which the host looks whether all of them were finite."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of training has computed before the optimiser changes the weights.
+
+    Attributes:
+        number: The number of the step in its epoch, from 0.
+        place: ``(B,)``, the indices of its samples in the training split.
+        terms: The names of the loss terms.
+        weights: The names of the weights that have a gradient.
+        values: ``(T + W,)``, the terms and the norms of the gradients.
+    """
+
+    number: int
+    place: Tensor
+    terms: tuple[str, ...]
+    weights: tuple[str, ...]
+    values: Tensor
+
+    @classmethod
+    def of(
+        cls, number: int, place: Tensor, terms: Mapping[str, Tensor], trainable: nn.Module
+    ) -> Step:
+        """The step that has just computed the gradients of the weights of `trainable`."""
+        norms = gradient_norms(trainable)
+        values = torch.stack([*terms.values(), *norms.values()])
+        return cls(number, place, tuple(terms), tuple(norms), values)
+
+    def problem(self) -> tuple[str, list[str]]:
+        """The value that is not finite, and the names of the weights if it is a gradient."""
+        terms, norms = self.values.split([len(self.terms), len(self.weights)])
+        if found := find_not_finite(dict(zip(self.terms, terms, strict=True))):
+            return found, []
+        values = dict(zip(self.weights, norms.tolist(), strict=True))
+        names = [name for name, value in values.items() if not math.isfinite(value)]
+        return f"is {values[names[0]]}", names
+
+
+class FiniteSteps:
+    """Finds the first step with a value that is not finite, before it changes any weight.
+
+    On a CPU every step is checked when it is added. On a GPU the host would have to wait for every
+    step. There, a flag on the GPU stays set from the first such step on and keeps a fused optimiser
+    from changing anything, and the host looks at it after `CHECKED_STEPS` steps.
+
+    Args:
+        optimiser: The optimiser, whose next step takes the flag into account.
+        device: The device of the training.
+    """
+
+    def __init__(self, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
+        self._optimiser = optimiser
+        self._steps: list[Step] = []
+        self._flag: Tensor | None = None
+        if device.type == "cuda" and optimiser.defaults.get("fused"):
+            self._flag = torch.zeros((), device=device)
+
+    def add(self, step: Step) -> Step | None:
+        """Add a step, and return the first step that is not finite if the host has looked."""
+        self._steps.append(step)
+        if self._flag is not None:
+            self._flag = torch.maximum(self._flag, (~step.values.isfinite()).any().float())
+            self._optimiser.found_inf = self._flag  # type: ignore[attr-defined]
+            if len(self._steps) < CHECKED_STEPS:
+                return None
+        return self.first()
+
+    def first(self) -> Step | None:
+        """Look at the steps since the last look; return the first that is not finite, or None."""
+        steps, self._steps = self._steps, []
+        if not steps or (self._flag is not None and not self._flag):
+            return None
+        return next((step for step in steps if not step.values.isfinite().all()), None)
 
 
 def find_not_finite(values: Mapping[str, Tensor]) -> str:

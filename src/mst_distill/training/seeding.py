@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 
 import torch
@@ -74,6 +76,17 @@ def derive_seed(seed: int, *names: str) -> int:
     """
     digest = hashlib.sha256("/".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int, *names: str) -> Iterator[None]:
+    """Draw random numbers on the CPU from `derive_seed` inside the context, and restore the state.
+
+    `torch.manual_seed` would also seed the generators of all GPUs, which nothing would restore.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive_seed(seed, *names))
+        yield
 
 
 def generator(seed: int, *names: str) -> torch.Generator:

@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from mst_distill.training.batches import Batch
 
 
+def backward(loss: Tensor) -> None:
+    """Compute gradients in the types of the forward pass.
+
+    The forward pass runs inside autocast. There, the products of a backward pass are computed in
+    bfloat16 even where the forward pass has turned autocast off for the sake of precision.
+    """
+    with torch.autocast(loss.device.type, enabled=False):
+        loss.backward()
+
+
 class Task(ABC):
     """One stage of training: the modules that are trained, and their loss.
 
@@ -43,7 +53,7 @@ class Task(ABC):
         """
         terms = self.losses(batch)
         if terms["loss"].requires_grad:  # not if no sample has what a term needs
-            (share * terms["loss"]).backward()
+            backward(share * terms["loss"])
         return {name: term.detach() for name, term in terms.items()}
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:

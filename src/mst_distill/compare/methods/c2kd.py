@@ -53,7 +53,8 @@ class C2KD(Method):
 
     def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
         """Create SGD with momentum."""
-        self._sgd = torch.optim.SGD(self.trainable.parameters(), learning_rate, MOMENTUM)
+        weights = list(self.trainable.parameters())
+        self._sgd = torch.optim.SGD(weights, learning_rate, MOMENTUM, fused=weights[0].is_cuda)
         return self._sgd
 
     def end_epoch(self, epoch: int) -> None:
@@ -95,20 +96,24 @@ class C2KD(Method):
     def _between_proxies(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         ignored, temperature = self.context.ignored, self.context.temperature
         agree = _agreement(student, teacher) > 0
-        if not agree.any():
-            return student.sum() * 0
-        student_logits, teacher_logits, label = labelled_positions(
-            student[agree], teacher[agree], batch.label[agree], ignored
-        )
-        student_loss = decoupled_losses(
-            student_logits, teacher_logits.detach(), label, temperature
-        )[1]
-        teacher_loss = decoupled_losses(
-            teacher_logits, student_logits.detach(), label, temperature
-        )[1]
-        both = student_loss + teacher_loss
-        # The mean is over the samples in agreement; the factor makes it one over the batch.
+        label = batch.label
+        if label.dim() == 1:  # all samples: to select some, the host would wait for their number
+            both = _of_other_classes(student, teacher, label, temperature)
+            return (both * agree).mean()
+        positions = labelled_positions(student[agree], teacher[agree], label[agree], ignored)
+        # The mean is over the pixels of the samples in agreement; the factor makes it one over the
+        # batch.
+        both = _of_other_classes(*positions, temperature)
         return mean_or_0(both) * agree.to(both.dtype).mean()
+
+
+def _of_other_classes(
+    student: Tensor, teacher: Tensor, label: Tensor, temperature: float
+) -> Tensor:
+    """Compute NCKD in both directions, each without gradient to its source, ``(n,)``."""
+    _, student_loss = decoupled_losses(student, teacher.detach(), label, temperature)
+    _, teacher_loss = decoupled_losses(teacher, student.detach(), label, temperature)
+    return student_loss + teacher_loss
 
 
 def kendall(first: Tensor, second: Tensor) -> Tensor:

@@ -51,8 +51,9 @@ class CRD(Distilling):
         used &= samples.have(context.teacher_modalities)[rows]
         labels = torch.from_numpy(samples.labels[rows][used]).to(device)
         self._negatives = Negatives(labels, context.classes)
-        memory = F.normalize(torch.randn(2, len(labels), WIDTH, device=device), dim=2)
-        self._student_memory, self._teacher_memory = memory
+        # Drawn on the CPU, whose generator is seeded for the trial.
+        memory = torch.randn(2, len(labels), WIDTH).to(device)
+        self._student_memory, self._teacher_memory = F.normalize(memory, dim=2)
         # The memory has only the samples with a label that both nets can see; this is the place of
         # each of them in it.
         self._entry = torch.from_numpy(used.cumsum() - 1).to(device)

@@ -73,8 +73,9 @@ def mean_or_0(losses: Tensor) -> Tensor:
 def _split(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
     """Return log(target, all others) as ``(B, 2)``, and the others' logits as ``(B, C - 1)``."""
     log_probability = logits.log_softmax(dim=1)
-    is_target = F.one_hot(label, logits.shape[1]).bool()
-    shape = (len(logits), logits.shape[1] - 1)
-    others = logits[~is_target].view(shape)
-    log_others = log_probability[~is_target].view(shape).logsumexp(dim=1)
-    return torch.stack([log_probability[is_target], log_others], dim=1), others
+    target = label[:, None]
+    others = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+    others = others + (others >= target)  # the classes without that of the label
+    log_others = log_probability.gather(1, others).logsumexp(dim=1, keepdim=True)
+    parts = torch.cat([log_probability.gather(1, target), log_others], dim=1)
+    return parts, logits.gather(1, others)

@@ -41,8 +41,8 @@ def distances(embedding: Tensor) -> Tensor:
     distance = _differences(embedding).norm(dim=2)
     if len(distance) == 1:  # a single sample has no pair, and no mean distance
         return distance
-    is_pair = ~torch.eye(len(distance), dtype=torch.bool, device=distance.device)
-    return distance / distance[is_pair].mean().clamp(min=1e-12)
+    pairs = len(distance) * (len(distance) - 1)
+    return distance / (distance.sum() / pairs).clamp(min=1e-12)
 
 
 def angles(embedding: Tensor) -> Tensor:
