@@ -6,10 +6,12 @@ from mst_distill.datasets.catalog import ArtifactCatalog
 from mst_distill.hooks import PlanHooks, RunHooks, TrackingHooks
 from mst_distill.hooks.terminal import outlive_readers
 from mst_distill.plan import labels_in_path
+from mst_distill.threads import limit_spinning
 from mst_distill.user import ensure_user_name
 
 ensure_user_name()
 outlive_readers()
+limit_spinning()
 
 HOOKS = (PlanHooks(), TrackingHooks(), RunHooks())  # Kedro calls the last one first
 
