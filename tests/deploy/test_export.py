@@ -180,9 +180,12 @@ def test_a_process_that_has_trained_can_export(tmp_path, precision):
     """Training changes how CUDA rounds, and exporters of PyTorch read that setting."""
     backends: Any = torch.backends
     before = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    rounding = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     try:
         prepare(torch.device("cpu"), Runtime(precision=precision))
+        while_trained = [setting.fp32_precision for setting in rounding]
         export_student(make_export(toy_nets.Skip(3), {"classes": 3}), tmp_path / "exported")
+        assert [setting.fp32_precision for setting in rounding] == while_trained
         assert backends.cudnn.allow_tf32 is (precision == "tf32")
     finally:
         backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = before

@@ -38,9 +38,8 @@ def fits(size: int, device: torch.device) -> bool:
     """Whether `size` bytes take at most half of the memory that is now free.
 
     This is the free memory of the GPU, with what PyTorch's allocator keeps for later tensors, or
-    that of the machine and its container. Because every large
-    allocation takes at most half of what is free, there is memory left for later allocations and
-    for the training steps.
+    that of the machine and its container. Because every large allocation takes at most half of what
+    is free, there is memory left for later allocations and for the training steps.
     """
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
