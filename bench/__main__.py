@@ -15,6 +15,7 @@ import torch
 
 from bench.cases import CASES
 from bench.measure import PLAIN, Timing, measure
+from bench.rates import Rates, measure_rates
 from bench.startup import Startup, measure_startup
 from mst_distill.parameters import Runtime
 
@@ -27,7 +28,14 @@ def main() -> None:
     options = _arguments()
     runtime = Runtime(device=options.device, precision=options.precision, frozen=options.frozen)
     logging.disable(logging.INFO)
-    report: dict[str, Any] = {"machine": machine(), "runtime": runtime.model_dump(), "cases": {}}
+    rates = measure_rates(runtime)
+    report: dict[str, Any] = {
+        "machine": machine(),
+        "runtime": runtime.model_dump(),
+        "rates": dataclasses.asdict(rates),
+        "cases": {},
+    }
+    print(rates_line(rates), flush=True)
     for case in options.case:
         if case == "startup":
             startup = measure_startup()
@@ -38,27 +46,42 @@ def main() -> None:
         report["cases"][case] = {
             stage: dataclasses.asdict(timing) for stage, timing in timings.items()
         }
-        print(table(case, timings), flush=True)
+        print(table(case, timings, rates), flush=True)
     options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def table(case: str, timings: dict[str, Timing]) -> str:
-    """A Markdown table with a row for each stage, for the baseline, and for a whole run."""
+def rates_line(rates: Rates) -> str:
+    """The rates of the device, as a sentence."""
+    return (
+        f"\nThe device computes {rates.products / 1e9:.0f} billion operations a second in matrix "
+        f"products, and {rates.convolutions / 1e9:.0f} in 3 x 3 convolutions."
+    )
+
+
+def table(case: str, timings: dict[str, Timing], rates: Rates) -> str:
+    """A Markdown table with a row for each stage, for the baseline, and for a whole run.
+
+    The column "of products" has the rate of operations of the project's schedule as a share of that
+    in matrix products.
+    """
     lines = [
         f"\n{case}\n",
-        "| | s per epoch | plain | plain / project | samples/s | once, s | peak, MB | plain |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | s per epoch | plain | plain / project | samples/s | GFLOP/s | of products "
+        "| once, s | peak, MB | plain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for stage, t in timings.items():
+        rate = t.operations / t.seconds
         lines.append(
             f"| {stage} | {t.seconds:.4g} | {t.plain_seconds:.4g} "
             f"| {t.plain_seconds / t.seconds:.1f} | {t.samples / t.seconds:.0f} "
+            f"| {rate / 1e9:.0f} | {rate / rates.products:.2f} "
             f"| {t.once_seconds:.1f} | {t.peak_bytes / 1e6:.0f} | {t.plain_peak_bytes / 1e6:.0f} |"
         )
         if t.baseline_seconds:
             lines.append(
                 f"| baseline | | {t.baseline_seconds:.4g} "
-                f"| {t.baseline_seconds / t.seconds:.2f} | | | | |"
+                f"| {t.baseline_seconds / t.seconds:.2f} | | | | | | |"
             )
     if timings.keys() == PLAIN.keys():
         project = sum(t.once_seconds + EPOCHS * t.seconds for t in timings.values())
@@ -66,7 +89,7 @@ def table(case: str, timings: dict[str, Timing]) -> str:
         samples = EPOCHS * sum(t.samples for t in timings.values())
         lines.append(
             f"| a run of {EPOCHS} epochs per stage | {project:.0f} in total | {plain:.0f} "
-            f"| {plain / project:.1f} | {samples / project:.0f} | | | |"
+            f"| {plain / project:.1f} | {samples / project:.0f} | | | | | |"
         )
     return "\n".join(lines)
 

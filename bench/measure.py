@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from bench.cases import CASES, Case
+from bench.rates import count_operations
 from bench.turns import Schedule, Turns, take_turns
 from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
 from mst_distill.mst.networks import build_members
@@ -84,6 +85,8 @@ class Timing:
         once_seconds: Seconds of the project's schedule before the first epoch, once per run.
         peak_bytes: Peak memory of the project's schedule.
         plain_peak_bytes: Peak memory of the plain schedule.
+        operations: The operations of products and convolutions in an epoch of the project's
+            schedule.
         difference: The `difference` of their metrics of the first epoch.
     """
 
@@ -94,6 +97,7 @@ class Timing:
     once_seconds: float
     peak_bytes: int
     plain_peak_bytes: int
+    operations: float
     difference: float
 
 
@@ -126,6 +130,7 @@ def measure(name: str, stage: str, runtime: Runtime, repeats: int) -> Timing:
         once_seconds=project.once,
         peak_bytes=project.peak,
         plain_peak_bytes=plain_schedule.peak,
+        operations=project.operations,
         difference=largest,
     )
 
@@ -182,6 +187,10 @@ class ObservedTask(Task):
         """As the wrapped task."""
         return self._task.validate(batch)
 
+    def constants(self) -> tuple[float, ...] | None:
+        """As the wrapped task."""
+        return self._task.constants()
+
     def end_epoch(self, epoch: int) -> None:
         """As the wrapped task; then call the function."""
         self._task.end_epoch(epoch)
@@ -198,6 +207,7 @@ def _time_project(name: str, stage: str, runtime: Runtime, turns: Turns) -> Row:
     )
     turns.ready()
     first = fit(observed, runtime).history.iloc[0]
+    turns.operations = count_operations(prepared)
     return {str(metric): float(value) for metric, value in first.items()}
 
 

@@ -32,10 +32,12 @@ class Turns:
 
     Attributes:
         epochs: The number of epochs in all turns.
+        operations: The operations of products and convolutions in an epoch, if they were counted.
     """
 
     def __init__(self, connection: Connection, turns: int, epochs_per_turn: int) -> None:
         self.epochs = turns * epochs_per_turn
+        self.operations = 0.0
         self._connection = connection
         self._epochs_per_turn = epochs_per_turn
         self._done = 0
@@ -81,12 +83,14 @@ class Clocked:
         once: Seconds of the preparation before the first epoch.
         epochs: Seconds per epoch of every turn except the first, which includes one-time costs.
         peak: The peak memory in bytes.
+        operations: `Turns.operations`.
         row: The metrics of the first epoch.
     """
 
     once: float
     epochs: list[float]
     peak: int
+    operations: float
     row: Row
 
 
@@ -126,4 +130,5 @@ def take_turns(schedules: Mapping[str, tuple[Schedule, int]], repeats: int) -> d
 def _run(schedule: Schedule, connection: Connection, turns: int, epochs_per_turn: int) -> None:
     state = Turns(connection, turns, epochs_per_turn)
     row = schedule(state)
-    connection.send((state.peak(), row))
+    peak = state.peak()
+    connection.send((peak, state.operations, row))

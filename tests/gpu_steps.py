@@ -16,7 +16,8 @@ from simulated_gpu import SimulatedGPU
 class RecordedSteps:
     """Two simulated GPUs, and what the steps of each stage waited for.
 
-    The first step of an epoch is not recorded: it copies the order of the epoch to the GPU.
+    The first step of an epoch is not recorded: it copies the order of the epoch to the GPU. Nor is
+    a step that is captured in a CUDA graph, which happens once.
     """
 
     gpu: SimulatedGPU
@@ -30,7 +31,7 @@ class RecordedSteps:
         while True:
             with self.gpu.recorded() as record:
                 end = next(steps, "end")
-            if record.waits:
+            if record.waits and not record.captured:
                 self.waits[training._stage.name].update(record.waits)
             if end == "end":
                 return

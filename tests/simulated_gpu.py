@@ -10,14 +10,18 @@ and `Tensor.device` returns that device. Inside the context of a `SimulatedGPU`:
 - memory is counted, and an allocation above the limit raises `torch.OutOfMemoryError`;
 - everything for which the host waits is recorded with the line of the project that caused it:
   values and copies that are fetched, copies from memory that is not pinned, and shapes that depend
-  on values.
+  on values;
+- a CUDA graph records the operations on the GPU and computes nothing while it is captured: the
+  values of captured tensors are NaN until the first replay. A replay computes the same operations
+  on the same tensors. It knows nothing of the host: what Python and the CPU computed during the
+  capture stays as it was. A wait in a capture is an error.
 
 What it cannot show: kernels that do not support a type, races between asynchronous operations,
-streams, events, CUDA graphs, the rounding and the order of additions of CUDA's kernels, the
-fragmentation of a real allocator, and speed. A gradient on the wrong device that is passed to
-`backward` is not an error. `WAITS` lists the operators that wait, by hand: an operator that is
-missing there is not found. Composite operators take the branch of the CPU, and autocast has the
-CPU's list of operators. It uses private functions of PyTorch, and replaces no run on a GPU.
+streams, events, the memory of CUDA graphs, the rounding and the order of additions of CUDA's
+kernels, the fragmentation of a real allocator, and speed. A gradient on the wrong device that is
+passed to `backward` is not an error. `WAITS` lists the operators that wait, by hand: an operator
+that is missing there is not found. Composite operators take the branch of the CPU, and autocast has
+the CPU's list of operators. It uses private functions of PyTorch, and replaces no run on a GPU.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._device import _device_constructors
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 Device = torch.device
@@ -84,11 +88,13 @@ class Record:
 
     Attributes:
         waits: ``FILE:LINE: reason (operator)`` for everything that the host waited for.
-        kernels: The operators that ran on the GPU, without views.
+        kernels: The operators that ran on the GPU, without views; a replayed graph is one.
+        captured: Whether a graph was captured, for which the host waits.
     """
 
     waits: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
+    captured: bool = False
 
 
 class SimulatedGPU(contextlib.ExitStack):
@@ -97,6 +103,7 @@ class SimulatedGPU(contextlib.ExitStack):
     Args:
         memory: The memory of each device in bytes.
         devices: The number of devices.
+        capability: The version of the architecture, by default that of an H100.
 
     Attributes:
         allocated: Bytes of tensors, by the index of the device.
@@ -104,14 +111,21 @@ class SimulatedGPU(contextlib.ExitStack):
         cached: Bytes that the allocator holds for later tensors, by the index of the device.
     """
 
-    def __init__(self, memory: int = 80 * 2**30, devices: int = 1) -> None:
+    def __init__(
+        self,
+        memory: int = 80 * 2**30,
+        devices: int = 1,
+        capability: tuple[int, int] = (9, 0),
+    ) -> None:
         super().__init__()
         self.memory = memory
         self.devices = devices
+        self.capability = capability
         self.allocated: Counter[int] = Counter()
         self.peak: Counter[int] = Counter()
         self.cached: Counter[int] = Counter()
         self.generators = [torch.Generator().manual_seed(0) for _ in range(devices)]
+        self.capturing: SimulatedGraph | None = None
         self._record: Record | None = None
 
     def __enter__(self) -> SimulatedGPU:
@@ -161,7 +175,16 @@ class SimulatedGPU(contextlib.ExitStack):
             raise torch.AcceleratorError("CUDA error: invalid device ordinal (simulated)")
 
     def add_wait(self, reason: str, operator: str) -> None:
-        """Record that the host waits."""
+        """Record that the host waits.
+
+        Raises:
+            torch.AcceleratorError: A graph is being captured.
+        """
+        if self.capturing is not None:
+            raise torch.AcceleratorError(
+                f"CUDA error: operation not permitted when stream is capturing: {operator} "
+                f"({reason}, simulated)"
+            )
         if self._record is not None and getattr(_thread, "recording", False):
             self._record.waits.append(f"{_project_line()}: {reason} ({operator})")
 
@@ -208,7 +231,12 @@ class _Dispatch(TorchDispatchMode):
         on_gpu = device is not ANY and device.type == "cuda"
         if on_gpu:
             self._check(name, args, kwargs)
-        result = self._compute(func, args, kwargs, device) if on_gpu else func(*args, **kwargs)
+        compute = functools.partial(self._compute, func, args, kwargs, device)
+        graph = self._gpu.capturing
+        if graph is not None and (on_gpu or device is ANY) and not _is_view(func):
+            result = graph.record(compute, func, args, kwargs)
+        else:
+            result = compute()
         known = {
             id(tensor.untyped_storage()) for tensor in tensors if tensor.layout == torch.strided
         }
@@ -290,9 +318,10 @@ class _Dispatch(TorchDispatchMode):
                 self._gpu.add_wait(WAITS[operator], name)
                 break
 
-    def _compute(self, func, args, kwargs, device: Device) -> Any:
-        """Run an operator; random numbers come from the generator of the GPU."""
-        if torch.Tag.nondeterministic_seeded not in func.tags:
+    def _compute(self, func, args, kwargs, device: Device | None) -> Any:
+        """Run an operator; random numbers on a GPU come from its generator."""
+        on_gpu = device is not ANY and device.type == "cuda"
+        if not on_gpu or torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         own = self._gpu.generators[device.index]
         before = torch.get_rng_state()
@@ -302,6 +331,78 @@ class _Dispatch(TorchDispatchMode):
         finally:
             own.set_state(torch.default_generator.get_state())
             torch.default_generator.set_state(before)
+
+
+class SimulatedGraph:
+    """A CUDA graph: the operations on the GPU that a thread ran while the graph was captured.
+
+    Args:
+        gpu: The GPU.
+    """
+
+    def __init__(self, gpu: SimulatedGPU) -> None:
+        self._gpu = gpu
+        self._operations: list[tuple[Callable[[], Any], list[Tensor], list[Tensor]]] = []
+
+    def pool(self) -> tuple[int, int]:
+        """The memory of the graph, of which the simulation knows nothing."""
+        return (0, 0)
+
+    def replay(self) -> None:
+        """Compute the captured operations again, on the same tensors."""
+        self._gpu.add_kernel("cudaGraphLaunch")
+        with _disable_current_modes(), torch.no_grad(), torch._C._AutoDispatchBelowAutograd():
+            for compute, results, _inputs in self._operations:
+                for result, new in zip(results, _fresh(compute(), _inputs), strict=True):
+                    result.copy_(new)
+
+    @contextlib.contextmanager
+    def captured(self) -> Iterator[None]:
+        """Capture what happens inside."""
+        states = [generator.get_state() for generator in self._gpu.generators]
+        self._gpu.capturing = self
+        try:
+            yield
+        finally:
+            self._gpu.capturing = None
+            for generator, state in zip(self._gpu.generators, states, strict=True):
+                generator.set_state(state)
+            with _disable_current_modes(), torch.no_grad():
+                for _, results, _ in self._operations:
+                    for result in results:
+                        if result.is_floating_point():
+                            result.detach().fill_(torch.nan)
+
+    def record(self, compute: Callable[[], Any], func, args, kwargs) -> Any:
+        """Record an operation, and return tensors of the right shapes; nothing else changes."""
+        changed = list(_changed(func, args, kwargs))
+        before = [tensor.detach().clone() for tensor in changed]
+        result = compute()
+        for tensor, value in zip(changed, before, strict=True):
+            tensor.detach().copy_(value)
+        inputs = [of for of in tree_leaves((args, kwargs)) if isinstance(of, Tensor)]
+        self._operations.append((compute, _fresh(result, inputs), inputs))
+        return result
+
+
+def _changed(func, args, kwargs) -> Iterator[Tensor]:
+    """The arguments that an operator changes in place."""
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    for argument in func._schema.arguments:
+        declared = argument.alias_info is not None and argument.alias_info.is_write
+        if declared or argument.name in ("running_mean", "running_var"):  # of batch norm
+            yield from (of for of in tree_leaves(given.get(argument.name)) if of is not None)
+
+
+def _fresh(result: Any, inputs: list[Tensor]) -> list[Tensor]:
+    """The tensors of a result that do not share the memory of an input."""
+    known = {of.untyped_storage().data_ptr() for of in inputs if of.layout == torch.strided}
+    return [
+        of
+        for of in tree_leaves(result)
+        if isinstance(of, Tensor) and of.untyped_storage().data_ptr() not in known
+    ]
 
 
 def _on_cpu(tensor: Tensor) -> bool:
@@ -452,6 +553,14 @@ def _of_torch(gpu: SimulatedGPU) -> list[tuple[Any, str, Any]]:
             classes = int(label.max()) + 1
         return label.new_zeros((*label.shape, classes)).scatter_(-1, label.unsqueeze(-1), 1)
 
+    @contextlib.contextmanager
+    def graph(captured: SimulatedGraph, pool: Any = None, stream: Any = None) -> Iterator[None]:
+        """Capture a CUDA graph."""
+        if gpu._record is not None:
+            gpu._record.captured = True
+        with captured.captured():
+            yield
+
     group = torch.optim.Optimizer._group_tensors_by_device_and_dtype
 
     def group_by_device(lists: list[list[Any]], with_indices: bool = False) -> dict[Any, Any]:
@@ -471,7 +580,13 @@ def _of_torch(gpu: SimulatedGPU) -> list[tuple[Any, str, Any]]:
         (cuda, "is_initialized", lambda: True),
         (cuda, "device_count", lambda: gpu.devices),
         (cuda, "current_device", lambda: 0),
-        (cuda, "is_current_stream_capturing", lambda: False),
+        (cuda, "get_device_capability", lambda device=None: gpu.capability),
+        (cuda, "is_current_stream_capturing", lambda: gpu.capturing is not None),
+        (cuda, "CUDAGraph", lambda: SimulatedGraph(gpu)),
+        (cuda, "graph", graph),
+        (cuda, "Stream", lambda device=None: mock.Mock(spec=["wait_stream"])),
+        (cuda, "current_stream", lambda device=None: mock.Mock(spec=["wait_stream"])),
+        (cuda, "stream", lambda _stream: contextlib.nullcontext()),
         (cuda, "mem_get_info", mem_get_info),
         (cuda, "memory_allocated", lambda device=None: gpu.allocated[index(device)]),
         (cuda, "max_memory_allocated", lambda device=None: gpu.peak[index(device)]),

@@ -421,13 +421,17 @@ class Runtime(Block):
     Attributes:
         device: ``auto`` (CUDA where it is available), ``cpu``, ``cuda`` or ``cuda:1``.
         precision: ``float32``, as in the method's released implementation; ``tf32`` rounds the
-            factors of products to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast.
+            factors of products to ten bits on CUDA, and nothing on a CPU; ``bfloat16`` is autocast;
+            ``auto`` is bfloat16 on a GPU that computes it fast, else float32. A plan has the choice
+            in its place.
         frozen: Whether the outputs of frozen networks are computed once and stored (``cached``),
             computed at every step (``online``), or stored if memory allows (``auto``).
+        graphs: Whether short steps on CUDA are taken as CUDA graphs, with equal results.
         tracking: Whether the run is tracked by MLflow.
     """
 
     device: str = "auto"
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = "float32"
     frozen: Literal["auto", "cached", "online"] = "auto"
+    graphs: bool = True
     tracking: bool = True

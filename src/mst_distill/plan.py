@@ -161,14 +161,25 @@ def read_plan(parameters: Mapping[str, Any]) -> Plan:
     Args:
         parameters: Name to value or nested mapping, as Kedro loads them.
 
+    Returns:
+        The plan. The precision ``auto`` has been replaced by the one that suits the device, on
+        which results depend.
+
     Raises:
         ValueError: A key is unknown or missing, or a value is out of range; the message names
-            every such key, its value, and the nearest valid choice if there is one.
+            every such key, its value, and the nearest valid choice if there is one. For the
+            precision ``auto``, also if the device is not available.
     """
     try:
-        return Plan.model_validate(parameters)
+        plan = Plan.model_validate(parameters)
     except ValidationError as error:
         raise ValueError("; ".join(map(_error_clause, error.errors()))) from None
+    if plan.runtime.precision != "auto":
+        return plan
+    from mst_distill.training.device import fast_precision
+
+    choice = {"precision": fast_precision(plan.runtime.device)}
+    return plan.model_copy(update={"runtime": plan.runtime.model_copy(update=choice)})
 
 
 def _error_clause(error: Any) -> str:

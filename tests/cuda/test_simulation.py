@@ -89,3 +89,53 @@ def test_nothing_stays_replaced_outside_the_simulation() -> None:
         assert torch.zeros(1, device="cuda").is_cuda
     assert (torch.Tensor.to, torch.zeros, torch.cuda.is_available, torch.autocast) == before
     assert "device" not in vars(torch.Tensor)
+
+
+def test_a_graph_computes_nothing_until_it_is_replayed(gpu: SimulatedGPU) -> None:
+    total, of = torch.zeros(2, device="cuda"), torch.ones(2, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        double = 2 * of
+        total += double
+    assert total.tolist() == [0, 0]
+    assert double.isnan().all()
+    for factor in (1, 3):
+        of.fill_(factor)
+        graph.replay()
+        assert double.tolist() == [2 * factor] * 2
+    assert total.tolist() == [8, 8]
+
+
+def test_a_graph_repeats_what_the_host_computed_while_it_was_captured(gpu: SimulatedGPU) -> None:
+    of, factor, graph = torch.ones(2, device="cuda"), 2, torch.cuda.CUDAGraph()
+    on_cpu = torch.tensor(3.0)
+    with torch.cuda.graph(graph):
+        product = factor * of * (on_cpu + 1)
+    factor, on_cpu[...] = 5, 7
+    graph.replay()
+    assert product.tolist() == [8, 8]
+
+
+def test_random_numbers_of_a_graph_are_those_of_the_eager_operations(gpu: SimulatedGPU) -> None:
+    torch.cuda.manual_seed_all(0)
+    expected = [torch.rand(3, device="cuda").tolist() for _ in range(3)]
+    torch.cuda.manual_seed_all(0)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        drawn = torch.rand(3, device="cuda")
+    found = []
+    for _ in range(3):
+        graph.replay()
+        found.append(drawn.tolist())
+    assert found == expected
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_a_capture_that_waits_is_an_error(name: str, gpu: SimulatedGPU) -> None:
+    on_gpu = torch.zeros(2, 2, device="cuda")
+    with (
+        pytest.raises(RuntimeError, match="when stream is capturing"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        WAITING[name](on_gpu)
+    assert not torch.cuda.is_current_stream_capturing()

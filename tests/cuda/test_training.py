@@ -18,8 +18,8 @@ from mst_distill.mst.networks import build_members
 from mst_distill.mst.stage1_teachers import train_members
 from mst_distill.nets.digits import DigitImageNet
 from mst_distill.parameters import Runtime, Training
-from mst_distill.plan import Plan
-from mst_distill.training import loop
+from mst_distill.plan import Plan, read_plan
+from mst_distill.training import batches, loop
 from mst_distill.training.batches import Batch
 from mst_distill.training.memory import fits
 from mst_distill.training.micro_batches import MicroBatcher
@@ -73,9 +73,11 @@ class Failing(Dropping):
         return terms
 
 
-def make_stage(device: str, task: Task | None = None) -> tuple[loop.Stage, Runtime]:
+def make_stage(
+    device: str, task: Task | None = None, batch_size: int = 8
+) -> tuple[loop.Stage, Runtime]:
     run, _ = make_run(device=device)
-    settings = Training(epochs=3, batch_size=8, learning_rate=0.01)
+    settings = Training(epochs=3, batch_size=batch_size, learning_rate=0.01)
     train_and_valid = run.train_and_valid("teachers", settings, ["image"])
     task = task or Dropping(run.device)
     run.seed_noise("teachers")
@@ -130,8 +132,14 @@ def test_an_optimiser_that_is_not_fused_is_checked_at_every_step(gpu: SimulatedG
     assert task.steps == 5
 
 
-def stop_after(steps: int, device: str, checkpoint: Checkpoint) -> None:
-    stage, runtime = make_stage(device)
+def stop_after(
+    steps: int,
+    device: str,
+    checkpoint: Checkpoint,
+    task: type[Dropping] = Dropping,
+    batch_size: int = 8,
+) -> None:
+    stage, runtime = make_stage(device, task(torch.device(device)), batch_size)
     training = loop._Training(stage, runtime, None)
     while True:
         order = stage.train.order
@@ -275,3 +283,44 @@ def test_batches_on_a_gpu_are_given_back_by_their_places(gpu: SimulatedGPU) -> N
         assert again.inputs["image"].equal(batch.inputs["image"])
         assert again.label.equal(batch.label)
         assert again.place.equal(batch.place)
+
+
+def test_a_split_is_copied_in_pieces(gpu: SimulatedGPU, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = list(make_run()[0].batches("train", ["image"], 8))
+    monkeypatch.setattr(batches, "PIECE", 5 * 64 * 4)  # 5 of 24 images
+    run, _ = make_run(device="cuda:1")
+    assert run.device.index == 1
+    with gpu.recorded() as record:
+        train = run.batches("train", ["image"], 8)
+    assert not record.waits
+    for batch, on_cpu in zip(train, expected, strict=True):
+        assert batch.inputs["image"].cpu().equal(on_cpu.inputs["image"])
+        assert batch.label.cpu().equal(on_cpu.label)
+
+
+@pytest.mark.parametrize(
+    ("precision", "channels_last"), [("float32", False), ("tf32", True), ("bfloat16", True)]
+)
+def test_kernels_are_channels_last_where_tensor_cores_compute(
+    precision: str, channels_last: bool, gpu: SimulatedGPU
+) -> None:
+    run, _ = make_run(device="cuda", precision=precision)
+    net = nn.Conv2d(3, 8, 3)
+    net.channels_last = True
+    run.place(net)
+    assert net.weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")]
+)
+def test_the_plan_has_the_precision_that_suits_the_gpu(
+    capability: tuple[int, int], precision: str
+) -> None:
+    parameters = make_plan().model_dump()
+    with SimulatedGPU(capability=capability):
+        for device in ("auto", "cuda"):
+            parameters["runtime"] |= {"device": device, "precision": "auto"}
+            assert read_plan(parameters).runtime.precision == precision
+        parameters["runtime"]["device"] = "cpu"
+        assert read_plan(parameters).runtime.precision == "float32"

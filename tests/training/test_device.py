@@ -221,7 +221,7 @@ def test_place_does_not_change_outputs_and_gradients(
         towards = torch.linspace(-1, 1, output.numel(), dtype=dtype).view(output.shape)
         (output * towards).sum().backward()
         found.append({"output": output, **{n: w.grad for n, w in net.named_parameters()}})
-        assert place(net, CPU) is net
+        assert place(net, CPU, Runtime()) is net
     # The tolerance is relative to the largest value, because some sums of products cancel to 0.
     largest = max(tensor.abs().max().item() for tensor in found[0].values())
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=rounding * largest)
@@ -240,7 +240,7 @@ def test_only_kernels_of_maps_are_laid_out_channels_last() -> None:
     net.channels_last = True
     before = {name: weight.clone() for name, weight in net.named_parameters()}
     owners = {name: id(weight) for name, weight in net.named_parameters()}
-    place(net, CPU)
+    place(net, CPU, Runtime())
     for name, weight in net.named_parameters():
         assert torch.equal(weight, before[name])
         assert id(weight) == owners[name]
@@ -253,13 +253,13 @@ def test_only_kernels_of_maps_are_laid_out_channels_last() -> None:
 def test_a_weight_that_two_layers_share_stays_shared() -> None:
     one, other = nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
     other.weight = one.weight
-    place(nn.Sequential(one, other), CPU)
+    place(nn.Sequential(one, other), CPU, Runtime())
     assert other.weight is one.weight
 
 
 def test_place_does_not_unfreeze_weights() -> None:
     net = nn.Conv2d(3, 8, 3).requires_grad_(False)
-    assert not any(weight.requires_grad for weight in place(net, CPU).parameters())
+    assert not any(weight.requires_grad for weight in place(net, CPU, Runtime()).parameters())
 
 
 def test_a_net_without_channels_last_keeps_its_layout_and_may_view_its_maps() -> None:
@@ -272,6 +272,6 @@ def test_a_net_without_channels_last_keeps_its_layout_and_may_view_its_maps() ->
             return self.maps(maps).view(len(maps), -1)
 
     net = Viewing()
-    place(net, CPU)
+    place(net, CPU, Runtime())
     assert all(weight.is_contiguous() for weight in net.parameters())
     assert net(torch.randn(2, 1, 4, 4)).shape == (2, 128)

@@ -43,6 +43,10 @@ class Supervised(Task):
         logits = forward(self.trainable, self._name, seen.inputs)
         return {"loss": cross_entropy(logits, seen.label, self._ignored)}
 
+    def constants(self) -> tuple[float, ...]:
+        """A step depends on no changing number."""
+        return ()
+
     def validate(self, batch: Batch) -> dict[str, Tensor]:
         """``accuracy`` and ``ce``."""
         logits = forward(self.trainable, self._name, batch.inputs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import pandas as pd
@@ -180,19 +180,24 @@ class Routing(Task):
 
     def state(self) -> dict[str, Any]:
         """The weights of the terms and the load, of this epoch and of the finished ones."""
-        return {"weights": asdict(self.weights), "now": self._load, "load": self.load}
+        now = None if self._load is None else self._load.clone()
+        return {"weights": asdict(self.weights), "now": now, "load": self.load}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         self.weights = Weights(**state["weights"])
         self._load, self.load = state["now"], state["load"]
 
+    def constants(self) -> tuple[float, ...]:
+        """The weights of the terms."""
+        return astuple(self.weights)
+
     def end_epoch(self, epoch: int) -> None:
         """Decay the weights and append the load of the epoch."""
         self.weights.decay(epoch, self._route)
         if self._load is not None:
-            self.load.append(self._load.cpu().view(self._load_shape))
-        self._load = None
+            self.load.append(self._load.cpu().clone())
+            self._load.zero_()
 
     def _distil(
         self, logits: Tensor, specialists: Tensor, routing: RoutingWeights, distilled: Tensor | None
@@ -231,7 +236,9 @@ class Routing(Task):
         by_sample = weights.new_zeros(len(label), specialists)
         by_sample.scatter_(1, routing.specialists, weights)
         load = F.one_hot(label, classes).double().T @ by_sample
-        self._load = load if self._load is None else self._load.to(load.device) + load
+        before = torch.zeros_like(load) if self._load is None else self._load.to(load.device)
+        # In place, because a CUDA graph knows the tensor and not the attribute.
+        self._load = before.add_(load)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from mst_distill.training.device import autocast
 from mst_distill.training.memory import fits, naming_memory
 from mst_distill.training.micro_batches import MicroBatcher
 
+PIECE = 2**26
+"""The number of bytes of a split that are copied to a GPU at once."""
+
 Inputs = dict[str, Tensor]
 """Modality name to ``(B, *shape)``."""
 
@@ -194,18 +197,32 @@ class Batches:
 
     def start(self, step: int) -> Iterator[Batch]:
         """Iterate over one pass from batch number `step` on; earlier batches are not read."""
-        # The order of the whole pass is drawn for any `step`, so that a training that continues
-        # from a checkpoint sees the batches that it would have seen without the interruption.
-        index_batches = self._draw()[step:]
+        index_batches = self.places(step)
         if not index_batches:
             return
-        if self._resident:  # one copy to the device for all batches
-            sizes = [len(indices) for indices in index_batches]
-            index_batches = torch.cat(list(index_batches)).to(self.device).split(sizes)
         prefetch = self.device.type == "cuda" and not self._resident
         read = self._prefetch(index_batches) if prefetch else map(self._read, index_batches)
         for batch in read:
             yield self._complete(batch)
+
+    def places(self, step: int) -> Sequence[Tensor]:
+        """Draw the order of one pass: the indices of each batch from number `step` on, ``(B,)``."""
+        # The order of the whole pass is drawn for any `step`, so that a training that continues
+        # from a checkpoint sees the batches that it would have seen without the interruption.
+        index_batches = self._draw()[step:]
+        if self._resident and index_batches:  # one copy to the device for all batches
+            sizes = [len(indices) for indices in index_batches]
+            index_batches = torch.cat(list(index_batches)).to(self.device).split(sizes)
+        return index_batches
+
+    @property
+    def is_on_device(self) -> bool:
+        """Whether batches are selections from tensors on the device, of samples without gaps."""
+        return self._resident and not self._online and not self._present
+
+    def complete(self, place: Tensor) -> Batch:
+        """The batch of the samples at some indices of the split, from `places`."""
+        return self._complete(self._read(place))
 
     def at(self, place: Tensor) -> Batch:
         """The samples at some indices of the split, ``(B,)``, without frozen results."""
@@ -237,9 +254,21 @@ class Batches:
         per_sample = sum(array[:1].nbytes for array in arrays.values())
         self._resident = fits(per_sample * len(rows), self.device)
         self._tensors = {
-            name: torch.from_numpy(array[rows]).to(self.device) if self._resident else _view(array)
+            name: self._copy(array, rows) if self._resident else _view(array)
             for name, array in arrays.items()
         }
+
+    def _copy(self, array: np.ndarray, rows: np.ndarray) -> Tensor:
+        """Copy rows of an array to the device; to a GPU in pieces, each while the next is read."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(array[rows])
+        shape, dtype = (len(rows), *array.shape[1:]), _view(array).dtype
+        copied = torch.empty(shape, dtype=dtype, device=self.device)
+        size = max(1, PIECE // max(1, array[:1].nbytes))
+        for start in range(0, len(rows), size):
+            piece = torch.from_numpy(array[rows[start : start + size]])
+            copied[start : start + size].copy_(piece.pin_memory(), non_blocking=True)
+        return copied
 
     def _draw(self) -> Sequence[Tensor]:
         """Draw the indices of each batch of a pass."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NoReturn
 
 import pandas as pd
@@ -16,6 +16,7 @@ from mst_distill.artifacts.signals import asked
 from mst_distill.parameters import Runtime, Training
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
+from mst_distill.training.graphs import StepGraphs
 from mst_distill.training.memory import naming_memory
 from mst_distill.training.micro_batches import MicroBatcher
 from mst_distill.training.not_finite import (
@@ -127,6 +128,7 @@ class _Training:
         self._step = 0
         self._means = _Means()
         self._micro_batcher = MicroBatcher(f"stage {stage.name!r}")
+        self._graphs = self._make_graphs()
         self._finished = False
         if checkpoint and (state := checkpoint.load()):
             self._restore(state)
@@ -138,19 +140,13 @@ class _Training:
 
     def train_epoch(self) -> Iterator[None]:
         """Take the remaining steps of the current epoch one at a time."""
-        train = self._stage.train
         # The state of the generator before it draws the order of this epoch. A training that
         # continues in the middle of the epoch restores it and draws the same order.
-        order = train.order
+        order = self._stage.train.order
         self._task.trainable.train()
-        for batch in train.start(self._step):
-            with autocast(train.device, self._runtime):
-                terms = self._in_micro_batches(batch, self._task.descend, self._make_undo())
-            step = Step.of(self._step, batch.place, terms, self._task.trainable)
+        for step in self._take_steps():
             self._check(self._finite_steps.add(step))
-            self._optimiser.step()
-            self._optimiser.zero_grad()
-            self._means.add(terms, len(batch.label))
+            self._means.add(step.terms, step.values[: len(step.terms)], len(step.place))
             self._step += 1
             # After a signal the next update of the progress bar raises `Interrupted`: the state is
             # saved before that.
@@ -158,6 +154,50 @@ class _Training:
                 self._check(self._finite_steps.first())
                 self._checkpoint.save(self._state(order))
             yield
+
+    def _take_steps(self) -> Iterator[Step]:
+        train = self._stage.train
+        if self._graphs is None:
+            yield from map(self._take, train.start(self._step))
+            return
+        for place in train.places(self._step):
+            constants = self._task.constants()
+            # A batch that does not fit in memory is computed in micro-batches.
+            if constants is None or self._micro_batcher.size is not None:
+                yield self._take(train.complete(place))
+            else:
+                step = self._graphs.take(place, constants)
+                yield replace(step, number=self._step)
+
+    def _make_graphs(self) -> StepGraphs | None:
+        """CUDA graphs, if steps consist of nothing but operations on the GPU."""
+        train = self._stage.train
+        if not (self._runtime.graphs and self._finite_steps.on_device and train.is_on_device):
+            return None
+
+        def take_whole(place: Tensor) -> Step:
+            batch = train.complete(place)
+            with autocast(train.device, self._runtime):
+                return self._update(batch, self._task.descend(batch))
+
+        def take(place: Tensor) -> Step:
+            return self._take(train.complete(place))
+
+        return StepGraphs(take_whole, take, self._optimiser, train.device)
+
+    def _take(self, batch: Batch) -> Step:
+        """Take a step, in micro-batches if memory requires it."""
+        with autocast(self._stage.train.device, self._runtime):
+            terms = self._in_micro_batches(batch, self._task.descend, self._make_undo())
+        return self._update(batch, terms)
+
+    def _update(self, batch: Batch, terms: Mapping[str, Tensor]) -> Step:
+        """Change the weights, unless a loss term or a gradient is not finite."""
+        step = Step.of(self._step, batch.place, terms, self._task.trainable)
+        self._check(self._finite_steps.guard(step))
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return step
 
     def end_epoch(self) -> None:
         """Validate the epoch, and store its weights if a criterion selects it."""
@@ -171,7 +211,7 @@ class _Training:
                 metrics = self._in_micro_batches(
                     batch, lambda micro_batch, _share: self._task.validate(micro_batch)
                 )
-                means.add(metrics, len(batch.label))
+                means.add(tuple(metrics), torch.stack([*metrics.values()]), len(batch.label))
         row |= means.row("valid_")
         if problem := find_not_finite({name: torch.tensor(value) for name, value in row.items()}):
             self._raise_not_finite(f"{problem} in")
@@ -314,11 +354,9 @@ class _Means:
     values: dict[tuple[str, ...], list[Tensor]] = field(default_factory=dict)
     sizes: dict[tuple[str, ...], list[int]] = field(default_factory=dict)
 
-    def add(self, values: Mapping[str, Tensor], size: int) -> None:
-        """Add the values of a batch of `size` samples."""
-        names = tuple(values)
-        stacked = torch.stack([value.detach() for value in values.values()])
-        self.values.setdefault(names, []).append(stacked)
+    def add(self, names: tuple[str, ...], values: Tensor, size: int) -> None:
+        """Add the values, ``(len(names),)``, of a batch of `size` samples."""
+        self.values.setdefault(names, []).append(values)
         self.sizes.setdefault(names, []).append(size)
 
     def row(self, prefix: str) -> Row:

@@ -55,36 +55,45 @@ class Step:
 class FiniteSteps:
     """Finds the first step with a value that is not finite, before it changes any weight.
 
-    On a CPU every step is checked when it is added. On a GPU the host would have to wait for every
-    step. There, a flag on the GPU stays set from the first such step on and keeps a fused optimiser
-    from changing anything, and the host looks at it after `CHECKED_STEPS` steps.
+    On a CPU every step is checked in `guard`. On a GPU the host would have to wait for every step.
+    There, a flag on the GPU stays set from the first such step on and keeps a fused optimiser from
+    changing anything, and the host looks at it after `CHECKED_STEPS` steps.
 
     Args:
-        optimiser: The optimiser, whose next step takes the flag into account.
+        optimiser: The optimiser, whose steps take the flag into account.
         device: The device of the training.
     """
 
     def __init__(self, optimiser: torch.optim.Optimizer, device: torch.device) -> None:
-        self._optimiser = optimiser
         self._steps: list[Step] = []
         self._flag: Tensor | None = None
         if device.type == "cuda" and optimiser.defaults.get("fused"):
             self._flag = torch.zeros((), device=device)
+            optimiser.found_inf = self._flag  # type: ignore[attr-defined]
+
+    @property
+    def on_device(self) -> bool:
+        """Whether no step makes the host wait."""
+        return self._flag is not None
+
+    def guard(self, step: Step) -> Step | None:
+        """Keep the optimiser from taking a step that is not finite; return it if the host knows."""
+        if self._flag is None:
+            return None if step.values.isfinite().all() else step
+        torch.maximum(self._flag, (~step.values.isfinite()).any().float(), out=self._flag)
+        return None
 
     def add(self, step: Step) -> Step | None:
-        """Add a step, and return the first step that is not finite if the host has looked."""
+        """Add a step that was taken; return the first that was not finite, if the host looks."""
+        if self._flag is None:
+            return None
         self._steps.append(step)
-        if self._flag is not None:
-            self._flag = torch.maximum(self._flag, (~step.values.isfinite()).any().float())
-            self._optimiser.found_inf = self._flag  # type: ignore[attr-defined]
-            if len(self._steps) < CHECKED_STEPS:
-                return None
-        return self.first()
+        return None if len(self._steps) < CHECKED_STEPS else self.first()
 
     def first(self) -> Step | None:
         """Look at the steps since the last look; return the first that is not finite, or None."""
         steps, self._steps = self._steps, []
-        if not steps or (self._flag is not None and not self._flag):
+        if not steps or not self._flag:
             return None
         return next((step for step in steps if not step.values.isfinite().all()), None)
 

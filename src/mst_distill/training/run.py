@@ -97,7 +97,7 @@ class Run:
 
     def place(self, net: nn.Module) -> nn.Module:
         """Move a net to the device; see `device.place`."""
-        return place(net, self.device)
+        return place(net, self.device, self.runtime)
 
     def seed_noise(self, stage: str) -> None:
         """Seed the random numbers of layers such as dropout for `stage`."""

@@ -75,14 +75,22 @@ class Task(ABC):
     def state(self) -> dict[str, Any]:
         """What steps and epochs change in addition to `trainable`; nothing by default.
 
-        Steps replace the values in it and never modify them in place. A state that was taken
-        before a step therefore stays valid, and `load_state` can revert the step.
+        A state that was taken before a step stays valid, and `load_state` reverts the step: what
+        steps modify in place is copied.
         """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a `state`."""
         return
+
+    def constants(self) -> tuple[float, ...] | None:
+        """The numbers on which a step depends and which `end_epoch` changes.
+
+        None, the default, if a step must not be captured in a CUDA graph: if it depends on other
+        values of the host that change, replaces tensors that later steps read, or waits.
+        """
+        return None
 
     def end_epoch(self, epoch: int) -> None:
         """Called after `epoch`, counted from 0, to update schedules. Does nothing by default."""

@@ -19,3 +19,7 @@ class Baseline(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``loss``, the cross-entropy."""
         return {"loss": self.cross_entropy(self.student(batch.inputs).logits, batch)}
+
+    def constants(self) -> tuple[float, ...]:
+        """A step depends on no changing number."""
+        return ()

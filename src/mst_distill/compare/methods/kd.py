@@ -20,3 +20,7 @@ class KD(Distilling):
         """Compute ``kd``."""
         kd = distillation(student.logits, teacher.logits, self.context.temperature)
         return {"kd": kd.mean()}
+
+    def constants(self) -> tuple[float, ...]:
+        """The weight of the term."""
+        return (self._weight,)
