@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 
-from bench.cases import CASES
+from bench.cases import ALL, CASES
 from bench.measure import PLAIN, Timing, measure
 from bench.rates import Rates, measure_rates
 from bench.startup import Startup, measure_startup
 from mst_distill.parameters import Runtime
+from mst_distill.training.device import fast_precision
 
 EPOCHS = 100
 """The epochs per stage of a whole run, whose time is extrapolated from the timed epochs."""
@@ -26,7 +27,13 @@ EPOCHS = 100
 def main() -> None:
     """Run the selected cases and stages; print tables and write all measurements to a JSON file."""
     options = _arguments()
-    runtime = Runtime(device=options.device, precision=options.precision, frozen=options.frozen)
+    precision = options.precision
+    runtime = Runtime(
+        device=options.device,
+        precision=fast_precision(options.device) if precision == "auto" else precision,
+        frozen=options.frozen,
+        graphs=options.graphs,
+    )
     logging.disable(logging.INFO)
     rates = measure_rates(runtime)
     report: dict[str, Any] = {
@@ -62,13 +69,13 @@ def table(case: str, timings: dict[str, Timing], rates: Rates) -> str:
     """A Markdown table with a row for each stage, for the baseline, and for a whole run.
 
     The column "of products" has the rate of operations of the project's schedule as a share of that
-    in matrix products.
+    in matrix products, and "busy" the share of its time in which a GPU computes.
     """
     lines = [
         f"\n{case}\n",
-        "| | s per epoch | plain | plain / project | samples/s | GFLOP/s | of products "
+        "| | s per epoch | plain | plain / project | samples/s | GFLOP/s | of products | busy "
         "| once, s | peak, MB | plain |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for stage, t in timings.items():
         rate = t.operations / t.seconds
@@ -76,12 +83,13 @@ def table(case: str, timings: dict[str, Timing], rates: Rates) -> str:
             f"| {stage} | {t.seconds:.4g} | {t.plain_seconds:.4g} "
             f"| {t.plain_seconds / t.seconds:.1f} | {t.samples / t.seconds:.0f} "
             f"| {rate / 1e9:.0f} | {rate / rates.products:.2f} "
+            f"| {'' if t.busy is None else format(t.busy, '.2f')} "
             f"| {t.once_seconds:.1f} | {t.peak_bytes / 1e6:.0f} | {t.plain_peak_bytes / 1e6:.0f} |"
         )
         if t.baseline_seconds:
             lines.append(
                 f"| baseline | | {t.baseline_seconds:.4g} "
-                f"| {t.baseline_seconds / t.seconds:.2f} | | | | | | |"
+                f"| {t.baseline_seconds / t.seconds:.2f} | | | | | | | |"
             )
     if timings.keys() == PLAIN.keys():
         project = sum(t.once_seconds + EPOCHS * t.seconds for t in timings.values())
@@ -89,7 +97,7 @@ def table(case: str, timings: dict[str, Timing], rates: Rates) -> str:
         samples = EPOCHS * sum(t.samples for t in timings.values())
         lines.append(
             f"| a run of {EPOCHS} epochs per stage | {project:.0f} in total | {plain:.0f} "
-            f"| {plain / project:.1f} | {samples / project:.0f} | | | | | |"
+            f"| {plain / project:.1f} | {samples / project:.0f} | | | | | | |"
         )
     return "\n".join(lines)
 
@@ -125,13 +133,16 @@ def _processor() -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    cases = [*CASES, "startup"]
+    cases = [*ALL, "startup"]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--case", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--case", nargs="+", choices=cases, default=[*CASES, "startup"])
     parser.add_argument("--stage", nargs="+", choices=PLAIN, default=list(PLAIN))
     parser.add_argument("--repeats", type=int, default=3, help="timed turns per schedule")
     parser.add_argument("--device", default="auto", help="as runtime.device")
     parser.add_argument("--precision", default="float32", help="as runtime.precision")
+    parser.add_argument(
+        "--graphs", action=argparse.BooleanOptionalAction, default=True, help="as runtime.graphs"
+    )
     parser.add_argument("--frozen", default="auto", help="as runtime.frozen")
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
     return parser.parse_args()

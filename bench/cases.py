@@ -54,11 +54,16 @@ def digits(target: str, runtime: Runtime) -> Case:
     return Case(Run(samples, splits, target, plan.seed, runtime), plan, plan)
 
 
-def avmnist(target: str, runtime: Runtime) -> Case:
+def avmnist(
+    target: str,
+    runtime: Runtime,
+    sizes: tuple[int, int, int] = (384, 128, 2),
+    batch_size: int = 64,
+) -> Case:
     """The networks and shapes of AV-MNIST, with random data."""
     shapes = {"image": (1, 28, 28), "audio": (1, 112, 112)}
-    run = _random_run(shapes, target, runtime, sizes=(384, 128, 2), classes=10)
-    plan = _plan("avmnist", target, runtime, batch_size=64)
+    run = _random_run(shapes, target, runtime, sizes, classes=10)
+    plan = _plan("avmnist", target, runtime, batch_size=batch_size)
     members = plan.members.model_dump()
     members["multimodal"]["type"] = "bench.nets.FusionCNN"
     members["modalities"]["audio"]["type"] = "bench.nets.ThreeLayerCNN"
@@ -66,13 +71,18 @@ def avmnist(target: str, runtime: Runtime) -> Case:
     return Case(run, plan, plain)
 
 
-def nyudepthv2(target: str, runtime: Runtime) -> Case:
-    """The networks, classes and batch size of NYU-Depth-V2 on random maps of 64 x 96 pixels.
+def nyudepthv2(
+    target: str,
+    runtime: Runtime,
+    sizes: tuple[int, int, int] = (12, 6, 2),
+    pixels: tuple[int, int] = (64, 96),
+) -> Case:
+    """The networks, classes and batch size of NYU-Depth-V2 on random maps.
 
     There is no dropout, since its draws depend on the memory layout of a map.
     """
-    shapes = {"image": (3, 64, 96), "depth": (1, 64, 96)}
-    run = _random_run(shapes, target, runtime, sizes=(12, 6, 2), classes=41, dense=(64, 96))
+    shapes = {"image": (3, *pixels), "depth": (1, *pixels)}
+    run = _random_run(shapes, target, runtime, sizes, classes=41, dense=pixels)
     nets = "mst_distill.nets.nyudepthv2"
     net = {
         "type": f"{nets}.FuseNet",
@@ -100,6 +110,15 @@ CASES: dict[str, Callable[[Runtime], Case]] = {
     "avmnist-audio": partial(avmnist, "audio"),
     "nyudepthv2-image": partial(nyudepthv2, "image"),
 }
+"""The cases for any machine."""
+
+WHOLE: dict[str, Callable[[Runtime], Case]] = {
+    "avmnist-whole": partial(avmnist, "image", sizes=(48_000, 12_000, 10_000), batch_size=512),
+    "nyudepthv2-whole": partial(nyudepthv2, "image", sizes=(636, 159, 654), pixels=(256, 320)),
+}
+"""The cases for a GPU, with the numbers of samples and the batch sizes of the benchmarks."""
+
+ALL = {**CASES, **WHOLE}
 
 
 def _plan(

@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 from torch import Tensor
 
-from bench.cases import CASES, Case
-from bench.rates import count_operations
+from bench.cases import ALL, Case
+from bench.rates import count_operations, device_seconds
 from bench.turns import Schedule, Turns, take_turns
 from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
 from mst_distill.mst.networks import build_members
@@ -87,6 +87,7 @@ class Timing:
         plain_peak_bytes: Peak memory of the plain schedule.
         operations: The operations of products and convolutions in an epoch of the project's
             schedule.
+        busy: The share of the project's time in which a GPU computes; None on a CPU.
         difference: The `difference` of their metrics of the first epoch.
     """
 
@@ -98,6 +99,7 @@ class Timing:
     peak_bytes: int
     plain_peak_bytes: int
     operations: float
+    busy: float | None
     difference: float
 
 
@@ -121,16 +123,17 @@ def measure(name: str, stage: str, runtime: Runtime, repeats: int) -> Timing:
     project, plain_schedule = clocked["project"], clocked["plain"]
     largest = difference(project.row, plain_schedule.row)
     assert largest < TOLERANCE, f"{name}, {stage}: the metrics differ by {largest:.1e}"
-    case = CASES[name](runtime)
+    case, seconds = ALL[name](runtime), median(project.epochs)
     return Timing(
         samples=int((case.run.splits["split"] == "train").sum()),
-        seconds=median(project.epochs),
+        seconds=seconds,
         plain_seconds=median(plain_schedule.epochs),
         baseline_seconds=median(clocked["baseline"].epochs) if "baseline" in clocked else None,
         once_seconds=project.once,
         peak_bytes=project.peak,
         plain_peak_bytes=plain_schedule.peak,
         operations=project.operations,
+        busy=project.device_seconds / seconds if project.device_seconds else None,
         difference=largest,
     )
 
@@ -198,7 +201,7 @@ class ObservedTask(Task):
 
 
 def _time_project(name: str, stage: str, runtime: Runtime, turns: Turns) -> Row:
-    case = CASES[name](runtime)
+    case = ALL[name](runtime)
     turns.begin()
     prepared = prepare(case, stage)
     settings = prepared.settings.model_copy(update={"epochs": turns.epochs})
@@ -207,14 +210,16 @@ def _time_project(name: str, stage: str, runtime: Runtime, turns: Turns) -> Row:
     )
     turns.ready()
     first = fit(observed, runtime).history.iloc[0]
-    turns.operations = count_operations(prepared)
+    turns.operations = count_operations(prepared, runtime)
+    if case.run.device.type == "cuda":
+        turns.device_seconds = device_seconds(prepared, runtime)
     return {str(metric): float(value) for metric, value in first.items()}
 
 
 def _time_plain(
     name: str, train: Callable[[Case], Iterator[Row]], runtime: Runtime, turns: Turns
 ) -> Row:
-    case = CASES[name](runtime)
+    case = ALL[name](runtime)
     turns.begin()
     epochs = train(case)
     turns.ready()

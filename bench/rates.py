@@ -1,10 +1,14 @@
-"""The arithmetic of an epoch, and the rates that a device reaches in products and convolutions."""
+"""The arithmetic of an epoch, and the rates that a device reaches in products and convolutions.
+
+A stage whose rate is near that of products is limited by arithmetic. Otherwise it is limited by the
+traffic between processor and memory or, if a GPU is not busy all the time, by the host.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -15,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mst_distill.parameters import Runtime
 from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast, prepare, resolve_device, wide_products
-from mst_distill.training.loop import Stage
+from mst_distill.training.loop import Stage, fit
 
 WIDTH = 2048
 """The number of rows and columns of the multiplied matrices."""
@@ -54,18 +58,28 @@ def measure_rates(runtime: Runtime) -> Rates:
     return Rates(2 * WIDTH**3 / products, 2 * maps.numel() * 64 * 9 / convolutions)
 
 
-def count_operations(stage: Stage) -> float:
+def count_operations(stage: Stage, runtime: Runtime) -> float:
     """Count the operations of products and convolutions in an epoch, with its validation.
 
     They are counted on one batch of each split; all else in a step is proportional to the samples
     too, except for the small products that depend on the weights alone.
     """
     stage.task.trainable.train()
-    total = _count(stage.train, stage.task.descend)
+    with autocast(stage.train.device, runtime):
+        total = _count(stage.train, stage.task.descend)
     stage.task.trainable.zero_grad()
     stage.task.trainable.eval()
-    with torch.no_grad():
+    with torch.no_grad(), autocast(stage.train.device, runtime):
         return total + _count(stage.valid, stage.task.validate)
+
+
+def device_seconds(stage: Stage, runtime: Runtime) -> float:
+    """The seconds that a GPU computes in an epoch, with its validation: the sum of its kernels."""
+    settings = stage.settings.model_copy(update={"epochs": 1})
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
+        fit(replace(stage, settings=settings), runtime)
+    return sum(of.self_device_time_total for of in profile.key_averages()) / 1e6
 
 
 def _count(batches: Batches, compute: Callable[..., object]) -> float:

@@ -33,11 +33,13 @@ class Turns:
     Attributes:
         epochs: The number of epochs in all turns.
         operations: The operations of products and convolutions in an epoch, if they were counted.
+        device_seconds: The seconds that a GPU computes in an epoch, if they were measured.
     """
 
     def __init__(self, connection: Connection, turns: int, epochs_per_turn: int) -> None:
         self.epochs = turns * epochs_per_turn
         self.operations = 0.0
+        self.device_seconds = 0.0
         self._connection = connection
         self._epochs_per_turn = epochs_per_turn
         self._done = 0
@@ -84,6 +86,7 @@ class Clocked:
         epochs: Seconds per epoch of every turn except the first, which includes one-time costs.
         peak: The peak memory in bytes.
         operations: `Turns.operations`.
+        device_seconds: `Turns.device_seconds`.
         row: The metrics of the first epoch.
     """
 
@@ -91,6 +94,7 @@ class Clocked:
     epochs: list[float]
     peak: int
     operations: float
+    device_seconds: float
     row: Row
 
 
@@ -131,4 +135,4 @@ def _run(schedule: Schedule, connection: Connection, turns: int, epochs_per_turn
     state = Turns(connection, turns, epochs_per_turn)
     row = schedule(state)
     peak = state.peak()
-    connection.send((peak, state.operations, row))
+    connection.send((peak, state.operations, state.device_seconds, row))

@@ -106,6 +106,7 @@ class SimulatedGPU(contextlib.ExitStack):
         capability: The version of the architecture, by default that of an H100.
 
     Attributes:
+        limit: The bytes of a device that may be allocated.
         allocated: Bytes of tensors, by the index of the device.
         peak: The largest number of allocated bytes, by the index of the device.
         cached: Bytes that the allocator holds for later tensors, by the index of the device.
@@ -119,6 +120,8 @@ class SimulatedGPU(contextlib.ExitStack):
     ) -> None:
         super().__init__()
         self.memory = memory
+        self.limit = memory
+        self.sync_debug_mode = "default"
         self.devices = devices
         self.capability = capability
         self.allocated: Counter[int] = Counter()
@@ -179,7 +182,10 @@ class SimulatedGPU(contextlib.ExitStack):
 
         Raises:
             torch.AcceleratorError: A graph is being captured.
+            RuntimeError: The synchronisation debug mode of PyTorch is "error".
         """
+        if self.sync_debug_mode == "error":
+            raise RuntimeError(f"called a synchronizing CUDA operation: {operator} (simulated)")
         if self.capturing is not None:
             raise torch.AcceleratorError(
                 f"CUDA error: operation not permitted when stream is capturing: {operator} "
@@ -195,7 +201,7 @@ class SimulatedGPU(contextlib.ExitStack):
 
     def _allocate(self, storage: Any, index: int) -> None:
         size = storage.nbytes()
-        if self.allocated[index] + size > self.memory:
+        if self.allocated[index] + size > self.limit:
             storage.simulated_device = ANY
             raise torch.OutOfMemoryError(
                 f"CUDA out of memory. Tried to allocate {size / 2**20:.2f} MiB. (simulated)"
@@ -538,6 +544,9 @@ def _of_torch(gpu: SimulatedGPU) -> list[tuple[Any, str, Any]]:
             torch.zeros((), requires_grad=True).mul(1).backward()
         gpu.cached.clear()
 
+    def set_fraction(fraction: float, device: Any = None) -> None:
+        gpu.limit = int(fraction * gpu.memory)
+
     def reset_peak(device: Any = None) -> None:
         gpu.peak[index(device)] = gpu.allocated[index(device)]
 
@@ -597,6 +606,9 @@ def _of_torch(gpu: SimulatedGPU) -> list[tuple[Any, str, Any]]:
         ),
         (cuda, "reset_peak_memory_stats", reset_peak),
         (cuda, "empty_cache", empty_cache),
+        (cuda, "set_per_process_memory_fraction", set_fraction),
+        (cuda, "set_sync_debug_mode", lambda mode: setattr(gpu, "sync_debug_mode", mode)),
+        (cuda, "get_sync_debug_mode", lambda: gpu.sync_debug_mode),
         (cuda, "synchronize", lambda device=None: gpu.add_wait("it is requested", "synchronize")),
         (cuda, "manual_seed_all", manual_seed),
         (cuda, "get_rng_state", lambda device="cuda": gpu.generators[index(device)].get_state()),
