@@ -221,7 +221,8 @@ def _imports(tree: ast.AST, package: str) -> Iterator[str]:
         yield ".".join(parts)
         yield from (".".join([*parts, alias.name]) for alias in tree.names)
     for child in ast.iter_child_nodes(tree):
-        yield from _imports(child, package)
+        if not isinstance(child, ast.expr):  # most of a tree
+            yield from _imports(child, package)
 
 
 def _digest(tree: ast.AST) -> str:
