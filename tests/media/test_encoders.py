@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 from sklearn.datasets import load_sample_image
+from torch import Tensor
 
 from mst_distill.import_path import resolve
+from mst_distill.media import encoders
 from mst_distill.media.encoders import (
     BATCH,
     EfficientNetLite0,
@@ -261,3 +263,12 @@ def write_small_bertweet(repository: Path) -> None:
     (snapshot / "vocab.txt").write_text("fire 3\nnow 2\nwater 1\n")
     merges = ["f i", "fi r", "fir e</w>", "n o", "no w</w>", "w a", "wa t", "wat e", "wate r</w>"]
     (snapshot / "bpe.codes").write_text("".join(f"{merge} 1\n" for merge in merges))
+
+
+def test_encoders_run_on_the_cpu_if_the_gpu_cannot_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_kernels(*_args: object, **options: object) -> Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", without_kernels)
+    assert encoders._device() == torch.device("cpu")

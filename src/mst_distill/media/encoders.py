@@ -1,8 +1,8 @@
 """Frozen encoders that turn texts and photographs into vectors, named by their import path.
 
 No encoder is trained or fitted on a split. `MiniLM` and `EfficientNetLite0` come with the
-installation; `BERTweet` and `ResNet50` are downloaded once from their hubs. All of them run on CUDA
-if it is available, whatever the device of the run; the vectors then differ in their last digits
+installation; `BERTweet` and `ResNet50` are downloaded once from their hubs. All of them run on the
+GPU if there is one, whatever the device of the run; the vectors then differ in their last digits
 from those of a CPU.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
@@ -199,9 +200,13 @@ def _encode_images(
 
 
 def _device() -> torch.device:
+    """The GPU, if there is one that PyTorch has kernels for; otherwise the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):
+            return torch.zeros(1, device="cuda").add(1).device
+    return torch.device("cpu")
 
 
 def _offline_alternative(offline: type[MiniLM | EfficientNetLite0]) -> str:
