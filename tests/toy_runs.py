@@ -64,7 +64,12 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
             **{"labelled": 1, "labelled_validation": None, "labelled_per_batch": 0.5},
             "target": next(iter(members["modalities"])),
             "benchmark": {"type": "toys.Toy"},
-            **{"members": members, "teachers": TEACHERS.model_dump(), "masks": MASKS.model_dump()},
+            **{
+                "members": members,
+                "training": "published",
+                "teachers": TEACHERS.model_dump(),
+                "masks": MASKS.model_dump(),
+            },
             "route": route().model_dump(),
             **{"evaluate": {}, "card": {}, "diagnose": {}, "predict": {}},
             "label_curve": {"shares": [1], "methods": "baseline"},

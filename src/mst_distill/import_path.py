@@ -28,7 +28,11 @@ def resolve(path: str, base: type[T]) -> type[T]:
     module, name = _import_module_of(path)
     if not hasattr(module, name):
         classes = {key: value for key, value in vars(module).items() if _is_subclass(value, base)}
-        own = [key for key, value in classes.items() if value.__module__ == module.__name__]
+        own = [
+            key
+            for key, value in classes.items()
+            if f"{value.__module__}.".startswith(f"{module.__name__}.")
+        ]
         known = own or list(classes)
         message = did_you_mean(f"class in {module.__name__}", name, known)
         raise ValueError(f"{message}{_where(module)}")

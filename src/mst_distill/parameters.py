@@ -10,7 +10,9 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -132,6 +134,121 @@ class Members(Block):
                     f"{RESERVED[-1]}"
                 )
         return self
+
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "published": {},
+    "strong": {
+        "optimizer": {"type": "torch.optim.AdamW", "arguments": {"weight_decay": 0.05}},
+        "schedule": "cosine",
+        "warmup": 0.05,
+    },
+}
+"""The values that each preset of `TrainingRecipe` sets; keys that are set override them."""
+
+
+class Optimizer(Block):
+    """An optimiser by import path, and its arguments except for the learning rate.
+
+    A weight decay applies to weights with two axes or more, not to biases and norms.
+    """
+
+    type: str = "torch.optim.Adam"
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("arguments")
+    @classmethod
+    def _check_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for key in ("lr", "params", "fused"):
+            if key in arguments:
+                reason = {
+                    "lr": "each stage has its own learning_rate",
+                    "params": "these are the weights that a stage trains",
+                    "fused": "it is chosen where the class has it",
+                }[key]
+                raise ValueError(f"training.optimizer.arguments has {key!r}: {reason}; remove it")
+        return arguments
+
+
+class TrainingRecipe(Block):
+    """How all nets are trained: in all stages, as baselines, and by compared methods.
+
+    The default is the recipe of the method's paper: Adam with a constant learning rate. A text in
+    place of the block is its preset.
+
+    Attributes:
+        preset: Sets several of the other keys, see `RECIPES`.
+        optimizer: The optimiser. C2KD has its own.
+        schedule: The learning rate over the steps of a training: ``constant``, or ``cosine``: it
+            falls to 0 along half a period of a cosine.
+        warmup: The share of a training's steps in which the rate rises from 0, in [0, 1).
+        gradient_clip: The largest norm of the gradient of a net or mask; larger ones are scaled.
+        label_smoothing: The share of the probability that cross-entropy distributes equally over
+            all classes, in [0, 1).
+        class_weights: ``equal``, or ``balanced``: in cross-entropy, all classes of the training
+            split have the same weight in total; epochs are then selected by the mean recall of the
+            classes where they would be by accuracy.
+    """
+
+    preset: Literal["published", "strong"] = Field("published", exclude=True)
+    optimizer: Optimizer = Optimizer()
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: float = Field(0.0, ge=0, lt=1)
+    gradient_clip: PositiveFloat | None = None
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    class_weights: Literal["equal", "balanced"] = "equal"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            values = {"preset": values}
+        if isinstance(values, dict):
+            preset = values.get("preset", "published")
+            if not isinstance(preset, str) or preset not in RECIPES:
+                raise ValueError(did_you_mean("training.preset", preset, RECIPES))
+            return {**RECIPES[preset], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> TrainingRecipe:
+        if self.warmup and self.schedule == "constant":
+            raise ValueError(
+                "training.warmup is set and training.schedule is constant: choose cosine, or "
+                "remove warmup"
+            )
+        return self
+
+    @property
+    def summary(self) -> str:
+        """The recipe in words."""
+        arguments = ", ".join(f"{key} {value}" for key, value in self.optimizer.arguments.items())
+        name = self.optimizer.type.rpartition(".")[2]
+        parts = [
+            f"{name} ({arguments})" if arguments else name,
+            "constant learning rate"
+            if self.schedule == "constant"
+            else "learning rate by a cosine",
+        ]
+        if self.warmup:
+            parts.append(f"{100 * self.warmup:g} % of the steps with a rising rate")
+        if self.gradient_clip:
+            parts.append(f"gradients of a norm of at most {self.gradient_clip:g}")
+        if self.label_smoothing:
+            parts.append(f"labels smoothed by {self.label_smoothing:g}")
+        if self.class_weights == "balanced":
+            parts.append("balanced classes")
+        return ", ".join(parts)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the origins of files that were made before there was a choice."""
+        values, published = serialize(self), TrainingRecipe.model_fields
+        return {
+            key: value
+            for key, value in values.items()
+            if getattr(self, key) != published[key].get_default(call_default_factory=True)
+        }
 
 
 class Training(Block):

@@ -22,6 +22,7 @@ from mst_distill.parameters import (
     Route,
     Runtime,
     Teachers,
+    TrainingRecipe,
 )
 
 
@@ -45,6 +46,7 @@ class Plan(Block):
             label in each batch, in (0, 1].
         benchmark: The source of the samples.
         members: The networks.
+        training: How all nets are trained.
         teachers: Stage 1.
         masks: Stage 2.
         route: Stage 3.
@@ -67,6 +69,7 @@ class Plan(Block):
     labelled_per_batch: float = Field(gt=0, le=1)
     benchmark: Benchmark
     members: Members
+    training: TrainingRecipe
     teachers: Teachers
     masks: Masks
     route: Route

@@ -17,7 +17,7 @@ from mst_distill.artifacts.checkpoint import Checkpoint
 from mst_distill.mst.networks import build_members
 from mst_distill.mst.stage1_teachers import train_members
 from mst_distill.nets.digits import DigitImageNet
-from mst_distill.parameters import Runtime, Training
+from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.plan import Plan, read_plan
 from mst_distill.training import batches, loop
 from mst_distill.training.batches import Batch
@@ -123,7 +123,7 @@ def test_a_step_that_is_not_finite_is_found_before_a_checkpoint_is_saved(
 
 def test_an_optimiser_that_is_not_fused_is_checked_at_every_step(gpu: SimulatedGPU) -> None:
     class Plain(Failing):
-        def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
+        def optimiser(self, learning_rate: float, recipe: TrainingRecipe) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.trainable.parameters(), learning_rate)
 
     task = Plain(torch.device("cuda"), NOT_FINITE["loss"][0])

@@ -13,6 +13,7 @@ from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.diagnose.paths import SOURCE, FixedPath, train_paths
 from mst_distill.mst import stage3_route as routing
 from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.supervision import Supervision
 from mst_distill.training.batches import Batch
 from toy_diagnoses import finished
 from toy_runs import KINDS, route
@@ -97,7 +98,7 @@ def test_the_loss_by_hand():
     torch.manual_seed(0)
     net = nn.Linear(4, 3)
     task = FixedPath(
-        net, "text", ["text"], route(task_weight=0.7, kd_weight=0.4, temperature=2.0), None
+        net, "text", ["text"], route(task_weight=0.7, kd_weight=0.4, temperature=2.0), Supervision()
     )
     x, source_logits, label = torch.randn(5, 4), torch.randn(5, 3), torch.tensor([0, 1, 2, 0, 1])
     terms = task.losses(Batch({"text": x}, label, {SOURCE: (source_logits,)}))
@@ -110,11 +111,11 @@ def test_the_loss_by_hand():
 
 
 def test_the_weight_of_distillation_decays_and_is_part_of_the_state():
-    task = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), None)
+    task = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), Supervision())
     for epoch in range(30):
         assert task.weights.kd == 1
         task.end_epoch(epoch)
-    other = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), None)
+    other = FixedPath(nn.Linear(1, 1), "text", ["text"], route(), Supervision())
     other.load_state(task.state())
     assert other.weights.kd == 0.5
 

@@ -27,6 +27,7 @@ from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.mst import losses
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.gating import cross_entropies, routing_weights, teacher_quality
+from mst_distill.mst.supervision import Supervision
 from mst_distill.training.batches import Batch
 
 TAU = 4.0
@@ -390,7 +391,9 @@ def dense(ignored: int) -> tuple[ModelOutput, ModelOutput, Batch]:
 @pytest.mark.parametrize("method", [DKD, DIST])
 def test_methods_have_no_gradient_for_a_batch_with_ignored_labels_only(method):
     student = SimpleNamespace(net=nn.Identity())
-    context = SimpleNamespace(student=student, weight=0.5, temperature=TAU, ignored=255)
+    context = SimpleNamespace(
+        student=student, weight=0.5, temperature=TAU, supervision=Supervision(255)
+    )
     own, other, batch = dense(255)
     terms = method(context).distil(own, other, batch)
     assert [term.item() for term in terms.values()] == [0.0, 0.0]
@@ -400,7 +403,7 @@ def test_methods_have_no_gradient_for_a_batch_with_ignored_labels_only(method):
 
 def test_the_loss_between_proxies_is_0_for_a_batch_with_ignored_labels_only():
     method = C2KD.__new__(C2KD)
-    method.context = SimpleNamespace(ignored=255, temperature=TAU)
+    method.context = SimpleNamespace(supervision=Supervision(255), temperature=TAU)
     own, _, batch = dense(255)
     term = method._between_proxies(own.logits, own.logits.detach().clone(), batch)
     assert term.item() == 0

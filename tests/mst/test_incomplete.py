@@ -23,6 +23,7 @@ from mst_distill.mst.run_stages import run_stages
 from mst_distill.mst.stage1_teachers import prepare_members, train_members
 from mst_distill.mst.stage2_masks import STUDENT, prepare_masks, train_masks
 from mst_distill.mst.stage3_route import prepare_student
+from mst_distill.mst.supervision import supervision_of
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
 from mst_distill.training.run import Run
@@ -422,7 +423,7 @@ def counted_steps() -> Iterator[dict[str, int]]:
 def test_in_the_first_phase_the_baseline_learns_from_the_samples_that_have_the_target():
     run, _ = incomplete_run()
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
-    task = Supervised(net, "image", run.ignored)
+    task = Supervised(net, "image", supervision_of(run))
     batch = whole_split(run)
     positions = seen_by(run, "image")
     logits = logits_by_hand(run, net, "image", positions)

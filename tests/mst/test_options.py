@@ -25,6 +25,8 @@ from mst_distill.mst.router import FeatureRouter, UniformRouter
 from mst_distill.mst.stage1_teachers import Collaboration, row_of, train_members
 from mst_distill.mst.stage2_masks import train_masks
 from mst_distill.mst.stage3_route import Routing, Weights, train_student
+from mst_distill.mst.supervision import Supervision
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
 from toy_runs import make_run, route, vary
 
@@ -63,7 +65,7 @@ def stage_1_gradients(mode, weight=0.5):
         }
         for _ in range(2)
     )
-    terms = Collaboration(found, 4.0, None, mode, weight).losses(batch)
+    terms = Collaboration(found, 4.0, Supervision(), mode, weight).losses(batch)
     terms["loss"].backward()
     logits = {name: forward(net, name, batch.inputs) for name, net in expected.items()}
     loss = sum(F.cross_entropy(of, batch.label) for of in logits.values())
@@ -85,7 +87,7 @@ def test_the_gradients_of_stage_1_are_those_of_the_equation(mode):
 def test_the_weight_of_mutual_kd_can_be_set():
     run, plan = make_run()
     nets = {n: build_member(n, of, 3, 0) for n, of in plan.members.all_of("image").items()}
-    terms = Collaboration(nets, 4.0, None, kd_weight=0.1).losses(batch_of(run))
+    terms = Collaboration(nets, 4.0, Supervision(), kd_weight=0.1).losses(batch_of(run))
     ce = sum(term for name, term in terms.items() if name.startswith("ce_"))
     assert terms["loss"].item() == pytest.approx((ce + 0.1 * terms["kd"]).item(), rel=1e-10)
 
@@ -99,7 +101,9 @@ def test_the_total_weight_of_kd_does_not_grow_with_the_modalities(modalities, sh
     nets = {name: Constant(number) for number, name in enumerate(names)}
     batch = batch_of(run)
     inputs = {name: torch.zeros(6, 1) for name in names[1:]}
-    terms = Collaboration(nets, 4.0, None, kd_weight=weight).losses(Batch(inputs, batch.label))
+    terms = Collaboration(nets, 4.0, Supervision(), kd_weight=weight).losses(
+        Batch(inputs, batch.label)
+    )
     ce = sum(term for name, term in terms.items() if name.startswith("ce_"))
     actual = (terms["loss"] - ce) / (weight * terms["kd"])
     assert actual.item() == pytest.approx(share, rel=1e-4)
@@ -111,7 +115,7 @@ def test_the_total_weight_of_kd_does_not_grow_with_the_modalities(modalities, sh
 def test_with_two_modalities_kd_has_exactly_the_published_weight():
     run, plan = make_run()
     nets = {n: build_member(n, of, 3, 0) for n, of in plan.members.all_of("image").items()}
-    terms = Collaboration(nets, 4.0, None, kd_weight=0.1).losses(batch_of(run))
+    terms = Collaboration(nets, 4.0, Supervision(), kd_weight=0.1).losses(batch_of(run))
     ce = [term for name, term in terms.items() if name.startswith("ce_")]
     assert torch.equal(terms["loss"], torch.stack([*ce, 0.1 * terms["kd"]]).sum())
 
@@ -141,6 +145,26 @@ def train_stages_1_and_2(**changes):
     nets, _ = train_members(run, plan)
     masks, done = train_masks(run, plan, nets)
     return run, plan, nets, masks, done
+
+
+def test_a_mask_is_trained_as_if_it_were_alone():
+    plain, plan = make_run()
+    run = dataclasses.replace(plain, recipe=TrainingRecipe(preset="strong", gradient_clip=1e-3))
+    plan = vary(plan, masks={"epochs": 1})
+    nets, _ = train_members(plain, plan)
+    together, _ = train_masks(run, plan, nets)
+    unclipped, _ = train_masks(plain, plan, nets)
+    for specialist, mask in together.items():
+        teacher, layer = specialist.split("/")
+        members = plan.members.model_dump()
+        for name, member in {"multimodal": members["multimodal"], **members["modalities"]}.items():
+            member["masked_layers"] = [layer] if name == teacher else []
+        only = plan.model_copy(update={"members": type(plan.members).model_validate(members)})
+        alone, _ = train_masks(run, only, nets)
+        assert list(alone) == [specialist]
+        for name, weight in alone[specialist].named_parameters():
+            assert weight.equal(mask.get_parameter(name)), (specialist, name)
+            assert not weight.equal(unclipped[specialist].get_parameter(name)), (specialist, name)
 
 
 def test_fixed_masks_have_the_same_weights_for_all_samples():
@@ -176,7 +200,7 @@ def routing(router, **changes):
         image = inputs["image"]
         return ModelOutput(student(image), embed(image.flatten(1)))
 
-    task = Routing(student, net, extract, SpecialistEnsemble({}), (3, 4), settings, None)
+    task = Routing(student, net, extract, SpecialistEnsemble({}), (3, 4), settings, Supervision())
     specialists = torch.randn(6, 4, 3) * 3
     batch = batch_of(run)
     frozen = {SPECIALISTS: (specialists,)}
@@ -279,7 +303,7 @@ def test_with_dense_labels_kd_is_gated_pixel_by_pixel(top_k):
         SpecialistEnsemble({}),
         (1, 4),
         settings,
-        ignored,
+        Supervision(ignored),
     )
     terms = task.losses(Batch({"depth": student}, label, {SPECIALISTS: (specialists,)}))
     c = net(ModelOutput(student, None))[0].softmax(dim=0).double().detach().numpy()

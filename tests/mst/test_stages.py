@@ -29,6 +29,7 @@ from mst_distill.mst.run_stages import run_stages
 from mst_distill.mst.stage1_teachers import Collaboration, train_members
 from mst_distill.mst.stage2_masks import STUDENT, Adaptation, train_masks
 from mst_distill.mst.stage3_route import Routing, Weights, train_student
+from mst_distill.mst.supervision import Supervision
 from mst_distill.parameters import Member
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
@@ -210,7 +211,7 @@ def test_the_loss_of_stage_1_has_all_cross_entropies_and_all_ordered_pairs():
     nets = {name: build_member(name, of, 3, 0).double().eval() for name, of in known.items()}
     batch = batch_of(run)
     batch = Batch({k: v.double() for k, v in batch.inputs.items()}, batch.label)
-    terms = Collaboration(nets, 4.0, None).losses(batch)
+    terms = Collaboration(nets, 4.0, Supervision()).losses(batch)
     logits = {name: forward(net, name, batch.inputs) for name, net in nets.items()}
     ce = sum(F.cross_entropy(of, batch.label) for of in logits.values())
     kd = 0.0
@@ -322,7 +323,7 @@ def routing(chosen: int = 1, **changes) -> tuple[Routing, Batch, torch.Tensor]:
         SpecialistEnsemble({}),
         (3, 4),
         settings,
-        None,
+        Supervision(),
     )
     specialists = torch.randn(6, 4, 3)
     batch = batch_of(run)
@@ -469,7 +470,7 @@ def test_without_distillation_the_student_equals_the_baseline_exactly():
     from mst_distill.training.loop import Stage, fit
     from mst_distill.training.selection import SELECTION
 
-    task = Collaboration({"image": net}, 4.0, None)
+    task = Collaboration({"image": net}, 4.0, Supervision())
     train, valid = run.train_and_valid("teachers", TEACHERS, ["image"])
     fit(Stage("alone", task, train, valid, TEACHERS, {"last": SELECTION["last"]}), run.runtime)
     done = train_student(run, stages.plan, net, stages.ensemble, stages.table)

@@ -35,8 +35,9 @@ from mst_distill.mst.split_teacher import specialise
 from mst_distill.mst.stage1_teachers import Collaboration
 from mst_distill.mst.stage2_masks import STUDENT, Adaptation
 from mst_distill.mst.stage3_route import Routing
+from mst_distill.mst.supervision import Supervision
 from mst_distill.nets.avmnist import FusionCNN, LeNet5, ThreeLayerCNN
-from mst_distill.parameters import Route
+from mst_distill.parameters import Route, TrainingRecipe
 from mst_distill.training.batches import Batch
 from mst_distill.training.task import Task
 
@@ -162,7 +163,7 @@ class Case:
 
     def train_members(self) -> list[dict[str, float]]:
         """Run stage 1 and return the loss terms before each step."""
-        task = Collaboration(self.members, temperature=4.0, ignored=None)
+        task = Collaboration(self.members, temperature=4.0, supervision=Supervision())
         return self._steps(task, Batch(self.inputs, self.label))
 
     def train_masks(self) -> tuple[dict[str, nn.Module], list[dict[str, float]]]:
@@ -198,7 +199,7 @@ class Case:
             ensemble,
             (10, len(ensemble.names)),
             route,
-            None,
+            Supervision(),
         )
         with torch.no_grad():
             frozen = {SPECIALISTS: (ensemble.logits(self.inputs),)}
@@ -213,7 +214,7 @@ class Case:
     def _steps(self, task: Task, batch: Batch, extra: Callable[[], dict] = dict) -> list[dict]:
         """Take three steps on the batch; return the loss terms and `extra()` before each step."""
         task.trainable.train()
-        optimiser = task.optimiser(self.setup["lr"])
+        optimiser = task.optimiser(self.setup["lr"], TrainingRecipe())
         rows = []
         for _ in range(3):
             extra_values = extra()

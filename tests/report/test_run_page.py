@@ -19,6 +19,7 @@ ORIGIN = RunOrigin(
     "mine.Own",
     {"run": "<b>main</b>", "seed": 3, "protocol": "heldout", "limit": "all", "note": NAMES[0]},
     ("nets.Image", 1234, "ab" * 32),
+    "Adam, constant learning rate",
 )
 PICTURE = io.BytesIO()
 Figure(figsize=(1, 1)).savefig(PICTURE, format="png")

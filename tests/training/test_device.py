@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -275,3 +277,18 @@ def test_a_net_without_channels_last_keeps_its_layout_and_may_view_its_maps() ->
     place(net, CPU, Runtime())
     assert all(weight.is_contiguous() for weight in net.parameters())
     assert net(torch.randn(2, 1, 4, 4)).shape == (2, 128)
+
+
+def test_all_threads_of_a_cpu_compute_with_zero_in_place_of_tiny_numbers() -> None:
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush tiny numbers")
+    code = (
+        "import torch\n"
+        "from mst_distill.parameters import Runtime\n"
+        "from mst_distill.training.device import prepare\n"
+        "prepare(torch.device('cpu'), Runtime())\n"
+        "torch.set_num_threads(2)\n"
+        "tiny = torch.ones(2**22, dtype=torch.int32).view(torch.float32)  # 1.4e-45\n"
+        "assert not tiny.mul(1.5).view(torch.int32).any()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

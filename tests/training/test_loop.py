@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mst_distill.parameters import Runtime, Training
+from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.loop import FitResult, Stage, fit
+from mst_distill.training.optimisation import rate_factor
 from mst_distill.training.run import Run
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
@@ -327,3 +328,40 @@ def test_bfloat16_reaches_the_forward_passes_but_not_the_weights() -> None:
     fit(Stage("teachers", task, train, valid, options, {}), runtime)
     assert set(dtypes) == {torch.bfloat16}
     assert {weight.dtype for weight in task.trainable.parameters()} == {torch.float32}
+
+
+class Rates(Scripted):
+    """Records the learning rate of every step."""
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__([0.0] * epochs, [0.0] * epochs)
+        self.rates: list[float] = []
+
+    def optimiser(self, learning_rate: float, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+        optimiser = super().optimiser(learning_rate, recipe)
+        optimiser.register_step_pre_hook(lambda of, *_: self.rates.append(of.param_groups[0]["lr"]))
+        return optimiser
+
+
+class Unscheduled(Rates):
+    """Sets its own learning rate."""
+
+    follows_schedule = False
+
+
+@pytest.mark.parametrize("task", [Rates, Unscheduled])
+def test_the_learning_rate_follows_the_schedule_over_all_epochs(task: type[Rates]) -> None:
+    recipe = TrainingRecipe(schedule="cosine", warmup=0.25)
+    rates = task(epochs=3)
+    stage = Stage("a", rates, count_up(7), count_up(2), settings(3), {})
+    fit(stage, RUNTIME, recipe=recipe)
+    # Seven samples in batches of three: the last batch has four.
+    expected = [0.1 * rate_factor(recipe, step, 6) for step in range(6)]
+    assert rates.rates == (expected if task is Rates else [0.1] * 6)
+
+
+def test_with_balanced_classes_the_mean_recall_selects_the_epoch() -> None:
+    row = {"epoch": 0.0, "valid_accuracy": 0.9, "valid_ce": 0.1}
+    better, worse = (SELECTION["accuracy"]({**row, "valid_macro_recall": of}) for of in (0.6, 0.5))
+    assert better > worse
+    assert SELECTION["accuracy"](row) == (0.9, -0.1)

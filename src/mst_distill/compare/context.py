@@ -12,6 +12,7 @@ from torch import nn
 from mst_distill.compare.teacher_cache import TeacherFn, TeacherInputs, TeacherPool
 from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.networks import build_members, modalities_of
+from mst_distill.mst.supervision import supervision_of
 from mst_distill.plan import Plan
 from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
@@ -54,6 +55,7 @@ class TrialContext:
     Attributes:
         student: The student.
         teacher_inputs: What every batch carries from the teacher.
+        supervision: The loss on labels, and the metrics.
 
     Args:
         run: Data, target, seed and device.
@@ -76,6 +78,7 @@ class TrialContext:
         self.pool = pool
         self.teacher_name = teacher_name
         self.teacher_inputs = teacher_inputs
+        self.supervision = supervision_of(run)
         self._teacher_fn: TeacherFn | None = None
         self.new_student()
 
@@ -88,11 +91,6 @@ class TrialContext:
     def temperature(self) -> float:
         """Tau."""
         return self.plan.route.temperature
-
-    @property
-    def ignored(self) -> int | None:
-        """The label of pixels and samples without a target, or None."""
-        return self.run.ignored
 
     @property
     def classes(self) -> int:
@@ -159,7 +157,7 @@ class TrialContext:
         self.run.seed_noise(stream)
         name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'no teacher'}"
         stage = Stage(name, task, *batches, settings, selections)
-        done = fit(stage, self.run.runtime, self.run.checkpoint(stream))
+        done = fit(stage, self.run.runtime, self.run.checkpoint(stream), self.run.recipe)
         self._student_epochs += epochs
         return self._result(task, done)
 

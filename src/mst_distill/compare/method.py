@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
 from mst_distill.compare.teacher_cache import TeacherInputs
 from mst_distill.mst.features import ModelOutput
-from mst_distill.mst.losses import cross_entropy, validation_metrics
 from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Batch
 from mst_distill.training.task import Task
@@ -70,9 +69,8 @@ class Method(Task):
         return module
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the student's ``accuracy`` and ``ce``."""
-        logits = self.student(batch.inputs).logits
-        return validation_metrics(logits, batch.label, self.context.ignored)
+        """Compute the student's metrics."""
+        return self.context.supervision.metrics(self.student(batch.inputs).logits, batch.label)
 
     def with_teacher(self, student: ModelOutput, batch: Batch) -> tuple[ModelOutput, Batch] | None:
         """Select the samples of a batch that the teacher can see.
@@ -88,7 +86,7 @@ class Method(Task):
 
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """Compute the mean cross-entropy of `logits`, without ignored pixels."""
-        return cross_entropy(logits, batch.label, self.context.ignored)
+        return self.context.supervision.loss(logits, batch.label)
 
 
 class Distilling(Method):

@@ -13,6 +13,7 @@ from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.import_path import resolve
 from mst_distill.mst.baseline import Supervised
 from mst_distill.mst.networks import build_members
+from mst_distill.mst.supervision import supervision_of
 from mst_distill.parameters import MULTIMODAL, Compare
 from mst_distill.plan import Plan
 from mst_distill.training.loop import Stage, fit
@@ -55,14 +56,14 @@ def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:
         The net of the epoch with the smallest validation cross-entropy, under ``ce``.
     """
     net = run.place(build_members(run, plan)[name])
-    task = Supervised(net, name, run.ignored)
-    stream = f"{Stream.TEACHER} {name}"
     modalities = run.modalities if name == MULTIMODAL else (name,)
+    task = Supervised(net, name, supervision_of(run, modalities))
+    stream = f"{Stream.TEACHER} {name}"
     batches = run.train_and_valid(stream, plan.teachers, modalities, labelled_share=1)
     run.seed_noise(stream)
     selections = {"ce": SELECTION["ce"]}
     stage = Stage(stream, task, *batches, plan.teachers, selections)
-    done = fit(stage, run.runtime, run.checkpoint(stream))
+    done = fit(stage, run.runtime, run.checkpoint(stream), run.recipe)
     best = done.best["ce"]
     net.load_state_dict(best.state)
     return MethodResult({"ce": net.eval()}, {"ce": best.row}, done.history, 0, 0)

@@ -141,7 +141,14 @@ class _TrialRunner:
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
-        self._run = Run(comparison.samples, splits, target, seed, comparison.plan.runtime)
+        self._run = Run(
+            comparison.samples,
+            splits,
+            target,
+            seed,
+            comparison.plan.runtime,
+            recipe=comparison.plan.training,
+        )
 
     def result_of(self, trial: Trial) -> TrialResult:
         """Load the result of a trial from the log, or run the trial."""
@@ -206,6 +213,8 @@ class _TrialRunner:
         """Return everything that the result of a trial depends on."""
         runtime = {"precision": self._comparison.plan.runtime.precision}
         plain = plain_parameters({**parameters, "runtime": runtime})
+        if recipe := self._comparison.plan.training.model_dump(mode="json"):
+            plain["training"] = recipe
         splits = hashlib.sha256(self._run.splits.to_csv(index=False).encode()).hexdigest()
         inputs = {"samples": self._run.samples.digest, "splits": splits}
         inputs |= {f"{name} teacher": weights for name, weights in teachers.items()}

@@ -14,13 +14,12 @@ from mst_distill.diagnose.knowledge_sources import Source
 from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
 from mst_distill.mst.gating import is_correct
 from mst_distill.mst.losses import (
-    cross_entropy,
     distillation_per_pixel,
     mean_over,
     or_zero,
-    validation_metrics,
 )
 from mst_distill.mst.stage3_route import Weights
+from mst_distill.mst.supervision import Supervision, supervision_of
 from mst_distill.parameters import Route
 from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Criterion, Row, Stage, fit
@@ -47,7 +46,7 @@ class FixedPath(Task):
         target: The student's modality.
         reads: The modalities of the source.
         route: Settings of stage 3: weights and their decay, temperature, gating.
-        ignored: The label that is no target, or None.
+        supervision: The loss on labels, and the metrics.
     """
 
     def __init__(
@@ -56,31 +55,31 @@ class FixedPath(Task):
         target: str,
         reads: Sequence[str],
         route: Route,
-        ignored: int | None,
+        supervision: Supervision,
     ) -> None:
         self.trainable = student
         self._reads = tuple(reads)
         self.weights = Weights(route.kd_weight, balance=0.0)
         self._target = target
         self._route = route
-        self._ignored = ignored
+        self._supervision = supervision
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``ce`` and ``kd``, unweighted, and their weighted sum ``loss``."""
         logits = self.trainable(batch.inputs[self._target])
         seen = batch.seen(self._reads)
         source_logits = or_zero(batch.frozen[SOURCE][0], seen)
-        ce = cross_entropy(logits, batch.label, self._ignored)
+        ce = self._supervision.loss(logits, batch.label)
         each = distillation_per_pixel(logits, source_logits, self._route.temperature)
         if self._route.gated:
-            each = each * is_correct(source_logits[:, None], batch.label, self._ignored)[:, 0]
+            ignored = self._supervision.ignored
+            each = each * is_correct(source_logits[:, None], batch.label, ignored)[:, 0]
         kd = mean_over(each, seen)
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the student's ``accuracy`` and ``ce``."""
-        logits = self.trainable(batch.inputs[self._target])
-        return validation_metrics(logits, batch.label, self._ignored)
+        """Return the student's metrics."""
+        return self._supervision.metrics(self.trainable(batch.inputs[self._target]), batch.label)
 
     def state(self) -> dict[str, Any]:
         """Return the weights of the loss terms."""
@@ -156,7 +155,7 @@ def _train_path(
 ) -> Path:
     name = f"path {source.title}"
     net = run.place(copy.deepcopy(student))
-    task = FixedPath(net, run.target, source.modalities, route, run.ignored)
+    task = FixedPath(net, run.target, source.modalities, route, supervision_of(run))
     train = run.batches(
         "train",
         [run.target],
@@ -171,6 +170,6 @@ def _train_path(
     run.seed_noise(Stream.ROUTE)
     selections: dict[str, Criterion] = {route.selection: SELECTION[route.selection]}
     stage = Stage(name, task, train, valid, route, selections)
-    selected = fit(stage, run.runtime, run.checkpoint(name)).best[route.selection]
+    selected = fit(stage, run.runtime, run.checkpoint(name), run.recipe).best[route.selection]
     net.load_state_dict(selected.state)
     return Path(net.eval(), selected.row)

@@ -51,9 +51,12 @@ class PlanHooks:
         if not isinstance(catalog, ArtifactCatalog) or "members" not in read:
             return
         from mst_distill.mst.networks import check_definitions
-        from mst_distill.training.device import resolve_device
+        from mst_distill.training.device import prepare, resolve_device
+        from mst_distill.training.optimisation import check_recipe
 
-        resolve_device(catalog.plan.runtime.device)
+        # Before anything is computed, because threads inherit how they treat tiny numbers.
+        prepare(resolve_device(catalog.plan.runtime.device), catalog.plan.runtime)
+        check_recipe(catalog.plan.training)
         check_definitions(catalog.plan.members, catalog.plan.masks)
         if "compare" in read:
             from mst_distill.compare.teaching import resolve_methods

@@ -7,8 +7,9 @@ import copy
 import pandas as pd
 from torch import Tensor, nn
 
-from mst_distill.mst.losses import cross_entropy, total, validation_metrics
+from mst_distill.mst.losses import total
 from mst_distill.mst.networks import build_members, forward
+from mst_distill.mst.supervision import Supervision, supervision_of
 from mst_distill.parameters import MULTIMODAL, Training
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
@@ -26,14 +27,14 @@ class Supervised(Task):
         net: The network.
         name: The member that it belongs to. The samples of the multimodal teacher must have all
             modalities.
-        ignored: The label that is no target, or None.
+        supervision: The loss on labels, and the metrics.
     """
 
-    def __init__(self, net: nn.Module, name: str, ignored: int | None) -> None:
+    def __init__(self, net: nn.Module, name: str, supervision: Supervision) -> None:
         self.trainable = net
         self._name = name
         self._modalities = () if name == MULTIMODAL else (name,)
-        self._ignored = ignored
+        self._supervision = supervision
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``, the cross-entropy."""
@@ -41,16 +42,16 @@ class Supervised(Task):
             return {"loss": total((), batch.label)}
         seen, _ = found
         logits = forward(self.trainable, self._name, seen.inputs)
-        return {"loss": cross_entropy(logits, seen.label, self._ignored)}
+        return {"loss": self._supervision.loss(logits, seen.label)}
 
     def constants(self) -> tuple[float, ...]:
         """A step depends on no changing number."""
         return ()
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """``accuracy`` and ``ce``."""
+        """The metrics of the net."""
         logits = forward(self.trainable, self._name, batch.inputs)
-        return validation_metrics(logits, batch.label, self._ignored)
+        return self._supervision.metrics(logits, batch.label)
 
 
 def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResult]:
@@ -72,7 +73,7 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
         has the column ``phase``; the rows of the selected epochs count epochs through both phases.
     """
     net = run.place(build_members(run, plan)[run.target])
-    task = Supervised(net, run.target, run.ignored)
+    task = Supervised(net, run.target, supervision_of(run))
     histories: list[pd.DataFrame] = []
     best: dict[str, BestEpoch] = {}
     phases: dict[Stream, Training] = {Stream.TEACHERS: plan.teachers, Stream.ROUTE: plan.route}
@@ -84,7 +85,7 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
         )
         run.seed_noise(phase)
         stage = Stage(f"baseline ({phase})", task, *batches, settings, SELECTION)
-        done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"))
+        done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"), run.recipe)
         earlier = sum(map(len, histories))
         histories.append(done.history.assign(phase=str(phase)))
         for criterion, of_phase in done.best.items():

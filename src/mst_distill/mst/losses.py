@@ -137,14 +137,6 @@ def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     return (right & labelled).sum().double() / labelled.sum().clamp(min=1)
 
 
-def validation_metrics(logits: Tensor, label: Tensor, ignored: int | None) -> dict[str, Tensor]:
-    """The metrics ``accuracy`` and ``ce``, by which epochs are selected."""
-    return {
-        "accuracy": accuracy(logits, label, ignored),
-        "ce": cross_entropy(logits, label, ignored),
-    }
-
-
 def balance_kl(log_weights: Tensor, scaled: bool) -> Tensor:
     """KL(U || mean over the batch of c), U uniform; 0 if all specialists have the same load.
 

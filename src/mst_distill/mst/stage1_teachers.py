@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from mst_distill.mst.losses import (
     both,
-    cross_entropy,
     distillation,
     label_if,
     mean_over,
     total,
-    validation_metrics,
 )
 from mst_distill.mst.networks import build_members, forward_seen
+from mst_distill.mst.supervision import Supervision, supervision_of
 from mst_distill.parameters import MULTIMODAL
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch
@@ -53,7 +52,7 @@ class Collaboration(Task):
     Args:
         members: Member name to network, the student last.
         temperature: tau of KD.
-        ignored: The label that is no target, or None.
+        supervision: The loss on labels, and the metrics.
         kd: ``mutual``, or ``none`` for no KD terms.
         kd_weight: w, the weight of a pair of three members.
     """
@@ -62,7 +61,7 @@ class Collaboration(Task):
         self,
         members: dict[str, nn.Module],
         temperature: float,
-        ignored: int | None,
+        supervision: Supervision,
         kd: str = "mutual",
         kd_weight: float = 1.0,
     ) -> None:
@@ -73,14 +72,14 @@ class Collaboration(Task):
         self._modalities = tuple(name for name in members if name != MULTIMODAL)
         self.trainable = nn.ModuleList(members.values())
         self._temperature = temperature
-        self._ignored = ignored
+        self._supervision = supervision
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``ce_NAME`` for each member, ``kd`` (the unweighted sum over all pairs), and ``loss``."""
         outputs = self._logits(batch)
         terms = {
-            f"ce_{name}": cross_entropy(
-                logits, label_if(batch.label, seen, self._ignored), self._ignored
+            f"ce_{name}": self._supervision.loss(
+                logits, label_if(batch.label, seen, self._supervision.ignored)
             )
             for name, (logits, seen) in outputs.items()
         }
@@ -100,11 +99,11 @@ class Collaboration(Task):
         return f"member {list(self._members)[int(position)]!r}"
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """``accuracy_NAME`` and ``ce_NAME`` for each member."""
+        """The metrics of the supervision for each member, as ``METRIC_NAME``."""
         return {
             f"{metric}_{name}": value
             for name, (of, _) in self._logits(batch).items()
-            for metric, value in validation_metrics(of, batch.label, self._ignored).items()
+            for metric, value in self._supervision.metrics(of, batch.label).items()
         }
 
     def _logits(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
@@ -128,7 +127,8 @@ def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
     """
     settings = plan.teachers
     nets = build_members(run, plan)
-    task = Collaboration(nets, settings.temperature, run.ignored, settings.kd, settings.kd_weight)
+    supervision = supervision_of(run, run.modalities)
+    task = Collaboration(nets, settings.temperature, supervision, settings.kd, settings.kd_weight)
     run.place(task.trainable)
     share = plan.labelled_per_batch
     batches = run.train_and_valid(
@@ -151,7 +151,7 @@ def train_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResult
         ValueError: As in `prepare_members`, or no batch had enough samples for a member.
     """
     nets, stage = prepare_members(run, plan)
-    done = fit(stage, run.runtime, run.checkpoint("teachers"))
+    done = fit(stage, run.runtime, run.checkpoint("teachers"), run.recipe)
     for name in nets:
         if f"train_ce_{name}" not in done.history:
             raise ValueError(
@@ -171,7 +171,12 @@ def row_of(done: FitResult, name: str) -> Row:
 
 def _criterion_of(name: str, keep: str) -> Criterion:
     def rank(row: Row) -> tuple[float, ...]:
-        own = {f"valid_{metric}": row[f"valid_{metric}_{name}"] for metric in ("accuracy", "ce")}
+        suffix = f"_{name}"
+        own = {
+            of.removesuffix(suffix): value
+            for of, value in row.items()
+            if of.startswith("valid_") and of.endswith(suffix)
+        }
         return SELECTION[keep]({**row, **own})
 
     return rank

@@ -135,7 +135,7 @@ def train_masks(
         the fit.
     """
     masks, stage = prepare_masks(run, plan, nets)
-    done = fit(stage, run.runtime, run.checkpoint("masks"))
+    done = fit(stage, run.runtime, run.checkpoint("masks"), run.recipe)
     stage.task.trainable.load_state_dict(done.best["joint"].state)
     return masks, done
 

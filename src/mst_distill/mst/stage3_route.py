@@ -29,15 +29,14 @@ from mst_distill.mst.losses import (
     balance_cv,
     balance_kl,
     both,
-    cross_entropy,
     distillation_per_pixel,
     mean_over,
     or_zero,
     over_pixels,
-    validation_metrics,
     without_label,
 )
 from mst_distill.mst.router import ClassRouter, DenseRouter, FeatureRouter, UniformRouter
+from mst_distill.mst.supervision import Supervision, supervision_of
 from mst_distill.parameters import Route
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
@@ -108,7 +107,7 @@ class Routing(Task):
         ensemble: The specialists.
         load_shape: Rows and columns of the table `load`: C (1 if labels are dense) and E.
         route: Weights, k and the switches.
-        ignored: The label that is no target, or None.
+        supervision: The loss on labels, and the metrics.
 
     Attributes:
         load: For every finished epoch ``(C, E)``: the number of training samples of each class that
@@ -123,7 +122,7 @@ class Routing(Task):
         ensemble: SpecialistEnsemble,
         load_shape: tuple[int, int],
         route: Route,
-        ignored: int | None,
+        supervision: Supervision,
     ) -> None:
         self.student = student
         self.router = router
@@ -133,7 +132,8 @@ class Routing(Task):
         self._ensemble = ensemble
         self._load_shape = load_shape
         self._route = route
-        self._ignored = ignored
+        self._supervision = supervision
+        self._ignored = supervision.ignored
         self._load: Tensor | None = None
         self.load: list[Tensor] = []
 
@@ -152,7 +152,7 @@ class Routing(Task):
         self._add_load(routing, batch.label)
         distilled = None if seen is None else seen.any(dim=1)
         terms = {
-            "ce": cross_entropy(student.logits, batch.label, self._ignored),
+            "ce": self._supervision.loss(student.logits, batch.label),
             "kd": self._distil(student.logits, specialists, routing, distilled),
         }
         weighted = [self._route.task_weight * terms["ce"], self.weights.kd * terms["kd"]]
@@ -170,9 +170,8 @@ class Routing(Task):
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
     def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's ``accuracy`` and ``ce``."""
-        logits = self._extract(batch.inputs).logits
-        return validation_metrics(logits, batch.label, self._ignored)
+        """The student's metrics."""
+        return self._supervision.metrics(self._extract(batch.inputs).logits, batch.label)
 
     def weigh(self, probabilities: Tensor, seen: Tensor | None = None) -> RoutingWeights:
         """Select specialists by the router's probabilities c, ``(B, E)``, without gradient."""
@@ -283,7 +282,7 @@ def prepare_student(
         ensemble,
         (1 if samples.dense else len(samples.classes), len(ensemble.names)),
         route,
-        run.ignored,
+        supervision_of(run),
     )
     run.place(task.trainable)
     tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
@@ -308,7 +307,7 @@ def train_student(
 ) -> StudentResult:
     """Distil the specialists into the student; the arguments are those of `prepare_student`."""
     task, stage = prepare_student(run, plan, student, ensemble, table)
-    done = fit(stage, run.runtime, run.checkpoint("route"))
+    done = fit(stage, run.runtime, run.checkpoint("route"), run.recipe)
     students = {}
     for criterion in SELECTION:
         task.trainable.load_state_dict(done.best[criterion].state)

@@ -11,6 +11,7 @@ import pandas as pd
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.data.samples import Samples
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ Partitions = dict[str, Callable[[], ModelBundle]]
 def open_run(
     samples: Samples, splits: pd.DataFrame, plan: Plan, checkpoints: Checkpoints | None = None
 ) -> Run:
-    """The run that the plan describes; with checkpoints, its stages continue after a stop."""
+    """The run that the plan describes; with checkpoints, its stages continue after a stop.
+
+    The plan of a node that trains nothing has no recipe.
+    """
     from mst_distill.training.run import Run
 
-    return Run(samples, splits, plan.target, plan.seed, plan.runtime, checkpoints)
+    recipe = getattr(plan, "training", TrainingRecipe())
+    return Run(samples, splits, plan.target, plan.seed, plan.runtime, checkpoints, recipe)
 
 
 def load_nets(partitions: Partitions) -> dict[str, nn.Module]:

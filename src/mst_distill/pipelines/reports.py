@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mst_distill.report.tables import RunResults
 
 DATA = ("target", "protocol", "limit", "seed", "labelled", "labelled_validation")
-STAGES = ("labelled_per_batch", "members", "teachers", "masks", "route", "evaluate")
+STAGES = ("labelled_per_batch", "members", "training", "teachers", "masks", "route", "evaluate")
 OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
 """The parameters that a run depends on, which its report lists."""
 
@@ -39,7 +39,8 @@ def run_origin(node: Callable[..., Any], student: ModelBundle, plan: Plan) -> Ru
     from mst_distill.report.run_page import RunOrigin
 
     parameters = counted_parameters(node, plan)
-    return RunOrigin(plan.benchmark.type, parameters, describe_student(student))
+    summary = plan.training.summary
+    return RunOrigin(plan.benchmark.type, parameters, describe_student(student), summary)
 
 
 def describe_student(student: ModelBundle) -> tuple[str, int, str]:
@@ -58,6 +59,7 @@ def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
         "stage 1, teachers and student": _describe_stage(plan.teachers),
         "stage 2, masks of the teachers": _describe_stage(plan.masks),
         "stage 3, distillation": _describe_stage(route),
+        "recipe": plan.training.summary,
         "router": f"{route.router}{chosen}",
         "epoch": f"{student.metrics['epoch']}, selected on the validation split by "
         f"{route.selection}",

@@ -50,11 +50,13 @@ class RunOrigin:
         benchmark: Import path of the source of the samples.
         parameters: All parameters that count; JSON values.
         student: Class of the student, number of its weights and SHA-256 of their file.
+        training: How all nets were trained, in words.
     """
 
     benchmark: str
     parameters: Mapping[str, Any]
     student: tuple[str, int, str]
+    training: str
 
 
 def run_page(
@@ -99,6 +101,7 @@ def run_page(
                 "benchmark": origin.benchmark,
                 "samples": f"{len(samples):,}, digest {samples.digest}",
                 "student": f"{kind}, {weights:,} weights, SHA-256 {sha256}",
+                "training": origin.training,
             }
         ),
     )

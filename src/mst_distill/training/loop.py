@@ -13,7 +13,7 @@ from torch import Tensor
 from mst_distill.artifacts.checkpoint import Checkpoint, State
 from mst_distill.artifacts.progress import figures, progress
 from mst_distill.artifacts.signals import asked
-from mst_distill.parameters import Runtime, Training
+from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
 from mst_distill.training.graphs import StepGraphs
@@ -26,7 +26,11 @@ from mst_distill.training.not_finite import (
     find_not_finite,
     list_some,
 )
+from mst_distill.training.optimisation import clip_gradients, rate_factor
 from mst_distill.training.task import Task
+
+PUBLISHED = TrainingRecipe()
+"""The recipe of the method's paper."""
 
 Row = dict[str, float]
 """One epoch: ``epoch`` (from 0), ``train_*`` (mean loss terms), ``valid_*`` (metrics after it)."""
@@ -72,7 +76,12 @@ class Stage:
     selections: Mapping[str, Criterion]
 
 
-def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) -> FitResult:
+def fit(
+    stage: Stage,
+    runtime: Runtime,
+    checkpoint: Checkpoint | None = None,
+    recipe: TrainingRecipe = PUBLISHED,
+) -> FitResult:
     """Train a stage with its task's optimiser.
 
     If a batch does not fit in the GPU's memory, its gradient is accumulated over micro-batches. If
@@ -86,6 +95,7 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
         runtime: Precision.
         checkpoint: The file to which the state is saved from time to time. An interrupted training
             continues from it and ends with the same weights, rows and metrics.
+        recipe: Optimiser, learning rate over the steps, and the clipping of gradients.
 
     Raises:
         torch.OutOfMemoryError: The smallest micro-batch, the state of the optimiser or a copy of
@@ -95,7 +105,7 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
             to. It also gives stage, epoch and step, and the samples with the range of their values
             by modality.
     """
-    training = _Training(stage, runtime, checkpoint)
+    training = _Training(stage, runtime, checkpoint, recipe)
     epochs, steps = stage.settings.epochs, len(stage.train)
     with (
         naming_memory(f"stage {stage.name!r}", "choose smaller nets"),
@@ -116,12 +126,19 @@ def fit(stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None = None) ->
 class _Training:
     """A training in progress: optimiser, rows, best epochs, and the position in the epoch."""
 
-    def __init__(self, stage: Stage, runtime: Runtime, checkpoint: Checkpoint | None) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        runtime: Runtime,
+        checkpoint: Checkpoint | None,
+        recipe: TrainingRecipe = PUBLISHED,
+    ) -> None:
         self._stage = stage
+        self._recipe = recipe
         self._task = stage.task
         self._runtime = runtime
         self._checkpoint = checkpoint
-        self._optimiser = stage.task.optimiser(stage.settings.learning_rate)
+        self._optimiser = stage.task.optimiser(stage.settings.learning_rate, recipe)
         self._finite_steps = FiniteSteps(self._optimiser, stage.train.device)
         self.rows: list[Row] = []
         self._best: dict[str, BestEpoch] = {}
@@ -172,7 +189,9 @@ class _Training:
     def _make_graphs(self) -> StepGraphs | None:
         """CUDA graphs, if steps consist of nothing but operations on the GPU."""
         train = self._stage.train
-        if not (self._runtime.graphs and self._finite_steps.on_device and train.is_on_device):
+        constant = self._recipe.schedule == "constant"  # the rate is a number of the host
+        on_device = self._finite_steps.on_device and train.is_on_device
+        if not (self._runtime.graphs and constant and on_device):
             return None
 
         def take_whole(place: Tensor) -> Step:
@@ -195,9 +214,22 @@ class _Training:
         """Change the weights, unless a loss term or a gradient is not finite."""
         step = Step.of(self._step, batch.place, terms, self._task.trainable)
         self._check(self._finite_steps.guard(step))
+        if self._recipe.gradient_clip is not None:
+            clip_gradients(self._task.parts(), self._recipe.gradient_clip)
+        self._set_rate()
         self._optimiser.step()
         self._optimiser.zero_grad()
         return step
+
+    def _set_rate(self) -> None:
+        """Set the learning rate of the step, which depends on its number alone."""
+        if self._recipe.schedule == "constant" or not self._task.follows_schedule:
+            return
+        settings = self._stage.settings
+        steps = settings.epochs * len(self._stage.train)
+        rate = settings.learning_rate * rate_factor(self._recipe, self.steps_done, steps)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
 
     def end_epoch(self) -> None:
         """Validate the epoch, and store its weights if a criterion selects it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from mst_distill.data.samples import (
     are_unlabelled,
     rows_having,
 )
-from mst_distill.parameters import Runtime, Training
+from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batches, Frozen, Labels
 from mst_distill.training.device import place, prepare, resolve_device
 from mst_distill.training.seeding import Stream, derive_seed, generator
@@ -35,6 +35,7 @@ class Run:
         seed: The seed from which all random numbers derive.
         runtime: Device, precision and memory use.
         checkpoints: The folder in which the stages save their state, if any.
+        recipe: How nets are trained.
 
     Raises:
         ValueError: The table of splits does not belong to these samples.
@@ -46,6 +47,7 @@ class Run:
     seed: int
     runtime: Runtime
     checkpoints: Checkpoints | None = None
+    recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def __post_init__(self) -> None:
         index = self.samples.index

@@ -6,8 +6,9 @@ from mst_distill.training.loop import Criterion, Row
 
 
 def _by_accuracy(row: Row) -> tuple[float, ...]:
+    accuracy = row.get("valid_macro_recall", row["valid_accuracy"])
     # Rounded, because the last digits of an accuracy depend on how the samples are batched.
-    return (round(row["valid_accuracy"], 9), -row["valid_ce"])
+    return (round(accuracy, 9), -row["valid_ce"])
 
 
 def _by_cross_entropy(row: Row) -> tuple[float, ...]:
@@ -24,7 +25,8 @@ SELECTION: dict[str, Criterion] = {
     "last": _by_epoch,
 }
 """The criterion by name: the largest validation accuracy (ties are broken by cross-entropy), the
-smallest validation cross-entropy, or the last epoch.
+smallest validation cross-entropy, or the last epoch. With balanced class weights, the mean recall
+of the classes is in the place of the accuracy.
 
 The smallest cross-entropy is a trap: for a student that learns from labels alone it selects an
 epoch that is far too early.

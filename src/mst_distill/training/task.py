@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
+from mst_distill.training.optimisation import make_optimiser
 
 
 def backward(loss: Tensor) -> None:
@@ -29,10 +31,12 @@ class Task(ABC):
             parameters, and the selected epochs store its state. Frozen nets are not in it.
         needs_labels: Whether the task learns nothing from a sample without a label, or cannot be
             computed on it.
+        follows_schedule: Whether the recipe sets the learning rate of each step.
     """
 
     trainable: nn.Module
     needs_labels: ClassVar[bool] = False
+    follows_schedule: ClassVar[bool] = True
 
     @abstractmethod
     def losses(self, batch: Batch) -> dict[str, Tensor]:
@@ -56,9 +60,14 @@ class Task(ABC):
             backward(share * terms["loss"])
         return {name: term.detach() for name, term in terms.items()}
 
-    def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
-        """The optimiser: Adam with default betas, without weight decay or schedule."""
-        return torch.optim.Adam(self.trainable.parameters(), lr=learning_rate, fused=True)
+    def optimiser(self, learning_rate: float, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+        """The optimiser, by default that of the recipe."""
+        return make_optimiser(recipe, self.trainable, learning_rate)
+
+    def parts(self) -> list[nn.Module]:
+        """The modules whose gradients are clipped apart; by default each net of a collection."""
+        several = isinstance(self.trainable, (nn.ModuleList, nn.ModuleDict))
+        return list(self.trainable.children()) if several else [self.trainable]
 
     @abstractmethod
     def validate(self, batch: Batch) -> dict[str, Tensor]:

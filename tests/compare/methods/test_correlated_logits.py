@@ -14,6 +14,7 @@ from torch import nn
 from mst_distill.compare.methods.dist import DIST, pearson_distance
 from mst_distill.compare.methods.mlld import MLLD, TEMPERATURES, level_losses
 from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.supervision import Supervision
 from mst_distill.training.batches import Batch
 
 TAU = 4.0
@@ -23,7 +24,9 @@ LABELS = [0, 3, 2, 3, 1, 4]
 
 def fake_context(ignored: int | None = None) -> SimpleNamespace:
     student = SimpleNamespace(net=nn.Identity())
-    return SimpleNamespace(student=student, weight=0.5, temperature=TAU, ignored=ignored)
+    return SimpleNamespace(
+        student=student, weight=0.5, temperature=TAU, supervision=Supervision(ignored)
+    )
 
 
 def kl(teacher: np.ndarray, student: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from mst_distill.compare.methods.fd_cmkd import FDCMKD, split_frequencies, stand
 from mst_distill.compare.methods.fitnets import Hints, hint_loss
 from mst_distill.compare.methods.mgdfr import Pair, salience, suppress, suppressed_channels
 from mst_distill.mst.features import ModelOutput, pooled
+from mst_distill.mst.supervision import Supervision
 from mst_distill.training.batches import Batch
 
 NOTHING = torch.empty(0)
@@ -52,7 +53,7 @@ def fake_context(student: ModelOutput, teacher: ModelOutput) -> SimpleNamespace:
         new_teacher=FixedModel,
         run=run,
         weight=0.5,
-        ignored=None,
+        supervision=Supervision(),
         classes=4,
     )
 

@@ -13,6 +13,8 @@ from torch import nn
 
 from mst_distill.compare.methods.c2kd import C2KD, kendall
 from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.supervision import Supervision
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
 
 TAU = 4.0
@@ -45,7 +47,7 @@ def fake_context(ignored: int | None = None, dense: bool = False) -> SimpleNames
         run=SimpleNamespace(place=lambda module: module.double(), samples=samples),
         weight=0.5,
         temperature=TAU,
-        ignored=ignored,
+        supervision=Supervision(ignored),
         classes=CLASSES,
     )
 
@@ -236,7 +238,7 @@ def test_c2kd_starts_from_the_trained_teacher_and_has_polynomial_decay():
     method = C2KD(context, epochs=4)
     for name, weight in method.trainable["teacher"].state_dict().items():
         assert torch.equal(weight.double(), context.frozen_teacher.net.state_dict()[name].double())
-    optimiser = method.optimiser(0.01)
+    optimiser = method.optimiser(0.01, TrainingRecipe())
     rates = []
     for epoch in range(4):
         rates.append(optimiser.param_groups[0]["lr"])

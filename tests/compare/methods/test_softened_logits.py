@@ -15,6 +15,7 @@ from mst_distill.compare.methods.dml import DML
 from mst_distill.compare.methods.kd import KD
 from mst_distill.compare.methods.ofa import OFA, ofa_loss
 from mst_distill.mst.features import ModelOutput
+from mst_distill.mst.supervision import Supervision
 from mst_distill.training.batches import Batch
 
 TAU = 4.0
@@ -37,8 +38,8 @@ class FixedModel:
 
 def fake_context(output: ModelOutput | None = None, **others: object) -> SimpleNamespace:
     run = SimpleNamespace(place=lambda module: module.double(), samples=None)
-    attributes = {"weight": 0.25, "temperature": TAU, "ignored": None, "classes": 5, "run": run}
-    attributes["teacher_modalities"] = ()
+    attributes = {"weight": 0.25, "temperature": TAU, "classes": 5, "run": run}
+    attributes |= {"supervision": Supervision(), "teacher_modalities": ()}
     return SimpleNamespace(student=FixedModel(output), **{**attributes, **others})
 
 
@@ -208,7 +209,7 @@ def test_dkd_weights_the_other_classes_by_8_and_averages_over_labelled_pixels():
     student, teacher = logits(7, (2, 5, 3, 2))
     label = np.random.default_rng(0).integers(0, 5, (2, 3, 2))
     label[0, 1] = label[1, 2, 0] = 255
-    terms = DKD(fake_context(ignored=255)).distil(
+    terms = DKD(fake_context(supervision=Supervision(255))).distil(
         ModelOutput(torch.from_numpy(student)),
         ModelOutput(torch.from_numpy(teacher)),
         batch_of(label),

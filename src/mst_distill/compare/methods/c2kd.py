@@ -10,6 +10,7 @@ from mst_distill.compare.method import Method
 from mst_distill.compare.methods.dkd import decoupled_losses, labelled_positions, mean_or_0
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.mst.losses import distillation
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
 
 RATE, MOMENTUM, POWER = 0.01, 0.9, 0.9
@@ -28,6 +29,7 @@ class C2KD(Method):
     """
 
     needs_labels = True
+    follows_schedule = False
     teachers = (CROSSMODAL,)
     teacher_inputs = "inputs"
 
@@ -51,8 +53,8 @@ class C2KD(Method):
         """Train both nets and both proxies for the epochs of the context."""
         return context.fit(cls(context, context.epochs), context.epochs, RATE)
 
-    def optimiser(self, learning_rate: float) -> torch.optim.Optimizer:
-        """Create SGD with momentum."""
+    def optimiser(self, learning_rate: float, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+        """Create SGD with momentum, whatever the recipe."""
         weights = list(self.trainable.parameters())
         self._sgd = torch.optim.SGD(weights, learning_rate, MOMENTUM, fused=weights[0].is_cuda)
         return self._sgd
@@ -94,7 +96,7 @@ class C2KD(Method):
         return logits
 
     def _between_proxies(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        ignored, temperature = self.context.ignored, self.context.temperature
+        ignored, temperature = self.context.supervision.ignored, self.context.temperature
         agree = _agreement(student, teacher) > 0
         label = batch.label
         if label.dim() == 1:  # all samples: to select some, the host would wait for their number

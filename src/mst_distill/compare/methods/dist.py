@@ -24,7 +24,7 @@ class DIST(Distilling):
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``inter`` and ``intra``, with their weights."""
         student_rows, teacher_rows, _ = labelled_positions(
-            student.logits, teacher.logits, batch.label, self.context.ignored
+            student.logits, teacher.logits, batch.label, self.context.supervision.ignored
         )
         temperature = self.context.temperature
         student_rows, teacher_rows = (

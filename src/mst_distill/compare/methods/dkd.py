@@ -29,7 +29,7 @@ class DKD(Distilling):
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``target`` and ``others``, with their weights."""
         student_logits, teacher_logits, label = labelled_positions(
-            student.logits, teacher.logits, batch.label, self.context.ignored
+            student.logits, teacher.logits, batch.label, self.context.supervision.ignored
         )
         target, others = decoupled_losses(
             student_logits, teacher_logits, label, self.context.temperature

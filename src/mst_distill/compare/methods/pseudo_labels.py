@@ -34,7 +34,7 @@ class PseudoLabels(Method):
         logits = self.student(batch.inputs).logits
         teacher = ModelOutput.of(batch.frozen["teacher"]).logits
         seen = batch.seen(self.context.teacher_modalities)
-        label = _completed(batch.label, teacher, self.context.ignored, seen)
+        label = _completed(batch.label, teacher, self.context.supervision.ignored, seen)
         return {"loss": self.cross_entropy(logits, dataclasses.replace(batch, label=label))}
 
 

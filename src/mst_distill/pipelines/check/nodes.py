@@ -22,6 +22,7 @@ STAGES = ("teachers", "masks", "route")
     "labelled_per_batch",
     "target",
     "members",
+    "training",
     "teachers",
     "masks",
     "route",
@@ -41,7 +42,7 @@ def compute_first_steps(plan: Plan) -> None:
     with first_samples(plan) as samples:
         read = time.monotonic()
         splits = samples.index[["id", "group", "label", "split"]]
-        run = Run(samples, splits, plan.target, plan.seed, plan.runtime)
+        run = Run(samples, splits, plan.target, plan.seed, plan.runtime, recipe=plan.training)
         nets = build_members(run, plan)
         done = run_stages(run, _short(plan))
         trained = time.monotonic()

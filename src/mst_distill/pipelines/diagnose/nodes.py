@@ -39,7 +39,7 @@ SHOWN = 4
 log = logging.getLogger(__name__)
 
 
-@depends_on("target", "seed", "labelled_per_batch", "members", "route", "runtime")
+@depends_on("target", "seed", "labelled_per_batch", "members", "training", "route", "runtime")
 def train_paths(
     samples: Samples,
     splits: pd.DataFrame,

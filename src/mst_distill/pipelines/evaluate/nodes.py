@@ -46,7 +46,7 @@ SHOWN = ["student", "baseline", "multimodal teacher"]
 log = logging.getLogger(__name__)
 
 
-@depends_on("target", "seed", "members", "teachers", "route", "runtime", masks=())
+@depends_on("target", "seed", "members", "training", "teachers", "route", "runtime", masks=())
 def train_baseline(
     samples: Samples, splits: pd.DataFrame, checkpoints: Checkpoints, plan: Plan
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:

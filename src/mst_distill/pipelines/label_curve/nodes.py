@@ -16,6 +16,7 @@ COUNTED = (
     "labelled_validation",
     "labelled_per_batch",
     "members",
+    "training",
     "teachers",
     "masks",
     "route",

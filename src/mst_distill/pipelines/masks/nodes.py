@@ -12,7 +12,7 @@ from mst_distill.pipelines.nets import Partitions, bundle_nets, load_nets, metri
 from mst_distill.plan import Plan
 
 
-@depends_on("target", "seed", "members", "masks", "runtime")
+@depends_on("target", "seed", "members", "training", "masks", "runtime")
 def train_masks(
     samples: Samples,
     splits: pd.DataFrame,

@@ -30,7 +30,7 @@ def compute_specialist_logits(
     return tabulate_logits(run, stages.ensemble, plan.route.batch_size)
 
 
-@depends_on("target", "seed", "labelled_per_batch", "members", "route", "runtime")
+@depends_on("target", "seed", "labelled_per_batch", "members", "training", "route", "runtime")
 def train_student(
     samples: Samples,
     splits: pd.DataFrame,

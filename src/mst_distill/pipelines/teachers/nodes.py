@@ -12,7 +12,9 @@ from mst_distill.pipelines.nets import bundle_nets, metrics_of, open_run
 from mst_distill.plan import Plan
 
 
-@depends_on("target", "seed", "labelled_per_batch", "members", "teachers", "runtime", masks=())
+@depends_on(
+    "target", "seed", "labelled_per_batch", "members", "training", "teachers", "runtime", masks=()
+)
 def train_members(
     samples: Samples, splits: pd.DataFrame, checkpoints: Checkpoints, plan: Plan
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:

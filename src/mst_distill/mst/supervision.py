@@ -1,0 +1,121 @@
+"""How labels are used: in the loss of a net, and in the metrics by which epochs are selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mst_distill.data.samples import labelled_splits
+from mst_distill.mst.losses import accuracy, at_least_float32, cross_entropy
+from mst_distill.training.run import Run
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Cross-entropy with labels, and the metrics of validation.
+
+    Attributes:
+        ignored: The label that is no target, or None if all labels are targets.
+        smoothing: The share of the probability that the target distributes equally over all
+            classes, in [0, 1). Szegedy et al., "Rethinking the Inception Architecture for Computer
+            Vision", CVPR 2016, section 7.
+        weights: ``(C,)``, the weight of each class in the loss; None if all have the weight 1.
+        valid_weights: The same for the validation split, with which the mean of right predictions
+            is the mean recall of the classes.
+    """
+
+    ignored: int | None = None
+    smoothing: float = 0.0
+    weights: Tensor | None = None
+    valid_weights: Tensor | None = None
+
+    def loss(self, logits: Tensor, label: Tensor) -> Tensor:
+        """Mean cross-entropy over the samples, or over the pixels, that have a label.
+
+        With weights it is divided by their number, not by the sum of their weights: the losses of
+        micro-batches then add up to that of the batch.
+
+        Args:
+            logits: ``(B, C)`` or ``(B, C, H, W)``.
+            label: ``(B,)`` or ``(B, H, W)``, int64.
+
+        Returns:
+            A scalar; 0 if nothing has a label.
+        """
+        if self.weights is None and not self.smoothing:
+            return cross_entropy(logits, label, self.ignored)
+        logits = at_least_float32(logits)
+        total = F.cross_entropy(
+            logits,
+            label,
+            weight=None if self.weights is None else self.weights.to(logits.dtype),
+            ignore_index=-100 if self.ignored is None else self.ignored,
+            reduction="sum",
+            label_smoothing=self.smoothing,
+        )
+        labelled = label.numel() if self.ignored is None else (label != self.ignored).sum()
+        return total / (labelled if isinstance(labelled, int) else labelled.clamp(min=1))
+
+    def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``."""
+        metrics = {
+            "accuracy": accuracy(logits, label, self.ignored),
+            "ce": cross_entropy(logits, label, self.ignored),
+        }
+        if self.valid_weights is not None:
+            metrics["macro_recall"] = self._weighted_accuracy(logits, label, self.valid_weights)
+        return metrics
+
+    def _weighted_accuracy(self, logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+        labelled = torch.ones_like(label, dtype=torch.bool)
+        if self.ignored is not None:
+            labelled = label != self.ignored
+        weight = weights[label.where(labelled, 0)]
+        right = (logits.argmax(dim=1) == label) & labelled
+        return (right * weight).sum().double() / labelled.sum().clamp(min=1)
+
+
+def supervision_of(run: Run, needed: Iterable[str] | None = None) -> Supervision:
+    """The supervision of a run's recipe.
+
+    Args:
+        run: The run.
+        needed: The modalities that the validation batches read; by default the target.
+    """
+    recipe = run.recipe
+    if recipe.class_weights == "equal":
+        return Supervision(run.ignored, recipe.label_smoothing)
+    rows = {
+        "train": np.flatnonzero(labelled_splits(run.samples, run.splits) == "train"),
+        "valid": run.rows("valid", [run.target] if needed is None else needed),
+    }
+    weights = {split: _weights_of(run, of) for split, of in rows.items()}
+    return Supervision(run.ignored, recipe.label_smoothing, weights["train"], weights["valid"])
+
+
+def _weights_of(run: Run, rows: np.ndarray) -> Tensor:
+    labels = run.samples.labels[rows].ravel()
+    if run.samples.ignored_label is not None:
+        labels = labels[labels != run.samples.ignored_label]
+    weights = balanced_weights(labels.astype(np.int64), len(run.samples.classes))
+    return torch.from_numpy(weights).to(run.device)
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """The weights with which all classes that occur have the same weight in total, ``(C,)``.
+
+    They are n / (C' n_c) for C' classes that occur, n_c times each and n times together; 0 for the
+    others. The mean weight of a sample is 1.
+
+    Args:
+        labels: ``(n,)``, int64, in [0, C).
+        classes: C.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = counts > 0
+    return np.where(present, counts.sum() / (present.sum() * counts.clip(min=1)), 0.0)

@@ -1,0 +1,89 @@
+"""The optimiser of a training, and how its learning rate and gradients change from step to step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mst_distill.import_path import resolve
+from mst_distill.parameters import TrainingRecipe
+
+
+def make_optimiser(
+    recipe: TrainingRecipe, trainable: nn.Module, learning_rate: float
+) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, fused where its class has that.
+
+    With a weight decay, the weights with fewer than two axes are a group of their own without it.
+
+    Args:
+        recipe: The recipe.
+        trainable: The modules that are trained.
+        learning_rate: The largest learning rate.
+
+    Raises:
+        ValueError: The class does not exist, or an argument is out of its range.
+        TypeError: It is no optimiser, or does not take an argument.
+    """
+    kind: Callable[..., torch.optim.Optimizer]
+    kind = resolve(recipe.optimizer.type, torch.optim.Optimizer)
+    accepted = inspect.signature(kind).parameters
+    arguments: dict[str, Any] = {**recipe.optimizer.arguments, "lr": learning_rate}
+    if "fused" in accepted:
+        arguments["fused"] = True
+    weights: list[Any] = list(trainable.parameters())
+    default = accepted["weight_decay"].default if "weight_decay" in accepted else 0
+    if arguments.get("weight_decay", default):
+        decayed = [weight for weight in weights if weight.dim() > 1]
+        others = [weight for weight in weights if weight.dim() < 2]
+        weights = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        weights = [group for group in weights if group["params"]]
+    try:
+        return kind(weights, **arguments)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"training.optimizer {recipe.optimizer.type}: {error}") from error
+
+
+def check_recipe(recipe: TrainingRecipe) -> None:
+    """Build the optimiser of a recipe for a small module, before hours are spent on samples.
+
+    Raises:
+        ValueError, TypeError: As in `make_optimiser`.
+    """
+    make_optimiser(recipe, nn.Linear(1, 1), 1e-3)
+
+
+def rate_factor(recipe: TrainingRecipe, step: int, steps: int) -> float:
+    """The learning rate of a step as a share of the largest one, in (0, 1].
+
+    In the first ``warmup`` of the steps it rises by the same amount in every step. With the
+    schedule ``cosine`` (Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts) it
+    then falls, to 0 after the last step.
+
+    Args:
+        recipe: The recipe.
+        step: The number of the step in the whole training, from 0.
+        steps: The number of steps of the training.
+    """
+    if recipe.schedule == "constant":
+        return 1.0
+    rising = round(recipe.warmup * steps)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return (1 + math.cos(math.pi * (step - rising) / (steps - rising))) / 2
+
+
+def clip_gradients(parts: Iterable[nn.Module], largest: float) -> None:
+    """Scale the gradient of each part to a norm of at most `largest`.
+
+    Parts are clipped apart, so that each is trained as if it were alone. The host does not wait.
+    """
+    for part in parts:
+        weights: list[Tensor] = [of for of in part.parameters() if of.grad is not None]
+        if weights:
+            nn.utils.clip_grad_norm_(weights, largest)
