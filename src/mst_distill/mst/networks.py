@@ -85,6 +85,7 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
     Raises:
         ValueError, TypeError: As in `build_member` and `check_members`.
     """
+    _ = run.device  # prepares the process, before the first computation starts threads
     members = plan.members.all_of(run.target)
     classes = len(run.samples.classes)
     nets = {name: build_member(name, of, classes, run.seed) for name, of in members.items()}
