@@ -62,7 +62,12 @@ class Supervision:
         return total / (labelled if isinstance(labelled, int) else labelled.clamp(min=1))
 
     def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``."""
+        """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``.
+
+        The mean of ``macro_recall`` over all samples of the split is the mean recall of its
+        classes. With dense labels, a mean over batches is that only if all have as many labelled
+        pixels, as for ``accuracy``.
+        """
         metrics = {
             "accuracy": accuracy(logits, label, self.ignored),
             "ce": cross_entropy(logits, label, self.ignored),

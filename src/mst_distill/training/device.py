@@ -48,9 +48,9 @@ def resolve_device(name: str) -> torch.device:
 def prepare(device: torch.device, runtime: Runtime) -> None:
     """Set the precision of float32 on CUDA; on a CPU keep freed memory, and flush tiny numbers.
 
-    Tiny numbers are those below 1.2e-38 in float32. Intel's processors take a hundred times as long
-    for them, and the second moments of Adam, which are squares of gradients, reach them. Only
-    threads that PyTorch starts later compute with zeros instead.
+    Tiny numbers are those below 1.2e-38 in float32. Intel's processors take ten times as long and
+    more for them, and the second moments of Adam, which are squares of gradients, reach them. Only
+    this thread and threads that PyTorch starts later compute with zeros instead.
 
     PyTorch's optimisers also need a name for the user. All settings hold for the whole process. By
     default PyTorch rounds the factors of convolutions on CUDA to TF32. Here float32 is computed as
