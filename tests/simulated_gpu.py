@@ -583,6 +583,7 @@ def _of_torch(gpu: SimulatedGPU) -> list[tuple[Any, str, Any]]:
     by_device = "_group_tensors_by_device_and_dtype"
     return [
         (torch.optim.Optimizer, by_device, staticmethod(group_by_device)),
+        (torch.nn.utils.clip_grad, by_device, group_by_device),
         (torch.nn.functional, "one_hot", one_hot),
         (cuda, "_lazy_init", lambda: None),
         (cuda, "is_available", lambda: True),

@@ -20,6 +20,7 @@ from mst_distill.parameters import (
     Route,
     Runtime,
     Teachers,
+    TrainingRecipe,
 )
 
 LENGTH = {"epochs": 3, "batch_size": 4, "learning_rate": 0.1}
@@ -202,3 +203,23 @@ def test_an_unknown_name_is_reported_with_the_nearest_one() -> None:
     )
     assert did_you_mean("fruit", "aple", []) == "unknown fruit 'aple'; available: none"
     assert "did you mean" in did_you_mean("fruit", "zzz", ["apple"])
+
+
+def test_a_text_is_the_preset_of_a_recipe_and_single_keys_override_it() -> None:
+    strong = TrainingRecipe.model_validate("strong")
+    assert (strong.optimizer.type, strong.schedule) == ("torch.optim.AdamW", "cosine")
+    assert strong == TrainingRecipe(preset="strong")
+    changed = TrainingRecipe(preset="strong", warmup=0.2, optimizer="torch.optim.NAdam")
+    assert (changed.warmup, changed.schedule) == (0.2, "cosine")
+    assert (changed.optimizer.type, changed.optimizer.arguments) == ("torch.optim.NAdam", {})
+    assert TrainingRecipe.model_validate("published") == TrainingRecipe()
+
+
+def test_a_recipe_is_stored_as_what_differs_from_the_published_one() -> None:
+    assert TrainingRecipe().model_dump() == {}
+    assert TrainingRecipe(schedule="cosine").model_dump() == {"schedule": "cosine"}
+    strong = TrainingRecipe.model_validate("strong")
+    assert TrainingRecipe.model_validate(strong.model_dump()) == TrainingRecipe(
+        **strong.model_dump()
+    )
+    assert "preset" not in strong.model_dump()

@@ -150,11 +150,17 @@ RECIPES: dict[str, dict[str, Any]] = {
 class Optimizer(Block):
     """An optimiser by import path, and its arguments except for the learning rate.
 
-    A weight decay applies to weights with two axes or more, not to biases and norms.
+    A weight decay applies to weights with two axes or more, not to biases and norms. A text in
+    place of the block is the import path.
     """
 
     type: str = "torch.optim.Adam"
     arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_path(cls, values: Any) -> Any:
+        return {"type": values} if isinstance(values, str) else values
 
     @field_validator("arguments")
     @classmethod
@@ -166,7 +172,7 @@ class Optimizer(Block):
                     "params": "these are the weights that a stage trains",
                     "fused": "it is chosen where the class has it",
                 }[key]
-                raise ValueError(f"training.optimizer.arguments has {key!r}: {reason}; remove it")
+                raise ValueError(f"remove {key!r}: {reason}")
         return arguments
 
 
@@ -201,21 +207,18 @@ class TrainingRecipe(Block):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_preset(cls, values: Any) -> Any:
-        if isinstance(values, str):
+        if not isinstance(values, dict):
             values = {"preset": values}
-        if isinstance(values, dict):
-            preset = values.get("preset", "published")
-            if not isinstance(preset, str) or preset not in RECIPES:
-                raise ValueError(did_you_mean("training.preset", preset, RECIPES))
-            return {**RECIPES[preset], **values}
-        return values
+        preset = values.get("preset", "published")
+        if not isinstance(preset, str) or preset not in RECIPES:
+            raise ValueError(did_you_mean("preset", str(preset), RECIPES))
+        return {**RECIPES[preset], **values}
 
     @model_validator(mode="after")
     def _check_warmup(self) -> TrainingRecipe:
         if self.warmup and self.schedule == "constant":
             raise ValueError(
-                "training.warmup is set and training.schedule is constant: choose cosine, or "
-                "remove warmup"
+                "warmup is set and schedule is constant: set schedule to cosine, or remove warmup"
             )
         return self
 

@@ -5,6 +5,7 @@ A wait leaves the GPU idle, and a step that waits cannot be captured in a CUDA g
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ from mst_distill.mst.networks import build_members
 from mst_distill.mst.stage1_teachers import train_members
 from mst_distill.mst.stage2_masks import train_masks
 from mst_distill.mst.stage3_route import train_student
+from mst_distill.parameters import TrainingRecipe
 from mst_distill.plan import Plan
 from mst_distill.training import batches
 from mst_distill.training.run import Run
@@ -86,6 +88,25 @@ def test_no_step_of_stage_3_waits_with_any_router(name: str, kind: str) -> None:
         student = nets.pop(run.target)
         ensemble = assemble_ensemble(run, plan, nets, {})
         train_student(run, plan, student, ensemble, tabulate_logits(run, ensemble, 8))
+    assert not recorded.waits
+
+
+ALL_OPTIONS = TrainingRecipe(
+    preset="strong", gradient_clip=0.1, label_smoothing=0.1, class_weights="balanced"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_waits_with_all_options_of_the_recipe(kind: str) -> None:
+    def train(**runtime: Any) -> dict[str, pd.DataFrame]:
+        run, plan = short_run(kind, **runtime)
+        return histories(dataclasses.replace(run, recipe=ALL_OPTIONS), plan)
+
+    expected = train()
+    with recorded_steps() as recorded:
+        found = train(device="cuda")
+    for stage, history in expected.items():
+        pd.testing.assert_frame_equal(found[stage], history, rtol=1e-4, atol=1e-6)
     assert not recorded.waits
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -84,8 +85,11 @@ def test_each_part_is_clipped_apart() -> None:
             r"training\.optimizer torch\.optim\.Adam: .*momentum",
         ),
         ({"type": "torch.optim.SGD", "arguments": {"momentum": -1}}, "training.*SGD: .*momentum"),
+        ("adamw", "'adamw' cannot be imported"),
+        ("torch.optim.LBFGS", "LBFGS cannot take a step from dense gradients alone"),
+        ("torch.optim.SparseAdam", "SparseAdam cannot take a step from dense gradients alone"),
     ],
 )
-def test_an_optimiser_that_cannot_be_made_is_an_error(optimizer: dict, message: str) -> None:
+def test_an_optimiser_that_cannot_be_used_is_an_error(optimizer: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         check_recipe(TrainingRecipe(optimizer=optimizer))

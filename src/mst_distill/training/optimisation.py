@@ -50,12 +50,23 @@ def make_optimiser(
 
 
 def check_recipe(recipe: TrainingRecipe) -> None:
-    """Build the optimiser of a recipe for a small module, before hours are spent on samples.
+    """Train a small module for one step, before hours are spent on samples.
 
     Raises:
-        ValueError, TypeError: As in `make_optimiser`.
+        ValueError, TypeError: As in `make_optimiser`; also if the optimiser takes no step from the
+            gradients alone.
     """
-    make_optimiser(recipe, nn.Linear(1, 1), 1e-3)
+    net = nn.Linear(1, 1)
+    optimiser = make_optimiser(recipe, net, 1e-3)
+    for weight in net.parameters():
+        weight.grad = torch.ones_like(weight)
+    try:
+        optimiser.step()
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"training.optimizer {recipe.optimizer.type} cannot take a step from dense gradients "
+            f"alone ({error}): choose another, for example torch.optim.AdamW"
+        ) from error
 
 
 def rate_factor(recipe: TrainingRecipe, step: int, steps: int) -> float:
