@@ -79,7 +79,15 @@ def device_seconds(stage: Stage, runtime: Runtime) -> float:
     kinds = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kinds.CPU, kinds.CUDA]) as profile:
         fit(replace(stage, settings=settings), runtime)
-    return sum(of.self_device_time_total for of in profile.key_averages()) / 1e6
+    return (
+        sum(
+            of.self_device_time_total
+            for of in profile.key_averages()
+            # Operators of the host and annotations repeat the time of their kernels.
+            if str(of.device_type) == "DeviceType.CUDA" and not of.is_user_annotation
+        )
+        / 1e6
+    )
 
 
 def _count(batches: Batches, compute: Callable[..., object]) -> float:

@@ -30,6 +30,7 @@ import contextlib
 import functools
 import threading
 import traceback
+import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -184,8 +185,11 @@ class SimulatedGPU(contextlib.ExitStack):
             torch.AcceleratorError: A graph is being captured.
             RuntimeError: The synchronisation debug mode of PyTorch is "error".
         """
+        message = f"called a synchronizing CUDA operation: {operator} (simulated)"
         if self.sync_debug_mode == "error":
-            raise RuntimeError(f"called a synchronizing CUDA operation: {operator} (simulated)")
+            raise RuntimeError(message)
+        if self.sync_debug_mode == "warn":
+            warnings.warn(message, stacklevel=2)
         if self.capturing is not None:
             raise torch.AcceleratorError(
                 f"CUDA error: operation not permitted when stream is capturing: {operator} "

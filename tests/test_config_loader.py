@@ -47,6 +47,14 @@ def test_the_command_line_adds_a_key_to_a_block_of_the_environment(load):
     assert load("other", train={"rate": 0.5})["train"] == {"epochs": 7, "rate": 0.5}
 
 
+def test_single_keys_change_the_preset_of_a_recipe(load, tmp_path):
+    (tmp_path / "other" / "parameters.yml").write_text("training: strong\n")
+    assert load("other")["training"] == "strong"
+    found = load("other", training={"gradient_clip": 1.0})["training"]
+    assert found == {"preset": "strong", "gradient_clip": 1.0}
+    assert load("other", training="published")["training"] == "published"
+
+
 def test_the_catalog_still_receives_the_runtime_parameters(load, tmp_path):
     (tmp_path / "base" / "catalog.yml").write_text("a: {path: '${runtime_params:seed, 0}'}\n")
     loader = ConfigLoader(str(tmp_path), "other", {"seed": 4}, base_env="base")

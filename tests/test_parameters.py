@@ -223,3 +223,13 @@ def test_a_recipe_is_stored_as_what_differs_from_the_published_one() -> None:
         **strong.model_dump()
     )
     assert "preset" not in strong.model_dump()
+
+
+def test_arguments_alone_are_those_of_the_optimiser_of_the_preset() -> None:
+    changed = TrainingRecipe(preset="strong", optimizer={"arguments": {"weight_decay": 0.1}})
+    assert changed.optimizer.type == "torch.optim.AdamW"
+    assert changed.optimizer.arguments == {"weight_decay": 0.1}
+
+
+def test_a_constant_rate_has_no_warmup() -> None:
+    assert TrainingRecipe(preset="strong", schedule="constant").warmup == 0

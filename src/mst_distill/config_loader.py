@@ -45,6 +45,9 @@ def _merge(blocks: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:
     changes in ``members`` is merged last.
     """
     others = {key: value for key, value in runtime.items() if key != "members"}
+    preset = blocks.get("training")
+    if isinstance(preset, str) and isinstance(others.get("training"), Mapping):
+        blocks = {**blocks, "training": {"preset": preset}}  # whose keys are changed
     merged: Any = OmegaConf.to_container(OmegaConf.merge(blocks, others))
     members = runtime.get("members")
     if "auto" in (members, merged.get("members")):

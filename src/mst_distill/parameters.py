@@ -212,7 +212,14 @@ class TrainingRecipe(Block):
         preset = values.get("preset", "published")
         if not isinstance(preset, str) or preset not in RECIPES:
             raise ValueError(did_you_mean("preset", str(preset), RECIPES))
-        return {**RECIPES[preset], **values}
+        recipe = {**RECIPES[preset], **values}
+        optimizer = values.get("optimizer")
+        if isinstance(optimizer, dict) and "type" not in optimizer:
+            # Arguments alone are those of the preset's optimiser.
+            recipe["optimizer"] = {**RECIPES[preset].get("optimizer", {}), **optimizer}
+        if values.get("schedule") == "constant" and "warmup" not in values:
+            recipe.pop("warmup", None)
+        return recipe
 
     @model_validator(mode="after")
     def _check_warmup(self) -> TrainingRecipe:

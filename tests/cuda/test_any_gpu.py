@@ -20,7 +20,7 @@ from cuda.test_stages import histories, short_run
 from cuda.test_training import digits_run
 from mst_distill.mst.stage1_teachers import train_members
 from mst_distill.training import loop
-from mst_distill.training.graphs import StepGraphs
+from mst_distill.training.graphs import StepGraphs, TakeStep
 from simulated_gpu import SimulatedGPU
 from toy_runs import KINDS
 
@@ -60,9 +60,9 @@ def strict_steps(monkeypatch: pytest.MonkeyPatch) -> None:
                     return
             yield
 
-    def capture_and_wait(graphs: StepGraphs, place: Tensor) -> None:
+    def capture_and_wait(graphs: StepGraphs, whole: TakeStep, place: Tensor) -> Any:
         with waits_are_errors(allowed=True):
-            capture(graphs, place)
+            return capture(graphs, whole, place)
 
     monkeypatch.setattr(loop._Training, "train_epoch", train)
     monkeypatch.setattr(StepGraphs, "_capture", capture_and_wait)

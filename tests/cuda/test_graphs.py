@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import random
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -20,7 +25,7 @@ from mst_distill.mst.networks import build_members
 from mst_distill.mst.stage3_route import StudentResult, train_student
 from mst_distill.training import batches, loop
 from mst_distill.training.batches import Batch
-from mst_distill.training.graphs import StepGraphs
+from mst_distill.training.graphs import StepGraphs, TakeStep
 from simulated_gpu import SimulatedGPU
 from toy_runs import make_run, route, vary
 
@@ -47,15 +52,56 @@ class Waiting(Captured):
         return terms
 
 
+class Drawing(Captured):
+    """A factor is drawn on the host, which a graph would repeat."""
+
+    draw: Callable[[], float]
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        factor = type(self).draw()
+        return {name: factor * of for name, of in super().losses(batch).items()}
+
+
+class DrawingByTorch(Drawing):
+    """The generator of PyTorch."""
+
+    draw = staticmethod(lambda: torch.rand(()).item())
+
+
+class DrawingByPython(Drawing):
+    """The generator of Python."""
+
+    draw = staticmethod(random.random)
+
+
+class DrawingByNumPy(Drawing):
+    """The generator of NumPy."""
+
+    draw = staticmethod(np.random.random_sample)
+
+
+class FailingLater(Captured):
+    """The third step of the training fails, as a capture may."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self.steps = 0
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        self.steps += self.trainable.training
+        if self.steps == 2:
+            raise RuntimeError("an error of CUDA")
+        return super().losses(batch)
+
+
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batch size of every graph that has been captured."""
     capture, sizes = StepGraphs._capture, []
 
-    def record(graphs: StepGraphs, place: Tensor) -> None:
-        capture(graphs, place)
-        if not graphs.failed:
-            sizes.append(len(place))
+    def record(graphs: StepGraphs, whole: TakeStep, place: Tensor) -> Any:
+        sizes.append(len(place))
+        return capture(graphs, whole, place)
 
     monkeypatch.setattr(StepGraphs, "_capture", record)
     return sizes
@@ -92,15 +138,63 @@ def test_a_task_that_does_not_permit_it_is_not_captured(
     assert not captures
 
 
-def test_a_step_that_cannot_be_captured_is_taken_as_usual_with_a_warning(
-    gpu: SimulatedGPU, captures: list[int], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        (Waiting, "the host waits for the GPU"),
+        (DrawingByTorch, "the host draws random numbers"),
+        (DrawingByPython, "the host draws random numbers"),
+        (DrawingByNumPy, "the host draws random numbers"),
+    ],
+)
+def test_a_step_that_depends_on_the_host_is_taken_as_usual_with_a_warning(
+    task: type[Dropping],
+    reason: str,
+    gpu: SimulatedGPU,
+    captures: list[int],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected = fit(Waiting, graphs=False)
-    with caplog.at_level(logging.WARNING):
-        assert_same(fit(Waiting, graphs=True), expected)
+    fits = []
+    for graphs in (False, True):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        with caplog.at_level(logging.WARNING):
+            fits.append(fit(task, graphs))
+    assert_same(fits[1], fits[0])
     (warning,) = caplog.messages
-    assert "without a CUDA graph, which failed: CUDA error" in warning
+    assert warning.endswith(f"without CUDA graphs, because in a step {reason}")
     assert not captures
+
+
+def test_a_failed_capture_is_an_error_that_names_the_way_out(gpu: SimulatedGPU) -> None:
+    with pytest.raises(RuntimeError, match=r"an error of CUDA.*runtime\.graphs=false, which conti"):
+        fit(FailingLater, graphs=True)
+
+
+def test_after_a_micro_batch_there_are_no_graphs(gpu: SimulatedGPU, captures: list[int]) -> None:
+    stage, runtime = make_stage("cuda", Captured(torch.device("cuda", 0)))
+    training = loop._Training(stage, runtime, None)
+    list(training.train_epoch())
+    assert captures == [8]
+    training.end_epoch()
+    training._micro_batcher.size = 4
+    list(training.train_epoch())
+    assert training._graphs is None
+    assert captures == [8]
+
+
+def test_nothing_holds_the_memory_of_a_training_after_its_end(gpu: SimulatedGPU) -> None:
+    stage, runtime = make_stage("cuda", Captured(torch.device("cuda", 0)))
+    training = loop._Training(stage, runtime, None)
+    list(training.train_epoch())
+    assert training._graphs is not None
+    alive = weakref.ref(training)
+    gc.disable()
+    try:
+        del training
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_batches_that_are_read_one_by_one_are_not_captured(

@@ -24,7 +24,7 @@ from mst_distill.mst.networks import build_member, forward
 from mst_distill.mst.router import FeatureRouter, UniformRouter
 from mst_distill.mst.stage1_teachers import Collaboration, row_of, train_members
 from mst_distill.mst.stage2_masks import train_masks
-from mst_distill.mst.stage3_route import Routing, Weights, train_student
+from mst_distill.mst.stage3_route import Routing, Weights, prepare_student, train_student
 from mst_distill.mst.supervision import Supervision
 from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
@@ -359,3 +359,18 @@ def test_masks_from_a_checkpoint_are_in_eval_mode(tmp_path):
 def test_a_share_of_the_epochs_above_1_is_an_error():
     with pytest.raises(ValueError, match="less than 1"):
         route(halvings=(0.5, 1.5))
+
+
+def test_the_load_is_counted_once_if_a_step_is_undone_several_times():
+    run, plan, nets, masks, _ = train_stages_1_and_2()
+    ensemble = assemble_ensemble(run, plan, nets, masks)
+    table = tabulate_logits(run, ensemble, 8)
+    task, stage = prepare_student(run, plan, copy.deepcopy(nets["image"]), ensemble, table)
+    first, second, *_ = stage.train
+    task.losses(first)
+    before = task.state()
+    for _ in range(3):
+        task.losses(second)
+        task.load_state(before)
+    task.losses(second)
+    assert task.state()["now"].sum() == len(first.label) + len(second.label)

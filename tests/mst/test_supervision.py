@@ -27,7 +27,7 @@ def make_batch(dense: bool, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def by_hand(logits: Tensor, label: Tensor, of: Supervision) -> float:
-    """The mean over labelled samples of -sum_c w_c t_c log p_c, with the smoothed target t."""
+    """The mean over labelled samples of -w_y sum_c t_c log p_c, y the label, t smoothed."""
     log_p = logits.log_softmax(dim=1).movedim(1, -1).reshape(-1, CLASSES).numpy()
     labels = label.flatten().numpy()
     weights = np.ones(CLASSES) if of.weights is None else of.weights.numpy()
@@ -37,7 +37,7 @@ def by_hand(logits: Tensor, label: Tensor, of: Supervision) -> float:
             continue
         smooth = np.full(CLASSES, of.smoothing / CLASSES)
         smooth[target] += 1 - of.smoothing
-        losses.append(-(weights * smooth * row).sum())
+        losses.append(-weights[target] * (smooth * row).sum())
     return float(np.mean(losses))
 
 
@@ -53,6 +53,24 @@ def test_the_loss_is_that_by_hand(
     supervision = Supervision(ignored, smoothing, given)
     found = supervision.loss(logits, label).item()
     assert found == pytest.approx(by_hand(logits, label, supervision), rel=1e-12)
+
+
+def test_the_weights_of_rare_classes_do_not_move_the_best_prediction() -> None:
+    """Of 990 samples of one class and 10 of another, each is told apart with smoothed labels."""
+    label = torch.repeat_interleave(torch.tensor([0, 1]), torch.tensor([990, 10]))
+    weights = torch.from_numpy(balanced_weights(label.numpy(), 2))
+    logits = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)  # one row for each class
+    optimiser = torch.optim.LBFGS([logits], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = Supervision(None, 0.1, weights).loss(logits[label], label)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    right = logits.softmax(dim=1).diagonal()
+    torch.testing.assert_close(right, torch.full((2,), 0.95).double(), rtol=1e-4, atol=0)
 
 
 def test_without_options_the_loss_is_cross_entropy_to_the_bit() -> None:

@@ -93,6 +93,11 @@ def test_comparisons_on_all_benchmarks_are_aggregated(project):
     assert (reports / "aggregate_figure.png").stat().st_size > 10_000
 
 
+def test_a_comparison_with_another_recipe_is_not_aggregated(project):
+    with pytest.raises(ValueError, match=r"on digits\S* is out of date: training\.optimizer"):
+        run_session(project, "aggregate", training="strong")
+
+
 def test_a_comparison_with_other_methods_is_not_aggregated(project):
     compare = {"methods": {"kd": {"type": "mst_distill.compare.methods.dml.DML"}}}
     with pytest.raises(

@@ -185,7 +185,8 @@ class Routing(Task):
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         self.weights = Weights(**state["weights"])
-        self._load, self.load = state["now"], state["load"]
+        now = state["now"]
+        self._load, self.load = None if now is None else now.clone(), state["load"]
 
     def constants(self) -> tuple[float, ...]:
         """The weights of the terms."""

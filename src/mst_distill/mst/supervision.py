@@ -49,17 +49,17 @@ class Supervision:
         """
         if self.weights is None and not self.smoothing:
             return cross_entropy(logits, label, self.ignored)
-        logits = at_least_float32(logits)
-        total = F.cross_entropy(
-            logits,
-            label,
-            weight=None if self.weights is None else self.weights.to(logits.dtype),
-            ignore_index=-100 if self.ignored is None else self.ignored,
-            reduction="sum",
+        labelled = self._labelled(label)
+        each = F.cross_entropy(
+            at_least_float32(logits),
+            label.where(labelled, 0),
+            reduction="none",
             label_smoothing=self.smoothing,
         )
-        labelled = label.numel() if self.ignored is None else (label != self.ignored).sum()
-        return total / (labelled if isinstance(labelled, int) else labelled.clamp(min=1))
+        # A sample has the weight of its label. PyTorch's `weight` would give the smoothed part of
+        # its target the weights of all classes, and train towards the rare ones.
+        weight = self._weight_of(label, self.weights).to(each.dtype)
+        return (each * weight).sum() / labelled.sum().clamp(min=1)
 
     def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``.
@@ -77,12 +77,20 @@ class Supervision:
         return metrics
 
     def _weighted_accuracy(self, logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
-        labelled = torch.ones_like(label, dtype=torch.bool)
-        if self.ignored is not None:
-            labelled = label != self.ignored
-        weight = weights[label.where(labelled, 0)]
-        right = (logits.argmax(dim=1) == label) & labelled
-        return (right * weight).sum().double() / labelled.sum().clamp(min=1)
+        right = logits.argmax(dim=1) == label
+        total = (right * self._weight_of(label, weights)).sum().double()
+        return total / self._labelled(label).sum().clamp(min=1)
+
+    def _weight_of(self, label: Tensor, weights: Tensor | None) -> Tensor:
+        """The weight of each label; 0 where it is ignored."""
+        labelled = self._labelled(label)
+        return labelled if weights is None else weights[label.where(labelled, 0)] * labelled
+
+    def _labelled(self, label: Tensor) -> Tensor:
+        """Whether each label is a target."""
+        if self.ignored is None:
+            return torch.ones_like(label, dtype=torch.bool)
+        return label != self.ignored
 
 
 def supervision_of(run: Run, needed: Iterable[str] | None = None) -> Supervision:

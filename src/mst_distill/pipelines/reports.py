@@ -52,7 +52,9 @@ def describe_student(student: ModelBundle) -> tuple[str, int, str]:
 def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
     """What a student was trained with, name to text."""
     teachers = plan.members.teachers_of(plan.target)
-    route = plan.route
+    route, criterion = plan.route, str(plan.route.selection)
+    if criterion == "accuracy" and plan.training.class_weights == "balanced":
+        criterion = "the mean recall of the classes"
     chosen = "" if route.top_k is None else f", {route.top_k} of the specialists for a sample"
     return {
         "teachers": ", ".join(f"{name} ({net.type})" for name, net in teachers.items()),
@@ -61,8 +63,7 @@ def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
         "stage 3, distillation": _describe_stage(route),
         "recipe": plan.training.summary,
         "router": f"{route.router}{chosen}",
-        "epoch": f"{student.metrics['epoch']}, selected on the validation split by "
-        f"{route.selection}",
+        "epoch": f"{student.metrics['epoch']}, selected on the validation split by {criterion}",
         "seed": f"{plan.seed}",
     }
 

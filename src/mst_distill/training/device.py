@@ -49,8 +49,9 @@ def prepare(device: torch.device, runtime: Runtime) -> None:
     """Set the precision of float32 on CUDA; on a CPU keep freed memory, and flush tiny numbers.
 
     Tiny numbers are those below 1.2e-38 in float32. Intel's processors take ten times as long and
-    more for them, and the second moments of Adam, which are squares of gradients, reach them. Only
-    this thread and threads that PyTorch starts later compute with zeros instead.
+    more for them, and the second moments of Adam, which are squares of gradients, reach them. This
+    thread, also outside PyTorch, and threads that PyTorch starts later compute with zeros instead;
+    in float64 these are numbers below 2.2e-308.
 
     PyTorch's optimisers also need a name for the user. All settings hold for the whole process. By
     default PyTorch rounds the factors of convolutions on CUDA to TF32. Here float32 is computed as

@@ -163,7 +163,8 @@ class _Training:
         self._task.trainable.train()
         for step in self._take_steps():
             self._check(self._finite_steps.add(step))
-            self._means.add(step.terms, step.values[: len(step.terms)], len(step.place))
+            terms = step.values[: len(step.terms)].clone()  # without the norms, in a checkpoint
+            self._means.add(step.terms, terms, len(step.place))
             self._step += 1
             # After a signal the next update of the progress bar raises `Interrupted`: the state is
             # saved before that.
@@ -179,30 +180,35 @@ class _Training:
             return
         for place in train.places(self._step):
             constants = self._task.constants()
-            # A batch that does not fit in memory is computed in micro-batches.
-            if constants is None or self._micro_batcher.size is not None:
-                yield self._take(train.complete(place))
+            if self._micro_batcher.size is not None:  # batches do not fit in memory
+                self._graphs = None
+            if self._graphs is None or constants is None:
+                yield self._take_at(place)
             else:
-                step = self._graphs.take(place, constants)
+                step = self._graphs.take(place, constants, self._take_whole, self._take_at)
                 yield replace(step, number=self._step)
 
     def _make_graphs(self) -> StepGraphs | None:
         """CUDA graphs, if steps consist of nothing but operations on the GPU."""
         train = self._stage.train
-        constant = self._recipe.schedule == "constant"  # the rate is a number of the host
-        on_device = self._finite_steps.on_device and train.is_on_device
-        if not (self._runtime.graphs and constant and on_device):
+        if not self._runtime.graphs or self._task.constants() is None:
             return None
+        if self._recipe.schedule != "constant":  # the rate is a number of the host
+            return None
+        if not (self._finite_steps.on_device and train.is_on_device):
+            return None
+        return StepGraphs(self._optimiser, train.device)
 
-        def take_whole(place: Tensor) -> Step:
-            batch = train.complete(place)
-            with autocast(train.device, self._runtime):
-                return self._update(batch, self._task.descend(batch))
+    def _take_whole(self, place: Tensor) -> Step:
+        """Take a step on the samples at some indices of the split, all at once."""
+        batch = self._stage.train.complete(place)
+        with autocast(self._stage.train.device, self._runtime):
+            terms = self._task.descend(batch)
+        return self._update(batch, terms)
 
-        def take(place: Tensor) -> Step:
-            return self._take(train.complete(place))
-
-        return StepGraphs(take_whole, take, self._optimiser, train.device)
+    def _take_at(self, place: Tensor) -> Step:
+        """Take a step on the samples at some indices of the split."""
+        return self._take(self._stage.train.complete(place))
 
     def _take(self, batch: Batch) -> Step:
         """Take a step, in micro-batches if memory requires it."""

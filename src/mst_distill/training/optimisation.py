@@ -13,11 +13,14 @@ from torch import Tensor, nn
 from mst_distill.import_path import resolve
 from mst_distill.parameters import TrainingRecipe
 
+FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
+"""Optimisers with fused kernels on CPUs and GPUs, which leave all as it is if `found_inf` is 1."""
+
 
 def make_optimiser(
     recipe: TrainingRecipe, trainable: nn.Module, learning_rate: float
 ) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, fused where its class has that.
+    """The optimiser of a recipe, fused if it is one of `FUSED`.
 
     With a weight decay, the weights with fewer than two axes are a group of their own without it.
 
@@ -27,14 +30,15 @@ def make_optimiser(
         learning_rate: The largest learning rate.
 
     Raises:
-        ValueError: The class does not exist, or an argument is out of its range.
-        TypeError: It is no optimiser, or does not take an argument.
+        ValueError: The class does not exist, or an argument is not one of its own or out of its
+            range.
+        TypeError: It is no optimiser.
     """
     kind: Callable[..., torch.optim.Optimizer]
     kind = resolve(recipe.optimizer.type, torch.optim.Optimizer)
     accepted = inspect.signature(kind).parameters
     arguments: dict[str, Any] = {**recipe.optimizer.arguments, "lr": learning_rate}
-    if "fused" in accepted:
+    if kind in FUSED:
         arguments["fused"] = True
     weights: list[Any] = list(trainable.parameters())
     default = accepted["weight_decay"].default if "weight_decay" in accepted else 0
@@ -45,8 +49,8 @@ def make_optimiser(
         weights = [group for group in weights if group["params"]]
     try:
         return kind(weights, **arguments)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"training.optimizer {recipe.optimizer.type}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(f"training.optimizer {recipe.optimizer.type}: {error}") from error
 
 
 def check_recipe(recipe: TrainingRecipe) -> None:
@@ -62,7 +66,7 @@ def check_recipe(recipe: TrainingRecipe) -> None:
         weight.grad = torch.ones_like(weight)
     try:
         optimiser.step()
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
             f"training.optimizer {recipe.optimizer.type} cannot take a step from dense gradients "
             f"alone ({error}): choose another, for example torch.optim.AdamW"

@@ -21,6 +21,6 @@ class KD(Distilling):
         kd = distillation(student.logits, teacher.logits, self.context.temperature)
         return {"kd": kd.mean()}
 
-    def constants(self) -> tuple[float, ...]:
-        """The weight of the term."""
-        return (self._weight,)
+    def constants(self) -> tuple[float, ...] | None:
+        """Return the weight of the term; None for a class that is derived from this one."""
+        return (self._weight,) if type(self) is KD else None

@@ -12,12 +12,11 @@ from mst_distill.artifacts.code_digest import code_of
 from mst_distill.artifacts.provenance import Origin, depends_on, plain_parameters, texts_in
 from mst_distill.datasets.comparisons import Comparisons
 from mst_distill.errors import did_you_mean
-from mst_distill.parameters import Compare
 from mst_distill.pipelines.compare.nodes import train_methods
 from mst_distill.plan import Plan
 
 
-@depends_on("run", "route", "compare")
+@depends_on("run", "training", "route", "compare")
 def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
     """Combine the trials of the comparisons with the run's name, on all benchmarks, in one table.
 
@@ -36,7 +35,7 @@ def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
             did_you_mean("run", str(plan.run), dict.fromkeys(name for _, name in found))
         )
     for benchmark, (_, origin) in loaded.items():
-        if clauses := _differences(origin.parameters["compare"], origin.code, plan.compare):
+        if clauses := _differences(origin.parameters, origin.code, plan):
             raise ValueError(
                 f"the comparison on {benchmark} is out of date: "
                 f"{'; '.join(clauses)}. Run --pipeline=compare of that benchmark again"
@@ -44,26 +43,32 @@ def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
     return gather({name: table for name, (table, _) in loaded.items()}, plan.route.selection)
 
 
-def _differences(
-    old: Mapping[str, Any], old_code: Mapping[str, str], compare: Compare
-) -> list[str]:
+def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan) -> list[str]:
     """The differences between the parameters and code of a comparison and the present ones.
 
     The networks and the data differ from benchmark to benchmark, and so does their code: only the
     parameters and modules that all benchmarks share are compared.
 
     Args:
-        old: The block ``compare`` of the comparison.
+        old: The parameters of the comparison; ``compare`` and ``training`` count.
         old_code: Module name to digest of its code, of the comparison.
-        compare: The present block.
+        plan: The present parameters.
     """
-    new = plain_parameters({"compare": compare})["compare"]
+    new = plain_parameters({"compare": plan.compare, "training": plan.training})
     common = ("methods", "weight", "budget")
-    new_code = code_of(train_methods, *texts_in(new["methods"]))
+    new_code = code_of(train_methods, *texts_in(new["compare"]["methods"]))
     shared = old_code.keys() & new_code.keys()
     made, wanted = (
-        Origin("", {"compare": {key: block.get(key) for key in common}}, {}, modules)
-        for block, modules in (
+        Origin(
+            "",
+            {
+                "compare": {key: blocks["compare"].get(key) for key in common},
+                **({"training": blocks["training"]} if blocks.get("training") else {}),
+            },
+            {},
+            modules,
+        )
+        for blocks, modules in (
             (old, {name: old_code[name] for name in shared}),
             (new, {name: new_code[name] for name in shared}),
         )
