@@ -18,7 +18,7 @@ from bench.measure import PLAIN, Timing, measure
 from bench.rates import Rates, measure_rates
 from bench.startup import Startup, measure_startup
 from mst_distill.parameters import Runtime
-from mst_distill.training.device import fast_precision
+from mst_distill.training.device import settle_precision
 
 EPOCHS = 100
 """The epochs per stage of a whole run, whose time is extrapolated from the timed epochs."""
@@ -27,13 +27,8 @@ EPOCHS = 100
 def main() -> None:
     """Run the selected cases and stages; print tables and write all measurements to a JSON file."""
     options = _arguments()
-    precision = options.precision
-    runtime = Runtime(
-        device=options.device,
-        precision=fast_precision(options.device) if precision == "auto" else precision,
-        frozen=options.frozen,
-        graphs=options.graphs,
-    )
+    keys = ("device", "precision", "frozen", "graphs")
+    runtime = settle_precision(Runtime(**{key: getattr(options, key) for key in keys}))
     logging.disable(logging.INFO)
     rates = measure_rates(runtime)
     report: dict[str, Any] = {

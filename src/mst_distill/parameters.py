@@ -147,6 +147,14 @@ RECIPES: dict[str, dict[str, Any]] = {
 """The values that each preset of `TrainingRecipe` sets; keys that are set override them."""
 
 
+SET_ELSEWHERE = {
+    "lr": "each stage has its own learning_rate",
+    "params": "these are the weights that a stage trains",
+    "fused": "it is chosen where the class has it",
+}
+"""Arguments that an `Optimizer` must not have, and why."""
+
+
 class Optimizer(Block):
     """An optimiser by import path, and its arguments except for the learning rate.
 
@@ -165,13 +173,8 @@ class Optimizer(Block):
     @field_validator("arguments")
     @classmethod
     def _check_arguments(cls, arguments: dict[str, Any]) -> dict[str, Any]:
-        for key in ("lr", "params", "fused"):
+        for key, reason in SET_ELSEWHERE.items():
             if key in arguments:
-                reason = {
-                    "lr": "each stage has its own learning_rate",
-                    "params": "these are the weights that a stage trains",
-                    "fused": "it is chosen where the class has it",
-                }[key]
                 raise ValueError(f"remove {key!r}: {reason}")
         return arguments
 

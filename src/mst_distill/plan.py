@@ -179,10 +179,9 @@ def read_plan(parameters: Mapping[str, Any]) -> Plan:
         raise ValueError("; ".join(map(_error_clause, error.errors()))) from None
     if plan.runtime.precision != "auto":
         return plan
-    from mst_distill.training.device import fast_precision
+    from mst_distill.training.device import settle_precision  # imports torch
 
-    choice = {"precision": fast_precision(plan.runtime.device)}
-    return plan.model_copy(update={"runtime": plan.runtime.model_copy(update=choice)})
+    return plan.model_copy(update={"runtime": settle_precision(plan.runtime)})
 
 
 def _error_clause(error: Any) -> str:

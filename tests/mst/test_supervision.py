@@ -56,7 +56,7 @@ def test_the_loss_is_that_by_hand(
 
 
 def test_the_weights_of_rare_classes_do_not_move_the_best_prediction() -> None:
-    """Of 990 samples of one class and 10 of another, each is told apart with smoothed labels."""
+    """With 990 samples of one class and 10 of the other, both get the smoothed probability."""
     label = torch.repeat_interleave(torch.tensor([0, 1]), torch.tensor([990, 10]))
     weights = torch.from_numpy(balanced_weights(label.numpy(), 2))
     logits = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)  # one row for each class

@@ -17,7 +17,7 @@ from mst_distill.diagnose.saliency import attribute, saliency
 from mst_distill.diagnose.similarity import cka_by_chance, intersection, linear_cka
 from mst_distill.evaluate.predictions import teacher_title
 from mst_distill.mst.features import FeatureExtractor, pooled
-from mst_distill.mst.losses import at_least_float32
+from mst_distill.mst.losses import at_least_float32, is_target
 from mst_distill.mst.networks import modalities_of
 from mst_distill.training.batches import Batch, Batches, Inputs
 from mst_distill.training.run import Run
@@ -224,7 +224,7 @@ def _maps_of_batch(
     target, ignored = run.target, run.samples.ignored_label
     labelled = None
     if run.samples.dense:
-        labelled = torch.ones_like(batch.label) if ignored is None else batch.label != ignored
+        labelled = is_target(batch.label, ignored)
     of_student = attribute(
         lambda inputs: models.student(inputs[target]), _only(batch.inputs, [target]), labelled
     )

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.mst.losses import at_least_float32, over_pixels, without_label
+from mst_distill.mst.losses import at_least_float32, is_target, over_pixels, without_label
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def cross_entropies(specialists: Tensor, label: Tensor, ignored: int | None) -> 
         ignored: The label that is no target, or None.
     """
     targets = label[:, None].expand(-1, specialists.shape[1], *label.shape[1:])
-    labelled = torch.ones_like(targets, dtype=torch.bool) if ignored is None else targets != ignored
+    labelled = is_target(targets, ignored)
     each = F.cross_entropy(
         at_least_float32(specialists.flatten(0, 1)),
         targets.where(labelled, 0).flatten(0, 1),

@@ -120,6 +120,11 @@ def or_zero(logits: Tensor, seen: Tensor | None) -> Tensor:
     return logits.where(over_pixels(seen, logits), 0)
 
 
+def is_target(label: Tensor, ignored: int | None) -> Tensor:
+    """Whether each label is a target: not `ignored`. In the shape of `label`; None ignores none."""
+    return torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
+
+
 def without_label(label: Tensor, ignored: int) -> Tensor:
     """Whether each sample has no label, ``(B,)``.
 
@@ -133,7 +138,7 @@ def without_label(label: Tensor, ignored: int) -> Tensor:
 def accuracy(logits: Tensor, label: Tensor, ignored: int | None) -> Tensor:
     """The share of samples, or of pixels, that are predicted right, if not `ignored`."""
     right = logits.argmax(dim=1) == label
-    labelled = torch.ones_like(right) if ignored is None else label != ignored
+    labelled = is_target(label, ignored)
     return (right & labelled).sum().double() / labelled.sum().clamp(min=1)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.data.samples import labelled_splits
-from mst_distill.mst.losses import accuracy, at_least_float32, cross_entropy
+from mst_distill.mst.losses import accuracy, at_least_float32, cross_entropy, is_target
 from mst_distill.training.run import Run
 
 
@@ -49,7 +49,7 @@ class Supervision:
         """
         if self.weights is None and not self.smoothing:
             return cross_entropy(logits, label, self.ignored)
-        labelled = self._labelled(label)
+        labelled = is_target(label, self.ignored)
         each = F.cross_entropy(
             at_least_float32(logits),
             label.where(labelled, 0),
@@ -58,8 +58,8 @@ class Supervision:
         )
         # A sample has the weight of its label. PyTorch's `weight` would give the smoothed part of
         # its target the weights of all classes, and train towards the rare ones.
-        weight = self._weight_of(label, self.weights).to(each.dtype)
-        return (each * weight).sum() / labelled.sum().clamp(min=1)
+        weight = labelled if self.weights is None else _weight_of(label, labelled, self.weights)
+        return (each * weight.to(each.dtype)).sum() / labelled.sum().clamp(min=1)
 
     def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``.
@@ -77,20 +77,10 @@ class Supervision:
         return metrics
 
     def _weighted_accuracy(self, logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
+        labelled = is_target(label, self.ignored)
         right = logits.argmax(dim=1) == label
-        total = (right * self._weight_of(label, weights)).sum().double()
-        return total / self._labelled(label).sum().clamp(min=1)
-
-    def _weight_of(self, label: Tensor, weights: Tensor | None) -> Tensor:
-        """The weight of each label; 0 where it is ignored."""
-        labelled = self._labelled(label)
-        return labelled if weights is None else weights[label.where(labelled, 0)] * labelled
-
-    def _labelled(self, label: Tensor) -> Tensor:
-        """Whether each label is a target."""
-        if self.ignored is None:
-            return torch.ones_like(label, dtype=torch.bool)
-        return label != self.ignored
+        total = (right * _weight_of(label, labelled, weights)).sum().double()
+        return total / labelled.sum().clamp(min=1)
 
 
 def supervision_of(run: Run, needed: Iterable[str] | None = None) -> Supervision:
@@ -117,6 +107,11 @@ def _weights_of(run: Run, rows: np.ndarray) -> Tensor:
         labels = labels[labels != run.samples.ignored_label]
     weights = balanced_weights(labels.astype(np.int64), len(run.samples.classes))
     return torch.from_numpy(weights).to(run.device)
+
+
+def _weight_of(label: Tensor, labelled: Tensor, weights: Tensor) -> Tensor:
+    """The weight of each label by its class; 0 where it is no target."""
+    return weights[label.where(labelled, 0)] * labelled
 
 
 def balanced_weights(labels: np.ndarray, classes: int) -> np.ndarray:

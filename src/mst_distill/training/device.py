@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,19 +68,18 @@ def prepare(device: torch.device, runtime: Runtime) -> None:
         torch.set_flush_denormal(True)
 
 
-def fast_precision(device: str) -> Literal["float32", "bfloat16"]:
-    """The precision ``auto``: bfloat16 on a GPU with tensor cores for it (Ampere and newer).
-
-    Args:
-        device: As in `resolve_device`.
+def settle_precision(runtime: Runtime) -> Runtime:
+    """Replace the precision ``auto`` by bfloat16 on a GPU of Ampere or newer, else by float32.
 
     Raises:
-        ValueError: The device is not available on this machine.
+        ValueError: The precision is ``auto``, and the device is not available on this machine.
     """
-    resolved = resolve_device(device)
-    if resolved.type == "cuda" and torch.cuda.get_device_capability(resolved) >= (8, 0):
-        return "bfloat16"
-    return "float32"
+    if runtime.precision != "auto":
+        return runtime
+    device = resolve_device(runtime.device)
+    # Tensor cores for bfloat16 came with Ampere.
+    fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return runtime.model_copy(update={"precision": "bfloat16" if fast else "float32"})
 
 
 def wide_products(device: torch.device, net: nn.Module) -> contextlib.AbstractContextManager[None]:

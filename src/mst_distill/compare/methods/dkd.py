@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput
-from mst_distill.mst.losses import at_least_float32, distillation
+from mst_distill.mst.losses import at_least_float32, distillation, is_target
 from mst_distill.training.batches import Batch
 
 TARGET, OTHERS = 1.0, 8.0
@@ -61,7 +61,7 @@ def labelled_positions(
     """
     if label.dim() == 1:
         return student, teacher, label
-    labelled = torch.ones_like(label, dtype=torch.bool) if ignored is None else label != ignored
+    labelled = is_target(label, ignored)
     return student.movedim(1, -1)[labelled], teacher.movedim(1, -1)[labelled], label[labelled]
 
 
