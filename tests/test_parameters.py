@@ -233,3 +233,14 @@ def test_arguments_alone_are_those_of_the_optimiser_of_the_preset() -> None:
 
 def test_a_constant_rate_has_no_warmup() -> None:
     assert TrainingRecipe(preset="strong", schedule="constant").warmup == 0
+
+
+def test_views_and_transforms_come_together() -> None:
+    with pytest.raises(ValueError, match="views is 4 and there are no transforms"):
+        TrainingRecipe(views=4)
+    with pytest.raises(ValueError, match="transforms are set and views is 1"):
+        TrainingRecipe(transforms={"image": ["torch.nn.Dropout"]})
+    with pytest.raises(ValueError, match=r"transforms\.image is empty"):
+        TrainingRecipe(views=2, transforms={"image": []})
+    found = TrainingRecipe(views=2, transforms={"image": ["torch.nn.Dropout"]})
+    assert TrainingRecipe.model_validate(found.model_dump()) == found

@@ -106,3 +106,9 @@ def test_a_part_of_a_plan_has_no_other_fields() -> None:
     for name in set(Plan.model_fields) - {"seed", "route"}:
         with pytest.raises(AttributeError, match=name):
             getattr(part, name)
+
+
+def test_transforms_are_of_a_modality() -> None:
+    training = {"views": 2, "transforms": {"imag": ["torch.nn.Dropout"]}}
+    with pytest.raises(ValueError, match=r"modality in training\.transforms 'imag'.*'image'"):
+        read_plan({**make_plan().model_dump(), "training": training})

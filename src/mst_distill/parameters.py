@@ -44,7 +44,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 MULTIMODAL = "multimodal"
 """The name of the member that takes all modalities; each other member is named after its one."""
 
-RESERVED = (MULTIMODAL, "student", "label")
+JOINT = "joint"
+"""The name under which `TrainingRecipe.transforms` has those of all pictures and dense labels."""
+
+RESERVED = (MULTIMODAL, "student", JOINT, "label")
 """Names that no modality may have."""
 
 
@@ -155,20 +158,33 @@ SET_ELSEWHERE = {
 """Arguments that an `Optimizer` must not have, and why."""
 
 
-class Optimizer(Block):
-    """An optimiser by import path, and its arguments except for the learning rate.
+class Importable(Block):
+    """A class by import path, and its arguments. A text in place of the block is the path."""
 
-    A weight decay applies to weights with two axes or more, not to biases and norms. A text in
-    place of the block is the import path.
-    """
-
-    type: str = "torch.optim.Adam"
+    type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _read_path(cls, values: Any) -> Any:
         return {"type": values} if isinstance(values, str) else values
+
+
+class Transform(Importable):
+    """A random transform of training samples.
+
+    It is called with the tensor of one sample. It must return a tensor of the same shape and type
+    with finite values, and draw its random numbers from PyTorch's generator on the CPU.
+    """
+
+
+class Optimizer(Importable):
+    """An optimiser, with its arguments except for the learning rate.
+
+    A weight decay applies to weights with two axes or more, not to biases and norms.
+    """
+
+    type: str = "torch.optim.Adam"
 
     @field_validator("arguments")
     @classmethod
@@ -197,6 +213,10 @@ class TrainingRecipe(Block):
         class_weights: ``equal``, or ``balanced``: in cross-entropy, all classes of the training
             split have the same weight in total; epochs are then selected by the mean recall of the
             classes where they would be by accuracy.
+        views: K, the number of views of a training sample; epoch e shows view e mod K. View 0 is
+            the sample itself, and the others are what `transforms` make of it.
+        transforms: The transforms of each modality, in their order; under ``joint`` those of all
+            pictures ``(C, H, W)`` together, and of dense labels, which come first.
     """
 
     preset: Literal["published", "strong"] = Field("published", exclude=True)
@@ -206,6 +226,8 @@ class TrainingRecipe(Block):
     gradient_clip: PositiveFloat | None = None
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     class_weights: Literal["equal", "balanced"] = "equal"
+    views: PositiveInt = 1
+    transforms: dict[str, tuple[Transform, ...]] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -232,6 +254,23 @@ class TrainingRecipe(Block):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_views(self) -> TrainingRecipe:
+        for name, transforms in self.transforms.items():
+            if not transforms:
+                raise ValueError(f"transforms.{name} is empty: remove it, or list a transform")
+        if self.views > 1 and not self.transforms:
+            raise ValueError(
+                f"views is {self.views} and there are no transforms, so that all views would be "
+                f"the sample itself: set transforms, or remove views"
+            )
+        if self.transforms and self.views == 1:
+            raise ValueError(
+                "transforms are set and views is 1, which is the sample itself: set views to 2 or "
+                "more, for example 4"
+            )
+        return self
+
     @property
     def summary(self) -> str:
         """The recipe in words."""
@@ -251,6 +290,13 @@ class TrainingRecipe(Block):
             parts.append(f"labels smoothed by {self.label_smoothing:g}")
         if self.class_weights == "balanced":
             parts.append("balanced classes")
+        if self.views > 1:
+            names = [
+                f"{transform.type.rpartition('.')[2]} of {name}"
+                for name, transforms in self.transforms.items()
+                for transform in transforms
+            ]
+            parts.append(f"{self.views} views of a sample ({', '.join(names)})")
         return ", ".join(parts)
 
     @model_serializer(mode="wrap")

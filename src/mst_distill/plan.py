@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.parameters import (
+    JOINT,
     Benchmark,
     Block,
     Card,
@@ -130,6 +131,14 @@ class Plan(Block):
         known = ("all", *self.members.modalities)
         if self.compare.targets not in known:
             raise ValueError(did_you_mean("compare.targets", self.compare.targets, known))
+        return self
+
+    @model_validator(mode="after")
+    def _check_transforms(self) -> Plan:
+        known = (*self.members.modalities, JOINT)
+        for name in self.training.transforms:
+            if name not in known:
+                raise ValueError(did_you_mean("modality in training.transforms", name, known))
         return self
 
     @model_validator(mode="after")

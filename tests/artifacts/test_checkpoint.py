@@ -104,7 +104,12 @@ def baseline(run):
 RECIPES = {
     "published": TrainingRecipe(),
     "all options": TrainingRecipe(
-        preset="strong", gradient_clip=0.5, label_smoothing=0.1, class_weights="balanced"
+        preset="strong",
+        gradient_clip=0.5,
+        label_smoothing=0.1,
+        class_weights="balanced",
+        views=2,
+        transforms={"image": ["toy_transforms.Noise"], "audio": ["toy_transforms.Noise"]},
     ),
 }
 STAGES = {"teachers": stage_one, "masks": stage_two, "route": stage_three, "baseline": baseline}

@@ -92,7 +92,12 @@ def test_no_step_of_stage_3_waits_with_any_router(name: str, kind: str) -> None:
 
 
 ALL_OPTIONS = TrainingRecipe(
-    preset="strong", gradient_clip=0.1, label_smoothing=0.1, class_weights="balanced"
+    preset="strong",
+    gradient_clip=0.1,
+    label_smoothing=0.1,
+    class_weights="balanced",
+    views=2,
+    transforms={"noise": ["toy_transforms.Noise"]},
 )
 
 
@@ -100,7 +105,9 @@ ALL_OPTIONS = TrainingRecipe(
 def test_no_step_waits_with_all_options_of_the_recipe(kind: str) -> None:
     def train(**runtime: Any) -> dict[str, pd.DataFrame]:
         run, plan = short_run(kind, **runtime)
-        return histories(dataclasses.replace(run, recipe=ALL_OPTIONS), plan)
+        noise = {run.target: ALL_OPTIONS.transforms["noise"]}
+        recipe = ALL_OPTIONS.model_copy(update={"transforms": noise})
+        return histories(dataclasses.replace(run, recipe=recipe), plan)
 
     expected = train()
     with recorded_steps() as recorded:

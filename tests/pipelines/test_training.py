@@ -24,6 +24,13 @@ TRAINING: dict[str, Any] = {
     "gradient_clip": 2.0,
     "label_smoothing": 0.1,
     "class_weights": "balanced",
+    "views": 2,
+    "transforms": {
+        "image": [{"type": "torchvision.transforms.v2.RandomAffine", "arguments": {"degrees": 12}}],
+        "audio": [
+            {"type": "torchaudio.transforms.TimeMasking", "arguments": {"time_mask_param": 8}}
+        ],
+    },
 }
 SETTINGS: dict[str, Any] = {
     **stages({"factor": 10}, epochs=1),
@@ -65,6 +72,8 @@ def test_every_net_is_trained_by_the_recipe(
     expected = TrainingRecipe(**TRAINING)
     for name, training in trainings.items():
         assert training._recipe == expected, name
+        assert training._stage.train._number_of_views == 2, name
+        assert training._stage.valid._number_of_views == 1, name
         kind = type(training._optimiser).__name__
         assert kind == ("SGD" if name.startswith("C2KD") else "AdamW"), name
     names = " ".join(trainings)
@@ -79,7 +88,8 @@ def test_the_reports_say_how_the_nets_were_trained(
     project, _ = trained
     summary = (
         "AdamW (weight_decay 0.05), learning rate by a cosine, 5 % of the steps with a rising "
-        "rate, gradients of a norm of at most 2, labels smoothed by 0.1, balanced classes"
+        "rate, gradients of a norm of at most 2, labels smoothed by 0.1, balanced classes, "
+        "2 views of a sample (RandomAffine of image, TimeMasking of audio)"
     )
     assert summary in (project / REPORTS / "model_card.md").read_text()
     assert TrainingRecipe().summary == "Adam, constant learning rate"

@@ -125,5 +125,10 @@ class TeacherPool:
         """Batches of the training samples that the student can see."""
         run = self._run
         return run.batches(
-            "train", modalities, self._batch_size, frozen=frozen, needed=[run.target]
+            "train",
+            modalities,
+            self._batch_size,
+            frozen=frozen,
+            needed=[run.target],
+            in_views=True,
         )

@@ -134,7 +134,7 @@ def train_paths(
         Source title to its path.
     """
     tabulated: dict[str, Tensor] = {}
-    if len(table):
+    if len(table) and run.views is None:  # the table has no logits of views
         logits = logits_of_split(run, ensemble, table, "train")
         tabulated = dict(zip(ensemble.names, logits.unbind(dim=1), strict=True))
     return {
@@ -165,6 +165,7 @@ def _train_path(
         tables=None if logits is None else {SOURCE: logits},
         labelled_share=labelled_per_batch,
         needed=[run.target],
+        in_views=True,
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

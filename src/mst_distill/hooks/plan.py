@@ -53,10 +53,12 @@ class PlanHooks:
         from mst_distill.mst.networks import check_definitions
         from mst_distill.training.device import prepare, resolve_device
         from mst_distill.training.optimisation import check_recipe
+        from mst_distill.training.views import check_transforms
 
         # Before anything is computed, because threads inherit how they treat tiny numbers.
         prepare(resolve_device(catalog.plan.runtime.device), catalog.plan.runtime)
         check_recipe(catalog.plan.training)
+        check_transforms(catalog.plan.training)
         check_definitions(catalog.plan.members, catalog.plan.masks)
         if "compare" in read:
             from mst_distill.compare.teaching import resolve_methods

@@ -268,7 +268,7 @@ def prepare_student(
         run: The run.
         plan: All parameters.
         student: The target's network after stage 1; it is trained further.
-        ensemble: The specialists, evaluated at every step if `table` has no rows.
+        ensemble: The specialists, evaluated here if `table` has no rows or the samples have views.
         table: Their logits, from `tabulate_logits`.
 
     Raises:
@@ -286,8 +286,9 @@ def prepare_student(
         supervision_of(run),
     )
     run.place(task.trainable)
-    tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if len(table) else {}
-    online = None if len(table) else ensemble.frozen(apart=bool(samples.present))
+    tabulated = len(table) > 0 and run.views is None  # the table has no logits of views
+    tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if tabulated else {}
+    online = None if tabulated else ensemble.frozen(apart=bool(samples.present))
     train = run.batches(
         "train",
         [run.target],
@@ -297,6 +298,7 @@ def prepare_student(
         tables=tables,
         labelled_share=plan.labelled_per_batch,
         needed=[run.target],
+        in_views=True,
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)

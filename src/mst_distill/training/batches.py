@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from mst_distill.parameters import Runtime
 from mst_distill.training.device import autocast
 from mst_distill.training.memory import fits, naming_memory
 from mst_distill.training.micro_batches import MicroBatcher
+from mst_distill.training.views import Views
 
 PIECE = 2**26
 """The number of bytes of a split that are copied to a GPU at once."""
@@ -52,6 +54,8 @@ class Batch:
         frozen: Name of a `Frozen` computation to its result, without gradient; NaN (0 if the
             type is integer) for samples that lack a modality that it reads.
         place: ``(B,)``, the index of each sample in its split, from 0.
+        entry: ``(B,)``, the index of each view among all views of a split of n samples:
+            ``view * n + place``. Without views, it is `place`.
         present: ``(B,)``, whether each sample has a modality, by name, for those that are not in
             all samples. The inputs of the others are meaningless.
     """
@@ -61,6 +65,7 @@ class Batch:
     frozen: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     place: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     present: dict[str, Tensor] = field(default_factory=dict)
+    entry: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     def seen(self, modalities: Iterable[str]) -> Tensor | None:
         """Whether each sample has all of some modalities, ``(B,)``; None if all samples do."""
@@ -78,6 +83,7 @@ class Batch:
             {name: tuple(each[here] for each in of) for name, of in self.frozen.items()},
             self.place[here],
             {name: of[here] for name, of in self.present.items()},
+            self.entry[here],
         )
 
     def having(self, modalities: Iterable[str]) -> tuple[Batch, Tensor | None]:
@@ -131,6 +137,11 @@ class Batches:
         labels: Which samples have no label. With a `Labels.share`, a pass has as many batches as
             otherwise, each of `batch_size` samples: those with a label come from shuffles of all
             samples with one, and the others from shuffles of the rest, each as often as needed.
+        views: The views of the samples, if there are any but the samples themselves. Frozen results
+            are those of each view.
+
+    Raises:
+        ValueError: There are `tables`, which belong to samples, and `views`.
     """
 
     def __init__(
@@ -145,7 +156,10 @@ class Batches:
         tables: Mapping[str, Tensor] | None = None,
         shuffle: torch.Generator | None = None,
         labels: Labels | None = None,
+        views: Views | None = None,
     ) -> None:
+        if tables and views is not None:
+            raise ValueError("tables of plain samples must not be used with their views")
         self.device = device
         self._samples = samples
         self._rows = torch.from_numpy(rows)
@@ -153,6 +167,7 @@ class Batches:
         self._runtime = runtime
         self._shuffle = shuffle
         self._labels = labels
+        self._views = views
         self._hidden = None if labels is None else torch.from_numpy(labels.hidden).to(device)
         present = {name: has[rows] for name, has in samples.present.items()}
         self._present = {
@@ -186,6 +201,10 @@ class Batches:
         return self.start(0)
 
     @property
+    def _number_of_views(self) -> int:
+        return 1 if self._views is None else self._views.count
+
+    @property
     def order(self) -> Tensor:
         """The generator's state, which decides the order of the next pass; empty if unshuffled."""
         return torch.empty(0) if self._shuffle is None else self._shuffle.get_state()
@@ -195,21 +214,31 @@ class Batches:
         if self._shuffle is not None:
             self._shuffle.set_state(state)
 
-    def start(self, step: int) -> Iterator[Batch]:
-        """Iterate over one pass from batch number `step` on; earlier batches are not read."""
-        index_batches = self.places(step)
+    def start(self, step: int, epoch: int = 0) -> Iterator[Batch]:
+        """Iterate over one pass from batch number `step` on; earlier batches are not read.
+
+        Args:
+            step: The number of the first batch, from 0.
+            epoch: The number of the pass, which decides the view.
+        """
+        index_batches = self.entries(step, epoch)
         if not index_batches:
             return
-        prefetch = self.device.type == "cuda" and not self._resident
+        # Transforms draw from the generator that a net may use at the same time.
+        prefetch = self.device.type == "cuda" and not self._resident and self._views is None
         read = self._prefetch(index_batches) if prefetch else map(self._read, index_batches)
         for batch in read:
             yield self._complete(batch)
 
-    def places(self, step: int) -> Sequence[Tensor]:
-        """Draw the order of one pass: the indices of each batch from number `step` on, ``(B,)``."""
+    def entries(self, step: int, epoch: int = 0) -> Sequence[Tensor]:
+        """Draw the order of one pass: `Batch.entry` of each batch from number `step` on, ``(B,)``.
+
+        The arguments are those of `start`.
+        """
         # The order of the whole pass is drawn for any `step`, so that a training that continues
         # from a checkpoint sees the batches that it would have seen without the interruption.
-        index_batches = self._draw()[step:]
+        first = epoch % self._number_of_views * self.count
+        index_batches: Sequence[Tensor] = [first + indices for indices in self._draw()[step:]]
         if self._resident and index_batches:  # one copy to the device for all batches
             sizes = [len(indices) for indices in index_batches]
             index_batches = torch.cat(list(index_batches)).to(self.device).split(sizes)
@@ -220,13 +249,13 @@ class Batches:
         """Whether batches are selections from tensors on the device, of samples without gaps."""
         return self._resident and not self._online and not self._present
 
-    def complete(self, place: Tensor) -> Batch:
-        """The batch of the samples at some indices of the split, from `places`."""
-        return self._complete(self._read(place))
+    def complete(self, entry: Tensor) -> Batch:
+        """The batch with some `Batch.entry`, from `entries`."""
+        return self._complete(self._read(entry))
 
-    def at(self, place: Tensor) -> Batch:
-        """The samples at some indices of the split, ``(B,)``, without frozen results."""
-        return self._read(place if self._resident else place.cpu())
+    def at(self, entry: Tensor) -> Batch:
+        """The samples with some `Batch.entry`, ``(B,)``, without frozen results."""
+        return self._read(entry if self._resident else entry.cpu())
 
     def ids(self, batch: Batch) -> list[str]:
         """The ids of a batch's samples."""
@@ -247,22 +276,46 @@ class Batches:
         return again
 
     def _load(self, modalities: Iterable[str]) -> None:
-        """Copy the split to the device, or open a view of the memory-mapped store."""
+        """Copy the split to the device in all views, or map the store into memory."""
         arrays = {name: self._samples.modalities[name] for name in modalities}
         arrays["label"] = self._samples.labels
         rows = self._rows.numpy()
         per_sample = sum(array[:1].nbytes for array in arrays.values())
-        self._resident = fits(per_sample * len(rows), self.device)
-        self._tensors = {
-            name: self._copy(array, rows) if self._resident else _view(array)
+        self._resident = fits(per_sample * self._number_of_views * len(rows), self.device)
+        if not self._resident:
+            self._tensors = {name: _mapped(array) for name, array in arrays.items()}
+        elif self._views is None:
+            self._tensors = {name: self._copy(array, rows) for name, array in arrays.items()}
+        else:
+            self._tensors = self._make_views(arrays, self._views)
+
+    def _make_views(self, arrays: Mapping[str, np.ndarray], views: Views) -> dict[str, Tensor]:
+        """Make all views of the split on the device, ``(K * n, ...)``."""
+        made = {
+            name: torch.empty(
+                (views.count * self.count, *array.shape[1:]),
+                dtype=_mapped(array).dtype,
+                device=self.device,
+            )
             for name, array in arrays.items()
         }
+        pieces = torch.arange(views.count * self.count).split(self._batch_size)
+        for entries in progress(pieces, f"{views.count} views of {self.count} samples", "batch"):
+            for name, array in self._views_at(entries, arrays, views).items():
+                made[name][entries[0] : entries[-1] + 1] = torch.from_numpy(array)
+        return made
+
+    def _views_at(
+        self, entries: Tensor, names: Iterable[str], views: Views
+    ) -> dict[str, np.ndarray]:
+        rows = self._rows[entries % self.count]
+        return views.make(names, rows.numpy(), (entries // self.count).numpy())
 
     def _copy(self, array: np.ndarray, rows: np.ndarray) -> Tensor:
         """Copy rows of an array to the device; to a GPU in pieces, each while the next is read."""
         if self.device.type == "cpu":
             return torch.from_numpy(array[rows])
-        shape, dtype = (len(rows), *array.shape[1:]), _view(array).dtype
+        shape, dtype = (len(rows), *array.shape[1:]), _mapped(array).dtype
         copied = torch.empty(shape, dtype=dtype, device=self.device)
         size = max(1, PIECE // max(1, array[:1].nbytes))
         for start in range(0, len(rows), size):
@@ -306,15 +359,20 @@ class Batches:
         return index_batches
 
     def _read(self, indices: Tensor) -> Batch:
-        """Read the inputs and the label of one batch onto the device."""
-        # Resident tensors hold the split only; views hold the whole store.
-        rows = indices if self._resident else self._rows[indices]
-        read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
-        place = self._to_device(indices)
+        """Read the inputs and the label of one batch, given its `Batch.entry`, onto the device."""
+        if self._resident or self._views is None:
+            # Resident tensors hold the split only; mapped ones hold the whole store.
+            rows = indices if self._resident else self._rows[indices]
+            read = {name: tensor.index_select(0, rows) for name, tensor in self._tensors.items()}
+        else:
+            made = self._views_at(indices, self._tensors, self._views)
+            read = {name: torch.from_numpy(array) for name, array in made.items()}
+        entry = self._to_device(indices)
+        place = entry if self._views is None else entry % self.count
         inputs = {name: self._to_device(tensor) for name, tensor in read.items()}
         label = inputs.pop("label").long()
         present = {name: has[place] for name, has in self._present.items()}
-        return Batch(inputs, label, {}, place, present)
+        return Batch(inputs, label, {}, place, present, entry)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if tensor.device.type == self.device.type:
@@ -341,7 +399,7 @@ class Batches:
             hidden = self._hidden[batch.place].reshape(-1, *[1] * (label.dim() - 1))
             label = label.masked_fill(hidden, self._labels.ignored)
         frozen = {
-            name: tuple(table.index_select(0, batch.place) for table in tables)
+            name: tuple(table.index_select(0, batch.entry) for table in tables)
             for name, tables in self._cached.items()
         }
         if self._online:
@@ -398,37 +456,44 @@ class Batches:
         # The size for the whole split follows from the results for one sample.
         reads = {modality for what in self._online.values() for modality in what.modalities}
         (first,) = self._computed_online(self._online, self._first_having(reads))
-        cacheable, size = {}, 0
+        cacheable, size, entries = {}, 0, self._number_of_views * self.count
         for name, tensors in first.frozen.items():
-            size_here = sum(tensor.nbytes for tensor in tensors) * self.count
+            size_here = sum(tensor.nbytes for tensor in tensors) * entries
             if mode == "cached" or fits(size + size_here, self.device):
                 cacheable[name] = self._online[name]
                 size += size_here
         return cacheable
 
     def _fill_cache(self, frozen: Mapping[str, Frozen]) -> dict[str, tuple[Tensor, ...]]:
-        """Compute the results for the whole split, ``(n, ...)`` in the order of the split."""
+        """Compute the results for the split in all views, ``(K * n, ...)`` by `Batch.entry`."""
         tables: dict[str, tuple[Tensor, ...]] = {}
-        batches = self._computed_online(frozen, self._rows.numpy())
+        entries = self._number_of_views * self.count
+        batches = self._computed_online(frozen, self._rows.numpy(), self._views)
+        passes = (batches.start(0, epoch=view) for view in range(self._number_of_views))
         start = 0
-        title = f"{', '.join(frozen)}: frozen outputs of {self.count} samples"
-        for batch in progress(batches, title, "batch"):
+        title = f"{', '.join(frozen)}: frozen outputs of {entries} samples"
+        total = self._number_of_views * len(batches)
+        for batch in progress(chain.from_iterable(passes), title, "batch", total=total):
             for name, chunks in batch.frozen.items():
                 if name not in tables:
                     # Shape and type are known only from the first batch.
-                    tables[name] = tuple(c.new_empty((self.count, *c.shape[1:])) for c in chunks)
+                    tables[name] = tuple(c.new_empty((entries, *c.shape[1:])) for c in chunks)
                 for table, chunk in zip(tables[name], chunks, strict=True):
                     table[start : start + len(chunk)] = chunk
             start += len(batch.label)
         return tables
 
-    def _computed_online(self, frozen: Mapping[str, Frozen], rows: np.ndarray) -> Batches:
+    def _computed_online(
+        self, frozen: Mapping[str, Frozen], rows: np.ndarray, views: Views | None = None
+    ) -> Batches:
         """Unshuffled batches of `rows`, with `frozen` computed for every batch."""
         online = self._runtime.model_copy(update={"frozen": "online"})
-        return Batches(self._samples, rows, (), self._batch_size, online, self.device, frozen)
+        return Batches(
+            self._samples, rows, (), self._batch_size, online, self.device, frozen, views=views
+        )
 
 
-def _view(array: np.ndarray) -> Tensor:
+def _mapped(array: np.ndarray) -> Tensor:
     """A tensor that shares the memory of a read-only map.
 
     PyTorch warns that writing to it is undefined. Nothing writes to it: it is only indexed, and

@@ -27,7 +27,7 @@ class _Graph:
     """A captured step: the tensor from which it reads its indices, and its results."""
 
     graph: torch.cuda.CUDAGraph
-    place: Tensor
+    entry: Tensor
     step: Step
 
 
@@ -60,12 +60,12 @@ class StepGraphs:
         self._possible = True
 
     def take(
-        self, place: Tensor, constants: tuple[float, ...], whole: TakeStep, eager: TakeStep
+        self, entry: Tensor, constants: tuple[float, ...], whole: TakeStep, eager: TakeStep
     ) -> Step:
         """Take a step.
 
         Args:
-            place: ``(B,)`` on the GPU, the indices of the samples.
+            entry: `Batch.entry` on the GPU, ``(B,)``.
             constants: The numbers on which a step depends.
             whole: Takes a step with the whole batch at once; it is captured.
             eager: Takes a step without a graph.
@@ -79,25 +79,25 @@ class StepGraphs:
         if constants != self._constants:
             self._constants = constants
             self._graphs.clear()
-        size = len(place)
+        size = len(entry)
         if not self._possible:
-            return eager(place)
+            return eager(entry)
         if size not in self._sizes:
             self._sizes.add(size)
-            return self._try(eager, place)
+            return self._try(eager, entry)
         if size not in self._graphs:
-            self._graphs[size] = self._capture(whole, place)
+            self._graphs[size] = self._capture(whole, entry)
         captured = self._graphs[size]
-        captured.place.copy_(place)
+        captured.entry.copy_(entry)
         captured.graph.replay()
-        return replace(captured.step, place=place, values=captured.step.values.clone())
+        return replace(captured.step, entry=entry, values=captured.step.values.clone())
 
-    def _try(self, eager: TakeStep, place: Tensor) -> Step:
+    def _try(self, eager: TakeStep, entry: Tensor) -> Step:
         """Take a step on the stream of the captures, and find out whether it can be captured."""
         before = _random_states()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream), _recorded_waits() as waits:
-            step = eager(place)
+            step = eager(entry)
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         reason = "the host waits for the GPU" if waits else ""
         if _random_states() != before:
@@ -107,14 +107,14 @@ class StepGraphs:
             log.warning("Steps are taken without CUDA graphs, because in a step %s", reason)
         return step
 
-    def _capture(self, whole: TakeStep, place: Tensor) -> _Graph:
+    def _capture(self, whole: TakeStep, entry: Tensor) -> _Graph:
         """Capture a step; nothing is computed."""
-        captured_place, graph = place.clone(), torch.cuda.CUDAGraph()
+        captured_entry, graph = entry.clone(), torch.cuda.CUDAGraph()
         pool = next((other.graph.pool() for other in self._graphs.values()), None)
         self._set_capturable(True)
         try:
             with torch.cuda.graph(graph, pool=pool, stream=self._stream):
-                step = whole(captured_place)
+                step = whole(captured_entry)
         except RuntimeError as error:
             # PyTorch's streams and generators may now be in a state that cannot be repaired here.
             raise RuntimeError(
@@ -123,7 +123,7 @@ class StepGraphs:
             ) from error
         finally:
             self._set_capturable(False)
-        return _Graph(graph, captured_place, step)
+        return _Graph(graph, captured_entry, step)
 
     def _set_capturable(self, capturable: bool) -> None:
         """Tell the optimiser whether it is captured: PyTorch asks for it."""

@@ -164,7 +164,7 @@ class _Training:
         for step in self._take_steps():
             self._check(self._finite_steps.add(step))
             terms = step.values[: len(step.terms)].clone()  # without the norms, in a checkpoint
-            self._means.add(step.terms, terms, len(step.place))
+            self._means.add(step.terms, terms, len(step.entry))
             self._step += 1
             # After a signal the next update of the progress bar raises `Interrupted`: the state is
             # saved before that.
@@ -176,16 +176,16 @@ class _Training:
     def _take_steps(self) -> Iterator[Step]:
         train = self._stage.train
         if self._graphs is None:
-            yield from map(self._take, train.start(self._step))
+            yield from map(self._take, train.start(self._step, len(self.rows)))
             return
-        for place in train.places(self._step):
+        for entry in train.entries(self._step, len(self.rows)):
             constants = self._task.constants()
             if self._micro_batcher.size is not None:  # batches do not fit in memory
                 self._graphs = None
             if self._graphs is None or constants is None:
-                yield self._take_at(place)
+                yield self._take_at(entry)
             else:
-                step = self._graphs.take(place, constants, self._take_whole, self._take_at)
+                step = self._graphs.take(entry, constants, self._take_whole, self._take_at)
                 yield replace(step, number=self._step)
 
     def _make_graphs(self) -> StepGraphs | None:
@@ -199,16 +199,16 @@ class _Training:
             return None
         return StepGraphs(self._optimiser, train.device)
 
-    def _take_whole(self, place: Tensor) -> Step:
-        """Take a step on the samples at some indices of the split, all at once."""
-        batch = self._stage.train.complete(place)
+    def _take_whole(self, entry: Tensor) -> Step:
+        """Take a step on the samples with some `Batch.entry`, all at once."""
+        batch = self._stage.train.complete(entry)
         with autocast(self._stage.train.device, self._runtime):
             terms = self._task.descend(batch)
         return self._update(batch, terms)
 
-    def _take_at(self, place: Tensor) -> Step:
-        """Take a step on the samples at some indices of the split."""
-        return self._take(self._stage.train.complete(place))
+    def _take_at(self, entry: Tensor) -> Step:
+        """Take a step on the samples with some `Batch.entry`."""
+        return self._take(self._stage.train.complete(entry))
 
     def _take(self, batch: Batch) -> Step:
         """Take a step, in micro-batches if memory requires it."""
@@ -218,7 +218,7 @@ class _Training:
 
     def _update(self, batch: Batch, terms: Mapping[str, Tensor]) -> Step:
         """Change the weights, unless a loss term or a gradient is not finite."""
-        step = Step.of(self._step, batch.place, terms, self._task.trainable)
+        step = Step.of(self._step, batch.entry, terms, self._task.trainable)
         self._check(self._finite_steps.guard(step))
         if self._recipe.gradient_clip is not None:
             clip_gradients(self._task.parts(), self._recipe.gradient_clip)
@@ -363,7 +363,7 @@ class _Training:
         if weights:
             modules = list(dict.fromkeys(map(self._task.learner, weights)))
             problem = f"the gradient of {list_some(modules, 3)} {problem}"
-        batch = self._stage.train.at(step.place)
+        batch = self._stage.train.at(step.entry)
         self._raise_not_finite(f"{problem} in step {step.number} of", batch)
 
     def _raise_not_finite(self, what: str, batch: Batch | None = None) -> NoReturn:

@@ -21,26 +21,26 @@ class Step:
 
     Attributes:
         number: The number of the step in its epoch, from 0.
-        place: ``(B,)``, the indices of its samples in the training split.
+        entry: `Batch.entry` of its samples, ``(B,)``.
         terms: The names of the loss terms.
         weights: The names of the weights that have a gradient.
         values: ``(T + W,)``, the terms and the norms of the gradients.
     """
 
     number: int
-    place: Tensor
+    entry: Tensor
     terms: tuple[str, ...]
     weights: tuple[str, ...]
     values: Tensor
 
     @classmethod
     def of(
-        cls, number: int, place: Tensor, terms: Mapping[str, Tensor], trainable: nn.Module
+        cls, number: int, entry: Tensor, terms: Mapping[str, Tensor], trainable: nn.Module
     ) -> Step:
         """The step that has just computed the gradients of the weights of `trainable`."""
         norms = gradient_norms(trainable)
         values = torch.stack([*terms.values(), *norms.values()])
-        return cls(number, place, tuple(terms), tuple(norms), values)
+        return cls(number, entry, tuple(terms), tuple(norms), values)
 
     def problem(self) -> tuple[str, list[str]]:
         """The value that is not finite, and the names of the weights if it is a gradient."""

@@ -22,6 +22,7 @@ from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batches, Frozen, Labels
 from mst_distill.training.device import place, prepare, resolve_device
 from mst_distill.training.seeding import Stream, derive_seed, generator
+from mst_distill.training.views import Views
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,15 @@ class Run:
             return self.samples.ignored_label
         return None if self.unlabelled is None and not self.samples.present else UNLABELLED
 
+    @cached_property
+    def views(self) -> Views | None:
+        """The views of training samples; None if the recipe has none but the samples themselves.
+
+        Raises:
+            ValueError, TypeError: As in `Views`.
+        """
+        return Views(self.samples, self.recipe, self.seed) if self.recipe.views > 1 else None
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """All modalities, in store order."""
@@ -123,6 +133,7 @@ class Run:
         tables: Mapping[str, Tensor] | None = None,
         labelled_share: float | None = None,
         needed: Iterable[str] | None = None,
+        in_views: bool = False,
     ) -> Batches:
         """Batches of a split, in the order of the stage `shuffle`, or unshuffled if it is None.
 
@@ -136,6 +147,8 @@ class Run:
             labelled_share: The share of samples with a label in each batch; see `Batches`.
             needed: The modalities without which a sample is left out; by default, all that are
                 read, also by `frozen`.
+            in_views: Whether a student learns from these batches, so that they have the views of
+                the recipe.
         """
         modalities = list(modalities)
         if needed is None:
@@ -156,6 +169,7 @@ class Run:
             tables,
             generator(self.seed, shuffle, Stream.ORDER) if shuffle else None,
             labels,
+            self.views if in_views else None,
         )
 
     def train_and_valid(
@@ -188,6 +202,7 @@ class Run:
                 frozen=frozen,
                 labelled_share=labelled_share,
                 needed=needed,
+                in_views=True,
             ),
             self.batches("valid", modalities, size, frozen=frozen),
         )

@@ -39,6 +39,9 @@ class Stream(StrEnum):
     NOISE = "noise"
     """Random layers such as dropout; preceded by the stage."""
 
+    VIEW = "view"
+    """The transforms of a sample; followed by the modality, the sample's id and the view."""
+
     TEACHERS = "teachers"
     """Stage 1."""
 
