@@ -17,8 +17,9 @@ from mst_distill.benchmarks.splits import assign_splits
 from mst_distill.config_loader import ConfigLoader
 from mst_distill.data.samples import SPLITS, Samples
 from mst_distill.data.store import open_store, write_store
-from mst_distill.parameters import Members, Runtime
+from mst_distill.parameters import Members, Runtime, TrainingRecipe
 from mst_distill.plan import Plan, read_plan
+from mst_distill.training.loop import PUBLISHED
 from mst_distill.training.run import Run
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -39,7 +40,23 @@ class Case:
     plain_plan: Plan
 
 
-def digits(target: str, runtime: Runtime) -> Case:
+VIEWS = TrainingRecipe.model_validate(
+    {
+        "views": 4,
+        "transforms": {
+            "image": [
+                {"type": "torchvision.transforms.v2.RandomAffine", "arguments": {"degrees": 12}}
+            ],
+            "audio": [
+                {"type": "torchaudio.transforms.TimeMasking", "arguments": {"time_mask_param": 8}}
+            ],
+        },
+    }
+)
+"""Views of the digits; the plain schedule has the samples alone."""
+
+
+def digits(target: str, runtime: Runtime, recipe: TrainingRecipe = PUBLISHED) -> Case:
     """The embedded benchmark, with its own data."""
     plan = _plan("base", target, runtime)
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +68,7 @@ def digits(target: str, runtime: Runtime) -> Case:
         samples.index, arrays, samples.labels, samples.classes, samples.ignored_label, ""
     )
     splits = assign_splits(samples.index, plan.protocol, plan.seed)
-    return Case(Run(samples, splits, target, plan.seed, runtime), plan, plan)
+    return Case(Run(samples, splits, target, plan.seed, runtime, recipe=recipe), plan, plan)
 
 
 def avmnist(
@@ -106,6 +123,7 @@ def nyudepthv2(
 CASES: dict[str, Callable[[Runtime], Case]] = {
     "digits-image": partial(digits, "image"),
     "digits-audio": partial(digits, "audio"),
+    "digits-image-views": partial(digits, "image", recipe=VIEWS),
     "avmnist-image": partial(avmnist, "image"),
     "avmnist-audio": partial(avmnist, "audio"),
     "nyudepthv2-image": partial(nyudepthv2, "image"),
