@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -10,12 +11,14 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
 
+from mst_distill.artifacts.provenance import FOR_ORIGIN, sha256_of
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 
 Selection = Literal["accuracy", "ce", "last"]
@@ -91,12 +94,32 @@ class Member(Block):
         start: The import path of a function that initialises the weights of the new network;
             without it, each layer initialises its own.
         masked_layers: The layers that get masks.
+        weights: The file from which the network starts, ``.safetensors`` or of `torch.save`; all
+            layers but the last must fit.
+        learning_rate_scale: The factor of the learning rate by layer, which counts for all layers
+            inside; 0 freezes a layer.
     """
 
     type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
     start: str | None = None
     masked_layers: tuple[str, ...] = ()
+    weights: str | None = None
+    learning_rate_scale: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_defaults(
+        self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        """Keep the origins of files from before there was a choice; an origin has a SHA-256."""
+        values: dict[str, Any] = serialize(self)
+        if not self.learning_rate_scale:
+            del values["learning_rate_scale"]
+        if self.weights is None:
+            del values["weights"]
+        elif info.context == FOR_ORIGIN:
+            values["weights"] = sha256_of(Path(self.weights))
+        return values
 
 
 class Members(Block):

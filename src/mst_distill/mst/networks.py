@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.data.samples import Samples
 from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
+from mst_distill.mst.pretrained import load_weights, set_rates
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
@@ -83,7 +86,8 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
         Member name to network: the multimodal teacher, the cross-modal teachers, the student.
 
     Raises:
-        ValueError, TypeError: As in `build_member` and `check_members`.
+        ValueError, TypeError, FileNotFoundError: As in `build_member`, `check_members`,
+            `load_weights` and `set_rates`.
     """
     _ = run.device  # prepares the process, before the first computation starts threads
     members = plan.members.all_of(run.target)
@@ -92,6 +96,11 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
     # Lazy layers create their weights in the first forward pass, which `check_members` runs.
     with seeded(run.seed, Stream.LAZY_LAYERS):
         check_members(nets, members, plan.masks, run.samples)
+    for name, member in members.items():
+        if member.weights:
+            load_weights(name, nets[name], Path(member.weights), classes)
+            _check_finite(name, _trial_forward(name, nets[name], run.samples))
+        set_rates(name, nets[name], member)
     return nets
 
 
@@ -161,6 +170,9 @@ def check_definitions(members: Members, masks: Masks) -> None:
             resolve_function(member.start)
         net = build_member(name, member.model_copy(update={"start": None}), classes=2, seed=0)
         _check_layers_exist(name, net, member.masked_layers)
+        if member.weights and not any(map(is_lazy, net.parameters())):
+            load_weights(name, net, Path(member.weights), classes=2)
+        set_rates(name, net, member)
         for layer in member.masked_layers:
             if width := width_of(net.get_submodule(layer)):
                 with torch.device("meta"):  # the mask itself is not needed
@@ -256,17 +268,21 @@ def check_members(
                 f"{expected} would fit the {len(samples.classes)} classes and labels of shape "
                 f"{samples.labels.shape[1:]}"
             )
-        if not logits.isfinite().all():
-            raise ValueError(
-                f"member {name!r} outputs logits that are not finite for the first two samples "
-                f"before any training: its start weights or its input values are too large"
-            )
+        _check_finite(name, logits)
         shapes = feature_shapes(name, net, members[name].masked_layers, samples)
         with torch.device("meta"):  # this check needs the shapes of the masks, not their weights
             for layer, shape in shapes.items():
                 build_mask(name, layer, shape, masks)
         for layer, shape in shapes.items():
             _try_mask(name, net, layer, shape, samples)
+
+
+def _check_finite(name: str, logits: Tensor) -> None:
+    if not logits.isfinite().all():
+        raise ValueError(
+            f"member {name!r} outputs logits that are not finite for the first two samples before "
+            f"any training: its start weights or its input values are too large"
+        )
 
 
 def _try_mask(

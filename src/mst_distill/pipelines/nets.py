@@ -75,8 +75,11 @@ def load_finished(run: Run, plan: Plan, bundles: Mapping[str, Partitions]) -> Fi
             and ``baselines``.
     """
     from mst_distill.mst.ensemble import assemble_ensemble
+    from mst_distill.mst.pretrained import set_rates
 
     nets = {entry: load_nets(partitions) for entry, partitions in bundles.items()}
+    for name, member in plan.members.all_of(run.target).items():
+        set_rates(name, nets["members"][name], member)
     ensemble = assemble_ensemble(run, plan, nets["members"], nets["masks"])
     return FinishedRun(
         nets["members"], ensemble, nets.get("students", {}), nets.get("baselines", {})

@@ -26,7 +26,7 @@ from mst_distill.training.not_finite import (
     find_not_finite,
     list_some,
 )
-from mst_distill.training.optimisation import clip_gradients, rate_factor
+from mst_distill.training.optimisation import SCALE, clip_gradients, rate_factor
 from mst_distill.training.task import Task
 
 PUBLISHED = TrainingRecipe()
@@ -235,7 +235,7 @@ class _Training:
         steps = settings.epochs * len(self._stage.train)
         rate = settings.learning_rate * rate_factor(self._recipe, self.steps_done, steps)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = group.get(SCALE, 1.0) * rate
 
     def end_epoch(self) -> None:
         """Validate the epoch, and store its weights if a criterion selects it."""

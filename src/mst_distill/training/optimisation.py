@@ -17,12 +17,21 @@ FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 """Optimisers with fused kernels on CPUs and GPUs, which leave all as it is if `found_inf` is 1."""
 
 
+RATE_SCALE = "_learning_rate_scale"
+"""The attribute of a module that scales the learning rate of its weights; without it, it is 1."""
+
+
+SCALE = "scale"
+"""The key of a parameter group with the factor of its learning rate."""
+
+
 def make_optimiser(
     recipe: TrainingRecipe, trainable: nn.Module, learning_rate: float
 ) -> torch.optim.Optimizer:
     """The optimiser of a recipe, fused if it is one of `FUSED`.
 
     With a weight decay, the weights with fewer than two axes are a group of their own without it.
+    So are weights whose learning rate is scaled, see `RATE_SCALE`. Frozen weights are left out.
 
     Args:
         recipe: The recipe.
@@ -40,17 +49,44 @@ def make_optimiser(
     arguments: dict[str, Any] = {**recipe.optimizer.arguments, "lr": learning_rate}
     if kind in FUSED:
         arguments["fused"] = True
-    weights: list[Any] = list(trainable.parameters())
     default = accepted["weight_decay"].default if "weight_decay" in accepted else 0
-    if arguments.get("weight_decay", default):
-        decayed = [weight for weight in weights if weight.dim() > 1]
-        others = [weight for weight in weights if weight.dim() < 2]
-        weights = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
-        weights = [group for group in weights if group["params"]]
+    decays = bool(arguments.get("weight_decay", default))
+    groups = [
+        group for scale in _scaled_weights(trainable).items() for group in _groups(*scale, decays)
+    ]
+    for group in groups:
+        group["lr"] = group[SCALE] * learning_rate
     try:
-        return kind(weights, **arguments)
+        return kind(groups, **arguments)
     except (TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(f"training.optimizer {recipe.optimizer.type}: {error}") from error
+
+
+def _scaled_weights(trainable: nn.Module) -> dict[float, list[Tensor]]:
+    """The weights that are trained, by the factor of their learning rate."""
+    scales = {
+        id(weight): getattr(module, RATE_SCALE, 1.0)
+        for module in trainable.modules()
+        for weight in module.parameters(recurse=False)
+    }
+    found: dict[float, list[Tensor]] = {}
+    for weight in trainable.parameters():
+        if weight.requires_grad:
+            found.setdefault(scales[id(weight)], []).append(weight)
+    return found
+
+
+def _groups(scale: float, weights: list[Tensor], decays: bool) -> list[dict[str, Any]]:
+    """Groups of an optimiser: one, or with a weight decay one for each kind of weights."""
+    if not decays:
+        return [{"params": weights, SCALE: scale}]
+    decayed = [weight for weight in weights if weight.dim() > 1]
+    others = [weight for weight in weights if weight.dim() < 2]
+    groups = [
+        {"params": decayed, SCALE: scale},
+        {"params": others, SCALE: scale, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
 
 
 def check_recipe(recipe: TrainingRecipe) -> None:

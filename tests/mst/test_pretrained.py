@@ -1,0 +1,242 @@
+"""Weights from a file, frozen layers, and layers with a learning rate of their own."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
+from mst_distill.artifacts.provenance import plain_parameters, sha256_of
+from mst_distill.mst.baseline import train_baseline
+from mst_distill.mst.networks import build_members, check_definitions
+from mst_distill.mst.pretrained import load_weights, set_rates
+from mst_distill.mst.run_stages import run_stages
+from mst_distill.mst.stage1_teachers import prepare_members
+from mst_distill.parameters import Member, Members, TrainingRecipe
+from mst_distill.plan import Plan
+from mst_distill.training.loop import _Training
+from mst_distill.training.optimisation import make_optimiser, rate_factor
+from toy_runs import make_plan, make_run
+
+
+class Net(nn.Module):
+    """A trunk with batch norm, and a last layer."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 5))
+        self.last = nn.Linear(5, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.trunk(x))
+
+
+def save(net: nn.Module, path: Path) -> Path:
+    state = net.state_dict()
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("classes", [3, 7])
+def test_all_layers_are_loaded_and_the_last_if_it_fits(
+    tmp_path: Path, suffix: str, classes: int
+) -> None:
+    source, net = Net(classes), Net(3)
+    before = copy.deepcopy(net.state_dict())
+    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), 3)
+    for name, tensor in net.state_dict().items():
+        fits = classes == 3 or not name.startswith("last")
+        assert tensor.equal((source.state_dict() if fits else before)[name]), name
+
+
+def test_a_file_without_the_last_layer_fits(tmp_path: Path) -> None:
+    source, net = Net(3), Net(3)
+    state = {name: of for name, of in source.state_dict().items() if not name.startswith("last")}
+    torch.save(state, tmp_path / "trunk.pth")
+    load_weights("image", net, tmp_path / "trunk.pth", 3)
+    assert net.trunk[0].weight.equal(source.trunk[0].weight)
+
+
+BROKEN: dict[str, tuple[Any, str]] = {
+    "shape": (
+        {**Net(3).state_dict(), "trunk.0.weight": torch.zeros(5, 9)},
+        r"1 of 11 weights are missing, have another shape or are not of the net, the first "
+        r"'trunk\.0\.weight'\. All layers but the last must fit",
+    ),
+    "prefix": (
+        {f"module.{name}": of for name, of in Net(3).state_dict().items()},
+        r"20 of 22 weights .* the first 'trunk\.0\.weight', 'trunk\.0\.bias'",
+    ),
+    "nested": ({"state_dict": Net(3).state_dict()}, r"holds \['state_dict'\] and not a state dict"),
+    "whole net": (Net(3), "holds no weights that can be read without executing code"),
+    "not finite": (
+        {**Net(3).state_dict(), "trunk.0.bias": torch.full((5,), torch.nan)},
+        r"'trunk\.0\.bias' holds NaN or infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_file_that_does_not_fit_is_an_error_and_changes_nothing(
+    tmp_path: Path, case: str
+) -> None:
+    content, message = BROKEN[case]
+    torch.save(content, tmp_path / "net.pth")
+    net = Net(3)
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(ValueError, match=message):
+        load_weights("image", net, tmp_path / "net.pth", 3)
+    for name, tensor in net.state_dict().items():
+        assert tensor.equal(before[name])
+
+
+def test_a_missing_file_is_named_with_its_member(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"weights of member 'image': .*no\.pth does not"):
+        load_weights("image", Net(3), tmp_path / "no.pth", 3)
+
+
+def member(**changes: Any) -> Member:
+    return Member(type="a.B", **changes)
+
+
+def test_frozen_layers_get_no_gradient_and_keep_their_running_statistics() -> None:
+    net = Net(3)
+    set_rates("image", net, member(learning_rate_scale={"trunk": 0, "trunk.2": 0.5}))
+    for copied in (net, copy.deepcopy(net)):
+        before = copy.deepcopy(copied.state_dict())
+        copied.train()
+        assert copied.last.training
+        assert copied.trunk[2].training
+        assert not copied.trunk[1].training
+        optimiser = make_optimiser(TrainingRecipe.model_validate("strong"), copied, 0.1)
+        copied(torch.randn(8, 4)).square().sum().backward()
+        optimiser.step()
+        for name, tensor in copied.state_dict().items():
+            frozen = name.startswith(("trunk.0", "trunk.1"))
+            assert tensor.equal(before[name]) == frozen, name
+
+
+@pytest.mark.parametrize("preset", ["published", "strong"])
+def test_a_scaled_layer_learns_at_its_rate(preset: str) -> None:
+    recipe = TrainingRecipe.model_validate(preset)
+    net = Net(3)
+    set_rates("image", net, member(learning_rate_scale={"trunk": 0.1, "trunk.0": 0}))
+    rates = {
+        id(weight): group["lr"]
+        for group in make_optimiser(recipe, net, 0.5).param_groups
+        for weight in group["params"]
+    }
+    for name, weight in net.named_parameters():
+        scale = 0 if name.startswith("trunk.0") else 0.1 if name.startswith("trunk") else 1
+        assert rates.get(id(weight), 0) == scale * 0.5, name
+
+
+def test_a_schedule_multiplies_with_the_scale() -> None:
+    run, plan = pretrained_run(image={"learning_rate_scale": {"conv": 0.1}})
+    run = dataclasses.replace(run, recipe=TrainingRecipe.model_validate("strong"))
+    _, stage = prepare_members(run, plan)
+    training = _Training(stage, run.runtime, None, run.recipe)
+    training._set_rate()
+    full = plan.teachers.learning_rate * rate_factor(run.recipe, 0, 2 * len(stage.train))
+    rates = {group["lr"] for group in training._optimiser.param_groups}
+    assert rates == {full, 0.1 * full}
+
+
+def pretrained_run(**changes: dict[str, Any]) -> tuple[Any, Plan]:
+    """A toy run whose members have further parameters, by modality."""
+    run, plan = make_run()
+    members = plan.members.model_dump()
+    for name, keys in changes.items():
+        members["modalities"][name] |= keys
+    return run, plan.model_copy(update={"members": Members.model_validate(members)})
+
+
+@pytest.mark.parametrize("target", ["image", "audio"])
+def test_what_is_frozen_stays_through_all_stages(tmp_path: Path, target: str) -> None:
+    _, plan = make_run()
+    source = build_members(*make_run())["image"]
+    with torch.no_grad():
+        source.conv.weight.mul_(2)
+    file = save(source, tmp_path / "image.safetensors")
+    frozen = {"weights": str(file), "learning_rate_scale": {"conv": 0, "norm": 0}}
+    run, plan = pretrained_run(image=frozen)
+    run = dataclasses.replace(run, target=target)
+    plan = plan.model_copy(update={"target": target})
+    done = run_stages(run, plan)
+    baselines, _ = train_baseline(run, plan)
+    nets = [*done.student.students.values(), *baselines.values()]
+    for net in nets if target == "image" else [done.members["image"]]:
+        for name, tensor in source.state_dict().items():
+            stays = name.startswith(("conv", "norm"))
+            assert tensor.equal(net.state_dict()[name]) == stays, name
+
+
+def test_a_bundle_that_is_loaded_is_frozen_again(tmp_path: Path) -> None:
+    run, plan = pretrained_run(image={"learning_rate_scale": {"conv": 0, "norm": 0}})
+    net = build_members(run, plan)["image"]
+    save_bundle(ModelBundle.of(net, {"classes": 3}), tmp_path / "image.json")
+    loaded = load_bundle(tmp_path / "image.json", plan.members.net_types()).net
+    assert all(weight.requires_grad for weight in loaded.parameters())
+    set_rates("image", loaded, plan.members.modalities["image"])
+    assert not loaded.conv.weight.requires_grad
+    assert not loaded.train().norm.training
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "layer": (
+        {"learning_rate_scale": {"con": 0}},
+        "layer of member 'image' 'con'.*did you mean 'conv'",
+    ),
+    "everything": (
+        {"learning_rate_scale": dict.fromkeys(["conv", "norm", "second", "last"], 0)},
+        "learning_rate_scale of member 'image' freezes all of its weights",
+    ),
+    "file": ({"weights": "no.pth"}, "weights of member 'image': .*does not exist"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_parameters_are_found_before_samples_are_read(case: str) -> None:
+    keys, message = WRONG[case]
+    _, plan = pretrained_run(image=keys)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check_definitions(plan.members, plan.masks)
+
+
+def test_a_file_that_fits_is_accepted_without_samples(tmp_path: Path) -> None:
+    source = build_members(*make_run())["image"]
+    _, plan = pretrained_run(image={"weights": str(save(source, tmp_path / "image.pth"))})
+    check_definitions(plan.members, plan.masks)
+
+
+def test_an_origin_has_the_digest_of_the_file_and_no_key_that_is_not_set(tmp_path: Path) -> None:
+    plain = make_plan().members.modalities["image"]
+    assert set(plain.model_dump()) == {"type", "arguments", "start", "masked_layers"}
+    path = save(Net(3), tmp_path / "net.pth")
+    origin = plain_parameters({"member": member(weights=str(path))})["member"]
+    assert origin["weights"] == sha256_of(path)
+    moved = path.rename(tmp_path / "other.pth")
+    assert plain_parameters({"member": member(weights=str(moved))})["member"] == origin
+    dumped = member(weights="a.pth", learning_rate_scale={"b": 0}).model_dump()
+    assert Member.model_validate(dumped) == member(weights="a.pth", learning_rate_scale={"b": 0})
+
+
+def test_a_net_that_freezes_its_own_weights_keeps_them_frozen() -> None:
+    net = Net(3)
+    net.trunk[0].requires_grad_(False)
+    set_rates("image", net, member())
+    assert not net.trunk[0].weight.requires_grad
+    trained = [
+        of
+        for group in make_optimiser(TrainingRecipe(), net, 1).param_groups
+        for of in group["params"]
+    ]
+    assert len(trained) == 6
