@@ -121,6 +121,16 @@ class Member(Block):
             values["weights"] = sha256_of(Path(self.weights))
         return values
 
+    @property
+    def summary(self) -> str:
+        """How the network starts, and its layers with a rate of their own, in words."""
+        parts = [f"starts from {Path(self.weights).name}"] if self.weights else []
+        parts += [
+            f"{layer} {'frozen' if scale == 0 else f'at {scale:g} of the learning rate'}"
+            for layer, scale in self.learning_rate_scale.items()
+        ]
+        return ", ".join(parts)
+
 
 class Members(Block):
     """The multimodal teacher and one network for each modality."""
@@ -142,6 +152,12 @@ class Members(Block):
     def all_of(self, target: str) -> dict[str, Member]:
         """The teachers of `target`, followed by the student."""
         return {**self.teachers_of(target), target: self.modalities[target]}
+
+    @property
+    def summary(self) -> str:
+        """The `Member.summary` of all members that have one."""
+        members = {MULTIMODAL: self.multimodal, **self.modalities}
+        return "; ".join(f"{name}: {of.summary}" for name, of in members.items() if of.summary)
 
     def net_types(self) -> dict[str, list[dict[str, Any]]]:
         """The import paths of all classes, each with the arguments that it is called with."""

@@ -94,7 +94,8 @@ def test_the_reports_say_how_the_nets_were_trained(
     summary = (
         "AdamW (weight_decay 0.05), learning rate by a cosine, 5 % of the steps with a rising "
         "rate, gradients of a norm of at most 2, labels smoothed by 0.1, balanced classes, "
-        "2 views of a sample (RandomAffine of image, TimeMasking of audio)"
+        "2 views of a sample (RandomAffine of image, TimeMasking of audio); "
+        "image: features.0 frozen, hidden at 0.5 of the learning rate"
     )
     assert summary in (project / REPORTS / "model_card.md").read_text()
     assert TrainingRecipe().summary == "Adam, constant learning rate"

@@ -39,8 +39,14 @@ def run_origin(node: Callable[..., Any], student: ModelBundle, plan: Plan) -> Ru
     from mst_distill.report.run_page import RunOrigin
 
     parameters = counted_parameters(node, plan)
-    summary = plan.training.summary
-    return RunOrigin(plan.benchmark.type, parameters, describe_student(student), summary)
+    return RunOrigin(
+        plan.benchmark.type, parameters, describe_student(student), _describe_recipe(plan)
+    )
+
+
+def _describe_recipe(plan: Plan) -> str:
+    """How the nets were trained, in one line."""
+    return "; ".join(filter(None, [plan.training.summary, plan.members.summary]))
 
 
 def describe_student(student: ModelBundle) -> tuple[str, int, str]:
@@ -61,7 +67,7 @@ def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
         "stage 1, teachers and student": _describe_stage(plan.teachers),
         "stage 2, masks of the teachers": _describe_stage(plan.masks),
         "stage 3, distillation": _describe_stage(route),
-        "recipe": plan.training.summary,
+        "recipe": _describe_recipe(plan),
         "router": f"{route.router}{chosen}",
         "epoch": f"{student.metrics['epoch']}, selected on the validation split by {criterion}",
         "seed": f"{plan.seed}",
