@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,25 @@ class NoiseOfNumPy:
 
     def __call__(self, sample: Tensor) -> Tensor:
         return sample + np.random.rand()  # noqa: NPY002 - what a user's transform may do
+
+
+class Coin:
+    """Flips or not, by Python's own generator."""
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        return sample.flip(-1) if random.random() < 0.5 else sample
+
+
+class Previous:
+    """Depends on the sample that it was called with before."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+
+    def __call__(self, sample: Tensor) -> Tensor:
+        mixed = sample + self.before
+        self.before = float(sample.mean())
+        return mixed
 
 
 class Longer:
@@ -92,3 +112,11 @@ class LabelsMixed:
 
     def __call__(self, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {**of, "label": of["label"] + 10}
+
+
+class LabelsBlended:
+    """Averages the labels of neighbours."""
+
+    def __call__(self, of: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        label = of["label"]
+        return {**of, "label": (label + label.roll(1, -1)) // 2}

@@ -246,10 +246,10 @@ def test_what_cannot_be_called_is_no_transform() -> None:
 
 def test_a_later_sample_for_which_a_transform_fails_is_named() -> None:
     samples, _ = make_samples()
-    samples.modalities["audio"][7] = 50
+    samples.modalities["audio"][9] = 50
     views = Views(samples, recipe(audio=of_class("Infinite", above=49)), SEED)
-    with pytest.raises(ValueError, match="of sample 's007' into values that are not finite"):
-        views.make(["audio"], np.arange(9), np.ones(9, int))
+    with pytest.raises(ValueError, match="of sample 's009' into values that are not finite"):
+        views.make(["audio"], np.arange(10), np.ones(10, int))
 
 
 DENSE = {"rgb": (3, 8, 8), "depth": (1, 8, 8)}
@@ -300,6 +300,58 @@ def test_pictures_and_dense_labels_are_transformed_together(case: str, ignored: 
     np.testing.assert_array_equal(alone["depth"], made["depth"])
 
 
+@pytest.mark.parametrize("fill", [0, 1, 2, 127, 255])
+@pytest.mark.parametrize("ignored", [None, 0, 3])
+def test_no_fill_value_is_a_class(ignored: int | None, fill: float) -> None:
+    samples = dense_samples(ignored)
+    arguments = {"degrees": 40, "fill": fill}
+    rotate = [{"type": "torchvision.transforms.v2.RandomAffine", "arguments": arguments}]
+    if ignored is None:
+        with pytest.raises(ValueError, match="uncovers pixels of sample"):
+            Views(samples, recipe(joint=rotate), SEED)
+        return
+    views = Views(samples, recipe(joint=rotate), SEED)
+    made = views.make(["depth", "label"], np.arange(20), np.ones(20, int))
+    covered = made["label"] != ignored
+    np.testing.assert_array_equal(made["depth"][:, 0][covered], made["label"][covered] + 1)
+    assert (made["label"][:, 0, 0] == ignored).any()
+
+
+def test_a_sample_without_pictures_has_no_joint_view() -> None:
+    samples, _ = make_samples(6, {"image": (3, 8, 8), "text": (5,)})
+    absent = np.where(np.arange(6) == 4, "image", "")
+    samples = dataclasses.replace(samples, index=samples.index.assign(**{ABSENT: absent}))
+    moved = recipe(joint=JOINT["crop"], text=of_class("Noise"))
+    views = Views(samples, moved, SEED)
+    rows, numbers = np.array([4, 5]), np.array([1, 1])
+    made = views.make(["image", "text"], rows, numbers)
+    np.testing.assert_array_equal(made["image"][0], samples.modalities["image"][4])
+    for text, row in zip(made["text"], rows, strict=True):
+        np.testing.assert_array_equal(text, view_of(samples, "text", row, 1))
+
+
+def test_pictures_of_two_sizes_cannot_be_moved_together() -> None:
+    samples, _ = make_samples(6, {"image": (3, 8, 8), "audio": (1, 6, 9)})
+    with pytest.raises(ValueError, match=r"one height and width.*'audio': \(1, 6, 9\)"):
+        Views(samples, recipe(joint=JOINT["flip"]), SEED)
+
+
+def test_a_transform_that_clamps_is_not_for_standardised_pictures() -> None:
+    samples, _ = make_samples(6, {"image": (3, 8, 8), "audio": (1, 6, 9)})
+    noise = ["torchvision.transforms.v2.GaussianNoise"]
+    with pytest.raises(ValueError, match=r"limits 'image' of sample 's000' to \[0, 1\]"):
+        Views(samples, recipe(image=noise), SEED)
+    pictures = {name: np.clip(of, 0, 1) for name, of in samples.modalities.items()}
+    Views(dataclasses.replace(samples, modalities=pictures), recipe(image=noise), SEED)
+
+
+@pytest.mark.parametrize("name", ["Coin", "Previous"])
+def test_hidden_state_of_a_transform_is_found(name: str) -> None:
+    samples, _ = make_samples()
+    with pytest.raises(ValueError, match="two results for one seed"):
+        Views(samples, recipe(audio=of_class(name)), SEED)
+
+
 BROKEN_JOINT = {
     "LabelLost": r"must return a dict with the keys \['rgb', 'depth', 'label'\]",
     "LabelsMixed": "makes new labels of sample 's000': .* nearest neighbour",
@@ -313,9 +365,16 @@ def test_labels_that_no_longer_fit_are_an_error(name: str) -> None:
         Views(dense_samples(None), recipe(joint=of_class(name)), SEED)
 
 
+def test_blended_labels_are_an_error() -> None:
+    samples = dense_samples(None)
+    extremes = dataclasses.replace(samples, labels=np.where(samples.labels < 2, 0, 3))
+    with pytest.raises(ValueError, match="makes new labels of sample 's000'"):
+        Views(extremes, recipe(joint=of_class("LabelsBlended")), SEED)
+
+
 def test_transforms_of_all_pictures_need_one() -> None:
     samples, _ = make_samples(modalities={"audio": (13, 32), "text": (5,)})
-    with pytest.raises(ValueError, match=r"is for modalities of the shape \(C, H, W\)"):
+    with pytest.raises(ValueError, match=r"moves all modalities of the shape \(C, H, W\)"):
         Views(samples, recipe(joint=JOINT["flip"]), SEED)
 
 

@@ -179,7 +179,7 @@ class Batches:
             name: (table.to(device),) for name, table in (tables or {}).items()
         }
         self._online = dict(frozen or {})
-        advice = "choose runtime.frozen=online, a smaller batch size"
+        advice = "choose runtime.frozen=online, fewer training.views, a smaller batch size"
         with naming_memory(f"a split of {len(rows)} samples", advice):
             if cacheable := self._select_cacheable():
                 self._cached |= self._fill_cache(cacheable)

@@ -14,6 +14,13 @@ from mst_distill.import_path import resolve
 from mst_distill.parameters import JOINT, TrainingRecipe, Transform
 from mst_distill.training.seeding import Stream, seeded
 
+TRIED = 8
+"""The number of samples on which transforms are tried before anything is trained."""
+
+CODE = 2**20
+"""Added to dense labels while they are transformed, so that no fill value is the code of a class.
+Float32, through which torchvision moves masks, holds the sums exactly."""
+
 Transforms = Sequence[Callable[[Any], Any]]
 
 
@@ -80,9 +87,11 @@ class Views:
     def _array(self, name: str) -> np.ndarray:
         return self._samples.labels if name == "label" else self._samples.modalities[name]
 
-    def _view(self, names: Iterable[str], row: int, view: int) -> dict[str, Tensor]:
+    def _view(self, names: Sequence[str], row: int, view: int) -> dict[str, Tensor]:
         """What the transforms change of a sample, by name."""
-        changed = self._joint_view(row, view) if JOINT in self._transforms else {}
+        dense = ["label"] if self._samples.dense else []
+        joint = JOINT in self._transforms and not {*names}.isdisjoint([*self._pictures, *dense])
+        changed = self._joint_view(row, view) if joint else {}
         for name in names:
             if name in self._transforms and self._has(name, row):
                 before = changed.get(name, self._tensor(name, row))
@@ -107,12 +116,11 @@ class Views:
 
         before = {name: self._tensor(name, row) for name in self._pictures if self._has(name, row)}
         given: dict[str, Tensor] = {name: tv_tensors.Image(of) for name, of in before.items()}
-        ignored = self._samples.ignored_label
+        if not given:
+            return {}
         if self._samples.dense:
-            before["label"] = label = self._tensor("label", row).long()
-            # Transforms fill the pixels that they uncover with 0. These get the label of no target.
-            shifted = label + 1 if ignored is None else torch.where(label == ignored, 0, label + 1)
-            given["label"] = tv_tensors.Mask(shifted)
+            before["label"] = CODE + self._tensor("label", row).long()
+            given["label"] = tv_tensors.Mask(before["label"].clone())
         after = self._transform(JOINT, given, row, view)
         if not isinstance(after, dict) or list(after) != list(before):
             raise ValueError(
@@ -123,26 +131,24 @@ class Views:
             self._compare(JOINT, name, of, after[name], row)
         after = {name: of.as_subclass(Tensor) for name, of in after.items()}
         if self._samples.dense:
-            after["label"] = self._restored(after["label"], row)
+            after["label"] = self._decoded(before["label"], after["label"], row)
         return after
 
-    def _restored(self, shifted: Tensor, row: int) -> Tensor:
-        """Labels whose pixels without a target are 0 and whose classes are counted from 1."""
-        ignored, classes = self._samples.ignored_label, len(self._samples.classes)
-        if int(shifted.max()) > classes or int(shifted.min()) < 0:
+    def _decoded(self, before: Tensor, after: Tensor, row: int) -> Tensor:
+        """The labels of codes; what is no code is a pixel that the transforms have uncovered."""
+        ignored, uncovered = self._samples.ignored_label, after < CODE // 2
+        if not torch.isin(after[~uncovered], before).all():
             raise ValueError(
                 f"{self._which(JOINT)} makes new labels of sample {self._id(row)!r}: labels must "
                 f"be moved by the nearest neighbour, as torchvision moves a tv_tensors.Mask"
             )
-        if ignored is None:
-            if not shifted.all():
-                raise ValueError(
-                    f"{self._which(JOINT)} uncovers pixels of sample {self._id(row)!r}, and the "
-                    f"benchmark has no label for pixels without a target: choose transforms that "
-                    f"uncover none, such as flips and crops"
-                )
-            return shifted - 1
-        return torch.where(shifted == 0, ignored, shifted - 1)
+        if ignored is None and uncovered.any():
+            raise ValueError(
+                f"{self._which(JOINT)} uncovers pixels of sample {self._id(row)!r}, and the "
+                f"benchmark has no label for pixels without a target: choose transforms that "
+                f"uncover none, such as flips and crops"
+            )
+        return (after - CODE).masked_fill(uncovered, ignored or 0)
 
     def _transform(self, name: str, value: Any, row: int, view: int) -> Any:
         """Apply transforms one after the other, with the random numbers of the view."""
@@ -150,6 +156,8 @@ class Views:
             for transform in self._transforms[name]:
                 try:
                     value = transform(value)
+                except MemoryError:
+                    raise
                 except Exception as error:  # a transform may raise anything
                     raise ValueError(
                         f"{self._which(name)} cannot be applied to sample {self._id(row)!r}: "
@@ -172,17 +180,13 @@ class Views:
             raise ValueError(f"{which} into values that are not finite")
 
     def _check(self, recipe: TrainingRecipe) -> None:
-        """Try the transforms on the first sample of each modality.
+        """Try the transforms on the first samples of each modality.
 
         Raises:
             ValueError: See the class.
         """
-        if JOINT in self._transforms and not self._pictures:
-            shapes = {name: of.shape[1:] for name, of in self._samples.modalities.items()}
-            raise ValueError(
-                f"training.transforms.{JOINT} is for modalities of the shape (C, H, W), but the "
-                f"samples have {shapes}"
-            )
+        if JOINT in self._transforms:
+            self._check_pictures()
         for name, transforms in recipe.transforms.items():
             if name != JOINT and (axes := self._array(name).ndim - 1) < 3:
                 for transform in transforms:
@@ -192,14 +196,48 @@ class Views:
                             f"(C, H, W), and a sample of {name!r} has only {axes} "
                             f"{'axis' if axes == 1 else 'axes'}"
                         )
-            needed = self._pictures if name == JOINT else [name]
-            row = int(np.flatnonzero(self._samples.have(needed))[0])
-            first, second = (self._view(needed, row, view=1) for _ in range(2))
+            self._try(name)
+
+    def _check_pictures(self) -> None:
+        """Reject pictures that cannot be moved together."""
+        shapes = {name: of.shape[1:] for name, of in self._samples.modalities.items()}
+        sizes = {shapes[name][1:] for name in self._pictures}
+        if self._samples.dense:
+            sizes.add(self._samples.labels.shape[1:])
+        if not self._pictures or len(sizes) > 1:
+            raise ValueError(
+                f"training.transforms.{JOINT} moves all modalities of the shape (C, H, W), and "
+                f"dense labels, together: they must have one height and width, but the samples "
+                f"have {shapes}. Transforms of one modality stand under its name"
+            )
+
+    def _try(self, name: str) -> None:
+        """Apply the transforms of a modality to a few samples, twice."""
+        names = [name]
+        if name == JOINT:
+            names = [*self._pictures, *(["label"] if self._samples.dense else [])]
+        having = [row for row in range(len(self._samples)) if self._has(names[0], row)][:TRIED]
+        passes = [[self._view(names, row, view=1) for row in having] for _ in range(2)]
+        for row, first, second in zip(having, *passes, strict=True):
             if any(not first[key].equal(second[key]) for key in first):
                 raise ValueError(
                     f"{self._which(name)} has two results for one seed: it must draw its random "
-                    f"numbers from PyTorch's generator on the CPU alone, not from NumPy or `random`"
+                    f"numbers from PyTorch's generator on the CPU alone, not from NumPy or "
+                    f"`random`, and must not depend on earlier samples"
                 )
+            for key, after in first.items():
+                self._check_range(name, key, after, row)
+
+    def _check_range(self, name: str, key: str, after: Tensor, row: int) -> None:
+        """Reject a transform that clamps, as colour transforms of torchvision do."""
+        before = self._tensor(key, row)
+        wide = before.is_floating_point() and (before.min() < 0 or before.max() > 1)
+        if wide and after.min() >= 0 and after.max() <= 1:
+            raise ValueError(
+                f"{self._which(name)} limits {key!r} of sample {self._id(row)!r} to [0, 1], while "
+                f"its values are from {before.min():.3g} to {before.max():.3g}: it is for pictures "
+                f"that are not standardised"
+            )
 
     def _id(self, row: int) -> str:
         return str(self._samples.index["id"].iat[row])
