@@ -240,3 +240,22 @@ def test_a_net_that_freezes_its_own_weights_keeps_them_frozen() -> None:
         for of in group["params"]
     ]
     assert len(trained) == 6
+
+
+def test_a_layer_inside_a_frozen_one_follows_the_mode_of_the_net(tmp_path: Path) -> None:
+    keys = member(learning_rate_scale={"trunk": 0, "trunk.2": 0.5})
+    new, loaded = Net(3), Net(3).eval()
+    for net in (new, loaded):
+        set_rates("image", net, keys)
+    torch.save(new, tmp_path / "net.pt")
+    pickled = torch.load(tmp_path / "net.pt", weights_only=False)
+    for net in (new, loaded, copy.deepcopy(new), pickled):
+        for mode in (False, True, False):
+            net.train(mode)
+            assert net.training == net.last.training == net.trunk[2].training == mode
+            assert not net.trunk.training
+            assert not net.trunk[1].training
+        assert net.trunk.eval() is net.trunk
+    copied = copy.deepcopy(new).eval()
+    new.train()
+    assert not copied.trunk[2].training

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,8 @@ def set_rates(name: str, net: nn.Module, member: Member) -> None:
             for weight in module.parameters(recurse=False):
                 weight.requires_grad_(False)
             module.training = False
-            module.train = _stay_in_eval_mode  # type: ignore[method-assign, assignment]
+            # A partial, because a copy of the net then has one that belongs to the copy.
+            module.train = partial(_train_frozen, module)  # type: ignore[method-assign]
     if member.learning_rate_scale and not any(of.requires_grad for of in net.parameters()):
         raise ValueError(
             f"learning_rate_scale of member {name!r} freezes all of its weights: leave out at "
@@ -134,5 +136,9 @@ def set_rates(name: str, net: nn.Module, member: Member) -> None:
         )
 
 
-def _stay_in_eval_mode(mode: bool = True) -> None:
-    """Take the place of ``train`` of a frozen module, which its parent calls."""
+def _train_frozen(module: nn.Module, mode: bool = True) -> nn.Module:
+    """Take the place of ``train`` of a frozen module; layers inside it may not be frozen."""
+    module.training = False
+    for child in module.children():
+        child.train(mode)
+    return module
