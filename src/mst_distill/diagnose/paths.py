@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.diagnose.knowledge_sources import Source
-from mst_distill.mst.ensemble import SpecialistEnsemble, logits_of_split
+from mst_distill.mst.ensemble import SpecialistEnsemble, logits_for_training
 from mst_distill.mst.gating import is_correct
 from mst_distill.mst.losses import (
     distillation_per_pixel,
@@ -134,8 +134,7 @@ def train_paths(
         Source title to its path.
     """
     tabulated: dict[str, Tensor] = {}
-    if len(table) and run.views is None:  # the table has no logits of views
-        logits = logits_of_split(run, ensemble, table, "train")
+    if (logits := logits_for_training(run, ensemble, table)) is not None:
         tabulated = dict(zip(ensemble.names, logits.unbind(dim=1), strict=True))
     return {
         source.title: _train_path(

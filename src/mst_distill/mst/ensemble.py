@@ -232,6 +232,21 @@ def logits_of_split(
     return torch.from_numpy(logits[np.searchsorted(rows, run.rows(split, [run.target]))])
 
 
+def logits_for_training(
+    run: Run, ensemble: SpecialistEnsemble, table: pd.DataFrame
+) -> Tensor | None:
+    """The logits of the training split in a table; None if they have to be computed.
+
+    That is if the table has no rows, or if training samples have views, of which it has no logits.
+
+    Raises:
+        ValueError: As `logits_of_split`.
+    """
+    if not len(table) or run.views is not None:
+        return None
+    return logits_of_split(run, ensemble, table, "train")
+
+
 def _seen(run: Run, ensemble: SpecialistEnsemble) -> np.ndarray:
     """Whether each specialist can see each sample of a table, ``(n, E)``."""
     rows = _rows_in_use(run)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_of_split
+from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_for_training
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.gating import (
     RoutingWeights,
@@ -286,9 +286,9 @@ def prepare_student(
         supervision_of(run),
     )
     run.place(task.trainable)
-    tabulated = len(table) > 0 and run.views is None  # the table has no logits of views
-    tables = {SPECIALISTS: logits_of_split(run, ensemble, table, "train")} if tabulated else {}
-    online = None if tabulated else ensemble.frozen(apart=bool(samples.present))
+    logits = logits_for_training(run, ensemble, table)
+    tables = {} if logits is None else {SPECIALISTS: logits}
+    online = ensemble.frozen(apart=bool(samples.present)) if logits is None else None
     train = run.batches(
         "train",
         [run.target],

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class TorchvisionNet(nn.Module):
     """A classifier of ``torchvision.models``, with random weights.
 
-    Nothing is downloaded. The weights of a file are those of the classifier itself, so that the
-    files that torchvision publishes fit.
+    Nothing is downloaded. The weights of a file are those of the classifier itself, without a
+    prefix.
 
     Args:
         name: The name, for example ``resnet18``.

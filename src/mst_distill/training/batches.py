@@ -205,6 +205,10 @@ class Batches:
         return 1 if self._views is None else self._views.count
 
     @property
+    def _number_of_entries(self) -> int:
+        return self._number_of_views * self.count
+
+    @property
     def order(self) -> Tensor:
         """The generator's state, which decides the order of the next pass; empty if unshuffled."""
         return torch.empty(0) if self._shuffle is None else self._shuffle.get_state()
@@ -281,7 +285,7 @@ class Batches:
         arrays["label"] = self._samples.labels
         rows = self._rows.numpy()
         per_sample = sum(array[:1].nbytes for array in arrays.values())
-        self._resident = fits(per_sample * self._number_of_views * len(rows), self.device)
+        self._resident = fits(per_sample * self._number_of_entries, self.device)
         if not self._resident:
             self._tensors = {name: _mapped(array) for name, array in arrays.items()}
         elif self._views is None:
@@ -293,13 +297,13 @@ class Batches:
         """Make all views of the split on the device, ``(K * n, ...)``."""
         made = {
             name: torch.empty(
-                (views.count * self.count, *array.shape[1:]),
+                (self._number_of_entries, *array.shape[1:]),
                 dtype=_mapped(array).dtype,
                 device=self.device,
             )
             for name, array in arrays.items()
         }
-        pieces = torch.arange(views.count * self.count).split(self._batch_size)
+        pieces = torch.arange(self._number_of_entries).split(self._batch_size)
         for entries in progress(pieces, f"{views.count} views of {self.count} samples", "batch"):
             for name, array in self._views_at(entries, arrays, views).items():
                 made[name][entries[0] : entries[-1] + 1] = torch.from_numpy(array)
@@ -456,9 +460,9 @@ class Batches:
         # The size for the whole split follows from the results for one sample.
         reads = {modality for what in self._online.values() for modality in what.modalities}
         (first,) = self._computed_online(self._online, self._first_having(reads))
-        cacheable, size, entries = {}, 0, self._number_of_views * self.count
+        cacheable, size = {}, 0
         for name, tensors in first.frozen.items():
-            size_here = sum(tensor.nbytes for tensor in tensors) * entries
+            size_here = sum(tensor.nbytes for tensor in tensors) * self._number_of_entries
             if mode == "cached" or fits(size + size_here, self.device):
                 cacheable[name] = self._online[name]
                 size += size_here
@@ -467,7 +471,7 @@ class Batches:
     def _fill_cache(self, frozen: Mapping[str, Frozen]) -> dict[str, tuple[Tensor, ...]]:
         """Compute the results for the split in all views, ``(K * n, ...)`` by `Batch.entry`."""
         tables: dict[str, tuple[Tensor, ...]] = {}
-        entries = self._number_of_views * self.count
+        entries = self._number_of_entries
         batches = self._computed_online(frozen, self._rows.numpy(), self._views)
         passes = (batches.start(0, epoch=view) for view in range(self._number_of_views))
         start = 0

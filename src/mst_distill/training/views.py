@@ -44,7 +44,7 @@ class Views:
 
     Raises:
         ValueError, TypeError: A transform cannot be built, does not suit the modality or breaks the
-            rules of `Transform`; the first sample of each modality shows it.
+            rules of `Transform`; the first samples of each modality show it.
     """
 
     def __init__(self, samples: Samples, recipe: TrainingRecipe, seed: int) -> None:
@@ -57,6 +57,8 @@ class Views:
             with seeded(seed, Stream.VIEW, name):  # a transform may have random weights
                 self._transforms[name] = [build_transform(name, of) for of in transforms]
         self._pictures = [name for name, array in samples.modalities.items() if array.ndim == 4]
+        # What joint transforms move.
+        self._together = [*self._pictures, *(["label"] if samples.dense else [])]
         self._check(recipe)
 
     def make(
@@ -89,8 +91,7 @@ class Views:
 
     def _view(self, names: Sequence[str], row: int, view: int) -> dict[str, Tensor]:
         """What the transforms change of a sample, by name."""
-        dense = ["label"] if self._samples.dense else []
-        joint = JOINT in self._transforms and not {*names}.isdisjoint([*self._pictures, *dense])
+        joint = JOINT in self._transforms and not {*names}.isdisjoint(self._together)
         changed = self._joint_view(row, view) if joint else {}
         for name in names:
             if name in self._transforms and self._has(name, row):
@@ -213,9 +214,7 @@ class Views:
 
     def _try(self, name: str) -> None:
         """Apply the transforms of a modality to a few samples, twice."""
-        names = [name]
-        if name == JOINT:
-            names = [*self._pictures, *(["label"] if self._samples.dense else [])]
+        names = self._together if name == JOINT else [name]
         having = [row for row in range(len(self._samples)) if self._has(names[0], row)][:TRIED]
         passes = [[self._view(names, row, view=1) for row in having] for _ in range(2)]
         for row, first, second in zip(having, *passes, strict=True):
