@@ -11,14 +11,12 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    SerializationInfo,
     SerializerFunctionWrapHandler,
     field_validator,
     model_serializer,
     model_validator,
 )
 
-from mst_distill.artifacts.provenance import FOR_ORIGIN, sha256_of
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 
 Selection = Literal["accuracy", "ce", "last"]
@@ -104,27 +102,23 @@ class Member(Block):
     arguments: dict[str, Any] = Field(default_factory=dict)
     start: str | None = None
     masked_layers: tuple[str, ...] = ()
-    weights: str | None = None
+    weights: Path | None = None
     learning_rate_scale: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
-    def _leave_out_defaults(
-        self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo
-    ) -> dict[str, Any]:
-        """Keep the origins of files from before there was a choice; an origin has a SHA-256."""
+    def _leave_out_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keep the origins of files that were made before there was a choice."""
         values: dict[str, Any] = serialize(self)
         if not self.learning_rate_scale:
             del values["learning_rate_scale"]
         if self.weights is None:
             del values["weights"]
-        elif info.context == FOR_ORIGIN:
-            values["weights"] = sha256_of(Path(self.weights))
         return values
 
     @property
     def summary(self) -> str:
         """How the network starts, and its layers with a rate of their own, in words."""
-        parts = [f"starts from {Path(self.weights).name}"] if self.weights else []
+        parts = [f"starts from {self.weights.name}"] if self.weights else []
         parts += [
             f"{layer} {'frozen' if scale == 0 else f'at {scale:g} of the learning rate'}"
             for layer, scale in self.learning_rate_scale.items()

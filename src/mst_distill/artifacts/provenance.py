@@ -244,9 +244,6 @@ def depends_on(*blocks: str, **keys: tuple[str, ...]) -> Callable[[F], F]:
     return declare
 
 
-FOR_ORIGIN = "origin"
-"""The context in which parameters are dumped for an origin: files are SHA-256s, not paths."""
-
 RUNTIME = {"runtime": ("precision",)}
 
 
@@ -273,14 +270,31 @@ def counted_parameters(node: Callable[..., Any], parameters: BaseModel) -> dict[
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert blocks and values, by name, to JSON values."""
-    plain = {
-        name: value.model_dump(mode="json", context=FOR_ORIGIN)
-        if isinstance(value, BaseModel)
-        else value
-        for name, value in parameters.items()
-    }
-    return json.loads(json.dumps(plain))
+    """Convert blocks and values, by name, to JSON values. A file is its SHA-256, not its path.
+
+    Raises:
+        FileNotFoundError: There is no such file; the message has the name of the parameter.
+    """
+    plain: dict[str, Any] = _plain("", parameters)
+    return plain
+
+
+def _plain(key: str, value: Any) -> Any:
+    """The JSON values of the parameter with this dotted key."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump()
+    if isinstance(value, Mapping):
+        return {
+            name: _plain(f"{key}.{name}" if key else str(name), of) for name, of in value.items()
+        }
+    if isinstance(value, Path):
+        if not value.is_file():
+            raise FileNotFoundError(
+                f"{key}: {value.absolute()} does not exist; results are compared with the "
+                f"parameters by its SHA-256, so that it must stay where the parameters say"
+            )
+        return sha256_of(value)
+    return json.loads(json.dumps(value))
 
 
 def texts_in(value: Any) -> Iterator[str]:

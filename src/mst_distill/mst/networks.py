@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,7 +67,6 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
             net = kind(**arguments_of(member, classes))
             if member.start:
                 resolve_function(member.start)(net)
-            return net
     except TypeError as error:
         hint = f". {WRAP}" if "unexpected keyword argument 'classes'" in str(error) else ""
         raise TypeError(f"member {name!r}: {error}{hint}") from error
@@ -77,6 +75,13 @@ def build_member(name: str, member: Member, classes: int, seed: int) -> nn.Modul
     except Exception as error:  # the constructor of a user's class
         add_context(error, f"This happened when the member {name!r} was built ({member.type}).")
         raise
+    for key, value in net.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"member {name!r} has {key!r} in its state dict, which is a {type(value).__name__} "
+                f"and not a tensor: a bundle of weights cannot hold it"
+            )
+    return net
 
 
 def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
@@ -98,7 +103,10 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
         check_members(nets, members, plan.masks, run.samples)
     for name, member in members.items():
         if member.weights:
-            load_weights(name, nets[name], Path(member.weights), classes)
+            wider = build_member(name, member, classes + 1, run.seed)
+            with seeded(run.seed, Stream.LAZY_LAYERS):
+                _trial_forward(name, wider, run.samples)
+            load_weights(name, nets[name], member.weights, wider)
             _check_finite(name, _trial_forward(name, nets[name], run.samples))
         set_rates(name, nets[name], member)
     return nets
@@ -159,7 +167,8 @@ def freeze(nets: Iterable[nn.Module]) -> None:
 def check_definitions(members: Members, masks: Masks) -> None:
     """Check what can be known of the members without samples, before hours are spent on these.
 
-    Every class is imported and built, for two classes and with random weights.
+    Every class is imported and built, for two classes and with random weights; with weights from a
+    file also for three.
 
     Raises:
         ValueError, TypeError: As in `build_member`, or a masked layer does not exist or is too
@@ -168,10 +177,11 @@ def check_definitions(members: Members, masks: Masks) -> None:
     for name, member in {MULTIMODAL: members.multimodal, **members.modalities}.items():
         if member.start:
             resolve_function(member.start)
-        net = build_member(name, member.model_copy(update={"start": None}), classes=2, seed=0)
+        plain = member.model_copy(update={"start": None})
+        net = build_member(name, plain, classes=2, seed=0)
         _check_layers_exist(name, net, member.masked_layers)
         if member.weights and not any(map(is_lazy, net.parameters())):
-            load_weights(name, net, Path(member.weights), classes=2)
+            load_weights(name, net, member.weights, build_member(name, plain, classes=3, seed=0))
         set_rates(name, net, member)
         for layer in member.masked_layers:
             if width := width_of(net.get_submodule(layer)):

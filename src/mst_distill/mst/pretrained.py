@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,8 @@ from mst_distill.errors import did_you_mean
 from mst_distill.parameters import Member
 from mst_distill.training.optimisation import RATE_SCALE
 
+log = logging.getLogger(__name__)
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a file. No code in the file is executed.
@@ -21,10 +26,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Args:
         path: ``.safetensors``, or a file of `torch.save`.
 
+    Returns:
+        Name to tensor, with the ``_metadata`` of the file if it has any: from its versions, modules
+        know that weights had other names when the file was saved.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not a mapping from names to tensors, or a number is not finite; the
-            message names the file.
+        ValueError: It is not a mapping from names to tensors; the message names the file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path.absolute()} does not exist")
@@ -47,57 +55,117 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds {found} and not a state dict, which maps the names of weights to "
             f"tensors: save that of the net alone"
         )
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ValueError(f"{path}: {name!r} holds NaN or infinity")
-    return dict(state)
+    return cast("dict[str, Tensor]", state)
 
 
-def load_weights(name: str, net: nn.Module, path: Path, classes: int) -> None:
-    """Load the weights of a file into a net; all layers but the last must fit.
+def load_weights(name: str, net: nn.Module, path: Path, wider: nn.Module) -> None:
+    """Load the weights of a file into a net; all must fit but those that depend on the classes.
 
-    The last layer is the one whose number of outputs is the number of classes. Where it does not
-    fit, because the weights are those of a net for other classes, it keeps its start weights.
+    Where the file is of a net for another number of classes, or has no such weights, these keep
+    their start values, and the log names them. Names that PyTorch or torchvision have changed are
+    converted by the modules themselves, from the versions in a file of `torch.save`.
 
     Args:
         name: The member, for messages.
         net: Its net.
         path: The file.
-        classes: The number of classes.
+        wider: The same net for more classes: what has another shape depends on the classes.
 
     Raises:
-        FileNotFoundError, ValueError: As `read_weights`, or other layers do not fit; the message
-            has the number of weights that do not and the first three.
+        FileNotFoundError, ValueError: As `read_weights`, or other weights do not fit, are not of
+            the type of the net's, or are not finite in it; the message has the number of weights
+            that do not fit and the first three.
     """
     try:
-        state = read_weights(path)
+        state = _with_prefix(str(getattr(net, "weights_prefix", "")), read_weights(path))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"weights of member {name!r}: {error}") from error
-    prefix = str(getattr(net, "weights_prefix", ""))
-    state = {prefix + key: tensor for key, tensor in state.items()}
     own = net.state_dict()
-    missing = [key for key in own if key not in state or state[key].shape != own[key].shape]
-    foreign = [key for key in state if key not in own]
-    last = _last_layer(net, missing, classes)
-    others = [key for key in (*missing, *foreign) if key.rpartition(".")[0] != last]
-    if others:
-        first = ", ".join(map(repr, others[:3]))
+    _check_values(f"weights of member {name!r}: {path}", state, own)
+    # Weights of another shape are left out, so that PyTorch reports them as missing.
+    fitting = OrderedDict(
+        (key, of) for key, of in state.items() if key not in own or of.shape == own[key].shape
+    )
+    fitting._metadata = getattr(state, "_metadata", own._metadata)  # type: ignore[attr-defined]
+    try:
+        # Into a copy, so that the net stays as it is if the file does not fit.
+        found = copy.deepcopy(net).load_state_dict(fitting, strict=False)
+    except Exception as error:  # modules that convert old names may raise anything
         raise ValueError(
-            f"weights of member {name!r}: {path} does not fit its net: {len(others)} of "
+            f"weights of member {name!r}: {path} does not fit its net: {error}"
+        ) from error
+    kept = [key for key in found.missing_keys if _depends_on_classes(key, state, own, wider)]
+    if wrong := _wrong_weights(found.missing_keys, found.unexpected_keys, kept, state, own):
+        first = ", ".join(map(repr, wrong[:3]))
+        raise ValueError(
+            f"weights of member {name!r}: {path} does not fit its net: {len(wrong)} of "
             f"{len({**own, **state})} weights are missing, have another shape or are not of the "
             f"net, the first {first}. All layers but the last must fit"
         )
-    fitting = {key: tensor for key, tensor in state.items() if key in own and key not in missing}
-    net.load_state_dict({**own, **fitting})
+    net.load_state_dict(fitting, strict=False)
+    if kept:
+        log.info("member %r keeps random start values of %s", name, ", ".join(kept))
 
 
-def _last_layer(net: nn.Module, keys: Iterable[str], classes: int) -> str | None:
-    """The layer of one of these weights whose number of outputs is that of the classes, if any."""
-    for layer in dict.fromkeys(key.rpartition(".")[0] for key in keys):
-        weight = getattr(net.get_submodule(layer), "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() > 1 and len(weight) == classes:
-            return layer
-    return None
+def _with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put a prefix in front of all names, unless they have it already, as in a bundle."""
+    if all(key.startswith(prefix) for key in state):
+        return state
+    renamed = OrderedDict((prefix + key, tensor) for key, tensor in state.items())
+    if (versions := getattr(state, "_metadata", None)) is not None:
+        renamed._metadata = {  # type: ignore[attr-defined]
+            (prefix + key).rstrip("."): value for key, value in versions.items()
+        }
+    return renamed
+
+
+def _check_values(fault: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Check that numbers stay what they are when they are copied into the net."""
+    for key in state.keys() & own.keys():
+        found, wanted = state[key].dtype, own[key].dtype
+        if found.is_floating_point != wanted.is_floating_point:
+            raise ValueError(
+                f"{fault}: {key!r} is of type {found} and must be of type {wanted}; weights of a "
+                f"quantised net must be converted first"
+            )
+        if wanted.is_floating_point and not state[key].to(wanted).isfinite().all():
+            raise ValueError(f"{fault}: {key!r} holds NaN, infinity, or numbers beyond {wanted}")
+
+
+def _wrong_weights(
+    missing: Sequence[str],
+    unexpected: Sequence[str],
+    kept: Sequence[str],
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+) -> list[str]:
+    """The weights of net and file that do not fit, after those that may keep their start values."""
+    shared = {own[key].data_ptr() for key in own.keys() - missing}
+    wrong = [
+        key
+        for key in missing
+        if key not in kept
+        and not key.endswith("num_batches_tracked")  # files from before PyTorch 0.4.1
+        and (key in state or own[key].data_ptr() not in shared)  # tied weights may stand once
+    ]
+    layers = {layer for key in kept if (layer := key.rpartition(".")[0])}
+    return wrong + [key for key in unexpected if key.rpartition(".")[0] not in layers]
+
+
+def _depends_on_classes(
+    key: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor], wider: nn.Module
+) -> bool:
+    """Whether a weight's shape depends on the number of classes, and the file differs in it alone.
+
+    The stem of a net must not pass for its last layer, only because it has as many outputs.
+    """
+    here, there = own[key].shape, wider.state_dict()[key].shape
+    if here == there:
+        return False
+    found = state[key].shape if key in state else here
+    return len(found) == len(here) and all(
+        file == size or size != other for file, size, other in zip(found, here, there, strict=True)
+    )
 
 
 def set_rates(name: str, net: nn.Module, member: Member) -> None:

@@ -63,12 +63,15 @@ def make_optimiser(
 
 
 def _scaled_weights(trainable: nn.Module) -> dict[float, list[Tensor]]:
-    """The weights that are trained, by the factor of their learning rate."""
-    scales = {
-        id(weight): getattr(module, RATE_SCALE, 1.0)
-        for module in trainable.modules()
-        for weight in module.parameters(recurse=False)
-    }
+    """The weights that are trained, by the factor of their learning rate.
+
+    The smallest factor counts for weights that several modules share.
+    """
+    scales: dict[int, float] = {}
+    for module in trainable.modules():
+        scale = getattr(module, RATE_SCALE, 1.0)
+        for weight in module.parameters(recurse=False):
+            scales[id(weight)] = min(scale, scales.get(id(weight), scale))
     found: dict[float, list[Tensor]] = {}
     for weight in trainable.parameters():
         if weight.requires_grad:
