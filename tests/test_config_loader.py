@@ -47,6 +47,15 @@ def test_the_command_line_adds_a_key_to_a_block_of_the_environment(load):
     assert load("other", train={"rate": 0.5})["train"] == {"epochs": 7, "rate": 0.5}
 
 
+def test_a_part_of_paths_is_set_in_globals_alone(load, tmp_path):
+    (tmp_path / "base" / "globals.yml").write_text("target: image\nbenchmark: digits\n")
+    (tmp_path / "other" / "parameters.yml").write_text("target: audio\nbenchmark: {type: a.B}\n")
+    with pytest.raises(ValueError, match=r"sets target to 'audio'.*under 'image'.*target=audio"):
+        load("other", target="image")
+    (tmp_path / "other" / "globals.yml").write_text("target: audio\n")
+    assert load("other")["target"] == "audio"
+
+
 def test_single_keys_change_the_preset_of_a_recipe(load, tmp_path):
     (tmp_path / "other" / "parameters.yml").write_text("training: strong\n")
     assert load("other")["training"] == "strong"

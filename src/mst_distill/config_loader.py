@@ -34,8 +34,26 @@ class ConfigLoader(OmegaConfigLoader):
                 blocks = super().__getitem__(key)
             finally:
                 self.runtime_params = runtime
+            _check_parts_of_paths(blocks, super().__getitem__("globals"))
             self[key] = _merge(blocks, runtime or {})
         return copy.deepcopy(super().__getitem__(key))
+
+
+def _check_parts_of_paths(blocks: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Check that the keys of ``globals.yml``, which are parts of paths, have no other values.
+
+    Raises:
+        ValueError: ``parameters.yml`` sets such a key, so that results would be saved as those of
+            another run.
+    """
+    for key, value in parts.items():
+        found = blocks.get(key, value)
+        if found != value and not isinstance(found, Mapping):
+            raise ValueError(
+                f"parameters.yml sets {key} to {found!r}, but results would be saved under "
+                f"{value!r}: set it in globals.yml of the environment, or with "
+                f"--params={key}={found}"
+            )
 
 
 def _merge(blocks: Mapping[str, Any], runtime: Mapping[str, Any]) -> Any:

@@ -541,10 +541,23 @@ class Predict(Block):
 
 
 class ComparedMethod(Block):
-    """A method by import path, and the arguments of its ``teach``."""
+    """A method by import path, and the arguments of its ``teach``.
+
+    Attributes:
+        type: The import path of its class.
+        arguments: The arguments with which it is trained without tuning.
+        settings: Other arguments, which replace single ones of `arguments`; among these settings
+            and `arguments` themselves, tuning chooses.
+    """
 
     type: str
     arguments: dict[str, Any] = Field(default_factory=dict)
+    settings: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def choices(self) -> list[dict[str, Any]]:
+        """The arguments of every setting; the first are those without tuning."""
+        return [self.arguments, *({**self.arguments, **setting} for setting in self.settings)]
 
 
 class Compare(Block):
@@ -560,6 +573,9 @@ class Compare(Block):
             ``reference``: a student that is trained in a single stage has the epochs of stage 3,
             as in the paper's tables.
         weight: a, the share of a method's own loss terms in the loss at the start.
+        tuning_seeds: The number of seeds on which each method chooses one of its settings by
+            validation; 0 for the first setting of each.
+        first_tuning_seed: The first of these seeds, whose results are not reported.
     """
 
     methods: dict[str, ComparedMethod] = Field(min_length=1)
@@ -568,6 +584,8 @@ class Compare(Block):
     targets: str = "all"
     budget: Literal["equal", "reference"] = "equal"
     weight: float = Field(0.5, ge=0, le=1)
+    tuning_seeds: int = Field(0, ge=0)
+    first_tuning_seed: int = Field(1000, ge=0)
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from scipy import stats
 
 from mst_distill.compare.plots import differences_figure
 from mst_distill.compare.ranking import (
+    BEST_CONTROL,
     BEST_OTHER,
     conclude,
     difference_table,
@@ -17,6 +18,7 @@ from mst_distill.compare.ranking import (
     paired,
     rank,
     report_on,
+    smallest_found,
 )
 from mst_distill.compare.ranking_page import ranking_page
 from mst_distill.parameters import Compare
@@ -262,9 +264,11 @@ def test_the_report_states_whether_a_likelihood_outlives_temperature_scaling():
     differences = difference_table(trials, "baseline", "accuracy", 0.95)
     compare = Compare.model_validate({"methods": {"baseline": {"type": "x"}}})
     report = report_on(trials, rank(trials, "accuracy"), differences, compare, "accuracy", 0.95)
-    assert report["verdicts"]["image"][-2:] == [
+    assert report["verdicts"]["image"][-3:] == [
         "Measurably better likelihood than the image baseline: kd <- audio.",
         "After temperature scaling, measurably better: no method; measurably worse: kd <- audio.",
+        "One temperature for the baseline and one for the method remove the gain in likelihood of "
+        "kd <- audio.",
     ]
 
 
@@ -280,6 +284,57 @@ def test_the_report_names_methods_with_worse_likelihood():
         "Measurably worse likelihood than the image baseline: dist <- audio, kd <- audio.",
         "After temperature scaling, measurably better: kd <- audio; measurably worse: no method.",
     ]
+
+
+def test_a_gain_must_exceed_that_of_the_best_control():
+    noise = [0.00, 0.01, 0.02, 0.01, 0.00]
+    scores = {
+        "baseline": [0.50, 0.52, 0.54, 0.56, 0.58],
+        "label_smoothing": [0.60, 0.62, 0.64, 0.66, 0.68],
+        "peer": [0.51, 0.53, 0.55, 0.57, 0.59],
+        "kd <- audio": [0.60 + of + 0.02 * i for i, of in enumerate(noise)],
+        "mst": [0.70 + of + 0.02 * i for i, of in enumerate(noise)],
+    }
+    trials, controls = make_trials(scores), ["label_smoothing", "peer"]
+    differences = difference_table(trials, "baseline", "accuracy", 0.95, controls)
+    rows = differences[differences["against"] == BEST_CONTROL]
+    assert set(rows["title"]) == {"baseline", "kd <- audio", "mst"}
+    assert set(rows["comparator"]) == {"label_smoothing"}
+    mst = rows[(rows["title"] == "mst") & (rows["selection"] == "ce")].iloc[0]
+    assert mst["difference"] == pytest.approx(0.108)
+    assert mst["p"] == pytest.approx(stats.ttest_1samp(np.array(noise) + 0.1, 0).pvalue)
+    found = conclude(differences, 0.95, BEST_CONTROL)["image"]
+    # The baseline is below the control by the same in every seed, which allows no test.
+    assert found == {"better": ["mst"], "worse": [], "undecided": ["baseline", "kd <- audio"]}
+    assert set(conclude(differences, 0.95)["image"]["better"]) == {"kd <- audio", "mst"}
+    compare = Compare.model_validate({"methods": {"baseline": {"type": "x"}}})
+    report = report_on(trials, rank(trials, "accuracy"), differences, compare, "accuracy", 0.95)
+    sentence = "Better than the best control without another modality, beyond chance: mst."
+    assert sentence in report["verdicts"]["image"]
+    assert "### Against the best control" in ranking_page(
+        report, rank(trials, "accuracy"), differences
+    )
+
+
+@pytest.mark.parametrize(("pairs", "level"), [(3, 0.05), (5, 0.002), (10, 0.05)])
+def test_the_smallest_difference_is_found_with_a_probability_of_80_percent(pairs, level):
+    difference = smallest_found(2.0, pairs, level)
+    rng = np.random.default_rng(0)
+    samples = rng.normal(difference, 2.0, size=(20000, pairs))
+    share = (stats.ttest_1samp(samples, 0, axis=1).pvalue < level).mean()
+    assert share == pytest.approx(0.8, abs=0.01)
+
+
+def test_the_report_states_what_it_could_have_found_and_the_trap_of_the_baseline():
+    report, ranking, differences = make_report(changes={("baseline", "ce"): -0.2})
+    found, trap = report["limits"]["image"]
+    gains = [np.subtract(SCORES[title], SCORES["baseline"]) for title in SCORES]
+    sd = np.median([gain.std(ddof=1) for gain in gains[1:]])
+    single, corrected = (100 * smallest_found(sd, 5, level) for level in (0.05, 0.025))
+    assert f"With 5 seeds, a true difference of {single:.1f} points would be found" in found
+    assert f"one of {corrected:.1f} points after the correction for 2 comparisons" in found
+    assert "an epoch of the baseline is selected that is 20.0 points worse" in trap
+    assert found in ranking_page(report, ranking, differences)
 
 
 def make_report(**changes):

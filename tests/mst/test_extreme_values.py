@@ -143,7 +143,7 @@ LOSSES = {
     "dkd, others": Loss(lambda s, t: decoupled_losses(s, t, labels(s), TAU)[1], others_definition),
     "mlld": Loss(lambda s, t: level_losses(s, t, TAU), levels_definition),
     "dist": Loss(dist_of, dist_definition),
-    "ofa": Loss(lambda s, t: ofa_loss(s, t, labels(s)), ofa_definition, False),
+    "ofa": Loss(lambda s, t: ofa_loss(s, t, labels(s), 1.1), ofa_definition, False),
 }  # fmt: skip
 
 
@@ -403,7 +403,8 @@ def test_methods_have_no_gradient_for_a_batch_with_ignored_labels_only(method):
 
 def test_the_loss_between_proxies_is_0_for_a_batch_with_ignored_labels_only():
     method = C2KD.__new__(C2KD)
-    method.context = SimpleNamespace(supervision=Supervision(255), temperature=TAU)
+    method.context = SimpleNamespace(supervision=Supervision(255))
+    method._temperature = TAU
     own, _, batch = dense(255)
     term = method._between_proxies(own.logits, own.logits.detach().clone(), batch)
     assert term.item() == 0

@@ -149,17 +149,23 @@ def test_a_last_layer_that_differs_in_its_inputs_too_must_fit(tmp_path: Path) ->
         load_weights("image", Headed(3), tmp_path / "net.pth", Headed(4))
 
 
-def test_the_log_names_what_keeps_its_start_values(
+def test_what_keeps_its_start_values_is_named(tmp_path: Path) -> None:
+    path = save(Net(7), tmp_path / "net.pth")
+    assert load_weights("image", Net(3), path, Net(4)) == ["last.weight", "last.bias"]
+    assert load_weights("image", Net(7), path, Net(8)) == []
+
+
+def test_the_log_of_a_run_names_what_keeps_its_start_values(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = save(Net(7), tmp_path / "net.pth")
+    run, plan = make_run()
+    source = build_members(run, plan)["image"]
+    state = {name: of for name, of in source.state_dict().items() if not name.startswith("last")}
+    torch.save(state, tmp_path / "trunk.pth")
+    run, plan = pretrained_run(image={"weights": str(tmp_path / "trunk.pth")})
     with caplog.at_level("INFO"):
-        load_weights("image", Net(3), path, Net(4))
-    assert "member 'image' keeps random start values of last.weight, last.bias" in caplog.messages
-    caplog.clear()
-    with caplog.at_level("INFO"):
-        load_weights("image", Net(7), path, Net(8))
-    assert not caplog.messages
+        build_members(run, plan)
+    assert caplog.messages == ["member 'image' keeps random start values of last.weight, last.bias"]
 
 
 def test_counters_of_batch_norm_may_be_absent(tmp_path: Path) -> None:

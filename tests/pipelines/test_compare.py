@@ -35,19 +35,47 @@ def project(tmp_path_factory):
 def test_every_method_is_in_the_report(project):
     trials = pd.read_parquet(project / f"data/07_model_output/{FOLDER}/trials.parquet")
     assert trials.groupby("title")["seed"].nunique().eq(2).all()
-    assert trials["title"].nunique() == 26
+    assert trials["title"].nunique() == 30
     assert (trials["error"] == "").all()
     page = (project / f"data/08_reporting/{FOLDER}/methods_page.md").read_text()
-    assert "# 26 combinations of method and teacher, 2 seeds" in page
+    assert "# 30 combinations of method and teacher, 2 seeds" in page
     assert "### Against `baseline`" in page
     assert "cannot be determined from 2 seeds: intervals and tests need at least 3" in page
-    # Each criterion compares 25 methods with the baseline and all 26 with the best other one.
-    assert page.count("no interval: 2 seeds") == 2 * 3 * 25 + 3
+    # Each criterion compares 29 with the baseline, 27 with the best of three controls, all 30 with
+    # the best other one.
+    assert page.count("no interval: 2 seeds") == 3 * (29 + 27 + 30)
     differences = pd.read_csv(project / f"data/08_reporting/{FOLDER}/methods_differences.csv")
     assert differences[["low", "high", "p", "p_corrected"]].isna().all(axis=None)
     report = json.loads((project / f"data/08_reporting/{FOLDER}/methods_report.json").read_text())
     assert set(report["accuracy"]["audio"]) == set(trials["title"])
     assert (project / f"data/08_reporting/{FOLDER}/methods_figure.png").stat().st_size > 10_000
+
+
+def test_settings_are_chosen_on_seeds_that_are_not_reported(project):
+    chosen = {
+        "limit": 200,
+        "run": "tuned",
+        "compare": {
+            **THREE["compare"],
+            "seeds": 1,
+            "only": "baseline label_smoothing mst",
+            "tuning_seeds": 1,
+        },
+        **stages({"factor": 10}, epochs=1),
+    }
+    run_session(project, "compare", **chosen)
+    folder = project / "data/08_reporting/digits/heldout-200/compare/tuned"
+    table = pd.read_csv(folder / "methods_settings.csv")
+    assert table.groupby("method")["seeds"].agg(list).to_dict() == {
+        "baseline": [0],
+        "label_smoothing": [1, 1, 1, 1],
+        "mst": [1, 1, 1, 1],
+    }
+    assert table.groupby("method")["chosen"].sum().tolist() == [1, 1, 1]
+    for page in ("methods_page.md", "methods_web_page.html"):
+        text = (folder / page).read_text()
+        assert "Settings, chosen by validation" in text
+        assert "chose one of its 1 to 4 settings by validation, on 1 other seed" in text
 
 
 def test_the_report_in_a_browser_is_one_file_with_all_methods(project):
@@ -87,7 +115,7 @@ def test_comparisons_on_all_benchmarks_are_aggregated(project):
     reports = project / "data/08_reporting/aggregate/main"
     gains = pd.read_csv(reports / "aggregate_gains.csv")
     assert gains["setting"].unique().tolist() == ["another, audio", "digits, audio", "all settings"]
-    assert gains["method"].nunique() == 14
+    assert gains["method"].nunique() == 18
     assert gains["selection"].unique().tolist() == ["accuracy", "ce", "last"]
     assert (reports / "aggregate_page.md").read_text().startswith("# 2 settings, 3 seeds")
     assert (reports / "aggregate_figure.png").stat().st_size > 10_000

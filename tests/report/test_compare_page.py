@@ -72,6 +72,7 @@ def test_the_tables_are_those_of_the_markdown_page() -> None:
     ranking = rank(table, "accuracy")
     differences = difference_table(table, "baseline", "accuracy", 0.95)
     report = {"confidence": 0.95, "selection": "accuracy", "verdicts": {"image": []}}
+    report |= {"limits": {"image": []}, "settings": []}
     means = ranking_sections(report, ranking, differences)["image"]["means"]
     text = check_is_one_file(page()).text
     for cell in means.to_numpy().ravel():

@@ -16,7 +16,7 @@ from mst_distill.mst.supervision import supervision_of
 from mst_distill.plan import Plan
 from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
-from mst_distill.training.seeding import Stream
+from mst_distill.training.seeding import Stream, derive_seed, generator
 from mst_distill.training.selection import SELECTION
 from mst_distill.training.task import Task
 
@@ -80,6 +80,7 @@ class TrialContext:
         self.teacher_inputs = teacher_inputs
         self.supervision = supervision_of(run)
         self._teacher_fn: TeacherFn | None = None
+        self._reads = teacher_name
         self.new_student()
 
     @property
@@ -101,13 +102,17 @@ class TrialContext:
     def epochs(self) -> int:
         """The epochs of a student that is trained in a single phase."""
         equal = self.plan.compare.budget == "equal"
-        return self.plan.route.epochs + (self.plan.teachers.epochs if equal else 0)
+        return self._all_epochs if equal else self.plan.route.epochs
+
+    @property
+    def _all_epochs(self) -> int:
+        """The epochs of the student of MST-Distill, in stages 1 and 3."""
+        return self.plan.teachers.epochs + self.plan.route.epochs
 
     @property
     def teacher_modalities(self) -> tuple[str, ...]:
         """The modalities that the teacher reads; none without a teacher."""
-        name = self.teacher_name
-        return modalities_of(name, self.run.modalities) if name else ()
+        return modalities_of(self._reads, self.run.modalities) if self._reads else ()
 
     @property
     def frozen_teacher(self) -> FeatureExtractor:
@@ -118,45 +123,64 @@ class TrialContext:
         """Build a teacher with start weights, to be trained with the student."""
         return self._new(self.teacher_name)
 
+    def new_peer(self) -> FeatureExtractor:
+        """Build a net of the student's class with start weights of its own."""
+        return self._new(self.run.target, derive_seed(self.run.seed, Stream.PEER))
+
     def new_student(self) -> None:
         """Replace the student by a new one and reset the count of its epochs."""
         self.student = self._new(self.run.target)
         self._student_epochs = 0
 
-    def use_teacher(self, function: TeacherFn) -> None:
-        """Let later batches carry the output of `function` in place of the trained teacher's."""
+    def use_teacher(self, function: TeacherFn, reads: str | None = None) -> None:
+        """Let later batches carry the output of `function` in place of the trained teacher's.
+
+        Args:
+            function: What it computes.
+            reads: The name of the member whose inputs it takes; by default the teacher, or the
+                student if there is none.
+        """
         self._teacher_fn = function
+        if reads is not None:
+            self._reads = reads
 
     def fit(
         self,
         task: Task,
         epochs: int,
-        learning_rate: float | None = None,
         selections: Mapping[str, Criterion] = SELECTION,
         phase: str = "",
     ) -> MethodResult:
         """Train a task; the student ends with the weights that the last criterion selects.
 
+        Epoch for epoch, the order of the batches is that of the student of MST-Distill: first that
+        of stage 1, then that of stage 3. A phase has the first epochs, and the training itself the
+        last ones.
+
         Args:
             task: The loss and the trainable modules, of which the student is one.
             epochs: Number of epochs.
-            learning_rate: Replaces the learning rate of stage 3.
             selections: Selection criteria by name.
-            phase: Distinguishes the phases of a method that has several; part of the seeds and of
-                the name of the checkpoint.
+            phase: The name of a phase that comes before the training itself; part of the seeds of
+                dropout and of the name of the checkpoint.
         """
-        rate = learning_rate or self.plan.route.learning_rate
-        settings = self.plan.route.model_copy(update={"epochs": epochs, "learning_rate": rate})
+        settings = self.plan.route.model_copy(update={"epochs": epochs})
         stream = f"{Stream.COMPARE}{phase}"
         share = 1.0 if task.needs_labels else self.plan.labelled_per_batch
+        done_before = 0 if phase else self._all_epochs - epochs
+        stage_1 = self.plan.teachers.epochs - done_before
+        order = Stream.TEACHERS if stage_1 > 0 else Stream.ROUTE
         if self._teacher_fn:
-            reads = self.teacher_name or self.run.target
-            batches = self.pool.batches_with(reads, self._teacher_fn, stream, share)
+            reads = self._reads or self.run.target
+            batches = self.pool.batches_with(reads, self._teacher_fn, order, share)
         else:
-            batches = self.pool.batches(self.teacher_name, self.teacher_inputs, stream, share)
+            batches = self.pool.batches(self.teacher_name, self.teacher_inputs, order, share)
         self.run.seed_noise(stream)
         name = f"{type(task).__name__} {self.run.target} <- {self.teacher_name or 'no teacher'}"
-        stage = Stage(name, task, *batches, settings, selections)
+        orders = {}
+        if stage_1 > 0:
+            orders[stage_1] = generator(self.run.seed, Stream.ROUTE, Stream.ORDER).get_state()
+        stage = Stage(name, task, *batches, settings, selections, orders)
         done = fit(stage, self.run.runtime, self.run.checkpoint(stream), self.run.recipe)
         self._student_epochs += epochs
         return self._result(task, done)
@@ -170,8 +194,9 @@ class TrialContext:
         extra = count_weights(task.trainable) - count_weights(self.student.net)
         return MethodResult(students, rows, done.history, self._student_epochs, extra)
 
-    def _new(self, name: str) -> FeatureExtractor:
-        net = self.run.place(build_members(self.run, self.plan)[name])
+    def _new(self, name: str, seed: int | None = None) -> FeatureExtractor:
+        run = self.run if seed is None else replace(self.run, seed=seed)
+        net = self.run.place(build_members(run, self.plan)[name])
         layers = self.plan.members.all_of(self.run.target)[name].masked_layers
         return FeatureExtractor(name, net, layers, self.run.samples)
 

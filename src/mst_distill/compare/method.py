@@ -21,8 +21,9 @@ from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Batch
 from mst_distill.training.task import Task
 
-HALVED_AFTER = (30, 60, 90)
-"""Numbers of epochs after which the weight of a method's terms is halved, as in the reference."""
+HALVED_AFTER = (0.3, 0.6, 0.9)
+"""The shares of the epochs after which the weight of a method's terms is halved. The reference
+halves it after 30, 60 and 90 of its 100 epochs."""
 
 
 class Method(Task):
@@ -33,6 +34,8 @@ class Method(Task):
             teacher; empty for a method without a teacher.
         teacher_inputs: What every batch carries from the teacher.
         dense: Whether the method supports a label for every pixel.
+        control: Whether the method has no other modality and is no `baseline` either: a gain of
+            cross-modal distillation must exceed that of every control.
         needs_unlabelled: Whether the method is for training samples without a label. If all have
             one, it would be `baseline`, and has no trials.
         seed_key: Part of a trial's seed; by default the name of the class. A method that is renamed
@@ -45,6 +48,7 @@ class Method(Task):
     teachers: ClassVar[tuple[str, ...]] = (MULTIMODAL, CROSSMODAL)
     teacher_inputs: ClassVar[TeacherInputs] = "logits"
     dense: ClassVar[bool] = True
+    control: ClassVar[bool] = False
     needs_unlabelled: ClassVar[bool] = False
     seed_key: ClassVar[str]
 
@@ -59,9 +63,14 @@ class Method(Task):
         return str(vars(cls).get("seed_key", cls.__qualname__))
 
     @classmethod
-    def teach(cls, context: TrialContext) -> MethodResult:
-        """Train the student for the epochs of the context."""
-        return context.fit(cls(context), context.epochs)
+    def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
+        """Train the student for the epochs of the context.
+
+        Args:
+            context: The student, the teacher and the batches.
+            arguments: The arguments of the class in the parameters.
+        """
+        return context.fit(cls(context, **arguments), context.epochs)
 
     def add_trainable(self, name: str, module: nn.Module) -> nn.Module:
         """Train `module` together with the student."""
@@ -90,15 +99,37 @@ class Method(Task):
 
 
 class Distilling(Method):
-    """L = (1 - a) CE(S) + a (sum of the method's terms); a is halved after 30, 60 and 90 epochs.
+    """L = (1 - a) CE(S) + a (sum of the method's terms); a is halved three times.
 
-    If samples lack modalities, CE(S) is over all samples that the student can see, and the method's
-    terms are over those that the teacher can see too.
+    That is after 30, 60 and 90 % of the epochs. If samples lack modalities, CE(S) is over all
+    samples that the student can see, and the method's terms are over those that the teacher can see
+    too.
+
+    Args:
+        context: The student, the teacher and the batches.
+        weight: a at the start, in [0, 1]; by default ``compare.weight``.
+        temperature: Tau of methods that have one; by default that of the losses of MST-Distill.
+
+    Raises:
+        ValueError: An argument is out of its range.
     """
 
-    def __init__(self, context: TrialContext) -> None:
+    def __init__(
+        self, context: TrialContext, weight: float | None = None, temperature: float | None = None
+    ) -> None:
         super().__init__(context)
-        self._weight = context.weight
+        self._weight = context.weight if weight is None else weight
+        self._given_temperature = temperature
+        if not 0 <= self._weight <= 1:
+            raise ValueError(f"weight is {weight}; it must be in [0, 1]")
+        if temperature is not None and temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
+
+    @property
+    def temperature(self) -> float:
+        """Tau."""
+        given = self._given_temperature
+        return self.context.temperature if given is None else given
 
     @abstractmethod
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -126,6 +157,6 @@ class Distilling(Method):
         self._weight = state["weight"]
 
     def end_epoch(self, epoch: int) -> None:
-        """Halve the weight of the terms after the epochs of `HALVED_AFTER`."""
-        if epoch + 1 in HALVED_AFTER:
-            self._weight /= 2
+        """Halve the weight of the terms after the shares of the epochs in `HALVED_AFTER`."""
+        done = [round(share * self.epochs) for share in HALVED_AFTER]
+        self._weight *= 0.5 ** done.count(epoch + 1)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mst_distill.compare.aggregation import ALL
-from mst_distill.compare.ranking import BEST_OTHER, MIN_SEEDS
+from mst_distill.compare.ranking import MIN_SEEDS, to_baseline
 
 
 def differences_figure(differences: pd.DataFrame) -> Figure:
@@ -19,16 +19,16 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     Args:
         differences: From `difference_table`; the intervals are those of its first criterion.
     """
-    to_baseline = differences[differences["against"] != BEST_OTHER]
-    targets = list(dict.fromkeys(to_baseline["target"]))
+    rows = to_baseline(differences)
+    targets = list(dict.fromkeys(rows["target"]))
     if not targets:
         figure = Figure(figsize=(6.5, 1.6))
         figure.text(0.5, 0.5, "nothing to compare with the baseline", ha="center")
         return figure
-    height = 1.6 + 0.3 * to_baseline.groupby("target")["title"].nunique().max()
+    height = 1.6 + 0.3 * rows.groupby("target")["title"].nunique().max()
     figure = Figure(figsize=(6.5 * len(targets), height), layout="constrained")
     for axes, target in zip(np.ravel(figure.subplots(1, len(targets))), targets, strict=True):
-        _plot_differences(axes, to_baseline[to_baseline["target"] == target])
+        _plot_differences(axes, rows[rows["target"] == target])
         axes.set_title(f"{target} student")
     return figure
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from mst_distill.parameters import Compare
 
@@ -20,14 +20,21 @@ COSTS = ["student_epochs", "seconds", "peak_bytes", "extra_parameters"]
 BEST_OTHER = "the best other"
 """The second comparator of a method, next to the baseline: the best of the other methods."""
 
+BEST_CONTROL = "the best control"
+"""The third one: the best of the methods without another modality, see `Method.control`."""
+
+POWER = 0.8
+"""The probability with which a difference is found that is reported as the smallest to be found."""
+
 MIN_SEEDS = 3
 """The number of seeds that an interval and a test need. With two, Student's t has one degree of
 freedom, and it is not defined if both differences happen to be equal."""
 
 _CONDITIONS = {
     "equal": "All students have the same number of epochs, start weights, order of batches, splits "
-    "and selection criteria. Seconds exclude the training of the teachers, which all methods "
-    "share. The baseline is the student trained without a teacher.",
+    "and selection criteria. Teachers are selected by the same criterion. Seconds exclude the "
+    "training of the teachers, which all methods share. The baseline is the student trained "
+    "without a teacher; controls have no other modality either.",
     "reference": "Every method has its own budget, as in the paper's tables; see the column of "
     "student epochs. Seconds exclude the training of the teachers, which all methods share. The "
     "baseline is the student trained without a teacher.",
@@ -67,28 +74,33 @@ def rank(trials: pd.DataFrame, selection: str) -> pd.DataFrame:
 
 
 def difference_table(
-    trials: pd.DataFrame, baseline: str | None, selection: str, confidence: float
+    trials: pd.DataFrame,
+    baseline: str | None,
+    selection: str,
+    confidence: float,
+    controls: Collection[str] = (),
 ) -> pd.DataFrame:
-    """Compare every method with the baseline and with the best other method, seed by seed.
+    """Compare every method with the baseline, the best control and the best other, seed by seed.
 
     Intervals and tests are Student's for paired samples, over seeds: they state what other seeds
     would give on these held-out samples, not what other samples would. The p-values of one target,
     criterion and comparator are corrected together by the method of Holm, "A Simple Sequentially
-    Rejective Multiple Test Procedure", 1979. The best other method is the one with the largest mean
-    on the same held-out samples, which is a selection in its favour.
+    Rejective Multiple Test Procedure", 1979. The best control and the best other method are those
+    with the largest mean on the same held-out samples, which is a selection in their favour.
 
     Args:
         trials: From `run_trials`.
         baseline: The title of the baseline, or None if it was not trained.
         selection: The run's own criterion; it comes first.
         confidence: Of the interval, in (0, 1).
+        controls: The titles of the methods without another modality, without the baseline.
 
     Returns:
-        One row for each target, criterion, comparator and title: ``against`` (the baseline or
-        `BEST_OTHER`), ``comparator``, ``pairs``, ``difference``, ``sd``, ``low``, ``high``
-        (accuracy, 1 = 100 points), ``p``, ``p_corrected``; and of the other metrics of `COMPARED`
-        (above 0 is worse) the mean difference and its ``_p``, which is not corrected. Values that
-        are not defined are NaN, see `paired`.
+        One row for each target, criterion, comparator and title: ``against`` (the baseline,
+        `BEST_CONTROL` or `BEST_OTHER`), ``comparator``, ``pairs``, ``difference``, ``sd``, ``low``,
+        ``high`` (accuracy, 1 = 100 points), ``p``, ``p_corrected``; and of the other metrics of
+        `COMPARED` (above 0 is worse) the mean difference and its ``_p``, which is not corrected.
+        Values that are not defined are NaN, see `paired`.
     """
     others = [name for metric in COMPARED[1:] for name in (metric, f"{metric}_p")]
     known = ["target", "selection", "against", "title", "comparator", *others]
@@ -98,8 +110,13 @@ def difference_table(
             rows = trials[(trials["target"] == target) & (trials["selection"] == criterion)]
             if len(rows):
                 scores = {metric: rows.pivot_table(metric, "seed", "title") for metric in COMPARED}
-                for against in [name for name in (baseline, BEST_OTHER) if name]:
-                    table = pd.DataFrame(_against(scores, against, confidence))
+                comparators = {
+                    **({baseline: [baseline]} if baseline else {}),
+                    **({BEST_CONTROL: list(controls)} if controls else {}),
+                    BEST_OTHER: list(scores["accuracy"]),
+                }
+                for against, candidates in comparators.items():
+                    table = pd.DataFrame(_against(scores, against, candidates, confidence))
                     tables.append(table.assign(target=target, selection=criterion, against=against))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
@@ -117,18 +134,32 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def conclude(differences: pd.DataFrame, confidence: float) -> dict[str, dict[str, list[str]]]:
-    """Sort the methods into better than, worse than and not separable from the baseline.
+def to_baseline(differences: pd.DataFrame) -> pd.DataFrame:
+    """Return the differences to the baseline, from `difference_table`."""
+    return differences[~differences["against"].isin([BEST_CONTROL, BEST_OTHER])]
+
+
+def conclude(
+    differences: pd.DataFrame, confidence: float, against: str | None = None
+) -> dict[str, dict[str, list[str]]]:
+    """Sort the methods into better than, worse than and not separable from a comparator.
 
     A method is better if its difference is above zero under every selection criterion and beyond
     chance under at least two; a difference that only one criterion shows does not count.
+
+    Args:
+        differences: From `difference_table`.
+        confidence: One minus the level of the tests.
+        against: `BEST_CONTROL` or `BEST_OTHER`; by default the comparator is the baseline.
 
     Returns:
         Target to the titles under ``better``, ``worse`` and ``undecided``.
     """
     conclusions: dict[Any, dict[str, list[Any]]] = {}
-    to_baseline = differences[differences["against"] != BEST_OTHER]
-    for (target, title), rows in to_baseline.groupby(["target", "title"], sort=False):
+    rows_of = to_baseline(differences)
+    if against is not None:
+        rows_of = differences[differences["against"] == against]
+    for (target, title), rows in rows_of.groupby(["target", "title"], sort=False):
         significant = (rows["p_corrected"] < 1 - confidence).sum() >= 2
         kind = "undecided"
         if significant and (rows["difference"] > 0).all():
@@ -152,9 +183,7 @@ def likelihoods(
     Returns:
         Target to ``nll`` and ``nll_scaled``, each with the titles under ``better`` and ``worse``.
     """
-    rows = differences[
-        (differences["against"] != BEST_OTHER) & (differences["selection"] == selection)
-    ]
+    rows = to_baseline(differences).query("selection == @selection")
     found: dict[str, dict[str, dict[str, list[str]]]] = {}
     for target, of_target in rows.groupby("target"):
         for metric in ("nll", "nll_scaled"):
@@ -173,16 +202,27 @@ def report_on(
     compare: Compare,
     selection: str,
     confidence: float,
+    settings: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """Summarise a comparison in a few sentences and numbers.
 
+    Args:
+        trials: From `run_trials`.
+        ranking: From `rank`.
+        differences: From `difference_table`.
+        compare: The parameters.
+        selection: The run's own criterion.
+        confidence: Of intervals and tests.
+        settings: From `choose_settings`.
+
     Returns:
         ``heading``, ``terms`` (the conditions of the comparison), ``selection``, ``confidence``,
-        ``verdicts`` (target to sentences), ``conclusions`` (see `conclude`), ``missing`` (trials
-        that failed: ``target``, ``title``, ``seed``, ``error``) and ``accuracy`` (target to title
-        to mean).
+        ``verdicts`` and ``limits`` (target to sentences), ``conclusions`` (see `conclude`),
+        ``missing`` (trials that failed: ``target``, ``title``, ``seed``, ``error``), ``accuracy``
+        (target to title to mean) and ``settings`` (rows of the table, if there was a choice).
     """
     conclusions = conclude(differences, confidence)
+    over_controls = conclude(differences, confidence, BEST_CONTROL)
     untested = _untested(differences)
     likely = likelihoods(differences, selection, confidence)
     failed = trials.loc[trials["error"] != "", ["target", "title", "seed", "error"]]
@@ -190,7 +230,7 @@ def report_on(
     combinations, seeds = trials["title"].nunique(), trials["seed"].nunique()
     return {
         "heading": f"{combinations} combinations of method and teacher, {seeds} seeds",
-        "terms": _CONDITIONS[compare.budget],
+        "terms": _CONDITIONS[compare.budget] + _tuning_terms(compare),
         "selection": selection,
         "confidence": confidence,
         "verdicts": {
@@ -198,10 +238,15 @@ def report_on(
                 _sentences(
                     finished[finished["target"] == target],
                     conclusions,
+                    over_controls.get(target),
                     untested,
                     likely.get(target, {}),
                 )
             )
+            for target in dict.fromkeys(trials["target"])
+        },
+        "limits": {
+            target: list(_limits_of(target, finished, differences, selection, confidence))
             for target in dict.fromkeys(trials["target"])
         },
         "conclusions": conclusions,
@@ -210,21 +255,96 @@ def report_on(
             target: rows.set_index("title")["accuracy"].to_dict()
             for target, rows in finished.groupby("target", sort=False)
         },
+        "settings": []
+        if settings is None or not compare.tuning_seeds
+        else settings.to_dict(orient="records"),
     }
+
+
+def _tuning_terms(compare: Compare) -> str:
+    """State how the constants of the methods were chosen."""
+    if not compare.tuning_seeds:
+        return " Every method has its first setting; none was tuned on these data."
+    counts = sorted({len(method.choices) for method in compare.methods.values()})
+    numbers = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    plural = "s" * (compare.tuning_seeds > 1)
+    return (
+        f" Every method chose one of its {numbers} settings by validation, on "
+        f"{compare.tuning_seeds} other seed{plural}; see the table of settings."
+    )
+
+
+def smallest_found(sd: float, pairs: int, level: float) -> float:
+    """The true difference that a paired t-test finds with the probability `POWER`.
+
+    The power of the two-sided test is that of the noncentral t distribution; see Cohen,
+    "Statistical Power Analysis for the Behavioral Sciences", 1988, chapter 2.
+
+    Args:
+        sd: The standard deviation of the differences, at least 0.
+        pairs: The number of pairs, at least 2.
+        level: The level of the test, in (0, 1).
+
+    Returns:
+        The difference, in the unit of `sd`.
+    """
+    freedom = pairs - 1
+    critical = stats.t.isf(level / 2, freedom)
+
+    def excess(shift: float) -> float:
+        # Nothing of note is beyond the other end, where scipy's values are not always defined.
+        return float(stats.nct.sf(critical, freedom, shift)) - POWER
+
+    largest = 2.0
+    while excess(largest) < 0:
+        largest *= 2
+    shift: float = optimize.brentq(excess, 0.0, largest)
+    return shift * sd / float(np.sqrt(pairs))
+
+
+def _limits_of(
+    target: str,
+    ranking: pd.DataFrame,
+    differences: pd.DataFrame,
+    selection: str,
+    confidence: float,
+) -> Iterator[str]:
+    """State what these seeds could have found, and what another criterion makes of the baseline."""
+    own = to_baseline(differences).query("target == @target and selection == @selection")
+    own = own[own["pairs"] >= MIN_SEEDS] if len(own) else own
+    if len(own) and (sd := own["sd"].median()) > 0:
+        pairs, level = int(own["pairs"].max()), 1 - confidence
+        single, corrected = (smallest_found(sd, pairs, level / by) for by in (1, len(own)))
+        yield (
+            f"With {pairs} seeds, a true difference of {100 * single:.1f} points would be found "
+            f"with a probability of {POWER:.0%}, and one of {100 * corrected:.1f} points after the "
+            f"correction for {len(own)} comparisons."
+        )
+    for baseline in to_baseline(differences)["against"].unique():
+        row = ranking[(ranking["target"] == target) & (ranking["title"] == baseline)]
+        if len(row) and "accuracy_by_ce" in row:
+            lost = float((row["accuracy"] - row["accuracy_by_ce"]).iloc[0])
+            if lost >= 0.01:
+                yield (
+                    f"By the smallest validation cross-entropy, an epoch of the baseline is "
+                    f"selected that is {100 * lost:.1f} points worse; every method would look as "
+                    f"much better against it."
+                )
 
 
 def _untested(differences: pd.DataFrame) -> dict[str, int]:
     """Map each target without a method that has enough seeds for a test to its number of seeds."""
-    to_baseline = differences[differences["against"] != BEST_OTHER]
-    if to_baseline.empty:
+    rows = to_baseline(differences)
+    if rows.empty:
         return {}
-    pairs = to_baseline.groupby("target", sort=False)["pairs"].max()
+    pairs = rows.groupby("target", sort=False)["pairs"].max()
     return {str(target): int(most) for target, most in pairs.items() if most < MIN_SEEDS}
 
 
 def _sentences(
     ranking: pd.DataFrame,
     conclusions: dict[str, dict[str, list[str]]],
+    over_controls: dict[str, list[str]] | None,
     untested: dict[str, int],
     likely: dict[str, dict[str, list[str]]],
 ) -> Iterator[str]:
@@ -243,6 +363,9 @@ def _sentences(
     for kind in ("better", "worse") if target in conclusions else ():
         names = ", ".join(conclusions[target][kind]) or "no method"
         yield f"{kind.capitalize()} than the {target} baseline, beyond chance: {names}."
+    if over_controls is not None:
+        names = ", ".join(over_controls["better"]) or "no method"
+        yield f"Better than the best control without another modality, beyond chance: {names}."
     for kind in ("better", "worse"):
         if likely and (names := ", ".join(likely["nll"][kind])):
             yield f"Measurably {kind} likelihood than the {target} baseline: {names}."
@@ -251,19 +374,32 @@ def _sentences(
             ", ".join(likely["nll_scaled"][kind]) or "no method" for kind in ("better", "worse")
         )
         yield f"After temperature scaling, measurably better: {better}; measurably worse: {worse}."
+        gone = [
+            name for name in likely["nll"]["better"] if name not in likely["nll_scaled"]["better"]
+        ]
+        if gone:
+            yield (
+                f"One temperature for the baseline and one for the method remove the gain in "
+                f"likelihood of {', '.join(gone)}."
+            )
 
 
 def _against(
-    scores: Mapping[str, pd.DataFrame], against: str, confidence: float
+    scores: Mapping[str, pd.DataFrame],
+    against: str,
+    candidates: Sequence[str],
+    confidence: float,
 ) -> list[dict[str, Any]]:
-    """Compare all titles with one comparator; each table of `scores` is ``(seeds, titles)``."""
+    """Compare all titles with the best candidate; each table of `scores` is ``(seeds, titles)``."""
     rows: list[dict[str, Any]] = []
     accuracy = scores["accuracy"]
+    means = accuracy.mean()
     for title in accuracy:
-        comparator = against
-        if against == BEST_OTHER and accuracy.shape[1] > 1:
-            comparator = str(accuracy.mean().drop(index=title).idxmax())
-        if comparator in accuracy and title != comparator:
+        if against == BEST_CONTROL and title in candidates:
+            continue
+        others = [name for name in candidates if name in accuracy and name != title]
+        if others:
+            comparator = str(means[others].idxmax())
             gains = {
                 metric: (table[title] - table[comparator]).dropna().to_numpy()
                 for metric, table in scores.items()

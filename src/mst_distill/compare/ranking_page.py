@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,9 @@ from mst_distill.compare.markdown import (
     format_numbers,
     render,
 )
-from mst_distill.compare.ranking import BEST_OTHER
+from mst_distill.compare.ranking import BEST_CONTROL, BEST_OTHER
+
+BESTS = (BEST_CONTROL, BEST_OTHER)
 
 PAGE = """
 # {{ report.heading }}
@@ -26,7 +29,7 @@ PAGE = """
 {% for target, section in targets.items() %}
 ## The {{ target }} student
 
-{% for sentence in section.verdicts %}
+{% for sentence in section.verdicts + section.limits %}
 - {{ sentence }}
 {% endfor %}
 
@@ -37,11 +40,17 @@ PAGE = """
 {{ section.other_criteria | table }}
 
 {% for comparator, differences in section.differences.items() %}
-### Against {{ comparator if comparator == best_other else "`" ~ comparator ~ "`" }}
+### Against {{ comparator if comparator in bests else "`" ~ comparator ~ "`" }}
 
 {{ differences | table }}
 
 {% endfor %}
+{% if section.settings is not none %}
+### Settings, chosen by validation
+
+{{ section.settings | table }}
+
+{% endif %}
 {% endfor %}
 {% if failed is not none %}
 ## Failed trials
@@ -68,7 +77,7 @@ def ranking_page(
         scaled=SCALED,
         targets=ranking_sections(report, ranking, differences),
         failed=None if failed is None else failed.map(escaped),
-        best_other=BEST_OTHER,
+        bests=BESTS,
     )
 
 
@@ -83,8 +92,9 @@ def ranking_sections(
         differences: From `difference_table`.
 
     Returns:
-        Target to ``verdicts`` (sentences), ``means`` and ``other_criteria`` (tables), and
-        ``differences`` (comparator to table).
+        Target to ``verdicts`` and ``limits`` (sentences), ``means`` and ``other_criteria``
+        (tables), ``differences`` (comparator to table), and ``settings`` (a table, or None without
+        tuning).
     """
     confidence, selection = report["confidence"], report["selection"]
     sections = {}
@@ -93,11 +103,13 @@ def ranking_sections(
         groups = differences[differences["target"] == target].groupby("against", sort=False)
         sections[target] = {
             "verdicts": sentences,
+            "limits": report["limits"][target],
             "means": _means(of_target, selection),
             "other_criteria": _other_criteria(of_target),
             "differences": {
                 str(against): _differences(rows, confidence) for against, rows in groups
             },
+            "settings": _settings(report, target),
         }
     return sections
 
@@ -135,4 +147,36 @@ def _other_criteria(ranking: pd.DataFrame) -> pd.DataFrame:
 def _differences(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     table = rows[["title", "selection", "comparator"]].rename(columns={"title": "method"})
     table = table.join(comparison_columns(rows, confidence))
-    return table.drop(columns=[] if (rows["against"] == BEST_OTHER).all() else ["comparator"])
+    return table.drop(columns=[] if rows["against"].isin(BESTS).all() else ["comparator"])
+
+
+def _settings(report: Mapping[str, Any], target: str) -> pd.DataFrame | None:
+    """The chosen setting of each method, and its validation accuracy against the first one's."""
+    rows = [row for row in report["settings"] if row["target"] == target]
+    if not rows:
+        return None
+    found = pd.DataFrame(rows)
+    lines = []
+    for title, of_title in found.groupby("title", sort=False):
+        first, chosen = of_title.iloc[0], of_title[of_title["chosen"]].iloc[0]
+        lines.append(
+            {
+                "method": title,
+                "settings": len(of_title),
+                "chosen": _as_text(json.loads(chosen["arguments"])) or "no arguments",
+                "validation accuracy, %": chosen["valid_accuracy"],
+                "of the first setting, %": first["valid_accuracy"],
+            }
+        )
+    table = pd.DataFrame(lines)
+    for column in table.columns[3:]:
+        table[column] = format_numbers(table[column], 100, ".2f")
+    return table
+
+
+def _as_text(arguments: Mapping[str, Any]) -> str:
+    """Write arguments as ``key value``, those of a block in brackets."""
+    return ", ".join(
+        f"{key} ({_as_text(value)})" if isinstance(value, Mapping) else f"{key} {value}"
+        for key, value in arguments.items()
+    )

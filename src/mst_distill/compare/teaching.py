@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from inspect import Parameter, signature
 
 import torch
 
@@ -10,6 +11,7 @@ from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.baseline import Baseline
 from mst_distill.compare.teacher_cache import TeacherPool
+from mst_distill.errors import did_you_mean
 from mst_distill.import_path import resolve
 from mst_distill.mst.baseline import Supervised
 from mst_distill.mst.networks import build_members
@@ -26,15 +28,36 @@ def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
     """Import the classes of the methods, by their names in the parameters.
 
     Raises:
-        ValueError, TypeError: A class does not exist, or is not a method.
+        ValueError, TypeError: A class does not exist, is not a method, or has no such argument.
     """
     base: type[Method] = Method
-    return {name: resolve(method.type, base) for name, method in compare.methods.items()}
+    methods = {name: resolve(method.type, base) for name, method in compare.methods.items()}
+    for name, kind in methods.items():
+        known = _arguments_of(kind)
+        for argument in (key for choice in compare.methods[name].choices for key in choice):
+            if argument not in known:
+                raise ValueError(
+                    did_you_mean(f"argument of compare.methods.{name}", argument, known)
+                )
+    return methods
+
+
+def _arguments_of(method: type[Method]) -> list[str]:
+    """The names of the arguments of a method's ``teach``, or of its class."""
+    own = signature(method.teach).parameters.values()
+    if any(each.kind is Parameter.VAR_KEYWORD for each in own):
+        own = signature(method).parameters.values()
+    return [each.name for each in own if each.name != "context"]
 
 
 def baseline_of(compare: Compare) -> str | None:
     """Find the name of the method whose class is `Baseline`; None if there is no such method."""
     return next((n for n, method in resolve_methods(compare).items() if method is Baseline), None)
+
+
+def controls_of(compare: Compare) -> list[str]:
+    """List the names of the methods without another modality, see `Method.control`."""
+    return [name for name, method in resolve_methods(compare).items() if method.control]
 
 
 def teachers_for(method: type[Method], plan: Plan, target: str) -> Iterator[str]:
@@ -53,7 +76,7 @@ def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:
     the seed and the teacher's name only.
 
     Returns:
-        The net of the epoch with the smallest validation cross-entropy, under ``ce``.
+        The net of the epoch that the run's criterion selects, under the name of the criterion.
     """
     net = run.place(build_members(run, plan)[name])
     modalities = run.modalities if name == MULTIMODAL else (name,)
@@ -61,12 +84,13 @@ def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:
     stream = f"{Stream.TEACHER} {name}"
     batches = run.train_and_valid(stream, plan.teachers, modalities, labelled_share=1)
     run.seed_noise(stream)
-    selections = {"ce": SELECTION["ce"]}
+    selection = plan.route.selection
+    selections = {str(selection): SELECTION[selection]}
     stage = Stage(stream, task, *batches, plan.teachers, selections)
     done = fit(stage, run.runtime, run.checkpoint(stream), run.recipe)
-    best = done.best["ce"]
+    best = done.best[selection]
     net.load_state_dict(best.state)
-    return MethodResult({"ce": net.eval()}, {"ce": best.row}, done.history, 0, 0)
+    return MethodResult({selection: net.eval()}, {selection: best.row}, done.history, 0, 0)
 
 
 def teach(

@@ -32,12 +32,15 @@ class Trial:
         teacher: ``multimodal``, a modality, or empty if the method has no teacher or uses all.
         target: The student's modality.
         seed: Seed of the run.
+        setting: The number of the setting that is tried, for a trial that helps to choose one;
+            None for a trial that is reported.
     """
 
     method: str
     teacher: str
     target: str
     seed: int
+    setting: int | None = None
 
     @property
     def title(self) -> str:
@@ -48,7 +51,8 @@ class Trial:
     def key(self) -> str:
         """Path of the trial's files, relative to a folder and without a suffix."""
         name = f"{self.method}-{self.teacher}" if self.teacher else self.method
-        return f"{self.target}/seed-{self.seed}/{name}"
+        folder = "" if self.setting is None else f"/setting-{self.setting}"
+        return f"{self.target}/seed-{self.seed}{folder}/{name}"
 
 
 @dataclass(frozen=True)
@@ -57,8 +61,9 @@ class TrialResult:
 
     Attributes:
         trial: The trial.
-        metrics: Selection criterion to the student's metrics on the held-out split; empty if the
-            trial failed.
+        metrics: Selection criterion to the student's metrics on the held-out split, and on the
+            validation split, which begin with ``valid_``; on the latter alone if the trial helps to
+            choose a setting; empty if it failed.
         cost: ``student_epochs``, ``seconds``, ``peak_bytes`` and ``extra_parameters``.
         error: Why the trial failed, or empty.
     """

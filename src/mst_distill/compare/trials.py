@@ -91,23 +91,57 @@ class Comparison:
             for target in self.targets
         }
 
+    @property
+    def tuning_seeds(self) -> range:
+        """The seeds on which settings are chosen."""
+        first = self.plan.compare.first_tuning_seed
+        return range(first, first + self.plan.compare.tuning_seeds)
+
     def check(self) -> None:
-        """Check methods, targets, and the splits of every seed.
+        """Check methods, targets, terms, and the splits of every seed.
 
         Raises:
-            ValueError, TypeError: A method or target does not exist, or the splits of a seed cannot
-                be evaluated.
+            ValueError, TypeError: A method or target does not exist, the terms are not equal for
+                all methods, tuning would see what is reported, or the splits of a seed cannot be
+                evaluated.
         """
         samples, plan = self.samples, self.plan
-        for seed in dict.fromkeys(seed for _, seed in self.trials()):
+        for key in ("learning_rate", "batch_size"):
+            first, last = getattr(plan.teachers, key), getattr(plan.route, key)
+            if first != last:
+                raise ValueError(
+                    f"teachers.{key} is {first} and route.{key} is {last}: MST-Distill would be "
+                    f"trained with both and the other methods with the latter. Set both to one "
+                    f"value, for example --params=teachers.{key}={last}"
+                )
+        seeds = list(dict.fromkeys(seed for _, seed in self.trials()))
+        if self.tuning_seeds:
+            self._check_tuning(seeds)
+        for seed in (*seeds, *self.tuning_seeds):
             classes, ignored = samples.classes, samples.ignored_label
             checked_splits(samples.index, classes, ignored, plan.protocol, seed, plan.label_shares)
 
+    def _check_tuning(self, seeds: list[int]) -> None:
+        if common := sorted({*seeds} & {*self.tuning_seeds}):
+            raise ValueError(
+                f"seed {common[0]} would be reported and used for tuning: set "
+                f"compare.first_tuning_seed to {max(seeds) + 1} or more"
+            )
+        if self.plan.protocol == "random":
+            raise ValueError(
+                "with protocol=random, the seeds of tuning validate on samples that other seeds "
+                "test on: choose protocol=heldout, or compare.tuning_seeds=0"
+            )
 
-def run_trials(comparison: Comparison) -> pd.DataFrame:
+
+def run_trials(comparison: Comparison, tuning: pd.DataFrame | None = None) -> pd.DataFrame:
     """Run the trials for which the log has no result of the same origin, and return all results.
 
     A trial that fails is recorded with its error, and the next trial starts.
+
+    Args:
+        comparison: The comparison.
+        tuning: The settings that were chosen, from `choose_settings`; by default the first ones.
 
     Returns:
         One row for each trial and selection criterion: the trial's attributes, ``selection``, the
@@ -119,14 +153,17 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
         RuntimeError: All trials failed; the message has the error of the first.
     """
     comparison.check()
+    chosen = {} if tuning is None else chosen_settings(tuning)
     trials_of = comparison.trials()
     results = []
     with progress(range(0), "trials", "trial", total=sum(map(len, trials_of.values()))) as bar:
         for (target, seed), trials in trials_of.items():
-            runner = _TrialRunner(comparison, target, seed)
+            runner = TrialRunner(comparison, target, seed)
             for trial in trials:
                 bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
-                results.append(runner.result_of(trial))
+                setting = chosen.get((target, trial.title), 0)
+                choices = comparison.plan.compare.methods[trial.method].choices
+                results.append(runner.result_of(trial, choices[setting]))
                 bar.update()
     errors = [result.error for result in results if result.error]
     if errors and len(errors) == len(results):
@@ -134,10 +171,28 @@ def run_trials(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame([row for result in results for row in _rows(result)])
 
 
-class _TrialRunner:
-    """Runs the trials of one target and one seed, which share their trained teachers."""
+def chosen_settings(tuning: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """Return the number of the chosen setting by target and title, from `choose_settings`."""
+    chosen = tuning[tuning["chosen"].astype(bool)]
+    keys = zip(chosen["target"], chosen["title"], strict=True)
+    return dict(zip(keys, map(int, chosen["setting"]), strict=True))
 
-    def __init__(self, comparison: Comparison, target: str, seed: int) -> None:
+
+class TrialRunner:
+    """Runs the trials of one target and one seed, which share their trained teachers.
+
+    Args:
+        comparison: The comparison.
+        target: The student's modality.
+        seed: The seed.
+        tuning: Whether the trials help to choose settings: neither students nor teachers are then
+            evaluated on the held-out split.
+    """
+
+    def __init__(
+        self, comparison: Comparison, target: str, seed: int, tuning: bool = False
+    ) -> None:
+        self._tuning = tuning
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
@@ -150,11 +205,15 @@ class _TrialRunner:
             recipe=comparison.plan.training,
         )
 
-    def result_of(self, trial: Trial) -> TrialResult:
-        """Load the result of a trial from the log, or run the trial."""
+    def result_of(self, trial: Trial, arguments: Mapping[str, Any]) -> TrialResult:
+        """Load the result of a trial from the log, or run the trial.
+
+        Args:
+            trial: The trial.
+            arguments: The arguments of its method.
+        """
         comparison, plan = self._comparison, self._comparison.plan
         method = comparison.methods[trial.method]
-        arguments = plan.compare.methods[trial.method].arguments
         member = plan.members.modalities[trial.target]
         if self._run.samples.dense and not method.dense:
             return TrialResult(trial, error="the method does not support a label for every pixel")
@@ -163,9 +222,8 @@ class _TrialRunner:
             return partial(teach, run, plan, self._pool, method, trial.teacher, arguments)
 
         teachers, _ = self._teachers
-        return self._load_or_run(
-            trial, self._origin(self._parameters_of(trial), teachers), member, prepare
-        )
+        parameters = self._parameters_of(trial, arguments)
+        return self._load_or_run(trial, self._origin(parameters, teachers), member, prepare)
 
     @cached_property
     def _teachers(self) -> tuple[dict[str, str], str]:
@@ -177,7 +235,12 @@ class _TrialRunner:
         plan, trial_log = self._comparison.plan, self._comparison.log
         found = {}
         for name, member in plan.members.teachers_of(self._run.target).items():
-            parameters = {"seed": self._run.seed, "member": member, "teachers": plan.teachers}
+            parameters = {
+                "seed": self._run.seed,
+                "member": member,
+                "teachers": plan.teachers,
+                "selection": plan.route.selection,
+            }
             trial = self._teacher(name)
 
             def prepare(run: Run, name: str = name) -> Callable[[], MethodResult]:
@@ -243,7 +306,9 @@ class _TrialRunner:
         run = replace(self._run, checkpoints=trial_log.checkpoints(trial, origin))
         try:
             trained, cost = _measure_cost(run, prepare(run))
-            metrics = self._metrics(trained, member_name or run.target)
+            metrics = _validation(trained)
+            if not self._tuning:
+                metrics = self._metrics(trained, member_name or run.target)
         except Interrupted:
             raise
         except Exception as error:  # one method that fails must not stop the comparison
@@ -253,18 +318,24 @@ class _TrialRunner:
             trial_log.record(result, origin)
             return result
         result = TrialResult(trial, metrics, cost)
-        trial_log.record(result, origin, self._bundle(trained, member, origin))
+        # No one needs the students of settings that are tried.
+        kept = trial.setting is None
+        trial_log.record(result, origin, self._bundle(trained, member, origin) if kept else None)
         return result
 
     def _metrics(self, trained: MethodResult, member_name: str) -> dict[str, dict[str, float]]:
-        """Map each selection criterion to the scalar metrics on the held-out split."""
+        """Map each selection criterion to the scalar metrics on the held-out split.
+
+        Those on the validation split, of the epoch that the criterion selects, begin with
+        ``valid_``.
+        """
         samples, size = self._run.samples, self._comparison.plan.route.batch_size
         bins = self._comparison.plan.evaluate.calibration_bins
         metric_counts = evaluate_nets(self._run, trained.students, member_name, size, bins)
+        valid = _validation(trained)
         return {
-            criterion: {
-                name: value for name, value in metrics.items() if not isinstance(value, dict)
-            }
+            criterion: valid[criterion]
+            | {name: value for name, value in metrics.items() if not isinstance(value, dict)}
             for criterion, metrics in (
                 (criterion, measure(accumulator, samples.classes, samples.dense))
                 for criterion, accumulator in metric_counts.items()
@@ -282,15 +353,16 @@ class _TrialRunner:
             provenance=origin.record(),
         )
 
-    def _parameters_of(self, trial: Trial) -> dict[str, Any]:
+    def _parameters_of(self, trial: Trial, arguments: Mapping[str, Any]) -> dict[str, Any]:
         plan = self._comparison.plan
+        method = plan.compare.methods[trial.method]
         per_batch = {} if self._run.unlabelled is None else {"per_batch": plan.labelled_per_batch}
         return {
             **per_batch,
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,
-            "method": plan.compare.methods[trial.method],
+            "method": {"type": method.type, "arguments": dict(arguments)},
             "compare": plan.compare.model_dump(include={"weight", "budget"}),
             "members": plan.members,
             "teachers": plan.teachers,
@@ -298,6 +370,14 @@ class _TrialRunner:
             "route": plan.route,
             "calibration_bins": self._comparison.plan.evaluate.calibration_bins,
         }
+
+
+def _validation(trained: MethodResult) -> dict[str, dict[str, float]]:
+    """Map each selection criterion to the validation metrics of the epoch that it selects."""
+    return {
+        criterion: {name: value for name, value in row.items() if name.startswith("valid_")}
+        for criterion, row in trained.rows.items()
+    }
 
 
 def _measure_cost(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import signature
 
@@ -21,6 +22,8 @@ from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, seeded
+
+log = logging.getLogger(__name__)
 
 WRAP = (
     "A member is a class whose constructor takes `classes` or `num_classes`, the number of "
@@ -106,7 +109,8 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
             wider = build_member(name, member, classes + 1, run.seed)
             with seeded(run.seed, Stream.LAZY_LAYERS):
                 _trial_forward(name, wider, run.samples)
-            load_weights(name, nets[name], member.weights, wider)
+            if kept := load_weights(name, nets[name], member.weights, wider):
+                log.info("member %r keeps random start values of %s", name, ", ".join(kept))
             _check_finite(name, _trial_forward(name, nets[name], run.samples))
         set_rates(name, nets[name], member)
     return nets

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from mst_distill.errors import did_you_mean
 from mst_distill.parameters import Member
 from mst_distill.training.optimisation import RATE_SCALE
-
-log = logging.getLogger(__name__)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -58,11 +55,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return cast("dict[str, Tensor]", state)
 
 
-def load_weights(name: str, net: nn.Module, path: Path, wider: nn.Module) -> None:
+def load_weights(name: str, net: nn.Module, path: Path, wider: nn.Module) -> list[str]:
     """Load the weights of a file into a net; all must fit but those that depend on the classes.
 
     Where the file is of a net for another number of classes, or has no such weights, these keep
-    their start values, and the log names them. Names that PyTorch or torchvision have changed are
+    their start values. Names that PyTorch or torchvision have changed are
     converted by the modules themselves, from the versions in a file of `torch.save`.
 
     Args:
@@ -70,6 +67,9 @@ def load_weights(name: str, net: nn.Module, path: Path, wider: nn.Module) -> Non
         net: Its net.
         path: The file.
         wider: The same net for more classes: what has another shape depends on the classes.
+
+    Returns:
+        The names of the weights that keep their start values.
 
     Raises:
         FileNotFoundError, ValueError: As `read_weights`, or other weights do not fit, are not of
@@ -103,8 +103,7 @@ def load_weights(name: str, net: nn.Module, path: Path, wider: nn.Module) -> Non
             f"net, the first {first}. All layers but the last must fit"
         )
     net.load_state_dict(fitting, strict=False)
-    if kept:
-        log.info("member %r keeps random start values of %s", name, ", ".join(kept))
+    return kept
 
 
 def _with_prefix(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -66,6 +66,8 @@ class Stage:
         valid: Validation batches, evaluated after every epoch.
         settings: Number of epochs and learning rate.
         selections: Name to criterion; the weights of the epoch that each one selects are stored.
+        orders: Number of an epoch to the state of the generator, see `Batches.order`, from which
+            its order and those of later epochs are drawn; by default all follow from the first.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Stage:
     valid: Batches
     settings: Training
     selections: Mapping[str, Criterion]
+    orders: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def fit(
@@ -136,6 +139,7 @@ class _Training:
         self._stage = stage
         self._recipe = recipe
         self._task = stage.task
+        self._task.epochs = stage.settings.epochs
         self._runtime = runtime
         self._checkpoint = checkpoint
         self._optimiser = stage.task.optimiser(stage.settings.learning_rate, recipe)
@@ -157,9 +161,12 @@ class _Training:
 
     def train_epoch(self) -> Iterator[None]:
         """Take the remaining steps of the current epoch one at a time."""
+        if self._step == 0 and (new := self._stage.orders.get(len(self.rows))) is not None:
+            self._stage.train.order = new
         # The state of the generator before it draws the order of this epoch. A training that
         # continues in the middle of the epoch restores it and draws the same order.
         order = self._stage.train.order
+        self._task.start_epoch(len(self.rows))
         self._task.trainable.train()
         for step in self._take_steps():
             self._check(self._finite_steps.add(step))

@@ -51,6 +51,9 @@ class Stream(StrEnum):
     ROUTE = "route"
     """Stage 3."""
 
+    PEER = "peer"
+    """Start weights of a second net of the student's class, for compared methods."""
+
     COMPARE = "compare"
     """A trial of a compared method; followed by the method's ``seed_key`` and the teacher."""
 

@@ -32,9 +32,11 @@ class Task(ABC):
         needs_labels: Whether the task learns nothing from a sample without a label, or cannot be
             computed on it.
         follows_schedule: Whether the recipe sets the learning rate of each step.
+        epochs: The number of epochs of the training in progress; `fit` sets it.
     """
 
     trainable: nn.Module
+    epochs: int
     needs_labels: ClassVar[bool] = False
     follows_schedule: ClassVar[bool] = True
 
@@ -100,6 +102,10 @@ class Task(ABC):
         values of the host that change, replaces tensors that later steps read, or waits.
         """
         return None
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before `epoch`, counted from 0, or the rest of it. Does nothing by default."""
+        return
 
     def end_epoch(self, epoch: int) -> None:
         """Called after `epoch`, counted from 0, to update schedules. Does nothing by default."""

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from itertools import groupby
 
 import pytest
 import torch
 from torch import nn
 
+from mst_distill.artifacts.checkpoint import Checkpoint, Checkpoints
+from mst_distill.compare import context
 from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import HALVED_AFTER
+from mst_distill.compare.methods.controls import Peer, SelfDistillation
 from mst_distill.compare.methods.kd import KD
-from mst_distill.compare.methods.mst import changed
-from mst_distill.compare.teaching import baseline_of, teach, train_teacher
+from mst_distill.compare.methods.kd_mean import MeanKD
+from mst_distill.compare.methods.mst import MST, changed
+from mst_distill.compare.teaching import baseline_of, resolve_methods, teach, train_teacher
+from mst_distill.mst import stage1_teachers, stage3_route
 from mst_distill.parameters import Route
+from mst_distill.training.loop import fit
 from toy_comparisons import METHODS, Mimic, make_comparison_plan, make_pool, method_teacher_pairs
 from toy_runs import make_run, route
 
@@ -123,21 +131,24 @@ def test_the_reference_budget_is_the_epochs_of_stage_3_for_a_single_phase():
         assert epochs == plan.teachers.epochs + plan.route.epochs, name
 
 
-def test_the_weight_of_the_terms_is_halved_after_30_60_and_90_epochs():
+@pytest.mark.parametrize("epochs", [100, 50])
+def test_the_weight_of_the_terms_is_halved_after_30_60_and_90_percent_of_the_epochs(epochs):
     run, plan, pool = prepared("two modalities")
     method = KD(TrialContext(run, plan, pool, "audio", "logits"))
+    method.epochs = epochs
     batches, _ = pool.batches("audio", "logits", "test")
     batch = next(iter(batches))
     shares = {}
-    for epoch in range(100):
+    for epoch in range(epochs):
         terms = method.losses(batch)
         terms = {name: term.detach() for name, term in terms.items()}
         difference = float(terms["kd"] - terms["ce"])
         shares[epoch] = float(terms["loss"] - terms["ce"]) / difference
         method.end_epoch(epoch)
     expected = {0: 0.5, 29: 0.5, 30: 0.25, 59: 0.25, 60: 0.125, 89: 0.125, 90: 0.0625, 99: 0.0625}
-    assert HALVED_AFTER == (30, 60, 90)
-    assert {epoch: shares[epoch] for epoch in expected} == pytest.approx(expected, rel=1e-9)
+    assert HALVED_AFTER == (0.3, 0.6, 0.9)
+    found = {epoch: shares[epoch * epochs // 100] for epoch in expected}
+    assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_frozen_teacher_is_evaluated_once_for_all_methods():
@@ -156,7 +167,7 @@ def test_a_teacher_does_not_depend_on_the_target():
     for target in ("image", "text"):
         run, _ = make_run("three modalities", target)
         plan = make_comparison_plan("three modalities")
-        nets.append(train_teacher(run, plan, "audio").students["ce"])
+        nets.append(train_teacher(run, plan, "audio").students["accuracy"])
     assert same(*map(state_of, nets))
 
 
@@ -212,3 +223,134 @@ def test_no_hook_remains_if_the_net_fails():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         extractor({"audio": torch.zeros(2, 13, 32)})
     assert not hooks_of(extractor.net)
+
+
+def batches_of_the_student(monkeypatch, train):
+    """Record the ids of every training batch that a net of the target is trained with."""
+    epochs = []
+
+    def recorded(stage, *arguments):
+        start = stage.train.start
+
+        def spy(step, epoch=0):
+            epochs.append((stage.name, []))
+            for batch in start(step, epoch):
+                epochs[-1][1].append(tuple(stage.train.ids(batch)))
+                yield batch
+
+        stage.train.start = spy
+        return fit(stage, *arguments)
+
+    for module in (context, stage1_teachers, stage3_route):
+        monkeypatch.setattr(module, "fit", recorded)
+    train()
+    return epochs
+
+
+@pytest.mark.parametrize("kind", ["two modalities", "three modalities"])
+def test_all_students_see_the_same_batches_in_the_same_epochs(kind, monkeypatch):
+    run, plan, _ = prepared(kind)
+    pool = make_pool(run, plan)  # which shares no stage with other tests
+    wanted = batches_of_the_student(monkeypatch, lambda: teach(run, plan, pool, MST, "", {}))
+    wanted = [batches for _, batches in wanted]
+    assert len(wanted) == plan.teachers.epochs + plan.route.epochs == 5
+    assert len(set(map(str, wanted))) == 5
+    for name, method, teacher in method_teacher_pairs(kind):
+        if name in ("mst", "mst_reference") or method.needs_unlabelled:
+            continue
+        found = batches_of_the_student(
+            monkeypatch, lambda n=name, m=method, t=teacher: train(kind, n, m, t)
+        )
+        # A phase that comes first has the first epochs; all other epochs are the last ones.
+        stages = [list(of) for _, of in groupby(found, key=lambda epoch: epoch[0])]
+        for place, stage in enumerate(stages):
+            batches = [each for _, each in stage]
+            first = place == 0 and len(stages) > 1
+            assert batches == (wanted[: len(batches)] if first else wanted[-len(batches) :]), name
+        if name in ("baseline", "kd", "dml", "c2kd", "label_smoothing", "peer", "kd_mean"):
+            assert len(found) == 5
+
+
+def test_a_training_that_is_resumed_has_the_order_of_its_epoch(tmp_path):
+    """Stopped in the second epoch, the first or the second after the order has changed."""
+    run, plan, pool = prepared("two modalities")
+    whole = teach(run, plan, pool, KD, "audio", {}).students["last"]
+    for steps in (4, 6, 7, 10):
+        stopped = replace(run, checkpoints=Checkpoints(tmp_path / str(steps)))
+        count = 0
+
+        class Stopped(KD):
+            seed_key = "KD"
+
+            def losses(self, batch, stop=steps):
+                nonlocal count
+                count += 1
+                if count > stop:
+                    raise InterruptedError
+                return super().losses(batch)
+
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr(Checkpoint, "due", True)
+        with pytest.raises(InterruptedError):
+            teach(stopped, plan, pool, Stopped, "audio", {})
+        monkey.undo()
+        again = teach(stopped, plan, pool, KD, "audio", {}).students["last"]
+        assert same(state_of(whole), state_of(again))
+
+
+def test_a_peer_of_the_same_modality_differs_in_its_start_weights_alone():
+    run, plan, pool = prepared("two modalities")
+    context = TrialContext(run, plan, pool, "", "nothing")
+    method = Peer(context)
+    own, peer = state_of(method.student.net), state_of(method.peer.net)
+    assert own.keys() == peer.keys()
+    assert not same(own, peer)
+    assert same(state_of(Peer(TrialContext(run, plan, pool, "", "nothing")).peer.net), peer)
+
+
+def test_the_first_net_of_self_distillation_is_not_the_student(monkeypatch):
+    run, plan, pool = prepared("two modalities")
+    seen = []
+    use = TrialContext.use_teacher
+    monkeypatch.setattr(
+        TrialContext,
+        "use_teacher",
+        lambda self, function: (seen.append(function), use(self, function)),
+    )
+    done = teach(run, plan, pool, SelfDistillation, "", {})
+    assert done.student_epochs == 5
+    (function,) = seen
+    values = torch.from_numpy(run.samples.modalities["image"][:4])
+    with torch.no_grad():
+        assert not function({"image": values})[0].equal(done.students["last"](values))
+
+
+def test_kd_from_the_mean_reads_all_teachers():
+    run, plan, pool = prepared("three modalities")
+    called = []
+    hooks = [
+        pool.teacher(name).net.register_forward_hook(lambda *_, name=name: called.append(name))
+        for name in plan.members.teachers_of(run.target)
+    ]
+    teach(run, plan, pool, MeanKD, "", {})
+    for hook in hooks:
+        hook.remove()
+    assert set(called) == {"multimodal", "audio", "text"}
+
+
+def test_an_argument_that_a_method_does_not_have_names_the_nearest():
+    wrong = {"kd": {**METHODS["kd"], "settings": [{"wieght": 0.5}]}}
+    with pytest.raises(ValueError, match=r"argument of compare\.methods\.kd 'wieght'.*'weight'"):
+        resolve_methods(make_comparison_plan(methods=wrong).compare)
+    wrong = {"mst": {**METHODS["mst"], "arguments": {"rout": {}}}}
+    with pytest.raises(ValueError, match="did you mean 'route'"):
+        resolve_methods(make_comparison_plan(methods=wrong).compare)
+
+
+def test_every_setting_of_every_method_is_one_that_it_has():
+    plan = make_comparison_plan()
+    resolve_methods(plan.compare)
+    tuned = {name: len(method.choices) for name, method in plan.compare.methods.items()}
+    untuned = {"baseline", "pseudo_labels", "self_training", "mst_reference"}
+    assert {name for name, count in tuned.items() if count == 1} == untuned
+    assert set(tuned.values()) == {1, 4}

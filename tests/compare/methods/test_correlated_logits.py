@@ -78,6 +78,14 @@ def test_mlld_averages_each_level_over_its_temperatures():
     np.testing.assert_allclose([term.item() for term in terms.values()], wanted, rtol=1e-10)
 
 
+def test_mlld_adds_its_levels_up_in_the_setting_of_its_authors():
+    student, teacher = logit_pair(1)
+    method = MLLD(fake_context(), weight=0.9, summed=True)
+    terms = method.distil(make_output(student), make_output(teacher), Batch({}, None))
+    wanted = np.sum([levels_by_hand(student, teacher, tau) for tau in (2, 3, 4, 5, 6)], axis=0)
+    np.testing.assert_allclose([term.item() for term in terms.values()], wanted, rtol=1e-10)
+
+
 def one_minus_r(own: np.ndarray, other: np.ndarray) -> float:
     return float(np.mean([1 - pearsonr(s, t)[0] for s, t in zip(own, other, strict=True)]))
 
@@ -115,6 +123,16 @@ def test_dist_correlates_probabilities_within_samples_and_within_classes():
     p, q = softmax(student / TAU, axis=1), softmax(teacher / TAU, axis=1)
     assert terms["inter"].item() == pytest.approx(2 * 16 * one_minus_r(p, q), rel=1e-10)
     assert terms["intra"].item() == pytest.approx(2 * 16 * one_minus_r(p.T, q.T), rel=1e-10)
+
+
+def test_dist_at_the_temperature_of_imagenet():
+    student, teacher = logit_pair(4)
+    method = DIST(fake_context(), temperature=1.0)
+    own, other = make_output(student), make_output(teacher)
+    terms = method.distil(own, other, Batch({}, torch.tensor(LABELS)))
+    p, q = softmax(student, axis=1), softmax(teacher, axis=1)
+    assert terms["inter"].item() == pytest.approx(2 * one_minus_r(p, q), rel=1e-10)
+    assert terms["intra"].item() == pytest.approx(2 * one_minus_r(p.T, q.T), rel=1e-10)
 
 
 def test_dist_treats_labelled_pixels_as_samples():

@@ -131,7 +131,7 @@ def test_the_proxy_terms_of_c2kd_match_loops_over_samples_of_similar_ranking():
     student, teacher = ranked_logit_pair()
     rng = np.random.default_rng(7)
     embeddings = {"student": rng.normal(size=(6, 3)), "teacher": rng.normal(size=(6, 4))}
-    method = C2KD(fake_context(), epochs=10)
+    method = C2KD(fake_context(), temperature=TAU)
     proxies = proxies_of(method)
     s, t = (logits_of(embeddings[name], proxies[name]) for name in ("student", "teacher"))
     own = make_output(student, embeddings["student"])
@@ -151,7 +151,7 @@ def test_the_proxy_terms_of_c2kd_match_loops_over_samples_of_similar_ranking():
 
 def test_the_source_of_each_c2kd_term_has_no_gradient():
     student, teacher = ranked_logit_pair()
-    method = C2KD(fake_context(), epochs=10)
+    method = C2KD(fake_context(), temperature=TAU)
     rng = np.random.default_rng(8)
     own = ModelOutput(
         torch.from_numpy(student).requires_grad_(), torch.from_numpy(rng.normal(size=(6, 3)))
@@ -179,7 +179,7 @@ def test_the_source_of_each_c2kd_term_has_no_gradient():
 
 def test_c2kd_s_proxy_term_is_0_if_no_sample_has_a_similar_ranking():
     student, _ = logit_pair(9)
-    method = C2KD(fake_context(), epochs=10)
+    method = C2KD(fake_context(), temperature=TAU)
     with torch.no_grad():
         up = torch.arange(CLASSES, dtype=torch.float64)
         for name, bias in (("student", up), ("teacher", -up)):
@@ -202,7 +202,7 @@ def test_with_dense_labels_c2kd_s_proxy_term_is_a_mean_over_labelled_pixels():
         "student": rng.normal(size=(3, 3, 1, 1)),
         "teacher": rng.normal(size=(3, 4, 2, 2)),
     }
-    method = C2KD(fake_context(255, dense=True), epochs=10)
+    method = C2KD(fake_context(255, dense=True), temperature=TAU)
     proxies = {name: (w, b.reshape(-1)) for name, (w, b) in dense_proxies(method).items()}
     s = logits_of(embeddings["student"][:, :, 0, 0], proxies["student"])
     terms = method.proxy_terms(
@@ -233,9 +233,25 @@ def dense_proxies(method: C2KD) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
+def test_c2kd_has_the_temperature_of_its_authors_by_default():
+    student, teacher = ranked_logit_pair()
+    rng = np.random.default_rng(7)
+    method = C2KD(fake_context())
+    own, other = (
+        make_output(student, rng.normal(size=(6, 3))),
+        make_output(teacher, rng.normal(size=(6, 4))),
+    )
+    terms = method.proxy_terms(own, other, Batch({}, torch.tensor(LABELS)))
+    proxy = logits_of(own.embedding.numpy(), proxies_of(method)["student"])
+    p, q = softmax(student, axis=1), softmax(proxy, axis=1)
+    wanted = np.mean([kl(a, b) + kl(b, a) for a, b in zip(p, q, strict=True)])
+    assert terms["kd_student"].item() == pytest.approx(wanted, rel=1e-10)
+
+
 def test_c2kd_starts_from_the_trained_teacher_and_has_polynomial_decay():
     context = fake_context()
-    method = C2KD(context, epochs=4)
+    method = C2KD(context)
+    method.epochs = 4
     for name, weight in method.trainable["teacher"].state_dict().items():
         assert torch.equal(weight.double(), context.frozen_teacher.net.state_dict()[name].double())
     optimiser = method.optimiser(0.01, TrainingRecipe())

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import chisquare
 from torch import nn
 
-from mst_distill.compare.methods.crd import CRD, NEGATIVES, Negatives, contrast, update
+from mst_distill.compare.methods.crd import CRD, Negatives, contrast, update
 from mst_distill.compare.methods.rkd import RKD, angles, distances
 from mst_distill.data.samples import rows_of
 from mst_distill.mst.features import ModelOutput
@@ -121,6 +121,19 @@ def test_rkd_is_the_huber_loss_of_distances_plus_twice_that_of_angles():
     assert terms["angle"].item() == pytest.approx(2 * angle, rel=1e-10)
 
 
+def test_rkd_with_the_usual_weights_of_classifiers():
+    student, teacher = points(6, (5, 3)), points(7, (5, 8))
+    context = SimpleNamespace(student=SimpleNamespace(net=nn.Identity()), weight=0.5)
+    own, other = (
+        ModelOutput(torch.empty(0), torch.from_numpy(embedding)) for embedding in (student, teacher)
+    )
+    terms = RKD(context, distance=25, angle=50).distil(own, other, Batch({}, torch.zeros(5)))
+    distance = huber(distances_by_hand(student), distances_by_hand(teacher))
+    angle = huber(angles_by_hand(student), angles_by_hand(teacher))
+    assert terms["distance"].item() == pytest.approx(25 * distance, rel=1e-10)
+    assert terms["angle"].item() == pytest.approx(50 * angle, rel=1e-10)
+
+
 def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.sqrt((rows**2).sum(axis=-1, keepdims=True))
 
@@ -227,7 +240,7 @@ def test_negatives_of_two_samples_are_drawn_independently():
     assert not torch.equal(first, second)
 
 
-def crd(width: int = 3, other: int = 5) -> CRD:
+def crd(width: int = 3, other: int = 5, **arguments: object) -> CRD:
     def model(embedding: torch.Tensor) -> SimpleNamespace:
         output = ModelOutput(torch.empty(0), embedding)
         return SimpleNamespace(net=nn.Identity(), dry=lambda samples: output)
@@ -252,7 +265,8 @@ def crd(width: int = 3, other: int = 5) -> CRD:
             weight=0.5,
             classes=4,
             run=run,
-        )
+        ),
+        **arguments,
     )
 
 
@@ -272,7 +286,7 @@ def test_crd_contrasts_each_projection_with_the_other_memory_and_then_updates_bo
     torch.manual_seed(1)
     terms = method.distil(own, other, batch)
     torch.manual_seed(1)
-    negatives = Negatives(LABELS, 4).draw(LABELS[rows], NEGATIVES).numpy()
+    negatives = Negatives(LABELS, 4).draw(LABELS[rows], round(0.33 * len(LABELS))).numpy()
     wanted = {
         "student": contrast_by_hand(projected[0], rows.tolist(), negatives, memories[1]),
         "teacher": contrast_by_hand(projected[1], rows.tolist(), negatives, memories[0]),
@@ -288,3 +302,39 @@ def test_crd_contrasts_each_projection_with_the_other_memory_and_then_updates_bo
     assert method.trainable["of_teacher"].weight.grad.abs().sum() > 0
     assert not method._student_memory.requires_grad
     assert not method._teacher_memory.requires_grad
+
+
+def test_crd_in_the_setting_of_its_authors_keeps_z_of_the_first_batch():
+    """Z = M times the mean of e^(t.s / tau) over positives and negatives of the first batch."""
+    torch.manual_seed(0)
+    method = crd(negatives=3.8, constant_z=True)
+    assert method._number == round(3.8 * len(LABELS))
+    memory = method._teacher_memory.double().numpy().copy()
+    linear = method.trainable["of_student"]
+    weight, bias = (one.detach().numpy() for one in (linear.weight, linear.bias))
+    z = None
+    for step in range(2):
+        rows = torch.tensor([3, 0, 8]) + step
+        student, teacher = points(12 + step, (3, 3, 2, 2)), points(14 + step, (3, 5))
+        own, other = (ModelOutput(torch.empty(0), torch.from_numpy(x)) for x in (student, teacher))
+        if step == 1:  # an interrupted training continues with the same Z
+            state = method.state()
+            method = crd(negatives=3.8, constant_z=True)
+            method.trainable["of_student"].load_state_dict(linear.state_dict())
+            method.load_state(state)
+            memory = method._teacher_memory.double().numpy().copy()
+        torch.manual_seed(step)
+        found = method.distil(own, other, Batch({}, LABELS[rows], place=rows))["student"].item()
+        torch.manual_seed(step)
+        negatives = Negatives(LABELS, 4).draw(LABELS[rows], method._number).numpy()
+        anchor = unit(student.mean(axis=(2, 3)) @ weight.T + bias)
+        values = np.exp(
+            [
+                [anchor[b] @ memory[i] / 0.07 for i in (int(rows[b]), *negatives[b])]
+                for b in range(3)
+            ]
+        )
+        z = values.mean() * len(LABELS) if z is None else z
+        h = values / z / (values / z + negatives.shape[1] / len(LABELS))
+        wanted = -(np.log(h[:, 0]).sum() + np.log(1 - h[:, 1:]).sum()) / 3
+        assert found == pytest.approx(wanted, rel=1e-9)

@@ -10,9 +10,11 @@ import torch
 from scipy.special import log_softmax, rel_entr, softmax
 from torch import nn
 
+from mst_distill.compare.methods.controls import LabelSmoothing
 from mst_distill.compare.methods.dkd import DKD, decoupled_losses, labelled_positions
 from mst_distill.compare.methods.dml import DML
 from mst_distill.compare.methods.kd import KD
+from mst_distill.compare.methods.kd_mean import mean_logits
 from mst_distill.compare.methods.ofa import OFA, ofa_loss
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.supervision import Supervision
@@ -102,6 +104,7 @@ def test_a_distilled_student_s_loss_is_weighted_and_the_weight_falls():
         [16 * kl(softmax(t / 4), softmax(s / 4)) for s, t in zip(student, teacher, strict=True)]
     )
     assert method.losses(batch)["loss"].item() == pytest.approx(0.75 * ce + 0.25 * kd, rel=1e-12)
+    method.epochs = 100
     for epoch in range(90):
         if epoch in (29, 30, 59, 89):
             share = method.losses(batch)
@@ -155,6 +158,88 @@ def tckd_and_nckd(student: np.ndarray, teacher: np.ndarray, label: int) -> tuple
         np.array([p[k] / (1 - p[label]) for k in others]),
     )
     return target, rest
+
+
+@pytest.mark.parametrize("tau", [1.0, TAU])
+def test_dkd_in_the_settings_of_its_authors(tau):
+    """CIFAR-100 has beta 8, tau 4 and a warm-up over 20 of 240 epochs; ImageNet beta 0.5, tau 1."""
+    student, teacher = logits(21)
+    beta, warmup = (8.0, 20 / 240) if tau == TAU else (0.5, 0.0)
+    method = DKD(fake_context(), beta=beta, temperature=tau, warmup=warmup)
+    method.epochs = 240
+    own, other = (ModelOutput(torch.from_numpy(of)) for of in (student, teacher))
+    losses = [
+        tckd_and_nckd(s / tau, t / tau, label)
+        for s, t, label in zip(student, teacher, LABELS, strict=True)
+    ]
+    target, others = tau**2 * np.mean(losses, axis=0)
+    for epoch, rising in ((0, 1 / 20), (9, 0.5), (19, 1), (200, 1)):
+        method.start_epoch(epoch)
+        terms = method.distil(own, other, batch_of(LABELS))
+        factor = rising if warmup else 1
+        assert terms["target"].item() == pytest.approx(factor * target, rel=1e-10)
+        assert terms["others"].item() == pytest.approx(factor * beta * others, rel=1e-10)
+
+
+@pytest.mark.parametrize(("weight", "temperature"), [(1.5, None), (-0.1, None), (None, 0.0)])
+def test_arguments_out_of_their_range_are_errors(weight, temperature):
+    with pytest.raises(ValueError, match="it must be"):
+        KD(fake_context(), weight, temperature)
+
+
+def test_kd_has_the_weight_and_the_temperature_of_its_setting():
+    student, teacher = logits(22)
+    method = KD(fake_context(ModelOutput(torch.from_numpy(student))), 0.9, 2.0)
+    batch = batch_of(LABELS, teacher=(torch.from_numpy(teacher),))
+    ce = -np.mean(log_softmax(student, axis=1)[range(6), LABELS])
+    kd = np.mean(
+        [4 * kl(softmax(t / 2), softmax(s / 2)) for s, t in zip(student, teacher, strict=True)]
+    )
+    assert method.losses(batch)["loss"].item() == pytest.approx(0.1 * ce + 0.9 * kd, rel=1e-12)
+
+
+def test_the_mean_of_teachers_has_the_mean_of_their_probabilities():
+    teachers = [logits(seed)[0] for seed in (23, 24, 25)]
+    found = mean_logits([torch.from_numpy(of) for of in teachers], TAU).numpy()
+    wanted = np.mean([softmax(of / TAU, axis=1) for of in teachers], axis=0)
+    np.testing.assert_allclose(softmax(found / TAU, axis=1), wanted, rtol=1e-12)
+    dense = [torch.from_numpy(logits(seed, (2, 5, 3, 4))[0]) for seed in (26, 27)]
+    both = torch.stack([(of / 2).softmax(dim=1) for of in dense]).mean(dim=0)
+    torch.testing.assert_close((mean_logits(dense, 2.0) / 2).softmax(dim=1), both)
+
+
+def test_smoothed_labels_are_those_of_szegedy():
+    student, _ = logits(28)
+    context = fake_context(ModelOutput(torch.from_numpy(student)))
+    found = LabelSmoothing(context, 0.2).losses(batch_of(LABELS))["loss"].item()
+    target = 0.8 * np.eye(5)[LABELS] + 0.2 / 5
+    assert found == pytest.approx(-np.mean((target * log_softmax(student, axis=1)).sum(axis=1)))
+    with pytest.raises(ValueError, match=r"smoothing is 1\.0; it must be in"):
+        LabelSmoothing(context, 1.0)
+
+
+def test_mutual_learning_has_its_weight_and_temperature():
+    student, peer = logits(29)
+    method = DML(fake_context(new_teacher=FixedModel), kd_weight=0.3, temperature=2.0)
+    terms = method.mutual(torch.from_numpy(student), torch.from_numpy(peer))
+    p, q = (softmax(of / 2, axis=1) for of in (student, peer))
+    wanted = 0.3 * 4 * np.mean([kl(t, s) for s, t in zip(p, q, strict=True)])
+    assert terms["kd"].item() == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 1.5])
+def test_ofa_s_exponent_is_an_argument(epsilon):
+    student, teacher = logits(30)
+    method = OFA(
+        fake_context(ModelOutput(torch.from_numpy(student), torch.empty(0), ())), None, epsilon
+    )
+    own, other = (
+        ModelOutput(torch.from_numpy(of), torch.empty(0), ()) for of in (student, teacher)
+    )
+    p = softmax(teacher, axis=1)
+    weight = (p + np.eye(5)[LABELS]) ** epsilon - np.eye(5)[LABELS]
+    wanted = -np.mean((weight * log_softmax(student, axis=1)).sum(axis=1))
+    assert method.distil(own, other, batch_of(LABELS))["logits"].item() == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize("tau", [1.0, TAU])
@@ -259,7 +344,7 @@ def ofa_loss_by_hand(student: np.ndarray, teacher: np.ndarray) -> float:
 def test_ofa_s_loss_increases_the_weight_of_the_target_class():
     student, teacher = logits(9)
     leaf = as_leaf(student)
-    found = ofa_loss(leaf, torch.from_numpy(teacher), torch.tensor(LABELS))
+    found = ofa_loss(leaf, torch.from_numpy(teacher), torch.tensor(LABELS), 1.1)
     assert found.item() == pytest.approx(ofa_loss_by_hand(student, teacher), rel=1e-12)
     (gradient,) = torch.autograd.grad(found, leaf)
     weight = np.array([weights(t, label) for t, label in zip(teacher, LABELS, strict=True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
+from mst_distill.compare.context import CROSSMODAL, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.dkd import decoupled_losses, labelled_positions, mean_or_0
 from mst_distill.mst.features import ModelOutput, pooled
@@ -13,8 +13,8 @@ from mst_distill.mst.losses import distillation
 from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
 
-RATE, MOMENTUM, POWER = 0.01, 0.9, 0.9
-"""Learning rate and momentum of SGD, and the power of the polynomial decay of the rate."""
+MOMENTUM, POWER = 0.9, 0.9
+"""The momentum of SGD, and the power of the polynomial decay of its learning rate."""
 
 
 class C2KD(Method):
@@ -26,6 +26,13 @@ class C2KD(Method):
     which Kendall's tau-b between their logits is above 0; the other samples count as 0. The teacher
     starts from the trained teacher. The learning rate of SGD falls with (1 - epoch / epochs)^0.9,
     a decay that does not reach the optimiser in the released code of the paper behind this project.
+    The authors' proxies have a convolution with batch norm before the linear layer, and their rate
+    falls to 0.0001.
+
+    Args:
+        context: The student, the teacher and the batches.
+        temperature: Tau of all KD terms, 1 as in the authors' code.
+        learning_rate: The learning rate of SGD at the start.
     """
 
     needs_labels = True
@@ -33,9 +40,11 @@ class C2KD(Method):
     teachers = (CROSSMODAL,)
     teacher_inputs = "inputs"
 
-    def __init__(self, context: TrialContext, epochs: int) -> None:
+    def __init__(
+        self, context: TrialContext, temperature: float = 1.0, learning_rate: float = 0.01
+    ) -> None:
         super().__init__(context)
-        self._epochs = epochs
+        self._temperature, self._rate = temperature, learning_rate
         self._teacher = context.new_teacher()
         self._teacher.net.load_state_dict(context.frozen_teacher.net.state_dict())
         self.add_trainable("teacher", self._teacher.net)
@@ -48,21 +57,16 @@ class C2KD(Method):
             )
             self._proxies[name] = proxy
 
-    @classmethod
-    def teach(cls, context: TrialContext) -> MethodResult:
-        """Train both nets and both proxies for the epochs of the context."""
-        return context.fit(cls(context, context.epochs), context.epochs, RATE)
-
     def optimiser(self, learning_rate: float, recipe: TrainingRecipe) -> torch.optim.Optimizer:
         """Create SGD with momentum, whatever the recipe."""
         weights = list(self.trainable.parameters())
-        self._sgd = torch.optim.SGD(weights, learning_rate, MOMENTUM, fused=weights[0].is_cuda)
+        self._sgd = torch.optim.SGD(weights, self._rate, MOMENTUM, fused=weights[0].is_cuda)
         return self._sgd
 
     def end_epoch(self, epoch: int) -> None:
         """Reduce the learning rate."""
         for group in self._sgd.param_groups:
-            group["lr"] = RATE * (1 - (epoch + 1) / self._epochs) ** POWER
+            group["lr"] = self._rate * (1 - (epoch + 1) / self.epochs) ** POWER
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute ``ce``, ``ce_teacher``, the terms of `proxy_terms` and their sum ``loss``."""
@@ -79,7 +83,7 @@ class C2KD(Method):
         self, student: ModelOutput, teacher: ModelOutput, batch: Batch
     ) -> dict[str, Tensor]:
         """Compute ``kd_student``, ``kd_teacher`` and ``kd_proxies``."""
-        temperature = self.context.temperature
+        temperature = self._temperature
         student_proxy = self._proxy("student", student)
         teacher_proxy = self._proxy("teacher", teacher)
         return {
@@ -96,7 +100,7 @@ class C2KD(Method):
         return logits
 
     def _between_proxies(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        ignored, temperature = self.context.supervision.ignored, self.context.temperature
+        ignored, temperature = self.context.supervision.ignored, self._temperature
         agree = _agreement(student, teacher) > 0
         label = batch.label
         if label.dim() == 1:  # all samples: to select some, the host would wait for their number

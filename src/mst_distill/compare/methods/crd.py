@@ -18,9 +18,6 @@ from mst_distill.training.batches import Batch
 WIDTH = 128
 """Width of both projections."""
 
-NEGATIVES = 4096
-"""Samples of other classes that are drawn for every sample."""
-
 TEMPERATURE = 0.07
 MOMENTUM = 0.5
 """Weight of the old entry when the memory of a sample is updated."""
@@ -33,14 +30,29 @@ class CRD(Distilling):
     19, with h = p / (p + N / M): M samples, N negatives, and p = e^(t.s / tau) / Z, the probability
     of t given s among all entries of the memory. Z is summed over the whole memory at every step,
     without gradient; the paper leaves it out, and its released code takes it from the first batch.
+    The authors draw 16,384 negatives for 50,000 samples, a share of 0.33, and give the terms the
+    weight 0.8, and cross-entropy the weight 1.
+
+    Args:
+        context: The student, the teacher and the batches.
+        weight: As in `Distilling`.
+        negatives: N / M, the number of negatives as a share of the samples.
+        constant_z: Whether Z is that of the first batch, estimated from its positives and negatives
+            as in the released code.
     """
 
     needs_labels = True
     teacher_inputs = "features"
     dense = False
 
-    def __init__(self, context: TrialContext) -> None:
-        super().__init__(context)
+    def __init__(
+        self,
+        context: TrialContext,
+        weight: float | None = None,
+        negatives: float = 0.33,
+        constant_z: bool = False,
+    ) -> None:
+        super().__init__(context, weight)
         samples = context.run.samples
         student_width = context.student.dry(samples).embedding.shape[1]
         teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]
@@ -51,6 +63,9 @@ class CRD(Distilling):
         used &= samples.have(context.teacher_modalities)[rows]
         labels = torch.from_numpy(samples.labels[rows][used]).to(device)
         self._negatives = Negatives(labels, context.classes)
+        self._number = max(1, round(negatives * len(labels)))
+        self._constant_z = constant_z
+        self._log_z: Tensor | None = None
         # Drawn on the CPU, whose generator is seeded for the trial.
         memory = torch.randn(2, len(labels), WIDTH).to(device)
         self._student_memory, self._teacher_memory = F.normalize(memory, dim=2)
@@ -62,26 +77,35 @@ class CRD(Distilling):
         """Compute ``student``, with the teacher's memory, and ``teacher``, with the student's."""
         student_projection = F.normalize(self._project_student(pooled(student.embedding)), dim=1)
         teacher_projection = F.normalize(self._project_teacher(pooled(teacher.embedding)), dim=1)
-        negatives = self._negatives.draw(batch.label, NEGATIVES)
+        negatives = self._negatives.draw(batch.label, self._number)
         entry = self._entry[batch.place]
+        both = (
+            (student_projection, self._teacher_memory),
+            (teacher_projection, self._student_memory),
+        )
+        if self._constant_z and self._log_z is None:
+            self._log_z = torch.stack([estimate_z(a, entry, negatives, of) for a, of in both])
+        log_z = (None, None) if self._log_z is None else self._log_z.unbind()
         terms = {
-            "student": contrast(student_projection, entry, negatives, self._teacher_memory),
-            "teacher": contrast(teacher_projection, entry, negatives, self._student_memory),
+            name: contrast(anchor, entry, negatives, memory, z)
+            for name, (anchor, memory), z in zip(("student", "teacher"), both, log_z, strict=True)
         }
         self._student_memory = update(self._student_memory, entry, student_projection)
         self._teacher_memory = update(self._teacher_memory, entry, teacher_projection)
         return terms
 
     def state(self) -> dict[str, Any]:
-        """Return the weight of the terms and both memories."""
+        """Return the weight of the terms, both memories and the constants Z."""
         memories = {"student": self._student_memory, "teacher": self._teacher_memory}
-        return {**super().state(), **memories}
+        return {**super().state(), **memories, "log_z": self._log_z}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
         super().load_state(state)
         self._student_memory = state["student"].to(self._student_memory.device)
         self._teacher_memory = state["teacher"].to(self._teacher_memory.device)
+        log_z = state["log_z"]
+        self._log_z = None if log_z is None else log_z.to(self._teacher_memory.device)
 
 
 class Negatives:
@@ -111,7 +135,13 @@ class Negatives:
         return self._by_class[drawn + skip * self._count[label][:, None]]
 
 
-def contrast(anchor: Tensor, positive: Tensor, negatives: Tensor, memory: Tensor) -> Tensor:
+def contrast(
+    anchor: Tensor,
+    positive: Tensor,
+    negatives: Tensor,
+    memory: Tensor,
+    log_z: Tensor | None = None,
+) -> Tensor:
     """Compute -log h of the positive minus the negatives' sum of log(1 - h), mean over the batch.
 
     Args:
@@ -119,13 +149,24 @@ def contrast(anchor: Tensor, positive: Tensor, negatives: Tensor, memory: Tensor
         positive: ``(B,)``, rows of `memory` with the other net's projection of the same samples.
         negatives: ``(B, N)``, rows of `memory` with projections of other samples.
         memory: ``(M, D)``, of length 1.
+        log_z: The logarithm of Z; by default it is summed over the memory for each anchor.
     """
     similarity = anchor @ memory.T / TEMPERATURE
-    log_p = similarity - similarity.detach().logsumexp(dim=1, keepdim=True)
+    if log_z is None:
+        log_z = similarity.detach().logsumexp(dim=1, keepdim=True)
+    log_p = similarity - log_z
     log_prior = math.log(negatives.shape[1] / len(memory))
     positive_loss = F.softplus(log_prior - log_p.gather(1, positive[:, None]))
     negative_loss = F.softplus(log_p.gather(1, negatives) - log_prior)
     return (positive_loss.sum() + negative_loss.sum()) / len(anchor)
+
+
+@torch.no_grad()
+def estimate_z(anchor: Tensor, positive: Tensor, negatives: Tensor, memory: Tensor) -> Tensor:
+    """Estimate log Z of a batch: M times the mean over its positives and negatives, a scalar."""
+    similarity = anchor @ memory.T / TEMPERATURE
+    drawn = similarity.gather(1, torch.cat([positive[:, None], negatives], dim=1))
+    return drawn.logsumexp(dim=(0, 1)) - math.log(drawn.numel()) + math.log(len(memory))
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ class DIST(Distilling):
     """Terms: 2 tau^2 mean(1 - r(rows)) + 2 tau^2 mean(1 - r(columns)), r Pearson's correlation.
 
     Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
-    equations 6 to 9, of the probabilities at temperature tau. With dense labels, each labelled
-    pixel is a sample.
+    equations 6 to 9, of the probabilities at temperature tau. The authors have tau = 1 on ImageNet
+    and 4 on CIFAR-100, where the terms weigh about 32 times as much. With dense labels, each
+    labelled pixel is a sample.
     """
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
@@ -26,7 +27,7 @@ class DIST(Distilling):
         student_rows, teacher_rows, _ = labelled_positions(
             student.logits, teacher.logits, batch.label, self.context.supervision.ignored
         )
-        temperature = self.context.temperature
+        temperature = self.temperature
         student_rows, teacher_rows = (
             (logits / temperature).softmax(dim=1) for logits in (student_rows, teacher_rows)
         )

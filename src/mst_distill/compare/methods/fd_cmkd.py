@@ -1,4 +1,4 @@
-"""FD-CMKD: features must agree closely in low frequencies, and roughly in high ones."""
+"""After FD-CMKD: features must agree closely in low frequencies, and roughly in high ones."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ class FDCMKD(Distilling):
     AAAI 2026. A linear layer brings the student's embedding to the teacher's width; both are split
     by a Fourier transform over their channels, and each part is standardised (mean 0, variance 1
     within a sample). The high parts are compared as sign(x) log(1 + |x|). One classifier learns the
-    labels from both embeddings. The paper aligns the scales by a loss and has a classifier for each
-    part; here the scales are made equal.
+    labels from both embeddings.
+
+    This is a method after FD-CMKD and not FD-CMKD itself: the paper aligns the scales by a loss and
+    has a classifier for each part, while here the scales are made equal, and its code could not be
+    compared.
     """
 
     teacher_inputs = "features"
     dense = False
 
-    def __init__(self, context: TrialContext) -> None:
-        super().__init__(context)
+    def __init__(self, context: TrialContext, weight: float | None = None) -> None:
+        super().__init__(context, weight)
         samples = context.run.samples
         student_width = context.student.dry(samples).embedding.shape[1]
         teacher_width = context.frozen_teacher.dry(samples).embedding.shape[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from mst_distill.mst.losses import total
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION
 
-HINT_RATE = 1e-3
-"""Adam's learning rate in the hint stage."""
-
 
 class FitNets(KD):
     """Hint stage, then KD.
@@ -27,14 +25,14 @@ class FitNets(KD):
     """
 
     @classmethod
-    def teach(cls, context: TrialContext) -> MethodResult:
+    def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train with hints, then train the resulting student with KD."""
         context.teacher_inputs = "features"
         last = {"last": SELECTION["last"]}
         plan = context.plan
-        hints = context.fit(Hints(context), plan.teachers.epochs, HINT_RATE, last, "/hints")
+        hints = context.fit(Hints(context), plan.teachers.epochs, last, "/hints")
         context.teacher_inputs = "logits"
-        result = context.fit(cls(context), plan.route.epochs)
+        result = context.fit(cls(context, **arguments), plan.route.epochs)
         return result.with_earlier_phase(hints)
 
 

@@ -18,7 +18,7 @@ class KD(Distilling):
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``kd``."""
-        kd = distillation(student.logits, teacher.logits, self.context.temperature)
+        kd = distillation(student.logits, teacher.logits, self.temperature)
         return {"kd": kd.mean()}
 
     def constants(self) -> tuple[float, ...] | None:

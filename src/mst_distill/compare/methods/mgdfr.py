@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +38,7 @@ class MGDFR(KD):
     """
 
     @classmethod
-    def teach(cls, context: TrialContext) -> MethodResult:
+    def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train the pair, rank the channels, and distil into a new student."""
         context.teacher_inputs = "inputs"
         pair = Pair(context)
@@ -55,7 +56,8 @@ class MGDFR(KD):
         context.use_teacher(
             lambda inputs: (teacher.finish(inputs, suppress(teacher(inputs), means)),)
         )
-        return context.fit(cls(context), context.epochs).with_earlier_phase(prepared)
+        trained = context.fit(cls(context, **arguments), context.epochs)
+        return trained.with_earlier_phase(prepared)
 
 
 class Pair(DML):

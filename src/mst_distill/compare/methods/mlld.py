@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import distillation
@@ -17,12 +18,23 @@ class MLLD(Distilling):
     """Terms: instance KD, ||P_T P_T' - P_S P_S'||^2 / B and ||P_T' P_T - P_S' P_S||^2 / C.
 
     Jin, Wang, Lin, "Multi-Level Logit Distillation", CVPR 2023, equations 3 to 10, each averaged
-    over the temperatures; P are the probabilities of a batch, (B, C). The authors train on two
-    augmented views and drop samples of which the teacher is unsure; here there is one view, and all
-    samples count.
+    over the temperatures; P are the probabilities of a batch, (B, C). The authors' code adds the
+    terms of the temperatures up and gives cross-entropy the weight 0.1. It trains on two augmented
+    views and drops samples of which the teacher is unsure; here all samples count.
+
+    Args:
+        context: The student, the teacher and the batches.
+        weight: As in `Distilling`.
+        summed: Whether the terms of the temperatures are added up.
     """
 
     dense = False
+
+    def __init__(
+        self, context: TrialContext, weight: float | None = None, summed: bool = False
+    ) -> None:
+        super().__init__(context, weight)
+        self._factor = len(TEMPERATURES) if summed else 1
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``instance``, ``batch`` and ``class``."""
@@ -32,7 +44,11 @@ class MLLD(Distilling):
             for temperature in TEMPERATURES
         ]
         return dict(
-            zip(("instance", "batch", "class"), torch.stack(levels).mean(dim=0), strict=True)
+            zip(
+                ("instance", "batch", "class"),
+                self._factor * torch.stack(levels).mean(dim=0),
+                strict=True,
+            )
         )
 
 

@@ -10,9 +10,6 @@ from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
-EPSILON = 1.1
-"""The exponent that increases the weight of the target class."""
-
 
 class OFA(Distilling):
     """Terms: for every stage and the student's own logits sum -((p_T + y)^eps - y) log p_S.
@@ -22,13 +19,21 @@ class OFA(Distilling):
     and is linear; the paper has small nets for stages of transformers and convolutions. As in the
     released code, the exponent applies to all classes; in the equation it applies to the target
     class only.
+
+    Args:
+        context: The student, the teacher and the batches.
+        weight: As in `Distilling`.
+        epsilon: The exponent, which increases the weight of the target class.
     """
 
     needs_labels = True
     dense = False
 
-    def __init__(self, context: TrialContext) -> None:
-        super().__init__(context)
+    def __init__(
+        self, context: TrialContext, weight: float | None = None, epsilon: float = 1.1
+    ) -> None:
+        super().__init__(context, weight)
+        self._epsilon = epsilon
         stages = context.student.dry(context.run.samples).stages
         self._projectors = nn.ModuleList(
             nn.Linear(stage.shape[1], context.classes) for stage in stages
@@ -37,23 +42,25 @@ class OFA(Distilling):
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``logits``, and ``stage_i`` for every stage."""
-        terms = {"logits": ofa_loss(student.logits, teacher.logits, batch.label)}
+        epsilon = self._epsilon
+        terms = {"logits": ofa_loss(student.logits, teacher.logits, batch.label, epsilon)}
         for number, (projector, stage) in enumerate(
             zip(self._projectors, student.stages, strict=True)
         ):
             logits = projector(pooled(stage))
-            terms[f"stage_{number}"] = ofa_loss(logits, teacher.logits, batch.label)
+            terms[f"stage_{number}"] = ofa_loss(logits, teacher.logits, batch.label, epsilon)
         return terms
 
 
-def ofa_loss(student: Tensor, teacher: Tensor, label: Tensor) -> Tensor:
+def ofa_loss(student: Tensor, teacher: Tensor, label: Tensor, epsilon: float) -> Tensor:
     """Compute OFA's loss, mean over the samples.
 
     Args:
         student: Logits ``(B, C)``.
         teacher: Logits ``(B, C)``.
         label: ``(B,)``.
+        epsilon: The exponent.
     """
     target = F.one_hot(label, student.shape[1])
-    weight = (teacher.softmax(dim=1) + target) ** EPSILON - target
+    weight = (teacher.softmax(dim=1) + target) ** epsilon - target
     return -(weight * student.log_softmax(dim=1)).sum(dim=1).mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from torch import Tensor
 
@@ -46,10 +47,11 @@ class SelfTraining(PseudoLabels):
     samples for the trial's epochs.
     """
 
+    control = True
     teachers = ()
 
     @classmethod
-    def teach(cls, context: TrialContext) -> MethodResult:
+    def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train the first student, and the second on what the first predicts."""
         best = {"accuracy": SELECTION["accuracy"]}
         epochs = context.plan.teachers.epochs
@@ -59,7 +61,7 @@ class SelfTraining(PseudoLabels):
         freeze([first.net])
         context.new_student()
         context.use_teacher(lambda inputs: (first(inputs).logits,))
-        return context.fit(cls(context), context.epochs)
+        return context.fit(cls(context, **arguments), context.epochs)
 
 
 def _completed(label: Tensor, teacher: Tensor, ignored: int | None, seen: Tensor | None) -> Tensor:

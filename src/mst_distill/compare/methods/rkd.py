@@ -6,33 +6,49 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mst_distill.compare.context import TrialContext
 from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
-ANGLE = 2.0
-"""The weight of the angles; that of the distances is 1."""
-
 
 class RKD(Distilling):
-    """Terms: l(psi_D(S), psi_D(T)) + 2 l(psi_A(S), psi_A(T)), l the smooth L1 loss.
+    """Terms: d l(psi_D(S), psi_D(T)) + a l(psi_A(S), psi_A(T)), l the smooth L1 loss.
 
     Park, Kim, Lu, Cho, "Relational Knowledge Distillation", CVPR 2019, equations 5 to 10. The
     relations need no common width, so both embeddings are compared as they are; the released code
-    of the paper behind this project adds an untrained layer to the teacher's.
+    of the paper behind this project adds an untrained layer to the teacher's. The authors have d =
+    1 and a = 2 for metric learning, without cross-entropy; comparisons of classifiers usually take
+    25 and 50.
+
+    Args:
+        context: The student, the teacher and the batches.
+        weight: As in `Distilling`.
+        distance: d, the weight of the distances.
+        angle: a, the weight of the angles.
     """
 
     teacher_inputs = "features"
     dense = False
 
+    def __init__(
+        self,
+        context: TrialContext,
+        weight: float | None = None,
+        distance: float = 1.0,
+        angle: float = 2.0,
+    ) -> None:
+        super().__init__(context, weight)
+        self._distance, self._angle = distance, angle
+
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
-        """Compute ``distance`` and ``angle``, the latter with its weight."""
+        """Compute ``distance`` and ``angle``, with their weights."""
         student_embedding, teacher_embedding = pooled(student.embedding), pooled(teacher.embedding)
         return {
-            "distance": F.smooth_l1_loss(
-                distances(student_embedding), distances(teacher_embedding)
-            ),
-            "angle": ANGLE * F.smooth_l1_loss(angles(student_embedding), angles(teacher_embedding)),
+            "distance": self._distance
+            * F.smooth_l1_loss(distances(student_embedding), distances(teacher_embedding)),
+            "angle": self._angle
+            * F.smooth_l1_loss(angles(student_embedding), angles(teacher_embedding)),
         }
 
 

@@ -55,7 +55,7 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
         plan: The present parameters.
     """
     new = plain_parameters({"compare": plan.compare, "training": plan.training})
-    common = ("methods", "weight", "budget")
+    common = ("methods", "weight", "budget", "tuning_seeds")
     new_code = code_of(train_methods, *texts_in(new["compare"]["methods"]))
     shared = old_code.keys() & new_code.keys()
     made, wanted = (

@@ -20,29 +20,38 @@ STAGES = ("members", "training", "teachers", "masks", "route")
 
 
 @depends_on("protocol", "seed", *LABELS, *STAGES, "compare", "evaluate", "runtime")
-def train_methods(samples: Samples, trial_log: TrialLog, plan: Plan) -> pd.DataFrame:
+def train_methods(
+    samples: Samples, trial_log: TrialLog, plan: Plan
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train the student with every method, for every target and seed.
 
     Returns:
-        A row for each trial and selection criterion.
+        A row for each setting that a method could choose, and a row for each trial and selection
+        criterion.
     """
     from mst_distill.compare.trials import Comparison, run_trials
+    from mst_distill.compare.tuning import choose_settings
 
-    return run_trials(Comparison(samples, plan, trial_log))
+    comparison = Comparison(samples, plan, trial_log)
+    settings = choose_settings(comparison)
+    return settings, run_trials(comparison, settings)
 
 
 @depends_on("route", "compare", "evaluate")
 def compare_methods(
-    trials: pd.DataFrame, plan: Plan
+    trials: pd.DataFrame, methods_settings: pd.DataFrame, plan: Plan
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
     """Rank the methods: the report, the means, the paired differences."""
     from mst_distill.compare.ranking import difference_table, rank, report_on
-    from mst_distill.compare.teaching import baseline_of
+    from mst_distill.compare.teaching import baseline_of, controls_of
 
     selection, confidence = plan.route.selection, plan.evaluate.confidence
     ranking = rank(trials, selection)
-    differences = difference_table(trials, baseline_of(plan.compare), selection, confidence)
-    report = report_on(trials, ranking, differences, plan.compare, selection, confidence)
+    baseline, controls = baseline_of(plan.compare), controls_of(plan.compare)
+    differences = difference_table(trials, baseline, selection, confidence, controls)
+    report = report_on(
+        trials, ranking, differences, plan.compare, selection, confidence, methods_settings
+    )
     for sentences in report["verdicts"].values():
         for sentence in sentences:
             log.info("%s", sentence)

@@ -14,7 +14,7 @@ def create_pipeline() -> Pipeline:
     return pipeline_of(
         "compare",
         [
-            node_of(nodes.train_methods, "trials"),
+            node_of(nodes.train_methods, ["methods_settings", "trials"]),
             node_of(nodes.compare_methods, results),
             node_of(nodes.draw_differences, "methods_figure"),
             node_of(nodes.summarise_methods, "methods_page"),
