@@ -94,16 +94,19 @@ def matrix_of(
     labels: list[int] | np.ndarray | None = None,
     labelled: list[int] | np.ndarray | None = None,
     nll: dict[str, list[float] | np.ndarray] | None = None,
+    groups: list[str] | None = None,
 ) -> PredictionMatrix:
     """Build a matrix from the outcomes of models by name, for the samples s0, s1, ..."""
     columns = [np.asarray(values, dtype=float) for values in correct.values()]
     count = len(columns[0])
     losses = nll or {model: np.ones(count) for model in correct}
+    names = np.array([f"s{row}" for row in range(count)])
     return PredictionMatrix(
         tuple(correct),
-        np.array([f"s{row}" for row in range(count)]),
+        names,
         np.zeros(count, dtype=int) if labels is None else np.asarray(labels),
         np.ones(count) if labelled is None else np.asarray(labelled, dtype=float),
         np.stack(columns, axis=1),
         np.stack([np.asarray(losses[model], dtype=float) for model in correct], axis=1),
+        names if groups is None else np.asarray(groups),
     )

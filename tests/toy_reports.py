@@ -73,6 +73,7 @@ def results_of(
     predictions = pd.DataFrame(
         {
             "id": [f"s{row}" for row in range(total)],
+            "group": [f"s{row}" for row in range(total)],
             "correct": outcomes.astype(int),
             "labelled": 1,
         }

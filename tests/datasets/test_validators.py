@@ -31,6 +31,7 @@ LOGITS = pd.DataFrame(
 PREDICTIONS = pd.DataFrame(
     {
         "id": ["a", "b", "a", "b"],
+        "group": ["a", "b", "a", "b"],
         "model": ["student", "student", "baseline", "baseline"],
         "confidence": [0.5, 1.0, 0.0, 0.7],
         "confidence_scaled": [0.6, 1.0, 0.0, 0.8],

@@ -85,7 +85,13 @@ def test_metrics_are_those_of_pandas_by_class(table):
 def test_the_interval_equals_that_of_the_paired_difference(table):
     predictions = pd.concat(
         pd.DataFrame(
-            {"id": range(200), "model": model, "correct": RIGHT[model].astype(int), "labelled": 1}
+            {
+                "id": range(200),
+                "group": range(200),
+                "model": model,
+                "correct": RIGHT[model].astype(int),
+                "labelled": 1,
+            }
         )
         for model in ("baseline", path_title("b"))
     )

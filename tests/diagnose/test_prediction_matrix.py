@@ -10,6 +10,7 @@ from mst_distill.diagnose.prediction_matrix import PredictionMatrix
 TABLE = pd.DataFrame(
     {
         "id": ["a", "b", "c", "c", "a", "b"],
+        "group": ["x", "y", "x", "x", "x", "y"],
         "label": [0, 1, 1, 1, 0, 1],
         "model": ["one", "one", "one", "other", "other", "other"],
         "correct": [1, 0, 1, 4, 5, 6],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from mst_distill.evaluate.bootstrap import Bootstrap
+from mst_distill.evaluate.bootstrap import Bootstrap, sampling_units
 
 
 def test_the_distribution_equals_that_of_a_plain_bootstrap():
@@ -52,3 +55,60 @@ def test_an_interval_by_hand():
 def test_draws_without_labelled_samples_are_ignored():
     draws = np.array([np.nan, 0.0, 1.0])
     assert Bootstrap(3, 0.95, 0).interval(0.5, draws)["high"] == pytest.approx(0.975)
+
+
+def test_the_draws_of_two_groups_by_hand():
+    """Groups of 3 and 1 samples, drawn twice: both, the first twice, or the second twice."""
+    values, weight = np.array([1.0, 0.0, 1.0, 0.0]), np.ones(4)
+    groups = np.array(["a", "a", "a", "b"])
+    draws = Bootstrap(4000, 0.95, 0).means(values[:, None], weight, groups)[:, 0]
+    found = dict(zip(*np.unique(draws.round(9), return_counts=True), strict=True))
+    assert set(found) == {0.0, 0.5, round(2 / 3, 9)}
+    assert found[0.5] / 4000 == pytest.approx(0.5, abs=0.03)
+    assert found[0.0] / 4000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_interval_of_groups_is_that_of_all_their_resamples():
+    """The distribution over all 4^4 ordered draws of four groups, weighted by labelled samples."""
+    rng = np.random.default_rng(4)
+    groups = np.repeat(["a", "b", "c", "d"], [5, 2, 7, 1])[rng.permutation(15)]
+    weight = rng.integers(0, 2, 15).astype(float)
+    weight[[list(groups).index(name) for name in "abcd"]] = 1
+    values = rng.random(15) * weight
+    rows = {name: np.flatnonzero(groups == name) for name in "abcd"}
+    every = []
+    for drawn in product("abcd", repeat=4):
+        of = np.concatenate([rows[name] for name in drawn])
+        every.append(values[of].sum() / weight[of].sum())
+    found = Bootstrap(40000, 0.9, 0).mean(values, weight, groups)
+    assert found["value"] == pytest.approx(values.sum() / weight.sum())
+    assert [found["low"], found["high"]] == pytest.approx(
+        np.quantile(every, [0.05, 0.95]), abs=0.01
+    )
+
+
+def test_groups_of_one_sample_give_the_draws_of_samples():
+    values, weight = np.random.default_rng(5).random((30, 2)), np.ones(30)
+    plain = Bootstrap(100, 0.95, 0).means(values, weight)
+    grouped = Bootstrap(100, 0.95, 0).means(values, weight, np.array([f"s{i}" for i in range(30)]))
+    np.testing.assert_array_equal(plain, grouped)
+
+
+def test_samples_of_equal_groups_have_a_wider_interval():
+    """Ten samples of a group are all right or all wrong: they say as little as one."""
+    right = np.repeat(np.arange(20) % 2, 10).astype(float)
+    groups = np.repeat(np.arange(20), 10)
+    single = Bootstrap(2000, 0.95, 0).mean(right, np.ones(200))
+    found = Bootstrap(2000, 0.95, 0).mean(right, np.ones(200), groups)
+    one_each = Bootstrap(2000, 0.95, 0).mean(right[::10], np.ones(20))
+    assert found == one_each
+    widths = [of["high"] - of["low"] for of in (found, single)]
+    assert widths[0] / widths[1] == pytest.approx(np.sqrt(10), rel=0.15)
+
+
+def test_a_group_is_a_unit_only_if_splits_keep_groups_apart():
+    splits = pd.DataFrame({"id": list("abcd"), "group": [1, 1, 2, 2]})
+    apart = sampling_units(splits.assign(split=["train", "train", "test", "test"]))
+    assert apart.tolist() == ["1", "1", "2", "2"]
+    mixed = sampling_units(splits.assign(split=["train", "test", "test", "test"]))
+    assert mixed.tolist() == list("abcd")

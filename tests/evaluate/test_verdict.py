@@ -27,6 +27,7 @@ def table(
             pd.DataFrame(
                 {
                     "id": [f"s{row}" for row in range(len(correct))],
+                    "group": [f"s{row}" for row in range(len(correct))],
                     "model": model,
                     "correct": correct,
                     "labelled": labelled,

@@ -135,5 +135,7 @@ def test_a_comparison_with_other_methods_is_not_aggregated(project):
 
 
 def test_an_unknown_comparison_is_named_with_the_available_ones(project):
-    with pytest.raises(ValueError, match=r"unknown run 'mian'; .* main; did you mean 'main'"):
+    with pytest.raises(
+        ValueError, match=r"unknown run 'mian'; .* main, tuned; did you mean 'main'"
+    ):
         run_session(project, "aggregate", run="mian")

@@ -75,7 +75,7 @@ def check_predictions(predictions: pd.DataFrame) -> None:
             or a negative log-likelihood is negative or infinite; the message names model and
             sample.
     """
-    _require(predictions, ["id", "model", "confidence", "nll", "correct", "labelled"])
+    _require(predictions, ["id", "group", "model", "confidence", "nll", "correct", "labelled"])
     _reject_repeated(predictions, ["id", "model"])
     all_ids = set(predictions["id"])
     ids_of = {str(model): set(rows["id"]) for model, rows in predictions.groupby("model")}

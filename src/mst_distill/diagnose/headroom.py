@@ -55,7 +55,7 @@ def headroom(
         "best_single": sources[int(single.accuracy().argmax())],
         "disputed": float(disputed.mean()),
         **{
-            name: _with_intervals(of_sources, of_added, sign, others, matrix.labelled, bootstrap)
+            name: _with_intervals(of_sources, of_added, sign, others, matrix, bootstrap)
             for name, (of_sources, of_added, sign) in metrics.items()
         },
     }
@@ -66,14 +66,14 @@ def _with_intervals(
     of_added: np.ndarray,
     sign: int,
     others: Sequence[str],
-    labelled: np.ndarray,
+    matrix: PredictionMatrix,
     bootstrap: Bootstrap,
 ) -> dict[str, dict[str, float]]:
     """Return a metric by model name; `sign` is 1 if higher is better and -1 if lower is better."""
     oracle = sign * (sign * of_sources).max(axis=1, keepdims=True)
     columns = np.hstack([oracle, of_sources, of_added])
-    means_of_all = columns.sum(axis=0, keepdims=True) / labelled.sum()
-    draws = bootstrap.means(columns, labelled)
+    means_of_all = columns.sum(axis=0, keepdims=True) / matrix.labelled.sum()
+    draws = bootstrap.means(columns, matrix.labelled, matrix.groups)
 
     def by_name(means: np.ndarray) -> dict[str, np.ndarray]:
         # The best single source is selected again in every resample.

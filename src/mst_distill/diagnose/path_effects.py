@@ -49,7 +49,12 @@ def path_table(
     }
     records = []
     for name, of_class in rows.items():
-        metrics = _compare(compared.correct[of_class], compared.labelled[of_class], bootstrap)
+        metrics = _compare(
+            compared.correct[of_class],
+            compared.labelled[of_class],
+            compared.groups[of_class],
+            bootstrap,
+        )
         records += [
             {"source": source, "class": name, "samples": len(of_class), **of_path}
             for source, of_path in zip(paths, metrics, strict=True)
@@ -62,13 +67,13 @@ def path_table(
 
 
 def _compare(
-    correct: np.ndarray, labelled: np.ndarray, bootstrap: Bootstrap
+    correct: np.ndarray, labelled: np.ndarray, groups: np.ndarray, bootstrap: Bootstrap
 ) -> list[dict[str, float]]:
     """Return the metrics of every path; the first column of `correct` is the baseline."""
     if not len(labelled):
         nothing = dict.fromkeys(("accuracy", "baseline", "points", "low", "high"), np.nan)
         return [nothing] * (correct.shape[1] - 1)
-    draws = bootstrap.means(correct[:, 1:] - correct[:, :1], labelled)
+    draws = bootstrap.means(correct[:, 1:] - correct[:, :1], labelled, groups)
     baseline, *shares = correct.sum(axis=0) / labelled.sum()
     metrics = []
     for share, draw in zip(shares, draws.T, strict=True):

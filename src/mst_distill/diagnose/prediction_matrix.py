@@ -20,6 +20,7 @@ class PredictionMatrix:
         labelled: ``(n,)``, number of labelled pixels; 0 or 1 with one label for each sample.
         correct: ``(n, K)``, number of these that are correct; 0 or 1 with one label per sample.
         nll: ``(n, K)``, nats; for dense labels the mean over the labelled pixels.
+        groups: ``(n,)``, what is resampled together; see `sampling_units`.
     """
 
     models: tuple[str, ...]
@@ -28,6 +29,7 @@ class PredictionMatrix:
     labelled: np.ndarray
     correct: np.ndarray
     nll: np.ndarray
+    groups: np.ndarray
 
     @classmethod
     def of(cls, predictions: pd.DataFrame) -> PredictionMatrix:
@@ -43,6 +45,7 @@ class PredictionMatrix:
             first["labelled"].to_numpy(dtype=float),
             np.stack([table["correct"].to_numpy(dtype=float) for table in aligned], axis=1),
             np.stack([table["nll"].to_numpy(dtype=float) for table in aligned], axis=1),
+            first["group"].to_numpy(),
         )
 
     def take(self, models: Sequence[str]) -> PredictionMatrix:
@@ -55,6 +58,7 @@ class PredictionMatrix:
             self.labelled,
             self.correct[:, columns],
             self.nll[:, columns],
+            self.groups,
         )
 
     def accuracy(self) -> np.ndarray:

@@ -16,7 +16,7 @@ import torch
 from mst_distill.artifacts.progress import progress
 from mst_distill.diagnose.knowledge_sources import Source
 from mst_distill.evaluate.accumulate import MetricAccumulator
-from mst_distill.evaluate.bootstrap import Bootstrap
+from mst_distill.evaluate.bootstrap import Bootstrap, sampling_units
 from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast
 from mst_distill.training.run import Run
@@ -41,8 +41,8 @@ def reliance_table(
     This is permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001, section
     10) of a fixed net on held-out samples, that is, its model reliance (Fisher, Rudin and Dominici,
     "All Models are Wrong, but Many are Useful", JMLR 20, 2019, section 3) as a difference instead
-    of a ratio. Intervals are paired and over samples; the value of a sample is its mean loss over
-    the permutations.
+    of a ratio. Intervals are paired, over samples or groups; the value of a sample is its mean loss
+    over the permutations.
 
     Args:
         run: The run.
@@ -67,6 +67,7 @@ def reliance_table(
     labelled, unpermuted = _evaluate(
         run, several, _batches(run, rows, seen, batch_size), None, "without permutation"
     )
+    groups = sampling_units(run.splits).to_numpy()[rows]
     metrics: dict[tuple[str, str], dict[str, Any]] = {}
     for name in seen:
         affected = [source for source in several if name in source.modalities]
@@ -79,7 +80,7 @@ def reliance_table(
             outcomes.append(_evaluate(run, affected, fixed, permuted, title)[1])
         for source in (source.title for source in affected):
             mean = np.mean([outcome[source] for outcome in outcomes], axis=0)
-            metrics[source, name] = _compare(unpermuted[source], mean, labelled, bootstrap)
+            metrics[source, name] = _compare(unpermuted[source], mean, labelled, groups, bootstrap)
     table = [
         {"source": source.title, "modality": name, **metrics[source.title, name]}
         for source in several
@@ -137,12 +138,16 @@ def _evaluate(
 
 
 def _compare(
-    unpermuted: np.ndarray, permuted: np.ndarray, labelled: np.ndarray, bootstrap: Bootstrap
+    unpermuted: np.ndarray,
+    permuted: np.ndarray,
+    labelled: np.ndarray,
+    groups: np.ndarray,
+    bootstrap: Bootstrap,
 ) -> dict[str, float]:
     """Return metrics and differences from the outcomes of `_evaluate`, ``(n, 2)`` each."""
     pixels = labelled.sum()
-    points = bootstrap.mean(100 * (unpermuted - permuted)[:, 0], labelled)
-    nats = bootstrap.mean((permuted - unpermuted)[:, 1], labelled)
+    points = bootstrap.mean(100 * (unpermuted - permuted)[:, 0], labelled, groups)
+    nats = bootstrap.mean((permuted - unpermuted)[:, 1], labelled, groups)
     return {
         "accuracy": unpermuted[:, 0].sum() / pixels,
         "permuted": permuted[:, 0].sum() / pixels,

@@ -88,7 +88,7 @@ def _paths(findings: Findings, bootstrap: Bootstrap) -> Metrics:
     gain = 100 * (pair.correct[:, 0] - pair.correct[:, 1])
     return {
         "sources": whole[["points", "low", "high"]].to_dict(orient="index"),
-        "routed": bootstrap.mean(gain, pair.labelled),
+        "routed": bootstrap.mean(gain, pair.labelled, pair.groups),
         "cells": len(cells),
         "cells_with_interval": int(cells["low"].notna().sum()),
         "measurable_cells": len(measurable),
@@ -111,9 +111,12 @@ def _drift(findings: Findings, bootstrap: Bootstrap) -> Metrics:
     first, *masked = (str(source) for source in means.index)
     by_source: Metrics = {source: dict(means.loc[source]) for source in (first, *masked)}
     overlaps = findings.drift.pivot_table("overlap", "id", "source")
+    group_of = dict(zip(findings.matrix.ids, findings.matrix.groups, strict=True))
+    groups = np.array([group_of.get(sample, sample) for sample in overlaps.index])
     for source in masked:
         change = (overlaps[source] - overlaps[first]).to_numpy()
-        by_source[source]["change"] = bootstrap.mean(change, np.ones(len(change)))
+        ones = np.ones(len(change))
+        by_source[source]["change"] = bootstrap.mean(change, ones, groups)
     return {"samples": int(findings.drift["id"].nunique()), "sources": by_source}
 
 
@@ -161,7 +164,7 @@ def _routing(findings: Findings, bootstrap: Bootstrap) -> Metrics:
     titles = findings.groups["specialists"]
     matrix = findings.matrix.take(titles)
     routed = findings.matrix.take([ROUTED]).correct[:, 0]
-    fixed = against_fixed(routed, matrix.correct, matrix.labelled, bootstrap)
+    fixed = against_fixed(routed, matrix.correct, matrix.labelled, bootstrap, matrix.groups)
     metrics: Metrics = {
         "shares": _named(titles, findings.weights.mean(axis=0)),
         "against_fixed": {**fixed, "best_fixed": titles[fixed["best_fixed"]]},

@@ -89,6 +89,7 @@ def against_fixed(
     correct: np.ndarray,
     labelled: np.ndarray,
     bootstrap: Bootstrap,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Compare the specialists as routed with the single specialist that is correct most often.
 
@@ -101,6 +102,7 @@ def against_fixed(
         correct: ``(n, E)``, the same for every specialist alone.
         labelled: ``(n,)``, labelled pixels of each sample; 0 or 1 with one label for each.
         bootstrap: Settings of the interval.
+        groups: ``(n,)``, as in `Bootstrap.means`.
 
     Returns:
         ``best_fixed`` (its index), ``better`` and ``worse`` (the shares of samples on which more
@@ -113,5 +115,5 @@ def against_fixed(
         "best_fixed": best,
         "better": float((gain > 0).mean()),
         "worse": float((gain < 0).mean()),
-        "difference": bootstrap.mean(gain, labelled),
+        "difference": bootstrap.mean(gain, labelled, groups),
     }

@@ -1,10 +1,11 @@
-"""The percentile bootstrap over whole samples."""
+"""The percentile bootstrap over whole samples, or over whole groups of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 BLOCK = 2**22
 """How many sample counts are drawn at a time, which bounds the memory."""
@@ -17,8 +18,11 @@ MIN_WIDTH = 1e-9
 class Bootstrap:
     """Settings of the percentile bootstrap (Efron and Tibshirani, 1993, chapter 13).
 
-    Whole samples are drawn, so that the pixels of an image stay together. Every call draws the same
-    resamples, so that a metric has the same interval in every report.
+    Whole samples are drawn, so that the pixels of an image stay together. Samples of one group,
+    such as the clips of an actor, are not independent: where splits are by group, groups are drawn
+    (Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8), and the
+    interval states what other groups would give. Every call draws the same resamples, so that a
+    metric has the same interval in every report.
 
     Attributes:
         resamples: R, the number of resamples.
@@ -30,7 +34,9 @@ class Bootstrap:
     confidence: float
     seed: int
 
-    def means(self, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    def means(
+        self, values: np.ndarray, weight: np.ndarray, groups: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return sum of `values` / sum of `weight` for each resample, drawn with replacement.
 
         All columns share the resamples, so that differences of columns are paired.
@@ -38,10 +44,14 @@ class Bootstrap:
         Args:
             values: ``(n, K)``; for dense labels, sums over the labelled pixels of each sample.
             weight: ``(n,)``, the number of these pixels; 0 or 1 with one label for each sample.
+            groups: ``(n,)``, the name of the group of each sample, see `sampling_units`; by default
+                each sample is a group of its own.
 
         Returns:
             ``(R, K)``, NaN where a resample contains no labelled sample or pixel.
         """
+        if groups is not None:
+            values, weight = _sums(values, groups), _sums(weight[:, None], groups)[:, 0]
         rng, count = np.random.default_rng(self.seed), len(values)
         uniform = np.full(count, 1 / count)
         block = max(1, BLOCK // count)
@@ -71,7 +81,32 @@ class Bootstrap:
             low = high = np.nan
         return {"value": float(value), "low": float(low), "high": float(high)}
 
-    def mean(self, values: np.ndarray, weight: np.ndarray) -> dict[str, float]:
+    def mean(
+        self, values: np.ndarray, weight: np.ndarray, groups: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return sum of `values` / sum of `weight`, ``(n,)`` each, with its interval."""
-        draws = self.means(values[:, None], weight)[:, 0]
+        draws = self.means(values[:, None], weight, groups)[:, 0]
         return self.interval(values.sum() / weight.sum(), draws)
+
+
+def sampling_units(splits: pd.DataFrame) -> pd.Series:
+    """Return what is drawn as a whole for each sample: its group, or the sample itself.
+
+    Args:
+        splits: ``id``, ``group`` and ``split``. If the samples of a group are in several splits, as
+            under the protocol ``random``, splits do not keep groups apart, and every sample is a
+            unit.
+    """
+    by_group = len(splits[["group", "split"]].drop_duplicates()) == splits["group"].nunique()
+    return splits["group" if by_group else "id"].astype(str)
+
+
+def _sums(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Add up the rows of every group, ``(n, K)`` to ``(G, K)``, in the order of their first rows.
+
+    If each row is a group of its own, these are the rows themselves.
+    """
+    codes, names = pd.factorize(groups)
+    sums = np.zeros((len(names), values.shape[1]), dtype=float)
+    np.add.at(sums, codes, values)
+    return sums

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mst_distill.artifacts.progress import progress
 from mst_distill.evaluate.accumulate import MetricAccumulator
+from mst_distill.evaluate.bootstrap import sampling_units
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 from mst_distill.mst.ensemble import SpecialistEnsemble
 from mst_distill.mst.losses import distillation
@@ -66,9 +67,10 @@ class HeldOutResults:
     """Results on the held-out split.
 
     Attributes:
-        predictions: One row for each sample and model: ``id``, ``label``, ``model``,
-            ``prediction``, ``confidence``, ``nll``, ``correct``, ``labelled`` and, with
-            temperatures, ``confidence_scaled`` and ``nll_scaled``; see `MetricAccumulator.update`.
+        predictions: One row for each sample and model: ``id``, ``label``, ``group`` (see
+            `sampling_units`), ``model``, ``prediction``, ``confidence``, ``nll``, ``correct``,
+            ``labelled`` and, with temperatures, ``confidence_scaled`` and ``nll_scaled``; see
+            `MetricAccumulator.update`.
         metric_counts: Model name to `MetricAccumulator.summary`.
         disagreement: One row for each ordered pair of models of one group: ``group``, ``model``,
             ``from`` and ``kl``, the mean of KD(model <- from).
@@ -169,8 +171,13 @@ def predict_validation(
             logits = net(batch.inputs[run.target])
         outcome = accumulator.update(logits, batch.label)
         outcomes.append(pd.DataFrame({key: value.cpu() for key, value in outcome.items()}))
-    index = run.splits.iloc[rows][["id", "label"]].reset_index(drop=True).assign(model=name)
+    index = _samples_of(run).iloc[rows].reset_index(drop=True).assign(model=name)
     return index.join(pd.concat(outcomes, ignore_index=True))
+
+
+def _samples_of(run: Run) -> pd.DataFrame:
+    """The columns of predictions that describe the sample, one row for each in store order."""
+    return run.splits[["id", "label"]].assign(group=sampling_units(run.splits))
 
 
 @torch.no_grad()
@@ -214,8 +221,9 @@ def evaluate_models(
     tables: list[pd.DataFrame] = []
     compared = 0
     batches = run.batches("test", run.modalities, batch_size, needed=needed)
+    every = _samples_of(run)
     for batch, logits in _outputs(run, models, progress(batches, "held-out split", "batch")):
-        index = run.splits.iloc[rows[batch.place.cpu().numpy()]][["id", "label"]]
+        index = every.iloc[rows[batch.place.cpu().numpy()]]
         for model, model_logits in logits.items():
             if model not in accumulators:
                 accumulators[model] = MetricAccumulator(

@@ -82,7 +82,7 @@ def paired_difference(
 
     Args:
         predictions: One row for each sample and model: ``id``, ``model``, ``correct``,
-            ``labelled``.
+            ``labelled`` and ``group``, whose samples are resampled together.
         first: A model's name.
         second: Another model's name.
         bootstrap: Settings of the interval.
@@ -94,7 +94,7 @@ def paired_difference(
     one, other = _on_same_samples(predictions, first, second)
     gain = (one["correct"] - other["correct"]).to_numpy(dtype=float)
     labelled = one["labelled"].to_numpy(dtype=float)
-    found = bootstrap.mean(gain, labelled)
+    found = bootstrap.mean(gain, labelled, one["group"].to_numpy())
     return {"difference": found.pop("value"), **found}
 
 
@@ -117,7 +117,8 @@ def nll_difference(
     """
     one, other = _on_same_samples(predictions, first, second)
     labelled = one["labelled"].to_numpy(dtype=float)
-    found = bootstrap.mean((one[column] - other[column]).to_numpy(dtype=float) * labelled, labelled)
+    difference = (one[column] - other[column]).to_numpy(dtype=float) * labelled
+    found = bootstrap.mean(difference, labelled, one["group"].to_numpy())
     return {"difference": found.pop("value"), **found}
 
 
@@ -149,7 +150,7 @@ def calibration_difference(
     count = len(columns)
     sums_of_all, sums_of_draws = (
         columns.sum(axis=0, keepdims=True),
-        count * bootstrap.means(columns, np.ones(count)),
+        count * bootstrap.means(columns, np.ones(count), pair[0]["group"].to_numpy()),
     )
     value, drawn = (_squared_difference(sums, count) for sums in (sums_of_all, sums_of_draws))
     squared = bootstrap.interval(value[0], drawn - drawn.mean() + value[0])

@@ -13,7 +13,7 @@ LARGE_ERROR = 0.05
 accuracy above this."""
 
 FEW_GROUPS = 10
-"""With fewer groups in the test split, an interval over samples says little about new groups."""
+"""With fewer groups in the test split, an interval over groups is a rough one."""
 
 LISTED = 10
 """The largest number of classes that are named."""
@@ -81,8 +81,8 @@ def _of_data(test_groups: int, protocol: str, limit: object) -> Iterator[str]:
     if test_groups < FEW_GROUPS:
         yield (
             f"The test split has only {test_groups} group{'s' * (test_groups != 1)} (what splits "
-            f"must not share, for example a speaker or an actor). The intervals are over samples, "
-            f"and are too narrow for new groups."
+            f"must not share, for example a speaker or an actor). The intervals say little about "
+            f"new groups: so few are drawn again that they are too narrow."
         )
     if protocol == "random":
         yield (

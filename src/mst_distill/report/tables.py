@@ -78,7 +78,7 @@ class RunResults:
         """The accuracy of a model with its interval: ``value``, ``low`` and ``high``."""
         rows = self.predictions[self.predictions["model"] == model]
         correct, labelled = (rows[name].to_numpy(dtype=float) for name in ("correct", "labelled"))
-        return self.bootstrap.mean(correct, labelled)
+        return self.bootstrap.mean(correct, labelled, rows["group"].to_numpy())
 
 
 def student_table(results: RunResults) -> pd.DataFrame:
