@@ -32,6 +32,9 @@ def test_parameters_without_faults_are_a_plan() -> None:
         ),
         ({"teachers": {"epochs": 0}}, "teachers.epochs is 0: input should be greater than 0"),
         ({"protocol": "held-out"}, "^unknown protocol 'held-out'; .*did you mean 'heldout'"),
+        ({"fold": "1/5"}, "^fold is '1/5', and protocol is 'heldout': set protocol=grouped"),
+        ({"protocol": "grouped", "fold": "5/4"}, "^fold is '5/4'; it must be I/K with I in"),
+        ({"protocol": "grouped", "fold": "../a"}, "^fold is '../a'; it is part of paths: .* I/K"),
         ({"run": "../other"}, "^run is '../other'; it is part of paths: up to 100 letters"),
         ({"run": ".."}, "^run is '..'; it is"),
         ({"run": ""}, "^run is ''; it is"),
@@ -112,3 +115,15 @@ def test_transforms_are_of_a_modality() -> None:
     training = {"views": 2, "transforms": {"imag": ["torch.nn.Dropout"]}}
     with pytest.raises(ValueError, match=r"modality in training\.transforms 'imag'.*'image'"):
         read_plan({**make_plan().model_dump(), "training": training})
+
+
+def test_a_fold_is_part_of_paths_and_the_seed_only_without_one() -> None:
+    plan = read_plan(parameters(protocol="grouped", fold="2/5"))
+    assert plan.data_name == "grouped-2of5-all"
+    assert plan.deal == {"fold": "2/5"}
+    by_seed = read_plan(parameters(protocol="grouped", seed=7))
+    assert by_seed.data_name == "grouped-seed-7-all"
+    assert by_seed.deal == {"seed": 7}
+    assert read_plan(parameters(protocol="grouped", fold=7)).fold == "7"  # a group named 7
+    assert make_plan().data_name == "heldout-all"
+    assert make_plan().deal == {}

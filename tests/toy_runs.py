@@ -60,7 +60,7 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
     method = {"baseline": {"type": "mst_distill.compare.methods.baseline.Baseline"}}
     plan = read_plan(
         {
-            **{"run": "toy", "protocol": "heldout", "limit": "all", "seed": 0},
+            **{"run": "toy", "protocol": "heldout", "fold": None, "limit": "all", "seed": 0},
             **{"labelled": 1, "labelled_validation": None, "labelled_per_batch": 0.5},
             "target": next(iter(members["modalities"])),
             "benchmark": {"type": "toys.Toy"},

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from mst_distill.benchmarks.splits import fold_numbers
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.parameters import (
     JOINT,
@@ -35,8 +36,11 @@ class Plan(Block):
             number, since Kedro reads ``--params=run=007`` as 7.
         target: The student's modality.
         protocol: How samples are split. ``heldout`` keeps each group in one split, so that nothing
-            leaks between the splits; ``random`` assigns samples to splits at random by the seed, as
-            the released code does.
+            leaks between the splits; ``grouped`` does so with a split of its own, by `fold` or by
+            the seed; ``random`` assigns samples to splits at random by the seed, as the released
+            code does.
+        fold: With ``grouped``, ``I/K`` for fold I of K, or the name of the group that is the test
+            split; without it, the groups are dealt by the seed.
         limit: The number of samples used, stratified by split and class, or ``all``.
         seed: The seed from which all randomness is derived; at least 0.
         labelled: The share of the training labels that is used, in (0, 1], stratified by class. The
@@ -62,7 +66,8 @@ class Plan(Block):
 
     run: str
     target: str
-    protocol: Literal["heldout", "random"]
+    protocol: Literal["heldout", "random", "grouped"]
+    fold: str | None
     limit: int | Literal["all"]
     seed: int
     labelled: float = Field(gt=0, le=1)
@@ -83,6 +88,18 @@ class Plan(Block):
     runtime: Runtime
 
     @property
+    def deal(self) -> dict[str, Any]:
+        """What decides the split of the protocol ``grouped``; empty for other protocols."""
+        if self.protocol != "grouped":
+            return {}
+        return {"fold": self.fold} if self.fold is not None else {"seed": self.seed}
+
+    @property
+    def data_name(self) -> str:
+        """The part of paths that distinguishes samples and splits of a benchmark."""
+        return f"{protocol_in_path(self.protocol, self.fold, self.seed)}-{self.limit}"
+
+    @property
     def label_shares(self) -> dict[str, float]:
         """The share of the labels of ``train`` and ``valid`` that is used."""
         share = self.labelled_validation
@@ -99,6 +116,21 @@ class Plan(Block):
         if protocol not in known:
             raise ValueError(did_you_mean("protocol", protocol, known))
         return protocol
+
+    @field_validator("fold", mode="before")
+    @classmethod
+    def _check_fold(cls, fold: Any, known: ValidationInfo) -> str | None:
+        if fold is None:
+            return None
+        fold = str(fold)  # Kedro reads the name 7 of a group as a number
+        if known.data.get("protocol", "grouped") != "grouped":
+            raise ValueError(
+                f"fold is {fold!r}, and protocol is {known.data['protocol']!r}: set "
+                f"protocol=grouped, or remove fold"
+            )
+        if fold_numbers(fold) is None and not is_plain_name(fold):
+            raise ValueError(f"fold is {fold!r}; it is part of paths: {PLAIN_NAME}, or I/K")
+        return fold
 
     @field_validator("run", mode="before")
     @classmethod
@@ -156,6 +188,15 @@ class Plan(Block):
                 f"only {specialists} masked layers, hence {specialists} specialists"
             )
         return self
+
+
+def protocol_in_path(protocol: str, fold: str | None, seed: int) -> str:
+    """Return the part of a path that distinguishes splits."""
+    if protocol != "grouped":
+        return protocol
+    return (
+        f"{protocol}-seed-{seed}" if fold is None else f"{protocol}-{str(fold).replace('/', 'of')}"
+    )
 
 
 def labels_in_path(labelled: float, labelled_validation: float | None) -> str:

@@ -5,7 +5,7 @@ from mst_distill.context import ProjectContext
 from mst_distill.datasets.catalog import ArtifactCatalog
 from mst_distill.hooks import PlanHooks, RunHooks, TrackingHooks
 from mst_distill.hooks.terminal import outlive_readers
-from mst_distill.plan import labels_in_path
+from mst_distill.plan import labels_in_path, protocol_in_path
 from mst_distill.threads import limit_spinning
 from mst_distill.user import ensure_user_name
 
@@ -27,5 +27,8 @@ CONFIG_LOADER_ARGS = {
     "base_env": "base",
     "default_run_env": "local",
     "config_patterns": {"mlflow": ["mlflow*"]},
-    "custom_resolvers": {"labels_in_path": labels_in_path},
+    "custom_resolvers": {
+        "labels_in_path": labels_in_path,
+        "protocol_in_path": protocol_in_path,
+    },
 }

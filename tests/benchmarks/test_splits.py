@@ -13,6 +13,8 @@ from mst_distill.benchmarks.splits import (
     check_splits,
     checked_splits,
     deal_groups,
+    deal_splits,
+    fold_numbers,
     keep_labels,
     stratified_group_split,
     stratified_limit,
@@ -433,3 +435,69 @@ def test_with_hidden_labels_a_class_may_be_without_a_label_among_complete_sample
     used = splits["labelled"] & (index["absent"] == "") & (index["split"] == "train")
     assert index.loc[used, "label"].nunique() == 2
     checked_splits(index, ["x", "y", "z"], None, "heldout", 8, shares)
+
+
+def grouped_index(groups: int = 15) -> pd.DataFrame:
+    """An index of groups of different sizes, with all four classes in each."""
+    sizes = 4 + 4 * (np.arange(groups) % 3)
+    names = np.repeat([f"actor-{number:02d}" for number in range(groups)], sizes)
+    index = pd.DataFrame({"group": names, "split": "train"})
+    return index.assign(
+        id=[f"s{row}" for row in range(len(index))], label=np.arange(len(index)) % 4
+    )
+
+
+@pytest.mark.parametrize("fold", [None, "2/5", "15/15", "actor-03"])
+def test_whole_groups_are_dealt_to_splits(fold: str | None) -> None:
+    index = grouped_index()
+    split = deal_splits(index, 3, fold)
+    assert set(split) == set(SPLITS)
+    dealt = index.assign(split=split)
+    assert len(dealt[["group", "split"]].drop_duplicates()) == 15
+    assert deal_splits(index.sample(frac=1, random_state=0), 3, fold).tolist() != split.tolist()
+    checked_splits(dealt, list("abcd"), None, "grouped", 0)
+    test = set(dealt.loc[dealt["split"] == "test", "group"])
+    if fold in ("15/15", "actor-03"):
+        assert len(test) == 1
+    if fold == "actor-03":
+        assert test == {"actor-03"}
+
+
+@pytest.mark.parametrize("count", [3, 5, 15])
+def test_each_group_is_tested_in_one_fold_and_validated_in_one(count: int) -> None:
+    index = grouped_index()
+    tables = [
+        deal_splits(index, seed, f"{number}/{count}")
+        for seed, number in zip(range(count), range(1, count + 1), strict=True)
+    ]
+    for name in ("test", "valid"):
+        assert (np.sum([split == name for split in tables], axis=0) == 1).all()
+    # The next fold is tested on what this one validates on.
+    for this, following in zip(tables, [*tables[1:], tables[0]], strict=True):
+        assert ((this == "valid") == (following == "test")).all()
+
+
+def test_without_a_fold_groups_are_dealt_by_the_seed() -> None:
+    index = grouped_index()
+    first, again, other = (deal_splits(index, seed).tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    ("fold", "message"),
+    [
+        ("0/5", "it must be I/K with I in 1"),
+        ("6/5", "it must be I/K with I in 1"),
+        ("1/2", "K at least 3"),
+        ("1/16", "there are only 15 groups"),
+        ("actor-3", r"unknown group in `fold` 'actor-3'.*did you mean 'actor-"),
+    ],
+)
+def test_a_fold_that_does_not_exist_is_an_error(fold: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        deal_splits(grouped_index(), 0, fold)
+
+
+def test_the_numbers_of_a_fold() -> None:
+    assert fold_numbers("3/10") == (3, 10)
+    assert fold_numbers("actor-3") is None

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mst_distill.compare.aggregation import ALL, gain_table, gather
+from mst_distill.compare.aggregation import ALL, BETWEEN, gain_table, gather, setting_of
 from mst_distill.compare.aggregation_page import aggregation_page
 from mst_distill.compare.plots import gains_figure
 
@@ -42,6 +42,7 @@ def make_comparison(gains, seeds=range(SEEDS), selections=("accuracy", "ce")):
     return pd.DataFrame(rows)
 
 
+TARGETS = ("audio", "image")
 GAINS = {("baseline", ""): 0.0, ("dml", "a"): 0.01, ("dml", "b"): 0.02, ("mst", ""): 0.05}
 
 
@@ -98,7 +99,8 @@ def test_a_method_with_a_failed_trial_has_no_mean_over_all_settings():
 
 @pytest.mark.parametrize("seeds", [(5, 6), (4, 5, 6)])
 def test_three_seeds_must_be_common_to_all_settings(seeds):
-    message = rf"at least 3 seeds must be common.*no interval.*set1, image: \{list(seeds)}"
+    names = [f"seed {seed}" for seed in seeds]
+    message = rf"at least 3 seeds must be common.*no interval.*set1, image: \{names}"
     with pytest.raises(ValueError, match=message):
         make_gains(make_comparison(GAINS), make_comparison(GAINS, seeds=seeds))
 
@@ -112,11 +114,11 @@ def test_equal_differences_have_no_interval_and_no_p():
     rows = gains[gains["method"] == "mst"]
     assert rows["difference"].to_numpy() == pytest.approx(0.25)
     assert rows[["low", "high", "p"]].isna().all(axis=None)
-    assert (rows["calibration_error_p"] == 1).all()
+    assert (rows.loc[rows["setting"] != BETWEEN, "calibration_error_p"] == 1).all()
     page = aggregation_page(trials, gains, "baseline", "accuracy", 0.95)
     line = next(each for each in page.splitlines() if each.startswith("| mst | +25.00 |"))
     assert "no interval: all differences are equal" in line
-    assert "**" not in page
+    assert "| **+" not in page
     assert "nan" not in page
     (lines,) = gains_figure(gains, "accuracy", "baseline").axes[0].collections
     assert not any(map(len, lines.get_segments()))  # type: ignore[attr-defined]
@@ -163,6 +165,13 @@ def test_the_page_has_all_tables_and_the_figure_all_methods():
     gains = gain_table(trials, "baseline", 0.95)
     lines = aggregation_page(trials, gains, "baseline", "accuracy", 0.95).splitlines()
     assert lines[0] == "# 4 settings, 6 seeds"
+    assert "## Accuracy, %; bold: the best, italic: the second" in lines
+    shown = next(line for line in lines if line.startswith("| mst | **5"))
+    means = trials[trials["selection"] == "accuracy"].groupby(["method", "setting"])["accuracy"]
+    assert f"| **{100 * means.mean()['mst', 'x, audio']:.2f} ±" in shown
+    second = next(line for line in lines if line.startswith("| dml | *5"))
+    assert f"| *{100 * means.mean()['dml', 'x, image']:.2f} ±" in second
+    assert "## Cost of a trial, means over the settings" in lines
     mst = gains[(gains["method"] == "mst") & (gains["selection"] == "accuracy")].set_index(
         "setting"
     )
@@ -181,3 +190,71 @@ def test_the_page_has_all_tables_and_the_figure_all_methods():
     complete = make_gains(make_comparison(GAINS))
     axes = gains_figure(complete, "accuracy", "baseline").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["dml", "mst"]
+
+
+def test_a_setting_is_a_benchmark_its_labels_and_its_protocol() -> None:
+    assert setting_of("digits/heldout-all") == ("digits", "")
+    assert setting_of("digits/heldout-all-labelled-0.1") == ("digits, 10 % of the labels", "")
+    assert setting_of("digits/random-300-labelled-0.05-1") == ("digits, 5 % of the labels", "")
+    assert setting_of("ravdess/grouped-2of5-all") == ("ravdess, grouped", "2of5")
+    assert setting_of("ravdess/grouped-actor-07-50") == ("ravdess, grouped", "actor-07")
+    tables = {
+        name: make_comparison(GAINS) for name in ("x/heldout-all", "x/heldout-all-labelled-0.1")
+    }
+    found = gather(tables, "accuracy")["setting"].unique().tolist()
+    named = [
+        f"x, {labels}{target}" for labels in ("", "10 % of the labels, ") for target in TARGETS
+    ]
+    assert found == named
+
+
+def test_the_settings_as_the_unit_are_told_too() -> None:
+    gains = make_gains(make_comparison(GAINS), make_comparison({**GAINS, ("mst", ""): -0.01}))
+    rows = gains[(gains["method"] == "mst") & (gains["selection"] == "accuracy")]
+    rows = rows.set_index("setting")
+    values = rows.drop(index=[ALL, BETWEEN])["difference"].to_numpy()
+    assert len(values) == 4
+    between = rows.loc[BETWEEN]
+    assert between["pairs"] == 4
+    assert between["difference"] == pytest.approx(values.mean())
+    assert between["p"] == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert between["p"] > 0.05 > rows.loc[ALL, "p"]
+
+
+def make_folds(count=5, seeds=(0, 1)):
+    """Comparisons of all folds, whose gains of `mst` are 0.01 times the number of the fold."""
+    return {
+        f"x/grouped-{fold}of{count}-all": make_comparison(
+            {**GAINS, ("mst", ""): 0.01 * fold}, seeds=seeds
+        )
+        for fold in range(1, count + 1)
+    }
+
+
+def test_folds_are_one_setting_whose_variance_is_raised_for_what_they_share() -> None:
+    """Nadeau and Bengio: (1 / 5 + 1 / 3) s^2, since a fold tests on 1 / 3 of what it trains on."""
+    trials = gather(make_folds(), "accuracy")
+    assert set(trials["setting"]) == {"x, grouped, audio", "x, grouped, image"}
+    gains = gain_table(trials, "baseline", 0.95)
+    assert ALL not in set(gains["setting"])
+    rows = gains[(gains["method"] == "mst") & (gains["selection"] == "accuracy")]
+    row = rows.set_index("setting").loc["x, grouped, audio"]
+    noise = (NOISE[3] - NOISE[0])[:2].mean()
+    values = 0.01 * np.arange(1, 6) + noise
+    assert row["pairs"] == 5
+    assert row["difference"] == pytest.approx(values.mean())
+    error = values.std(ddof=1) * np.sqrt(1 / 5 + 1 / 3)
+    assert row["p"] == pytest.approx(2 * stats.t.sf(values.mean() / error, 4))
+    # 2.776 is the two-sided 95 % point of Student's t with 4 degrees of freedom.
+    half = 2.7764451 * error
+    assert [row["low"], row["high"]] == pytest.approx([values.mean() - half, values.mean() + half])
+    page = aggregation_page(trials, gains, "baseline", "accuracy", 0.95)
+    assert "the unit is a fold. Folds share training samples" in page
+    assert "nan" not in page
+    assert gains_figure(gains, "accuracy", "baseline").axes[0].get_yticklabels()
+
+
+def test_fewer_than_three_folds_are_an_error() -> None:
+    folds = dict(list(make_folds().items())[:2])
+    with pytest.raises(ValueError, match=r"as many folds.*fold 1of5"):
+        gain_table(gather(folds, "accuracy"), "baseline", 0.95)

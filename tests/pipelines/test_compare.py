@@ -114,7 +114,9 @@ def test_comparisons_on_all_benchmarks_are_aggregated(project):
     shutil.rmtree(other)
     reports = project / "data/08_reporting/aggregate/main"
     gains = pd.read_csv(reports / "aggregate_gains.csv")
-    assert gains["setting"].unique().tolist() == ["another, audio", "digits, audio", "all settings"]
+    assert gains["setting"].unique().tolist() == [
+        *("another, audio", "digits, audio", "all settings", "settings as the unit")
+    ]
     assert gains["method"].nunique() == 18
     assert gains["selection"].unique().tolist() == ["accuracy", "ce", "last"]
     assert (reports / "aggregate_page.md").read_text().startswith("# 2 settings, 3 seeds")

@@ -7,14 +7,18 @@ from inspect import signature
 from typing import Literal
 
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, described
-from mst_distill.benchmarks.splits import checked_splits, stratified_limit
+from mst_distill.benchmarks.splits import checked_splits, deal_splits, stratified_limit
 from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve
 from mst_distill.parameters import Benchmark
 
 
 def open_source(
-    benchmark: Benchmark, protocol: Protocol, limit: int | Literal["all"], seed: int
+    benchmark: Benchmark,
+    protocol: Protocol,
+    limit: int | Literal["all"],
+    seed: int,
+    fold: str | None = None,
 ) -> SampleSource:
     """Open the raw files of a benchmark, without reading anything large.
 
@@ -24,7 +28,8 @@ def open_source(
         benchmark: The class of the source and its arguments.
         protocol: How the samples are split.
         limit: Number of samples to use, stratified by split and class, or ``all``.
-        seed: Seed of the run, by which the protocol ``random`` splits the samples.
+        seed: Seed of the run, by which the protocols ``random`` and ``grouped`` split the samples.
+        fold: The fold of the protocol ``grouped``, see `deal_splits`.
 
     Raises:
         TypeError: The class does not accept the arguments.
@@ -34,13 +39,15 @@ def open_source(
     kind: Callable[..., SampleSource] = resolve(benchmark.type, SampleSource)
     _check_arguments(kind, benchmark)
     try:
-        source = kind(protocol, **benchmark.arguments)
+        source = kind("heldout" if protocol == "grouped" else protocol, **benchmark.arguments)
     except TypeError as error:
         raise TypeError(f"benchmark {benchmark.type}: {error}") from error
     except Exception as error:  # the constructor of a user's class
         add_context(error, f"This happened when the benchmark {benchmark.type} was opened.")
         raise
     check_index(source)  # the whole index, before the limit is applied
+    if protocol == "grouped":
+        _deal(source, seed, fold)
     _check_own_splits(source, protocol, seed)
     source.index = source.index.reset_index(drop=True)
     source.opened_with = {"protocol": protocol, **benchmark.model_dump(mode="json")}
@@ -49,6 +56,14 @@ def open_source(
         source.omitted = {}  # no sample within the limit is incomplete
         _check_own_splits(source, protocol, seed, f" (`limit` keeps {limit} of {count} samples)")
     return source
+
+
+def _deal(source: SampleSource, seed: int, fold: str | None) -> None:
+    """Replace the splits of a source by those of the protocol ``grouped``."""
+    try:
+        source.index = source.index.assign(split=deal_splits(source.index, seed, fold))
+    except ValueError as error:
+        raise ValueError(f"{described(source)}: {error}") from error
 
 
 def _check_arguments(kind: Callable[..., SampleSource], benchmark: Benchmark) -> None:

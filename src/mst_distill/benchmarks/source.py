@@ -21,9 +21,11 @@ from mst_distill.data.samples import ABSENT, UNLABELLED, lacks
 from mst_distill.errors import did_you_mean
 from mst_distill.media.readers import Reader
 
-Protocol = Literal["heldout", "random"]
-"""``heldout``: leak-free, with preprocessing fitted on the training split only. ``random``: all
-samples are split at random, as in the reference implementation."""
+Protocol = Literal["heldout", "random", "grouped"]
+"""``heldout``: the benchmark's own leak-free split, with preprocessing fitted on the training split
+only. ``random``: all samples are split at random, as in the reference implementation. ``grouped``:
+as ``heldout`` with a split of its own, to which whole groups are dealt; sources are opened as with
+``heldout``, and their splits are replaced before they fit anything."""
 
 NO_CLASS_NAMES = ("", "all", "(dense)", "(no label)", "id", "split", "specialist")
 """Names that are not allowed for classes, because the tables of the report use them otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -110,15 +111,72 @@ def deal_groups(
     return split
 
 
+def deal_splits(index: pd.DataFrame, seed: int, fold: str | None = None) -> np.ndarray:
+    """Assign whole groups to splits, as closely to equal shares of each class as groups allow.
+
+    Args:
+        index: ``label`` and ``group``, one row for each sample.
+        seed: Seed by which groups are dealt if there is no fold.
+        fold: ``I/K``: groups are dealt to K folds by a fixed seed; fold I is the test split and the
+            next one the validation split. Or the name of the group that is the test split, while a
+            fifth of the others validates. Without it, 60 / 20 / 20.
+
+    Returns:
+        ``(n,)`` split names.
+
+    Raises:
+        ValueError: There are fewer groups than folds or splits, or there is no group of this name;
+            the message has the nearest.
+    """
+    labels, groups = index["label"].to_numpy(), index["group"].astype(str).to_numpy()
+    if fold is None:
+        return stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed)
+    if (numbers := fold_numbers(fold)) is None:
+        if fold not in (names := sorted(set(groups))):
+            raise ValueError(did_you_mean("group in `fold`", fold, names))
+        rest = groups != fold
+        split = np.full(len(groups), "test", dtype=object)
+        fifths = {"train": 4, "valid": 1}
+        split[rest] = stratified_group_split(labels[rest], groups[rest], fifths, 0)
+        return split
+    number, count = numbers
+    if (found := len(set(groups))) < count:
+        raise ValueError(f"fold is {fold!r}, and there are only {found} groups")
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+    with warnings.catch_warnings():  # of classes with fewer samples than folds
+        warnings.simplefilter("ignore", UserWarning)
+        rows = [of for _, of in folds.split(labels, labels, groups)]
+    split = np.full(len(groups), "train", dtype=object)
+    split[rows[number - 1]], split[rows[number % count]] = "test", "valid"
+    return split
+
+
+def fold_numbers(fold: str) -> tuple[int, int] | None:
+    """Return I and K of a fold ``I/K``; None for the name of a group.
+
+    Raises:
+        ValueError: I is not in 1 ... K, or K is below 3.
+    """
+    if not (found := re.fullmatch(r"(\d+)/(\d+)", fold)):
+        return None
+    number, count = int(found[1]), int(found[2])
+    if not 1 <= number <= count or count < 3:
+        raise ValueError(f"fold is {fold!r}; it must be I/K with I in 1 ... K and K at least 3")
+    return number, count
+
+
 def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:
     """Return the split of each sample for one run.
 
     Args:
         index: Index of the sample store.
-        protocol: ``heldout`` uses the benchmark's own leak-free split; ``random`` permutes all
+        protocol: ``heldout`` uses the benchmark's own leak-free split, and ``grouped`` the one that
+            the store was built with, see `deal_splits`; ``random`` permutes all
             samples by `seed` and splits them 60 / 20 / 20, as the reference implementation does.
             Samples without a label are training samples and are not counted.
-        seed: Seed of the run; has no effect under ``heldout``.
+        seed: Seed of the run; has an effect under ``random`` only.
 
     Returns:
         ``id``, ``group``, ``label`` and ``split``, one row for each sample, in store order.
@@ -136,8 +194,8 @@ def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.Data
     splits_of = splits.groupby("group")["split"].unique()
     if len(shared := splits_of[splits_of.str.len() > 1]):
         raise ValueError(
-            f"group {shared.index[0]!r} is in the splits {sorted(shared.iloc[0])}: under 'heldout' "
-            f"a group must be in one split"
+            f"group {shared.index[0]!r} is in the splits {sorted(shared.iloc[0])}: under "
+            f"{protocol!r} a group must be in one split"
         )
     return splits
 

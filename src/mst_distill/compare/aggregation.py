@@ -1,19 +1,50 @@
 """The comparisons of several benchmarks together: differences in each setting, and over all.
 
-A setting is a benchmark and a target.
+A setting is a benchmark, its labels that are used, and a target. With the protocol ``grouped``, the
+comparisons of all folds are one setting.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from mst_distill.compare.ranking import COMPARED, METRICS, MIN_SEEDS, paired_metrics
+from mst_distill.compare.ranking import COMPARED, COSTS, METRICS, MIN_SEEDS, paired_metrics
 from mst_distill.errors import did_you_mean
 
 ALL = "all settings"
 """The value of the column ``setting`` in the rows of the mean over all settings."""
+
+BETWEEN = "settings as the unit"
+"""The same in the rows whose tests are over the settings, not over seeds."""
+
+_NAME = re.compile(
+    r"(?P<benchmark>[^/]+)/(?P<splits>.+?)-(?P<limit>all|\d+)(-labelled-(?P<labelled>[\d.]+).*)?"
+)
+
+
+def setting_of(name: str) -> tuple[str, str]:
+    """Return the setting of a comparison without its target, and its fold.
+
+    Args:
+        name: ``BENCHMARK/SPLITS-LIMIT``, followed by the part of the path on labels, if any.
+
+    Returns:
+        For example ``digits, 10 % of the labels`` and an empty text, or ``ravdess, grouped`` and
+        ``2of5``.
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        return name.split("/")[0], ""
+    setting = found["benchmark"]
+    if found["labelled"]:
+        setting += f", {100 * float(found['labelled']):g} % of the labels"
+    grouped = found["splits"].startswith("grouped-")
+    if not grouped:
+        return setting, ""
+    return f"{setting}, grouped", found["splits"].removeprefix("grouped-")
 
 
 def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFrame:
@@ -24,26 +55,27 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
     of method and teacher is left out of a setting if one of its trials there failed.
 
     Args:
-        comparisons: ``BENCHMARK/PROTOCOL-LIMIT`` to the table of `run_trials`.
+        comparisons: Name, as in `setting_of`, to the table of `run_trials`.
         selection: The selection criterion whose accuracy decides between teachers.
 
     Returns:
-        One row for each ``setting``, ``method``, ``seed`` and ``selection``: ``title``, which names
-        the teacher, and the `METRICS`.
+        One row for each ``setting``, ``fold`` (None without folds), ``method``, ``seed``
+        and ``selection``: ``title``, which names the teacher, the `METRICS` and the `COSTS`.
 
     Raises:
-        ValueError: Two comparisons are of the same benchmark.
+        ValueError: Two comparisons are of the same setting and fold.
     """
-    tables: dict[str, pd.DataFrame] = {}
+    tables: dict[tuple[str, str], pd.DataFrame] = {}
     for name, table in comparisons.items():
-        benchmark = name.split("/")[0]
-        if benchmark in tables:
-            same = [each for each in comparisons if each.split("/")[0] == benchmark]
+        setting, fold = setting_of(name)
+        if (setting, fold) in tables:
+            same = [each for each in comparisons if setting_of(each) == (setting, fold)]
             raise ValueError(
-                f"{benchmark!r} would count twice, as {' and '.join(same)}: run one of them under "
+                f"{setting!r} would count twice, as {' and '.join(same)}: run one of them under "
                 f"another name, --params=run=NAME"
             )
-        tables[benchmark] = table.assign(setting=benchmark + ", " + table["target"])
+        named = setting + ", " + table["target"]
+        tables[setting, fold] = table.assign(setting=named, fold=fold or None)
     trials = pd.concat(tables.values(), ignore_index=True)
     keys = ["setting", "method", "title"]
     failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
@@ -51,8 +83,8 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
     means = trials[trials["selection"] == selection].groupby(keys, sort=False)["accuracy"].mean()
     best = means.groupby(level=keys[:2], sort=False).idxmax()
     is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
-    columns = ["setting", "method", "title", "seed", "selection", *METRICS]
-    return trials.loc[is_best, columns].reset_index(drop=True)
+    columns = ["setting", "fold", "method", "title", "seed", "selection", *METRICS, *COSTS]
+    return trials.loc[is_best].reindex(columns=columns).reset_index(drop=True)
 
 
 def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
@@ -61,7 +93,11 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
     Intervals and tests are Student's for paired samples, over seeds. Over all settings, the value
     of a seed is the mean of its differences. The intervals and tests therefore state what other
     seeds would give on these benchmarks and held-out samples, not what other samples or benchmarks
-    would.
+    would. With the settings as the unit, the value of a setting is its mean difference: the
+    interval states what other settings would give, if these were drawn from them at random.
+
+    In a setting with folds, the value of a fold is its mean over the seeds. Folds share training
+    samples, so that their differences are correlated; see `paired` on what is made of that.
 
     Args:
         trials: From `gather`.
@@ -69,10 +105,11 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         confidence: Of the intervals, in (0, 1).
 
     Returns:
-        One row for each ``setting`` (or `ALL`, for methods that are in every setting),
-        ``selection`` and ``method``: ``pairs``, ``difference``, ``sd``, ``low``, ``high``
-        (accuracy, 1 = 100 points), ``p``, and the mean differences of the other metrics of
-        `COMPARED` with their ``_p``. Values that are not defined are NaN, see `paired`.
+        One row for each ``setting`` (or `ALL` and `BETWEEN`, for methods that are in every setting;
+        without `ALL` if a setting has folds, which are no seeds), ``selection`` and ``method``:
+        ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points), ``p``, and
+        the mean differences of the other metrics of `COMPARED` with their ``_p``. Values that are
+        not defined are NaN, see `paired`.
 
     Raises:
         ValueError: The baseline is not a method of these trials, or fewer than `MIN_SEEDS` seeds
@@ -82,34 +119,71 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
     settings = list(dict.fromkeys(trials["setting"]))
     if baseline not in methods:
         raise ValueError(did_you_mean("baseline", baseline, methods))
-    seeds = {setting: set(rows["seed"]) for setting, rows in trials.groupby("setting", sort=False)}
-    if len(set.intersection(*seeds.values())) < MIN_SEEDS:
-        found = "; ".join(f"{setting}: {sorted(seeds[setting])}" for setting in settings)
+    trials = trials.assign(unit=_units(trials))
+    folds = set(trials.loc[trials["fold"].notna(), "setting"])
+    units = {name: set(rows["unit"]) for name, rows in trials.groupby("setting", sort=False)}
+    by_seed = [units[name] for name in settings if name not in folds]
+    common = set.intersection(*by_seed) if by_seed else set()
+    few = [name for name in settings if name in folds and len(units[name]) < MIN_SEEDS]
+    if few or (len(folds) < len(settings) and len(common) < MIN_SEEDS):
+        found = "; ".join(f"{setting}: {sorted(units[setting])}" for setting in settings)
         raise ValueError(
-            f"at least {MIN_SEEDS} seeds must be common to all settings, since fewer allow no "
-            f"interval; there are {found}"
+            f"at least {MIN_SEEDS} seeds must be common to all settings, or a setting must have as "
+            f"many folds, since fewer allow no interval; there are {found}"
         )
     rows = []
     for criterion, of_criterion in trials.groupby("selection", sort=False):
-        scores = of_criterion.pivot_table(COMPARED, "seed", ["method", "setting"])
+        scores = of_criterion.pivot_table(COMPARED, "unit", ["method", "setting"])
         for method in methods:
             if method != baseline:
                 gains = {m: scores[m][method] - scores[m][baseline] for m in COMPARED}
                 key = {"selection": criterion, "method": method}
-                rows += [{**key, **row} for row in _in_settings(gains, settings, confidence)]
+                shared = {name: _shared(units[name]) if name in folds else 0.0 for name in settings}
+                rows += [{**key, **row} for row in _in_settings(gains, shared, confidence)]
     return pd.DataFrame(rows)
 
 
+def _units(trials: pd.DataFrame) -> pd.Series:
+    """What the tests in a setting are over: its folds, or else its seeds."""
+    seeds = trials["seed"].map("seed {}".format)
+    return seeds.where(trials["fold"].isna(), "fold " + trials["fold"].astype(str))
+
+
+def _shared(folds: set[str]) -> float:
+    """The number of test samples over that of training samples, in the folds of a setting.
+
+    Of K folds, one is the test split, one validates, and K - 2 are trained on. Without a K, groups
+    were dealt 60 / 20 / 20, or each fold leaves out one group, of which a fifth of the others
+    validates.
+    """
+    counts = {int(found[1]) for fold in folds if (found := re.search(r"\dof(\d+)$", fold))}
+    if counts:
+        return 1 / (max(counts) - 2)
+    if any(fold.startswith("fold seed-") for fold in folds):
+        return 1 / 3
+    return 1.25 / max(len(folds) - 1, 1)
+
+
 def _in_settings(
-    gains: Mapping[str, pd.DataFrame], settings: list[str], confidence: float
+    gains: Mapping[str, pd.DataFrame], shared: Mapping[str, float], confidence: float
 ) -> Iterator[dict[str, object]]:
-    """Compare one method with the baseline; each table of `gains` is ``(seeds, settings)``."""
-    accuracy = gains["accuracy"]
+    """Compare one method with the baseline.
+
+    Args:
+        gains: Metric to the differences, ``(units, settings)``.
+        shared: Setting to `_shared`, or 0 without folds.
+        confidence: Of the intervals.
+    """
+    accuracy, settings = gains["accuracy"], list(shared)
     common = [name for name in settings if accuracy.get(name, pd.Series()).notna().any()]
     for name in common:
         values = {metric: table[name].dropna().to_numpy() for metric, table in gains.items()}
-        yield {"setting": name, **paired_metrics(values, confidence)}
-    if common == settings:
+        yield {"setting": name, **paired_metrics(values, confidence, shared[name])}
+    if common != settings:
+        return
+    if not any(shared.values()):
         complete = {metric: table[settings].dropna() for metric, table in gains.items()}
         means = {metric: table.mean(axis=1).to_numpy() for metric, table in complete.items()}
         yield {"setting": ALL, **paired_metrics(means, confidence)}
+    by_setting = {metric: table[settings].mean().to_numpy() for metric, table in gains.items()}
+    yield {"setting": BETWEEN, **paired_metrics(by_setting, confidence)}

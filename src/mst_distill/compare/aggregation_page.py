@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from mst_distill.compare.aggregation import ALL
+from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.markdown import (
     METRICS,
     SCALED,
@@ -13,15 +13,25 @@ from mst_distill.compare.markdown import (
     format_numbers,
     render,
 )
+from mst_distill.compare.ranking import COSTS
 
 PAGE = """
-# {{ settings | length }} settings, {{ seeds }} seeds
+# {{ settings | length }} setting{{ "s" if settings | length > 1 }}, {{ seeds }} seed\
+{{ "s" if seeds > 1 }}
 
 Intervals and tests are over seeds: they state what other seeds would give on these benchmarks and \
-held-out samples, not what other benchmarks would. In each setting, a method with several teachers \
-is represented by its best teacher there. {{ scaled }}
+held-out samples, not what other benchmarks would. With the settings as the unit, they state what \
+other settings would give, if these had been drawn at random. In each setting, a method with \
+several teachers is represented by its best teacher there. {{ scaled }}
+{% if folds %}
+
+In {{ folds | join(", ") }}, the unit is a fold. Folds share training samples; the variance of \
+their mean is raised for that (Nadeau and Bengio, 2003).
+{% endif %}
 
 ## All methods over all settings, selected by {{ selection }}
+
+The mean rank is 1 for a method that is the best in every setting.
 
 {{ over_all | table }}
 
@@ -30,11 +40,15 @@ is represented by its best teacher there. {{ scaled }}
 {{ points | table }}
 
 {% for heading, metric in metrics.items() %}
-## {{ heading }}
+## {{ heading }}{{ "; bold: the best, italic: the second" if loop.first }}
 
 {{ metric | table }}
 
 {% endfor %}
+## Cost of a trial, means over the settings
+
+{{ cost | table }}
+
 {% for name, absent in incomplete.items() %}
 - `{{ name }}` is not in {{ absent | join(", ") }}, or some of its trials failed.
 {% endfor %}
@@ -54,7 +68,7 @@ def aggregation_page(
         confidence: Of the intervals, in (0, 1).
     """
     settings = list(dict.fromkeys(trials["setting"]))
-    over_all = _over_all(gains[gains["setting"] == ALL], baseline, selection, confidence)
+    over_all = _over_all(trials, gains, baseline, selection, confidence)
     order = list(dict.fromkeys([*over_all["method"], *trials["method"]]))
     selected = gains[gains["selection"] == selection]
     groups = trials[trials["selection"] == selection].groupby(["method", "setting"])
@@ -62,6 +76,8 @@ def aggregation_page(
     for metric, (heading, scale, spec) in METRICS.items():
         table = pd.DataFrame({metric: groups[metric].mean(), f"{metric}_sd": groups[metric].std()})
         table = table.assign(text=format_mean_and_sd(table, metric, scale, spec)).reset_index()
+        if metric == "accuracy":
+            table["text"] = _marked(table)
         metrics[f"{heading[0].upper()}{heading[1:]}"] = _by_setting(table, order, settings)
     complete = set(groups.groups)
     absent = {name: [s for s in settings if (name, s) not in complete] for name in order}
@@ -70,6 +86,8 @@ def aggregation_page(
         settings=settings,
         scaled=SCALED,
         seeds=trials["seed"].nunique(),
+        folds=list(dict.fromkeys(trials.loc[trials["fold"].notna(), "setting"])),
+        cost=_cost(trials[trials["selection"] == selection], order),
         selection=selection,
         baseline=baseline,
         over_all=over_all,
@@ -80,14 +98,24 @@ def aggregation_page(
 
 
 def _over_all(
-    gains: pd.DataFrame, baseline: str, selection: str, confidence: float
+    trials: pd.DataFrame, gains: pd.DataFrame, baseline: str, selection: str, confidence: float
 ) -> pd.DataFrame:
-    selected = gains[gains["selection"] == selection].set_index("method")
+    """The means over all settings, with both kinds of interval; with folds, only over settings."""
+    over = ALL if (gains["setting"] == ALL).any() else BETWEEN
+    of = gains[gains["setting"] == over]
+    selected = of[of["selection"] == selection].set_index("method")
     selected = selected.sort_values("difference", ascending=False)
     table = pd.DataFrame({"method": selected.index})
     table[f"points against {baseline}"] = format_numbers(selected["difference"], 100, "+.2f")
-    table[f"{confidence:.0%} interval"] = format_intervals(selected)
-    for criterion, rows in gains.groupby("selection", sort=False):
+    if over == ALL:
+        table[f"{confidence:.0%} interval"] = format_intervals(selected)
+    between = gains[(gains["setting"] == BETWEEN) & (gains["selection"] == selection)]
+    between = between.set_index("method").reindex(selected.index)
+    table[f"{confidence:.0%} interval, settings as the unit"] = format_intervals(
+        between, unit="setting"
+    )
+    table["mean rank"] = format_numbers(_mean_ranks(trials, selection)[selected.index], 1, ".1f")
+    for criterion, rows in of.groupby("selection", sort=False):
         if criterion != selection:
             other = rows.set_index("method")["difference"].reindex(selected.index)
             table[f"by {criterion}"] = format_numbers(other, 100, "+.2f")
@@ -96,6 +124,31 @@ def _over_all(
         table[f"NLL{title}"] = format_numbers(selected[f"nll{name}"], 1, "+.3f")
         error = format_numbers(selected[f"calibration_error{name}"], 100, "+.1f")
         table[f"calibration error{title}, points"] = error
+    return table
+
+
+def _mean_ranks(trials: pd.DataFrame, selection: str) -> pd.Series:
+    """The mean rank over the settings by mean accuracy, of methods that are in all of them."""
+    selected = trials[trials["selection"] == selection]
+    means = selected.pivot_table("accuracy", "method", "setting").dropna()
+    return means.rank(ascending=False).mean(axis=1)
+
+
+def _marked(table: pd.DataFrame) -> list[str]:
+    """The texts of a table; in each setting, the best mean is bold and the second in italics."""
+    ranks = table.groupby("setting")["accuracy"].rank(ascending=False, method="min")
+    marks = {1.0: "**{}**", 2.0: "*{}*"}
+    texts = zip(ranks, table["text"], strict=True)
+    return [marks.get(rank, "{}").format(text) for rank, text in texts]
+
+
+def _cost(trials: pd.DataFrame, order: list[str]) -> pd.DataFrame:
+    means = trials.groupby("method")[COSTS].mean().reindex(order)
+    table = pd.DataFrame({"method": order})
+    table["student epochs"] = format_numbers(means["student_epochs"], 1, ".0f")
+    table["seconds"] = format_numbers(means["seconds"], 1, ".1f")
+    table["peak, MB"] = format_numbers(means["peak_bytes"], 1e-6, ".0f")
+    table["extra weights"] = format_numbers(means["extra_parameters"], 1, ",.0f")
     return table
 
 

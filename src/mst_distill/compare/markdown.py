@@ -74,23 +74,24 @@ def format_mean_and_sd(table: pd.DataFrame, metric: str, scale: float, spec: str
     ]
 
 
-def format_intervals(table: pd.DataFrame, spec: str = "+.2f") -> list[str]:
+def format_intervals(table: pd.DataFrame, spec: str = "+.2f", unit: str = "seed") -> list[str]:
     """Format intervals as ``LOW to HIGH`` in points, or state why there is no interval.
 
     Args:
-        table: The columns ``low``, ``high`` and ``pairs``, the number of seeds.
+        table: The columns ``low``, ``high`` and ``pairs``, the number of seeds or other units.
         spec: The format specification of both ends.
+        unit: The unit of the pairs.
     """
     low, high = (format_numbers(table[side], 100, spec) for side in ("low", "high"))
     return [
-        _why_none(int(pairs)) if pd.isna(known) else " to ".join(ends)
+        _why_none(int(pairs), unit) if pd.isna(known) else " to ".join(ends)
         for pairs, known, *ends in zip(table["pairs"], table["low"], low, high, strict=True)
     ]
 
 
-def _why_none(pairs: int) -> str:
+def _why_none(pairs: int, unit: str) -> str:
     if pairs < MIN_SEEDS:
-        return f"no interval: {pairs} seed{'s' * (pairs != 1)}"
+        return f"no interval: {pairs} {unit}{'s' * (pairs != 1)}"
     return "no interval: all differences are equal"
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mst_distill.compare.aggregation import ALL
+from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.ranking import MIN_SEEDS, to_baseline
 
 
@@ -90,19 +90,20 @@ def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:
     """
     selected = gains[gains["selection"] == selection]
     points = 100 * selected.pivot_table("difference", "method", "setting")
-    means = selected[selected["setting"] == ALL].set_index("method").sort_values("difference")
+    over = ALL if (selected["setting"] == ALL).any() else BETWEEN
+    means = selected[selected["setting"] == over].set_index("method").sort_values("difference")
     means = 100 * means[["difference", "low", "high"]]
     heights = np.arange(len(means))
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(means)), layout="constrained")
     axes = figure.subplots()
     axes.axvline(0, color="grey", linewidth=1, linestyle=":")
-    settings = [name for name in dict.fromkeys(selected["setting"]) if name != ALL]
+    settings = [name for name in dict.fromkeys(selected["setting"]) if name not in (ALL, BETWEEN)]
     for name, marker in zip(settings, cycle("osv^D<>pP"), strict=False):
         axes.plot(
             points.loc[means.index, name], heights, marker, alpha=0.6, markersize=5, label=name
         )
     axes.hlines(heights, means["low"], means["high"], color="black", linewidth=2)
-    axes.plot(means["difference"], heights, "|", color="black", markersize=12, label=ALL)
+    axes.plot(means["difference"], heights, "|", color="black", markersize=12, label=over)
     axes.set_yticks(heights, list(means.index), size=8)
     axes.set(xlabel=f"accuracy minus that of {baseline}, points; selected by {selection}")
     axes.grid(axis="x", alpha=0.3)

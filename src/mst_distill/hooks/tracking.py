@@ -117,7 +117,7 @@ class TrackingHooks(MlflowHook):
         if not isinstance(catalog, ArtifactCatalog):
             return
         plan, run = catalog.plan, self.mlflow_config.tracking.run
-        data = f"{run.name}/{plan.protocol}-{plan.limit}"
+        data = f"{run.name}/{plan.data_name}"
         labels = labels_in_path(plan.labelled, plan.labelled_validation)
         run.name = f"{data}/{plan.target}/seed-{plan.seed}{labels}/{plan.run}"
         if "compare" in pipelines:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mst_distill.report.run_page import RunOrigin
     from mst_distill.report.tables import RunResults
 
-DATA = ("target", "protocol", "limit", "seed", "labelled", "labelled_validation")
+DATA = ("target", "protocol", "deal", "limit", "seed", "labelled", "labelled_validation")
 STAGES = ("labelled_per_batch", "members", "training", "teachers", "masks", "route", "evaluate")
 OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
 """The parameters that a run depends on, which its report lists."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from mst_distill.errors import did_you_mean
 from mst_distill.pipelines.compare.nodes import train_methods
 from mst_distill.plan import Plan
 
+PATH = re.compile(r"(?P<data>.+)/compare(?P<labels>[^/]*)/(?P<run>[^/]+)")
+"""The folder of the trials of a comparison."""
+
 
 @depends_on("run", "training", "route", "compare")
 def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
@@ -26,14 +30,16 @@ def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
     """
     from mst_distill.compare.aggregation import gather
 
-    found = {tuple(key.split("/compare/", 1)): load for key, load in sorted(comparisons.items())}
+    paths = {key: PATH.fullmatch(key) for key in sorted(comparisons)}
+    found = {key: path for key, path in paths.items() if path is not None}
     loaded = {
-        benchmark: load() for (benchmark, name), load in found.items() if name == str(plan.run)
+        path["data"] + path["labels"]: comparisons[key]()
+        for key, path in found.items()
+        if path["run"] == str(plan.run)
     }
     if not loaded:
-        raise ValueError(
-            did_you_mean("run", str(plan.run), dict.fromkeys(name for _, name in found))
-        )
+        names = dict.fromkeys(path["run"] for path in found.values())
+        raise ValueError(did_you_mean("run", str(plan.run), names))
     for benchmark, (_, origin) in loaded.items():
         if clauses := _differences(origin.parameters, origin.code, plan):
             raise ValueError(

@@ -29,12 +29,12 @@ def first_samples(plan: Plan) -> Iterator[Samples]:
     Readers are fitted on these samples alone. Half of them may be damaged.
 
     Args:
-        plan: ``benchmark``, ``protocol``, ``seed`` and ``members``.
+        plan: ``benchmark``, ``protocol``, ``fold``, ``seed`` and ``members``.
 
     Raises:
         ValueError, TypeError, OSError: As for a whole run; the message names file and rule.
     """
-    source = open_source(plan.benchmark, plan.protocol, "all", plan.seed)
+    source = open_source(plan.benchmark, plan.protocol, "all", plan.seed, plan.fold)
     source.modalities = tuple(plan.members.modalities)
     index = source.index
     complete, incomplete = index[are_complete(index)], index[~are_complete(index)]

@@ -18,6 +18,7 @@ STAGES = ("teachers", "masks", "route")
 @depends_on(
     "benchmark",
     "protocol",
+    "fold",
     "seed",
     "labelled_per_batch",
     "target",

@@ -20,10 +20,10 @@ from mst_distill.plan import Plan
 log = logging.getLogger(__name__)
 
 
-@depends_on("benchmark", "protocol", "limit", seed=(), members=())
+@depends_on("benchmark", "protocol", "limit", "deal", seed=(), fold=(), members=())
 def build_samples(plan: Plan) -> SampleSource:
     """Open a benchmark's raw files; the sample store then reads them slice by slice."""
-    source = open_source(plan.benchmark, plan.protocol, plan.limit, plan.seed)
+    source = open_source(plan.benchmark, plan.protocol, plan.limit, plan.seed, plan.fold)
     source.modalities = tuple(plan.members.modalities)
     return source
 
