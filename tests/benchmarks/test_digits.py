@@ -11,7 +11,9 @@ import pytest
 from sklearn.datasets import load_digits
 
 from mst_distill.benchmarks.digits import Digits
+from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.splits import check_splits
+from mst_distill.parameters import Benchmark
 
 RECORDINGS = Path(__file__).parents[2] / "data" / "01_raw" / "digits" / "digits.npz"
 
@@ -247,3 +249,26 @@ def test_the_error_names_a_file_that_cannot_be_decompressed(
     path.write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(f"{path} is not a readable .npz file")):
         Digits("heldout", str(path))
+
+
+def test_with_dealt_groups_readers_are_fitted_on_their_training_split(tmp_path: Path) -> None:
+    """What the readers make of training samples does not change if all others are spoiled."""
+    block = Benchmark(
+        type="mst_distill.benchmarks.digits.Digits", arguments={"recordings": str(RECORDINGS)}
+    )
+    found = []
+    for spoiled in (False, True):
+        source = open_source(block, "grouped", "all", 0, "2/5")
+        assert isinstance(source, Digits)
+        others = source.index[source.index["split"] != "train"]
+        if spoiled:
+            source._images = source._images.copy()
+            source._images[others["image"]] = 16 - source._images[others["image"]]
+            for row in others["recording"]:
+                source._recordings[row] = 100 * source._recordings[row]
+        source.fit(tmp_path)
+        found.append(source.read(source.index[source.index["split"] == "train"]))
+    for modality in ("image", "audio"):
+        np.testing.assert_array_equal(found[0][modality], found[1][modality])
+    own = open_source(block, "heldout", "all", 0)
+    assert own.index["split"].to_numpy().tolist() != source.index["split"].to_numpy().tolist()
