@@ -106,9 +106,11 @@ def test_samples_of_equal_groups_have_a_wider_interval():
     assert widths[0] / widths[1] == pytest.approx(np.sqrt(10), rel=0.15)
 
 
-def test_a_group_is_a_unit_only_if_splits_keep_groups_apart():
-    splits = pd.DataFrame({"id": list("abcd"), "group": [1, 1, 2, 2]})
-    apart = sampling_units(splits.assign(split=["train", "train", "test", "test"]))
-    assert apart.tolist() == ["1", "1", "2", "2"]
-    mixed = sampling_units(splits.assign(split=["train", "test", "test", "test"]))
-    assert mixed.tolist() == list("abcd")
+def test_a_group_is_a_unit_only_if_splits_keep_groups_apart() -> None:
+    table = pd.DataFrame({"id": list("abcdefgh"), "group": [1, 1, 2, 2, 3, 3, 4, 4]})
+    split = ["train", "train", *["test"] * 6]
+    assert sampling_units(table.assign(split=split)).tolist() == list("11223344")
+    mixed = ["train", *["test"] * 7]
+    assert sampling_units(table.assign(split=mixed)).tolist() == list("abcdefgh")
+    two = [*["train"] * 4, *["test"] * 4]
+    assert sampling_units(table.assign(split=two)).tolist() == list("abcdefgh")

@@ -152,3 +152,35 @@ def test_dense_labels_with_one_class_in_the_test_split_are_an_error() -> None:
     samples.labels[test] = np.where(samples.labels[test] == 2, 0, samples.labels[test])
     with pytest.raises(ValueError, match="'test' contains only one class, 'class 1'"):
         assign_splits(samples, make_plan())
+
+
+class Grouped(Eight):
+    """The same in eight groups, which may be dealt again."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        assert protocol == "heldout"
+        super().__init__(protocol, more=12)
+
+
+class Sharing(Grouped):
+    """The same with one clip of noise in all groups."""
+
+    shared_by_groups = "clips of noise"
+
+
+def test_groups_are_dealt_again_before_anything_is_fitted() -> None:
+    block = Benchmark(type=f"{__name__}.Grouped")
+    own = open_source(block, "heldout", "all", 0).index
+    first, second = (open_source(block, "grouped", "all", 0, fold).index for fold in ("1/5", "2/5"))
+    assert first["id"].tolist() == own["id"].tolist()
+    assert first["split"].tolist() != own["split"].tolist()
+    assert set(first.loc[first["split"] == "valid", "id"]) == set(
+        second.loc[second["split"] == "test", "id"]
+    )
+    seeds = [open_source(block, "grouped", "all", seed).index["split"].tolist() for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
+
+
+def test_groups_that_share_something_cannot_be_dealt_again() -> None:
+    with pytest.raises(ValueError, match=r"Sharing \(\): its groups share clips of noise, which"):
+        open_source(Benchmark(type=f"{__name__}.Sharing"), "grouped", "all", 0)

@@ -62,6 +62,7 @@ class AVMNIST(ReaderSource):
     """
 
     classes = tuple(str(digit) for digit in range(10))
+    shared_by_groups = "clips of noise"
 
     def __init__(
         self,
@@ -146,6 +147,7 @@ class MultiBenchAVMNIST(ReaderSource):
     """
 
     classes = tuple(str(digit) for digit in range(10))
+    shared_by_groups = "recordings"
 
     def __init__(
         self,

@@ -60,6 +60,11 @@ def open_source(
 
 def _deal(source: SampleSource, seed: int, fold: str | None) -> None:
     """Replace the splits of a source by those of the protocol ``grouped``."""
+    if source.shared_by_groups:
+        raise ValueError(
+            f"{described(source)}: its groups share {source.shared_by_groups}, which "
+            f"protocol=grouped would put into several splits: choose protocol=heldout"
+        )
     try:
         source.index = source.index.assign(split=deal_splits(source.index, seed, fold))
     except ValueError as error:

@@ -77,6 +77,9 @@ class SampleSource(ABC):
             fitted state is stored with the samples, and goes with the student.
         modalities: The names of the modalities that `read` is expected to return, if known; set by
             the pipeline.
+        shared_by_groups: What samples of different groups may share, such as a clip of noise; if
+            there is anything, groups cannot be dealt again without a leak, and the protocol
+            ``grouped`` is an error.
         opened_with: Class, protocol and arguments, set by `open_source`. Together with the files,
             the index and the code (see `code_of`), they identify a store.
     """
@@ -88,6 +91,7 @@ class SampleSource(ABC):
     files: Sequence[Path]
     omitted: Mapping[str, str] = MappingProxyType({})
     tolerated_share: float = 0.0
+    shared_by_groups: ClassVar[str] = ""
     readers: Mapping[str, Reader] = MappingProxyType({})
     modalities: Sequence[str] = ()
     opened_with: Mapping[str, Any] = MappingProxyType({})

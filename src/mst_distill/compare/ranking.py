@@ -41,6 +41,12 @@ _CONDITIONS = {
 }
 
 
+_BESTS = (
+    "The best control and the best other method are those with the largest mean on these test "
+    "samples, which favours them."
+)
+
+
 def rank(trials: pd.DataFrame, selection: str) -> pd.DataFrame:
     """Compute means and standard deviations over the seeds.
 
@@ -230,7 +236,7 @@ def report_on(
     combinations, seeds = trials["title"].nunique(), trials["seed"].nunique()
     return {
         "heading": f"{combinations} combinations of method and teacher, {seeds} seeds",
-        "terms": _CONDITIONS[compare.budget] + _tuning_terms(compare),
+        "terms": f"{_CONDITIONS[compare.budget]} {_tuning_terms(compare)} {_BESTS}",
         "selection": selection,
         "confidence": confidence,
         "verdicts": {
@@ -264,12 +270,12 @@ def report_on(
 def _tuning_terms(compare: Compare) -> str:
     """State how the constants of the methods were chosen."""
     if not compare.tuning_seeds:
-        return " Every method has its first setting; none was tuned on these data."
+        return "Every method has its first setting; none was tuned on these data."
     counts = sorted({len(method.choices) for method in compare.methods.values()})
     numbers = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
     plural = "s" * (compare.tuning_seeds > 1)
     return (
-        f" Every method chose one of its {numbers} settings by validation, on "
+        f"Every method chose one of its {numbers} settings by validation, on "
         f"{compare.tuning_seeds} other seed{plural}; see the table of settings."
     )
 

@@ -10,6 +10,9 @@ import pandas as pd
 BLOCK = 2**22
 """How many sample counts are drawn at a time, which bounds the memory."""
 
+MIN_GROUPS = 3
+"""With fewer groups in the test split, samples are drawn: resamples of one group do not vary."""
+
 MIN_WIDTH = 1e-9
 """An interval of at most this width differs from a point by rounding alone."""
 
@@ -95,9 +98,10 @@ def sampling_units(splits: pd.DataFrame) -> pd.Series:
     Args:
         splits: ``id``, ``group`` and ``split``. If the samples of a group are in several splits, as
             under the protocol ``random``, splits do not keep groups apart, and every sample is a
-            unit.
+            unit; so it is if the test split has fewer than `MIN_GROUPS`.
     """
-    by_group = len(splits[["group", "split"]].drop_duplicates()) == splits["group"].nunique()
+    apart = len(splits[["group", "split"]].drop_duplicates()) == splits["group"].nunique()
+    by_group = apart and splits.loc[splits["split"] == "test", "group"].nunique() >= MIN_GROUPS
     return splits["group" if by_group else "id"].astype(str)
 
 

@@ -181,7 +181,7 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
         return (
             f"The effect of distillation cannot be determined: the {target} student differs from "
             f"the baseline by {gain:+.2f} points, but there is no interval, because the difference "
-            f"is the same on every held-out sample."
+            f"is the same in every resample."
         )
     interval = f"{gain:+.2f} points, {confidence:.0%} interval {low:+.2f} to {high:+.2f}"
     if low > 0:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from mst_distill.evaluate.bootstrap import MIN_GROUPS
 from mst_distill.report.tables import STUDENT, RunResults
 
 LARGE_ERROR = 0.05
@@ -25,7 +26,7 @@ def limits(results: RunResults, test_groups: int, protocol: str, limit: object) 
     Args:
         results: The run.
         test_groups: Number of groups in the test split.
-        protocol: ``heldout`` or ``random``.
+        protocol: ``heldout``, ``grouped`` or ``random``.
         limit: The number of samples that were used, or ``all``.
     """
     return [
@@ -78,16 +79,22 @@ def _of_calibration(results: RunResults) -> Iterator[str]:
 
 
 def _of_data(test_groups: int, protocol: str, limit: object) -> Iterator[str]:
-    if test_groups < FEW_GROUPS:
-        yield (
-            f"The test split has only {test_groups} group{'s' * (test_groups != 1)} (what splits "
-            f"must not share, for example a speaker or an actor). The intervals say little about "
-            f"new groups: so few are drawn again that they are too narrow."
-        )
     if protocol == "random":
         yield (
             "Samples were assigned to splits at random, so that samples of one group may be in the "
             "training and the test split. On new groups it may be less accurate."
+        )
+    elif test_groups < MIN_GROUPS:
+        yield (
+            f"The test split has only {test_groups} group{'s' * (test_groups != 1)} (what splits "
+            f"must not share, for example a speaker or an actor). The intervals are over samples, "
+            f"and say nothing about other groups."
+        )
+    elif test_groups < FEW_GROUPS:
+        yield (
+            f"The test split has only {test_groups} groups (what splits must not share, for "
+            f"example a speaker or an actor). The intervals are over these groups; with so few, "
+            f"they are rough and rather too narrow."
         )
     if limit != "all":
         yield f"Only {limit} samples of the benchmark were used."
