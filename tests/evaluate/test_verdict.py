@@ -89,7 +89,7 @@ def test_a_student_that_is_always_correct_against_a_baseline_that_never_is(count
     assert verdict(found, "audio", 0.95) == (
         "The effect of distillation cannot be determined: the audio student differs from the "
         "baseline by +100.00 points, but there is no interval, because the difference is the same "
-        "on every held-out sample."
+        "in every resample."
     )
 
 
