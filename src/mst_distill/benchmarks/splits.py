@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from types import MappingProxyType
 
 import numpy as np
@@ -133,7 +134,8 @@ def deal_splits(index: pd.DataFrame, seed: int, fold: str | None = None) -> np.n
         return stratified_group_split(labels, groups, {"train": 3, "valid": 1, "test": 1}, seed)
     if (numbers := fold_numbers(fold)) is None:
         if fold not in (names := sorted(set(groups))):
-            raise ValueError(did_you_mean("group in `fold`", fold, names))
+            nearest = sorted(get_close_matches(fold, names, n=10, cutoff=0.0))
+            raise ValueError(did_you_mean("group in `fold`", fold, nearest))
         rest = groups != fold
         split = np.full(len(groups), "test", dtype=object)
         fifths = {"train": 4, "valid": 1}
