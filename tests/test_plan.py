@@ -127,3 +127,8 @@ def test_a_fold_is_part_of_paths_and_the_seed_only_without_one() -> None:
     assert read_plan(parameters(protocol="grouped", fold=7)).fold == "7"  # a group named 7
     assert make_plan().data_name == "heldout-all"
     assert make_plan().deal == {}
+
+
+def test_the_columns_of_evaluate_are_a_list_or_separated_by_spaces() -> None:
+    assert read_plan(parameters(evaluate={"by": "source group"})).evaluate.by == ("source", "group")
+    assert read_plan(parameters(evaluate={"by": ["source"]})).evaluate.by == ("source",)

@@ -455,11 +455,19 @@ class Evaluate(Block):
         resamples: The number of bootstrap resamples.
         confidence: The level of the confidence intervals, here and in `compare`.
         calibration_bins: The number of confidence bins of the calibration error.
+        by: Columns of the sample index, such as ``source``; student and baseline are compared for
+            each of their values. As a list, or separated by spaces, since ``--params`` takes none.
     """
 
     resamples: PositiveInt = 2000
     confidence: float = Field(0.95, gt=0, lt=1)
     calibration_bins: PositiveInt = 15
+    by: tuple[str, ...] = ()
+
+    @field_validator("by", mode="before")
+    @classmethod
+    def _split(cls, columns: Any) -> Any:
+        return tuple(columns.split()) if isinstance(columns, str) else columns
 
 
 class Card(Block):

@@ -11,8 +11,8 @@ import pytest
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.source import Protocol, SampleSource
 from mst_distill.parameters import Benchmark
-from mst_distill.pipelines.ingest.nodes import assign_splits, summarise_samples
-from toy_runs import make_plan
+from mst_distill.pipelines.ingest.nodes import assign_splits, build_samples, summarise_samples
+from toy_runs import make_plan, vary
 from toys import make_samples
 
 
@@ -184,3 +184,10 @@ def test_groups_are_dealt_again_before_anything_is_fitted() -> None:
 def test_groups_that_share_something_cannot_be_dealt_again() -> None:
     with pytest.raises(ValueError, match=r"Sharing \(\): its groups share clips of noise, which"):
         open_source(Benchmark(type=f"{__name__}.Sharing"), "grouped", "all", 0)
+
+
+def test_a_column_of_evaluate_by_is_found_before_samples_are_read() -> None:
+    plan = vary(make_plan(), evaluate={"by": ("groups",)})
+    plan = plan.model_copy(update={"benchmark": Benchmark(type=f"{__name__}.Grouped")})
+    with pytest.raises(ValueError, match=r"column in evaluate\.by 'groups'.*did you mean 'group'"):
+        build_samples(plan)

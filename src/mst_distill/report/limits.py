@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mst_distill.evaluate.bootstrap import MIN_GROUPS
+from mst_distill.evaluate.by_value import sentences_by_value
 from mst_distill.report.tables import STUDENT, RunResults
 
 LARGE_ERROR = 0.05
@@ -33,6 +34,7 @@ def limits(results: RunResults, test_groups: int, protocol: str, limit: object) 
         *_of_accuracy(results),
         *_of_classes(results),
         *_of_calibration(results),
+        *sentences_by_value(results.metrics.get("by", {})),
         *_of_data(test_groups, protocol, limit),
     ]
 

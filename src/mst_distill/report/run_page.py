@@ -18,6 +18,7 @@ from mst_distill.report.tables import (
     models_table,
     origin_table,
     student_table,
+    value_tables,
 )
 from mst_distill.report.worst_samples import worst_samples
 
@@ -90,6 +91,7 @@ def run_page(
         student_table=student_table(results),
         class_table=class_table(results, "pixels" if samples.dense else "samples"),
         models_table=models_table(results),
+        value_tables=value_tables(results),
         limits=limits(results, groups, parameters["protocol"], parameters["limit"]),
         figures=_captioned(FIGURES, figures),
         worst=worst_samples(samples, results.predictions, results.target),

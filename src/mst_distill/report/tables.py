@@ -137,6 +137,28 @@ def class_table(results: RunResults, counted: str) -> pd.DataFrame:
     )
 
 
+def value_tables(results: RunResults) -> dict[str, pd.DataFrame]:
+    """Return a table for each column of ``evaluate.by``, with a row for each of its values."""
+    tables = {}
+    for column, values in results.metrics.get("by", {}).items():
+        rows = [
+            [
+                value,
+                f"{of['samples']:,}",
+                _number(of["accuracy"], 100, ".1f"),
+                _number(of["baseline"], 100, ".1f"),
+                f"{100 * of['difference']:+z.1f}{_ends(of, 100, '+z.1f')}"
+                if of["enough"]
+                else "too few samples",
+            ]
+            for value, of in values.items()
+        ]
+        level = f"{results.bootstrap.confidence:.0%}"
+        heads = [column, "test samples", STUDENT, BASELINE, f"difference ({level} interval)"]
+        tables[column] = pd.DataFrame(rows, columns=heads)
+    return tables
+
+
 def origin_table(rows: Mapping[str, str]) -> pd.DataFrame:
     """Return `rows` (name to text) with the git revision and the versions of the code."""
     made = made_with()

@@ -193,6 +193,8 @@ def compare_models(
     """
     from mst_distill.data.summary import evaluated_samples, labels_used
     from mst_distill.evaluate.bootstrap import Bootstrap
+    from mst_distill.evaluate.by_value import metrics_by_value
+    from mst_distill.evaluate.json_values import json_values
     from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
 
@@ -203,11 +205,12 @@ def compare_models(
     }
     settings, selection = plan.evaluate, plan.route.selection
     names = _by_selection("student", dict.fromkeys(get_args(Selection)), selection)
+    bootstrap = Bootstrap(settings.resamples, settings.confidence, plan.seed)
     report = comparison_report(
         predictions,
         models,
         {name: name.replace("student", "baseline") for name in names},
-        Bootstrap(settings.resamples, settings.confidence, plan.seed),
+        bootstrap,
         None if samples.dense else settings.calibration_bins,
         plan.target,
     )
@@ -229,6 +232,7 @@ def compare_models(
         "verdict": " ".join(filter(None, sentences)),
         "selection": selection,
         "commonest_class": commonest_class(metric_counts["student"], samples.classes),
+        "by": json_values(metrics_by_value(predictions, samples.index, settings.by, bootstrap)),
         "disagreement": others["disagreement"].groupby("group")["kl"].mean().to_dict(),
         "models": models,
     }

@@ -15,16 +15,18 @@ from mst_distill.benchmarks.source import SampleSource
 from mst_distill.benchmarks.splits import checked_splits
 from mst_distill.data.samples import Samples, labelled_splits
 from mst_distill.data.summary import count_classes, describe
+from mst_distill.evaluate.by_value import check_columns
 from mst_distill.plan import Plan
 
 log = logging.getLogger(__name__)
 
 
-@depends_on("benchmark", "protocol", "limit", "deal", seed=(), fold=(), members=())
+@depends_on("benchmark", "protocol", "limit", "deal", seed=(), fold=(), members=(), evaluate=())
 def build_samples(plan: Plan) -> SampleSource:
     """Open a benchmark's raw files; the sample store then reads them slice by slice."""
     source = open_source(plan.benchmark, plan.protocol, plan.limit, plan.seed, plan.fold)
     source.modalities = tuple(plan.members.modalities)
+    check_columns(source.index, plan.evaluate.by)
     return source
 
 
