@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_all_layers_are_loaded_and_the_last_if_it_fits(
 ) -> None:
     source, net = Net(classes), Net(3)
     before = copy.deepcopy(net.state_dict())
-    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Net(4))
+    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Net(1003))
     for name, tensor in net.state_dict().items():
         fits = classes == 3 or not name.startswith("last")
         assert tensor.equal((source.state_dict() if fits else before)[name]), name
@@ -62,7 +63,7 @@ def test_a_file_without_the_last_layer_fits(tmp_path: Path) -> None:
     source, net = Net(3), Net(3)
     state = {name: of for name, of in source.state_dict().items() if not name.startswith("last")}
     torch.save(state, tmp_path / "trunk.pth")
-    load_weights("image", net, tmp_path / "trunk.pth", Net(4))
+    load_weights("image", net, tmp_path / "trunk.pth", Net(1003))
     assert net.trunk[0].weight.equal(source.trunk[0].weight)
 
 
@@ -88,7 +89,7 @@ BROKEN: dict[str, tuple[Any, str]] = {
     ),
     "not finite": (
         {**Net(3).state_dict(), "trunk.0.bias": torch.full((5,), torch.nan)},
-        r"net\.pth: 'trunk\.0\.bias' holds NaN, infinity",
+        r"net\.pth does not fit its net: 'trunk\.0\.bias' holds NaN, infinity",
     ),
 }
 
@@ -102,7 +103,7 @@ def test_a_file_that_does_not_fit_is_an_error_and_changes_nothing(
     net = Net(3)
     before = copy.deepcopy(net.state_dict())
     with pytest.raises(ValueError, match=message):
-        load_weights("image", net, tmp_path / "net.pth", Net(4))
+        load_weights("image", net, tmp_path / "net.pth", Net(1003))
     for name, tensor in net.state_dict().items():
         assert tensor.equal(before[name])
 
@@ -130,7 +131,7 @@ def test_all_weights_that_depend_on_the_classes_may_be_those_of_others(
 ) -> None:
     source, net = (Headed(classes, head=head) for classes in (7, 3))
     start = copy.deepcopy(net.state_dict())
-    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Headed(4, head=head))
+    load_weights("image", net, save(source, tmp_path / f"net{suffix}"), Headed(1003, head=head))
     for key, tensor in net.state_dict().items():
         own = start[key].shape != source.state_dict()[key].shape
         assert tensor.equal((start if own else source.state_dict())[key]), key
@@ -139,20 +140,20 @@ def test_all_weights_that_depend_on_the_classes_may_be_those_of_others(
 def test_a_stem_with_as_many_outputs_as_classes_must_fit(tmp_path: Path) -> None:
     path = save(Headed(16, channels=3), tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"1 of 5 .* the first 'stem\.weight'\."):
-        load_weights("image", Headed(16), path, Headed(17))
+        load_weights("image", Headed(16), path, Headed(1016))
 
 
 def test_a_last_layer_that_differs_in_its_inputs_too_must_fit(tmp_path: Path) -> None:
     state = {**Headed(3).state_dict(), "head.weight": torch.zeros(7, 8)}
     torch.save(state, tmp_path / "net.pth")
     with pytest.raises(ValueError, match=r"1 of 5 .* the first 'head\.weight'\."):
-        load_weights("image", Headed(3), tmp_path / "net.pth", Headed(4))
+        load_weights("image", Headed(3), tmp_path / "net.pth", Headed(1003))
 
 
 def test_what_keeps_its_start_values_is_named(tmp_path: Path) -> None:
     path = save(Net(7), tmp_path / "net.pth")
-    assert load_weights("image", Net(3), path, Net(4)) == ["last.weight", "last.bias"]
-    assert load_weights("image", Net(7), path, Net(8)) == []
+    assert load_weights("image", Net(3), path, Net(1003)) == ["last.weight", "last.bias"]
+    assert load_weights("image", Net(7), path, Net(1007)) == []
 
 
 def test_the_log_of_a_run_names_what_keeps_its_start_values(
@@ -172,7 +173,7 @@ def test_counters_of_batch_norm_may_be_absent(tmp_path: Path) -> None:
     source, net = Net(3), Net(3)
     state = {key: of for key, of in source.state_dict().items() if "tracked" not in key}
     save_file(state, tmp_path / "net.safetensors")
-    load_weights("image", net, tmp_path / "net.safetensors", Net(4))
+    load_weights("image", net, tmp_path / "net.safetensors", Net(1003))
     assert net.trunk[2].weight.equal(source.trunk[2].weight)
 
 
@@ -189,7 +190,7 @@ class Tied(nn.Module):
 def test_tied_weights_stand_once_in_a_file_and_have_the_smallest_rate(tmp_path: Path) -> None:
     source, net = Tied(3), Tied(3)
     save_model(source, str(tmp_path / "net.safetensors"))
-    load_weights("image", net, tmp_path / "net.safetensors", Tied(4))
+    load_weights("image", net, tmp_path / "net.safetensors", Tied(1003))
     assert net.first.weight.equal(source.first.weight)
     assert net.first.weight is net.second.weight
     for layer in ("first", "second"):
@@ -214,9 +215,100 @@ def test_a_net_with_a_state_that_no_bundle_can_hold_is_an_error() -> None:
         build_member("image", Member(type=f"{__name__}.Extra"), 3, 0)
 
 
+def saved(state: Any, path: Path) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def test_a_counter_or_a_mask_may_have_another_type_or_infinity(tmp_path: Path) -> None:
+    """``float()`` of a whole state dict makes counters floats; causal masks are infinite."""
+    source, net, wider = Net(3), Net(3), Net(1003)
+    for each in (source, net, wider):
+        each.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    state = {key: of.double() for key, of in source.state_dict().items()}
+    load_weights("image", net, saved(state, tmp_path / "net.pth"), wider)
+    assert net.last.weight.equal(source.last.weight)
+    state["trunk.1.num_batches_tracked"] = torch.tensor(0.5)
+    with pytest.raises(ValueError, match=r"num_batches_tracked' is of type torch\.float32"):
+        load_weights("image", net, saved(state, tmp_path / "half.pth"), wider)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_last_layer_is_loaded_whole_or_not_at_all(tmp_path: Path, bias: bool) -> None:
+    state = Net(3).state_dict()
+    weight = state.pop("last.weight")
+    state["last.weight_v"] = weight
+    if not bias:
+        del state["last.bias"]
+    with pytest.raises(ValueError, match=r"'last\.weight"):
+        load_weights("image", Net(3), saved(state, tmp_path / "net.pth"), Net(1003))
+
+
+def test_a_file_of_which_nothing_fits_is_an_error(tmp_path: Path) -> None:
+    path = saved(nn.Linear(4, 7).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="2 of 2 weights"):
+        load_weights("image", nn.Linear(4, 3), path, nn.Linear(4, 1003))
+
+
+def test_tied_weights_that_differ_in_the_file_are_an_error(tmp_path: Path) -> None:
+    state = Tied(3).state_dict()
+    state["second.weight"] = state["second.weight"] + 1
+    with pytest.raises(ValueError, match=r"is one weight with another in the net, and they differ"):
+        load_weights("image", Tied(3), saved(state, tmp_path / "net.pth"), Tied(1003))
+
+
+class Prefixed(nn.Module):
+    """A trunk whose names have no prefix in published files, and a head of its own."""
+
+    weights_prefix = "net."
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.net, self.head = nn.Linear(4, 5), nn.Linear(5, classes)
+
+
+@pytest.mark.parametrize("prefix", ["", "net."])
+def test_a_prefix_is_put_in_front_of_names_that_need_it(tmp_path: Path, prefix: str) -> None:
+    source, net = Prefixed(3), Prefixed(3)
+    state = source.state_dict()
+    if not prefix:
+        state = {key.removeprefix("net."): of for key, of in state.items() if "net." in key}
+    kept = load_weights("image", net, saved(state, tmp_path / "net.pth"), Prefixed(1003))
+    assert net.net.weight.equal(source.net.weight)
+    assert bool(kept) == (not prefix)
+
+
+@pytest.mark.parametrize("entry", [{0: torch.ones(2)}, {"a": torch.eye(2).to_sparse()}])
+def test_a_file_with_other_entries_is_no_state_dict(tmp_path: Path, entry: dict[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="and not a state dict"):
+        load_weights("image", Net(3), saved(entry, tmp_path / "net.pth"), Net(1003))
+
+
+def test_a_net_with_an_old_weight_norm_is_loaded(tmp_path: Path) -> None:
+    with pytest.warns(FutureWarning):
+        nets = [nn.Sequential(nn.utils.weight_norm(nn.Linear(4, of))) for of in (7, 3, 1003)]
+    path = saved(nn.Sequential(nn.Linear(4, 4)).state_dict(), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="does not fit its net"):
+        load_weights("image", nets[1], path, nets[2])
+    with pytest.warns(FutureWarning):
+        trunk = [
+            nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 5)), nn.Linear(5, of))
+            for of in (7, 3, 1003)
+        ]
+    path = saved(trunk[0].state_dict(), tmp_path / "net.pth")
+    assert load_weights("image", trunk[1], path, trunk[2]) == ["1.weight", "1.bias"]
+    assert trunk[1][0].weight_v.equal(trunk[0][0].weight_v)
+
+
+def test_lazy_weights_that_nothing_has_created_are_an_error(tmp_path: Path) -> None:
+    path = saved(nn.Linear(4, 3).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(ValueError, match="lazy weights that no forward pass has created"):
+        load_weights("image", nn.LazyLinear(3), path, nn.LazyLinear(1003))
+
+
 def test_a_missing_file_is_named_with_its_member(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"weights of member 'image': .*no\.pth does not"):
-        load_weights("image", Net(3), tmp_path / "no.pth", Net(4))
+        load_weights("image", Net(3), tmp_path / "no.pth", Net(1003))
 
 
 def member(**changes: Any) -> Member:
@@ -341,6 +433,16 @@ def test_a_file_for_other_classes_is_accepted_without_samples(tmp_path: Path, he
     members = plan.members.model_dump()
     members["modalities"]["image"] = keys
     check_definitions(Members.model_validate(members), plan.masks)
+
+
+def test_parameters_of_an_origin_are_json() -> None:
+    arguments = {"sizes": {1: 2, "a": (4, 5)}, "nested": [{"b": None}, 0.1]}
+    found = plain_parameters({"member": Member(type="a.B", arguments=arguments)})
+    assert found["member"]["arguments"] == {
+        "sizes": {"1": 2, "a": [4, 5]},
+        "nested": [{"b": None}, 0.1],
+    }
+    json.dumps(found, sort_keys=True)
 
 
 def test_an_origin_has_the_digest_of_the_file_and_no_key_that_is_not_set(tmp_path: Path) -> None:

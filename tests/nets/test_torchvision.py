@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_net_by_its_name_starts_from_a_file_of_torchvision_s_own(tmp_path: Pat
         weights=str(tmp_path / "published.pth"),
     )
     net = build_member("image", member, classes=3, seed=0)
-    wider = build_member("image", member, classes=4, seed=0)
+    wider = build_member("image", member, classes=1003, seed=0)
     load_weights("image", net, tmp_path / "published.pth", wider)
     pictures = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -101,7 +102,7 @@ def test_a_net_by_its_name_starts_from_a_file_of_torchvision_s_own(tmp_path: Pat
 def test_a_bundle_of_a_net_by_its_name_is_a_file_of_weights(tmp_path: Path) -> None:
     source, net = (TorchvisionNet("shufflenet_v2_x0_5", classes=3) for _ in range(2))
     save_bundle(ModelBundle.of(source, {}), tmp_path / "student.json")
-    wider = TorchvisionNet("shufflenet_v2_x0_5", classes=4)
+    wider = TorchvisionNet("shufflenet_v2_x0_5", classes=1003)
     load_weights("image", net, tmp_path / "student.safetensors", wider)
     for key, tensor in source.state_dict().items():
         assert tensor.equal(net.state_dict()[key]), key
@@ -113,15 +114,16 @@ def test_a_net_with_versions_of_its_own_is_loaded(tmp_path: Path, suffix: str) -
     path = tmp_path / f"published{suffix}"
     state = published.state_dict()
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    net, wider = (TorchvisionNet("mnasnet0_5", classes=of) for of in (3, 4))
+    net, wider = (TorchvisionNet("mnasnet0_5", classes=of) for of in (3, 1003))
     load_weights("image", net, path, wider)
     assert net.net.layers[0].weight.equal(published.layers[0].weight)
 
 
-def test_old_names_of_a_vision_transformer_are_converted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_old_names_of_a_vision_transformer_are_converted(tmp_path: Path, plain: bool) -> None:
     sizes = {"image_size": 32, "patch_size": 16, "num_layers": 1}
     sizes |= {"num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
-    source, net, wider = (VisionTransformer(**sizes, num_classes=of) for of in (5, 3, 4))
+    source, net, wider = (VisionTransformer(**sizes, num_classes=of) for of in (5, 3, 1003))
     current = source.state_dict()
     old = OrderedDict(
         (key.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."), of)
@@ -129,10 +131,66 @@ def test_old_names_of_a_vision_transformer_are_converted(tmp_path: Path) -> None
     )
     assert old.keys() != current.keys()
     old._metadata = {key: {"version": 1} for key in current._metadata}  # type: ignore[attr-defined]
+    if plain:
+        old = dict(old)
     torch.save(old, tmp_path / "old.pth")
     load_weights("image", net, tmp_path / "old.pth", wider)
     for key, tensor in net.state_dict().items():
         assert tensor.equal(current[key]) != key.startswith("heads"), key
+
+
+def old_vision_transformer() -> tuple[OrderedDict[str, torch.Tensor], list[VisionTransformer]]:
+    sizes = {"image_size": 32, "patch_size": 16, "num_layers": 1}
+    sizes |= {"num_heads": 2, "hidden_dim": 8, "mlp_dim": 16}
+    nets = [VisionTransformer(**sizes, num_classes=of) for of in (3, 3, 1003)]
+    state = nets[0].state_dict()
+    old = OrderedDict((key.replace("mlp.0.", "mlp.linear_1."), of) for key, of in state.items())
+    old._metadata = {key: {"version": 1} for key in state._metadata}  # type: ignore[attr-defined]
+    return old, nets[1:]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.full((16, 8), torch.nan), "holds NaN, infinity"),
+        (torch.full((16, 8), 1e300, dtype=torch.float64), "holds NaN, infinity"),
+        (torch.ones(16, 8, dtype=torch.int8), "weights of a quantised net"),
+    ],
+)
+def test_values_under_old_names_are_checked_too(
+    tmp_path: Path, value: torch.Tensor, message: str
+) -> None:
+    old, (net, wider) = old_vision_transformer()
+    (name,) = [key for key in old if key.endswith("mlp.linear_1.weight")]
+    old[name] = value
+    torch.save(old, tmp_path / "old.pth")
+    with pytest.raises(ValueError, match=message):
+        load_weights("image", net, tmp_path / "old.pth", wider)
+
+
+def test_old_names_of_a_densenet_are_converted(tmp_path: Path) -> None:
+    source, net, wider = (TorchvisionNet("densenet121", classes=of) for of in (5, 3, 1003))
+    state = source.net.state_dict()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): of
+        for key, of in state.items()
+    }
+    assert old.keys() != state.keys()
+    torch.save(old, tmp_path / "old.pth")
+    kept = load_weights("image", net, tmp_path / "old.pth", wider)
+    assert kept == ["net.classifier.weight", "net.classifier.bias"]
+    for key, tensor in net.net.state_dict().items():
+        assert tensor.equal(state[key]) != key.startswith("classifier"), key
+
+
+def test_auxiliary_classifiers_are_left_out(tmp_path: Path) -> None:
+    source = get_model("googlenet", weights=None, num_classes=5, init_weights=False)
+    torch.save(source.state_dict(), tmp_path / "googlenet.pth")
+    net, wider = (TorchvisionNet("googlenet", classes=of, init_weights=False) for of in (3, 1003))
+    kept = load_weights("image", net, tmp_path / "googlenet.pth", wider)
+    assert kept == ["net.fc.weight", "net.fc.bias"]
+    assert net.net.conv1.conv.weight.equal(source.conv1.conv.weight)
+    assert net.train()(torch.randn(2, 3, 64, 64)).shape == (2, 3)
 
 
 class Lite0(EfficientNet):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from tqdm import tqdm
 
 from mst_distill.artifacts.atomic import replacing
@@ -285,8 +286,11 @@ def _plain(key: str, value: Any) -> Any:
         value = value.model_dump()
     if isinstance(value, Mapping):
         return {
-            name: _plain(f"{key}.{name}" if key else str(name), of) for name, of in value.items()
+            str(name): _plain(f"{key}.{name}" if key else str(name), of)
+            for name, of in value.items()
         }
+    if isinstance(value, (list, tuple)):
+        return [_plain(f"{key}.{number}", of) for number, of in enumerate(value)]
     if isinstance(value, Path):
         if not value.is_file():
             raise FileNotFoundError(
@@ -294,7 +298,7 @@ def _plain(key: str, value: Any) -> Any:
                 f"parameters by its SHA-256, so that it must stay where the parameters say"
             )
         return sha256_of(value)
-    return json.loads(json.dumps(value))
+    return to_jsonable_python(value)
 
 
 def texts_in(value: Any) -> Iterator[str]:

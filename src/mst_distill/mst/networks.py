@@ -9,14 +9,18 @@ from inspect import signature
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from mst_distill.data.samples import Samples
 from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve, resolve_function
 from mst_distill.mst.masks import FixedMask, mask_class
-from mst_distill.mst.pretrained import load_weights, set_rates
+from mst_distill.mst.pretrained import (
+    MORE_CLASSES,
+    has_lazy_weights,
+    load_weights,
+    set_rates,
+)
 from mst_distill.parameters import MULTIMODAL, Masks, Member, Members
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Inputs
@@ -106,7 +110,7 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
         check_members(nets, members, plan.masks, run.samples)
     for name, member in members.items():
         if member.weights:
-            wider = build_member(name, member, classes + 1, run.seed)
+            wider = build_member(name, member, classes + MORE_CLASSES, run.seed)
             with seeded(run.seed, Stream.LAZY_LAYERS):
                 _trial_forward(name, wider, run.samples)
             if kept := load_weights(name, nets[name], member.weights, wider):
@@ -172,7 +176,7 @@ def check_definitions(members: Members, masks: Masks) -> None:
     """Check what can be known of the members without samples, before hours are spent on these.
 
     Every class is imported and built, for two classes and with random weights; with weights from a
-    file also for three.
+    file also for more.
 
     Raises:
         ValueError, TypeError: As in `build_member`, or a masked layer does not exist or is too
@@ -184,8 +188,9 @@ def check_definitions(members: Members, masks: Masks) -> None:
         plain = member.model_copy(update={"start": None})
         net = build_member(name, plain, classes=2, seed=0)
         _check_layers_exist(name, net, member.masked_layers)
-        if member.weights and not any(map(is_lazy, net.parameters())):
-            load_weights(name, net, member.weights, build_member(name, plain, classes=3, seed=0))
+        if member.weights and not has_lazy_weights(net):
+            wider = build_member(name, plain, classes=2 + MORE_CLASSES, seed=0)
+            load_weights(name, net, member.weights, wider)
         set_rates(name, net, member)
         for layer in member.masked_layers:
             if width := width_of(net.get_submodule(layer)):
