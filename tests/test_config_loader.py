@@ -51,7 +51,9 @@ def test_a_part_of_paths_is_set_in_globals_alone(load, tmp_path):
     (tmp_path / "base" / "globals.yml").write_text("target: image\nbenchmark: digits\n")
     (tmp_path / "other" / "parameters.yml").write_text("target: audio\nbenchmark: {type: a.B}\n")
     with pytest.raises(ValueError, match=r"sets target to 'audio'.*under 'image'.*target=audio"):
-        load("other", target="image")
+        load("other")
+    assert load("other", target="audio")["target"] == "audio"
+    assert load("other", target="image")["target"] == "image"
     (tmp_path / "other" / "globals.yml").write_text("target: audio\n")
     assert load("other")["target"] == "audio"
 

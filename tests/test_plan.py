@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mst_distill.plan import Plan, read_plan
+from mst_distill.plan import Plan, protocol_in_path, read_plan
 from toy_runs import make_plan
 
 
@@ -34,7 +34,13 @@ def test_parameters_without_faults_are_a_plan() -> None:
         ({"protocol": "held-out"}, "^unknown protocol 'held-out'; .*did you mean 'heldout'"),
         ({"fold": "1/5"}, "^fold is '1/5', and protocol is 'heldout': set protocol=grouped"),
         ({"protocol": "grouped", "fold": "5/4"}, "^fold is '5/4'; it must be I/K with I in"),
-        ({"protocol": "grouped", "fold": "../a"}, "^fold is '../a'; it is part of paths: .* I/K"),
+        ({"protocol": "grouped", "fold": 3}, "^fold is 3, which Kedro has read as a number"),
+        ({"protocol": "grouped", "fold": "2of5"}, "^fold is '2of5'; it must be I/K or the name"),
+        ({"protocol": "grouped", "fold": "seed-0"}, "^fold is 'seed-0'; it must be I/K or the"),
+        (
+            {"protocol": "grouped", "fold": "../a"},
+            "^fold is '../a'; it must be I/K or the name of a group",
+        ),
         ({"run": "../other"}, "^run is '../other'; it is part of paths: up to 100 letters"),
         ({"run": ".."}, "^run is '..'; it is"),
         ({"run": ""}, "^run is ''; it is"),
@@ -124,7 +130,11 @@ def test_a_fold_is_part_of_paths_and_the_seed_only_without_one() -> None:
     by_seed = read_plan(parameters(protocol="grouped", seed=7))
     assert by_seed.data_name == "grouped-seed-7-all"
     assert by_seed.deal == {"seed": 7}
-    assert read_plan(parameters(protocol="grouped", fold=7)).fold == "7"  # a group named 7
+    assert read_plan(parameters(protocol="grouped", fold="7")).fold == "7"  # a group named 7
+    assert read_plan(parameters(protocol="grouped", fold="02/05")).data_name == plan.data_name
+    assert protocol_in_path("grouped", "02/05", 0) == "grouped-2of5"
+    only = plan.only(["deal", "target"])
+    assert only.deal == plan.deal
     assert make_plan().data_name == "heldout-all"
     assert make_plan().deal == {}
 

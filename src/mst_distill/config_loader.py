@@ -34,7 +34,10 @@ class ConfigLoader(OmegaConfigLoader):
                 blocks = super().__getitem__(key)
             finally:
                 self.runtime_params = runtime
-            _check_parts_of_paths(blocks, super().__getitem__("globals"))
+            parts = super().__getitem__("globals")
+            _check_parts_of_paths(
+                blocks, {k: v for k, v in parts.items() if k not in (runtime or {})}
+            )
             self[key] = _merge(blocks, runtime or {})
         return copy.deepcopy(super().__getitem__(key))
 

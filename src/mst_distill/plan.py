@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from mst_distill.benchmarks.splits import fold_numbers
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
+from mst_distill.folds import fold_numbers
 from mst_distill.parameters import (
     JOINT,
     Benchmark,
@@ -107,6 +108,9 @@ class Plan(Block):
 
     def only(self, names: Iterable[str]) -> Plan:
         """The same plan with the fields `names` alone; reading another field is an error."""
+        names = set(names)
+        if "deal" in names:  # it is computed from these
+            names |= {"protocol", "fold", "seed"}
         return Plan.model_construct(**{name: getattr(self, name) for name in names})
 
     @field_validator("protocol", mode="before")
@@ -122,14 +126,23 @@ class Plan(Block):
     def _check_fold(cls, fold: Any, known: ValidationInfo) -> str | None:
         if fold is None:
             return None
-        fold = str(fold)  # Kedro reads the name 7 of a group as a number
+        if not isinstance(fold, str):
+            raise ValueError(
+                f"fold is {fold!r}, which Kedro has read as a number, as it reads 03 as 3: set "
+                f"fold in quotes in globals.yml, for example fold: '03'"
+            )
         if known.data.get("protocol", "grouped") != "grouped":
             raise ValueError(
                 f"fold is {fold!r}, and protocol is {known.data['protocol']!r}: set "
                 f"protocol=grouped, or remove fold"
             )
-        if fold_numbers(fold) is None and not is_plain_name(fold):
-            raise ValueError(f"fold is {fold!r}; it is part of paths: {PLAIN_NAME}, or I/K")
+        if numbers := fold_numbers(fold):
+            return "{}/{}".format(*numbers)
+        if not is_plain_name(fold) or re.fullmatch(r"\d+of\d+|seed-\d+", fold):
+            raise ValueError(
+                f"fold is {fold!r}; it must be I/K or the name of a group, which is part of paths: "
+                f"{PLAIN_NAME}, and not as 2of5 or seed-0"
+            )
         return fold
 
     @field_validator("run", mode="before")
@@ -194,9 +207,10 @@ def protocol_in_path(protocol: str, fold: str | None, seed: int) -> str:
     """Return the part of a path that distinguishes splits."""
     if protocol != "grouped":
         return protocol
-    return (
-        f"{protocol}-seed-{seed}" if fold is None else f"{protocol}-{str(fold).replace('/', 'of')}"
-    )
+    if fold is None:
+        return f"{protocol}-seed-{seed}"
+    found = re.fullmatch(r"(\d+)/(\d+)", str(fold))
+    return f"{protocol}-{int(found[1])}of{int(found[2])}" if found else f"{protocol}-{fold}"
 
 
 def labels_in_path(labelled: float, labelled_validation: float | None) -> str:

@@ -14,13 +14,13 @@ from mst_distill.benchmarks.splits import (
     checked_splits,
     deal_groups,
     deal_splits,
-    fold_numbers,
     keep_labels,
     stratified_group_split,
     stratified_limit,
     stratified_split,
 )
 from mst_distill.data.samples import LABELLED, SPLITS, rows_of
+from mst_distill.folds import fold_numbers
 
 
 def make_index(

@@ -258,3 +258,14 @@ def test_fewer_than_three_folds_are_an_error() -> None:
     folds = dict(list(make_folds().items())[:2])
     with pytest.raises(ValueError, match=r"as many folds.*fold 1of5"):
         gain_table(gather(folds, "accuracy"), "baseline", 0.95)
+
+
+def test_folds_of_different_deals_are_not_joined() -> None:
+    tables = {**make_folds(), "x/grouped-1of3-all": make_comparison(GAINS)}
+    with pytest.raises(ValueError, match=r"'x, grouped' has the folds 1of3, 1of5.*not of one deal"):
+        gather(tables, "accuracy")
+
+
+def test_a_baseline_alone_is_an_error() -> None:
+    with pytest.raises(ValueError, match="there is no method but 'baseline'"):
+        make_gains(make_comparison({("baseline", ""): 0.0}))

@@ -57,34 +57,29 @@ def test_draws_without_labelled_samples_are_ignored():
     assert Bootstrap(3, 0.95, 0).interval(0.5, draws)["high"] == pytest.approx(0.975)
 
 
-def test_the_draws_of_two_groups_by_hand():
-    """Groups of 3 and 1 samples, drawn twice: both, the first twice, or the second twice."""
-    values, weight = np.array([1.0, 0.0, 1.0, 0.0]), np.ones(4)
-    groups = np.array(["a", "a", "a", "b"])
-    draws = Bootstrap(4000, 0.95, 0).means(values[:, None], weight, groups)[:, 0]
-    found = dict(zip(*np.unique(draws.round(9), return_counts=True), strict=True))
-    assert set(found) == {0.0, 0.5, round(2 / 3, 9)}
-    assert found[0.5] / 4000 == pytest.approx(0.5, abs=0.03)
-    assert found[0.0] / 4000 == pytest.approx(0.25, abs=0.03)
-
-
-def test_the_interval_of_groups_is_that_of_all_their_resamples():
-    """The distribution over all 4^4 ordered draws of four groups, weighted by labelled samples."""
+def test_the_interval_of_groups_is_that_of_all_their_resamples() -> None:
+    """The distribution over all 5^5 ordered draws of five groups, weighted by labelled samples."""
     rng = np.random.default_rng(4)
-    groups = np.repeat(["a", "b", "c", "d"], [5, 2, 7, 1])[rng.permutation(15)]
-    weight = rng.integers(0, 2, 15).astype(float)
-    weight[[list(groups).index(name) for name in "abcd"]] = 1
-    values = rng.random(15) * weight
-    rows = {name: np.flatnonzero(groups == name) for name in "abcd"}
+    groups = np.repeat(list("abcde"), [5, 2, 7, 1, 3])[rng.permutation(18)]
+    weight = rng.integers(0, 2, 18).astype(float)
+    weight[[list(groups).index(name) for name in "abcde"]] = 1
+    values = rng.random(18) * weight
+    rows = {name: np.flatnonzero(groups == name) for name in "abcde"}
     every = []
-    for drawn in product("abcd", repeat=4):
+    for drawn in product("abcde", repeat=5):
         of = np.concatenate([rows[name] for name in drawn])
         every.append(values[of].sum() / weight[of].sum())
     found = Bootstrap(40000, 0.9, 0).mean(values, weight, groups)
     assert found["value"] == pytest.approx(values.sum() / weight.sum())
-    assert [found["low"], found["high"]] == pytest.approx(
-        np.quantile(every, [0.05, 0.95]), abs=0.01
-    )
+    ends = np.quantile(every, [0.05, 0.95])
+    assert [found["low"], found["high"]] == pytest.approx(ends, abs=0.01)
+
+
+def test_too_few_groups_have_no_interval() -> None:
+    values, groups = np.random.default_rng(6).random(40), np.repeat(list("abcd"), 10)
+    found = Bootstrap(100, 0.95, 0).mean(values, np.ones(40), groups)
+    assert found["value"] == pytest.approx(values.mean())
+    assert np.isnan([found["low"], found["high"]]).all()
 
 
 def test_groups_of_one_sample_give_the_draws_of_samples():
@@ -107,10 +102,10 @@ def test_samples_of_equal_groups_have_a_wider_interval():
 
 
 def test_a_group_is_a_unit_only_if_splits_keep_groups_apart() -> None:
-    table = pd.DataFrame({"id": list("abcdefgh"), "group": [1, 1, 2, 2, 3, 3, 4, 4]})
-    split = ["train", "train", *["test"] * 6]
-    assert sampling_units(table.assign(split=split)).tolist() == list("11223344")
-    mixed = ["train", *["test"] * 7]
-    assert sampling_units(table.assign(split=mixed)).tolist() == list("abcdefgh")
-    two = [*["train"] * 4, *["test"] * 4]
-    assert sampling_units(table.assign(split=two)).tolist() == list("abcdefgh")
+    table = pd.DataFrame({"id": list("abcdefghijkl"), "group": np.arange(12) // 2})
+    split = ["train", "train", *["test"] * 10]
+    assert sampling_units(table.assign(split=split)).tolist() == list("001122334455")
+    mixed = ["train", *["test"] * 11]
+    assert sampling_units(table.assign(split=mixed)).tolist() == list("abcdefghijkl")
+    few = [*["train"] * 4, *["test"] * 8]
+    assert sampling_units(table.assign(split=few)).tolist() == list("abcdefghijkl")

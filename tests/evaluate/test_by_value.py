@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from mst_distill.data.samples import check_columns
 from mst_distill.evaluate.bootstrap import Bootstrap
-from mst_distill.evaluate.by_value import check_columns, metrics_by_value, sentences_by_value
+from mst_distill.evaluate.by_value import metrics_by_value, sentences_by_value
 from mst_distill.report.tables import value_tables
 from toy_reports import results_of
 

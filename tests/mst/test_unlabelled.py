@@ -256,7 +256,7 @@ def test_methods_that_need_labels_train_on_labelled_samples_alone():
     pool = make_pool(run, plan)
     methods = resolve_methods(plan.compare)
     needing = {name for name, method in methods.items() if method.needs_labels}
-    assert needing == {"baseline", "c2kd", "crd", "dkd", "ofa"}
+    assert needing == {"baseline", "label_smoothing", "c2kd", "crd", "dkd", "ofa"}
     train, _ = pool.batches("multimodal", "logits", "compare", labelled_share=1)
     assert all((batch.label >= 0).all() for batch in train)
     assert len(train) == 3  # as many steps as with all 24 samples

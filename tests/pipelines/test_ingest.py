@@ -191,3 +191,21 @@ def test_a_column_of_evaluate_by_is_found_before_samples_are_read() -> None:
     plan = plan.model_copy(update={"benchmark": Benchmark(type=f"{__name__}.Grouped")})
     with pytest.raises(ValueError, match=r"column in evaluate\.by 'groups'.*did you mean 'group'"):
         build_samples(plan)
+
+
+class Unlabelled(Grouped):
+    """The same with a second sample of each group, which has no label."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(protocol)
+        more = self.index.assign(id=self.index["id"] + "-more", label=-1)
+        self.index = pd.concat([self.index, more[more["split"] == "train"]])
+
+
+def test_samples_without_a_label_go_with_their_group_or_are_left_out() -> None:
+    source = open_source(Benchmark(type=f"{__name__}.Unlabelled"), "grouped", "all", 0, "1/5")
+    without = source.index[source.index["label"] == -1]
+    assert 0 < len(without) < 16
+    assert set(without["split"]) == {"train"}
+    training = source.index[(source.index["split"] == "train") & (source.index["label"] != -1)]
+    assert set(without["group"]) <= set(training["group"])

@@ -66,7 +66,7 @@ def test_few_groups_splits_at_random_and_parts_of_the_data_are_named() -> None:
     assert "only 5 groups (" in sentences(groups=5)[0]
     assert "over these groups; with so few, they are rough" in sentences(groups=5)[0]
     assert "only 1 group (" in sentences(groups=1)[0]
-    assert "over samples, and say nothing about other groups" in sentences(groups=2)[0]
+    assert "over samples, and say nothing about other groups" in sentences(groups=4)[0]
     assert len(sentences(protocol="random", groups=2)) == 1
     assert "at random" in sentences(protocol="random")[0]
     assert sentences(limit=300) == ["Only 300 samples of the benchmark were used."]

@@ -8,6 +8,7 @@ from typing import Literal
 
 from mst_distill.benchmarks.source import Protocol, SampleSource, check_index, described
 from mst_distill.benchmarks.splits import checked_splits, deal_splits, stratified_limit
+from mst_distill.data.samples import UNLABELLED
 from mst_distill.errors import add_context, did_you_mean
 from mst_distill.import_path import resolve
 from mst_distill.parameters import Benchmark
@@ -65,10 +66,18 @@ def _deal(source: SampleSource, seed: int, fold: str | None) -> None:
             f"{described(source)}: its groups share {source.shared_by_groups}, which "
             f"protocol=grouped would put into several splits: choose protocol=heldout"
         )
+    index = source.index.reset_index(drop=True)
+    labelled = (index["label"] != UNLABELLED).to_numpy()
+    if not labelled.any():  # dense labels, which the index does not know
+        labelled[:] = True
     try:
-        source.index = source.index.assign(split=deal_splits(source.index, seed, fold))
+        dealt = deal_splits(index[labelled], seed, fold)
     except ValueError as error:
         raise ValueError(f"{described(source)}: {error}") from error
+    # Samples without a label go with their group, and are of use for training alone.
+    of_group = dict(zip(index.loc[labelled, "group"], dealt, strict=True))
+    index["split"] = index["group"].map(of_group).fillna("train")
+    source.index = index[labelled | (index["split"] == "train")].reset_index(drop=True)
 
 
 def _check_arguments(kind: Callable[..., SampleSource], benchmark: Benchmark) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -15,6 +14,7 @@ from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
 from mst_distill.data.samples import ABSENT, LABELLED, SPLITS, UNLABELLED, are_complete, lacks
 from mst_distill.errors import did_you_mean
+from mst_distill.folds import fold_numbers
 
 SHARES = {"train": 0.6, "valid": 0.2, "test": 0.2}
 """The shares of the splits in benchmarks without official splits."""
@@ -153,20 +153,6 @@ def deal_splits(index: pd.DataFrame, seed: int, fold: str | None = None) -> np.n
     split = np.full(len(groups), "train", dtype=object)
     split[rows[number - 1]], split[rows[number % count]] = "test", "valid"
     return split
-
-
-def fold_numbers(fold: str) -> tuple[int, int] | None:
-    """Return I and K of a fold ``I/K``; None for the name of a group.
-
-    Raises:
-        ValueError: I is not in 1 ... K, or K is below 3.
-    """
-    if not (found := re.fullmatch(r"(\d+)/(\d+)", fold)):
-        return None
-    number, count = int(found[1]), int(found[2])
-    if not 1 <= number <= count or count < 3:
-        raise ValueError(f"fold is {fold!r}; it must be I/K with I in 1 ... K and K at least 3")
-    return number, count
 
 
 def assign_splits(index: pd.DataFrame, protocol: Protocol, seed: int) -> pd.DataFrame:

@@ -76,6 +76,7 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
             )
         named = setting + ", " + table["target"]
         tables[setting, fold] = table.assign(setting=named, fold=fold or None)
+    _check_folds(tables)
     trials = pd.concat(tables.values(), ignore_index=True)
     keys = ["setting", "method", "title"]
     failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
@@ -85,6 +86,33 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
     is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
     columns = ["setting", "fold", "method", "title", "seed", "selection", *METRICS, *COSTS]
     return trials.loc[is_best].reindex(columns=columns).reset_index(drop=True)
+
+
+def _check_folds(tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
+    """Check that the folds of a setting are of one deal.
+
+    Raises:
+        ValueError: Folds of different numbers, deals by seeds and single groups are joined, which
+            would test on the same samples more than once.
+    """
+    by_setting: dict[str, list[str]] = {}
+    for setting, fold in tables:
+        if fold:
+            by_setting.setdefault(setting, []).append(fold)
+    for setting, folds in by_setting.items():
+        kinds = {_kind_of(fold) for fold in folds}
+        if len(kinds) > 1:
+            raise ValueError(
+                f"{setting!r} has the folds {', '.join(sorted(folds))}, which are not of one deal: "
+                f"run those of each under a name of their own, --params=run=NAME"
+            )
+
+
+def _kind_of(fold: str) -> str:
+    """``of K`` for a fold I of K, ``seed`` for a deal by the seed, or ``group``."""
+    if found := re.fullmatch(r"\d+of(\d+)", fold):
+        return f"of {found[1]}"
+    return "seed" if re.fullmatch(r"seed-\d+", fold) else "group"
 
 
 def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
@@ -119,6 +147,8 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
     settings = list(dict.fromkeys(trials["setting"]))
     if baseline not in methods:
         raise ValueError(did_you_mean("baseline", baseline, methods))
+    if methods == [baseline]:
+        raise ValueError(f"there is no method but {baseline!r}, which the others are compared with")
     trials = trials.assign(unit=_units(trials))
     folds = set(trials.loc[trials["fold"].notna(), "setting"])
     units = {name: set(rows["unit"]) for name, rows in trials.groupby("setting", sort=False)}
@@ -156,12 +186,10 @@ def _shared(folds: set[str]) -> float:
     were dealt 60 / 20 / 20, or each fold leaves out one group, of which a fifth of the others
     validates.
     """
-    counts = {int(found[1]) for fold in folds if (found := re.search(r"\dof(\d+)$", fold))}
-    if counts:
-        return 1 / (max(counts) - 2)
-    if any(fold.startswith("fold seed-") for fold in folds):
-        return 1 / 3
-    return 1.25 / max(len(folds) - 1, 1)
+    kind = _kind_of(next(iter(folds)).removeprefix("fold "))
+    if kind.startswith("of "):
+        return 1 / (int(kind.removeprefix("of ")) - 2)
+    return 1 / 3 if kind == "seed" else 1.25 / max(len(folds) - 1, 1)
 
 
 def _in_settings(

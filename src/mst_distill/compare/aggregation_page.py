@@ -86,7 +86,10 @@ def aggregation_page(
         settings=settings,
         scaled=SCALED,
         seeds=trials["seed"].nunique(),
-        folds=list(dict.fromkeys(trials.loc[trials["fold"].notna(), "setting"])),
+        folds=[
+            f"{setting} ({', '.join(map(str, rows['fold'].unique()))})"
+            for setting, rows in trials[trials["fold"].notna()].groupby("setting", sort=False)
+        ],
         cost=_cost(trials[trials["selection"] == selection], order),
         selection=selection,
         baseline=baseline,

@@ -26,6 +26,17 @@ HALVED_AFTER = (0.3, 0.6, 0.9)
 halves it after 30, 60 and 90 of its 100 epochs."""
 
 
+def check_at_least_0(**constants: float) -> None:
+    """Check constants of a method, which would make it learn away from its teacher.
+
+    Raises:
+        ValueError: One is below 0; the message names it.
+    """
+    for name, value in constants.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}; it must be at least 0")
+
+
 class Method(Task):
     """A student and the loss that it is trained with.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
+from mst_distill.evaluate.json_values import json_values
 from mst_distill.parameters import Compare
 
 COMPARED = ["accuracy", "nll", "nll_scaled", "calibration_error", "calibration_error_scaled"]
@@ -121,8 +122,14 @@ def difference_table(
                     **({BEST_CONTROL: list(controls)} if controls else {}),
                     BEST_OTHER: list(scores["accuracy"]),
                 }
+                skipped = {*controls, baseline}
                 for against, candidates in comparators.items():
-                    table = pd.DataFrame(_against(scores, against, candidates, confidence))
+                    titles = [
+                        title
+                        for title in scores["accuracy"]
+                        if against != BEST_CONTROL or title not in skipped
+                    ]
+                    table = pd.DataFrame(_against(scores, titles, candidates, confidence))
                     tables.append(table.assign(target=target, selection=criterion, against=against))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
@@ -228,7 +235,8 @@ def report_on(
         (target to title to mean) and ``settings`` (rows of the table, if there was a choice).
     """
     conclusions = conclude(differences, confidence)
-    over_controls = conclude(differences, confidence, BEST_CONTROL)
+    tested = differences[differences["p_corrected"].notna()] if len(differences) else differences
+    over_controls = conclude(tested, confidence, BEST_CONTROL)
     untested = _untested(differences)
     likely = likelihoods(differences, selection, confidence)
     failed = trials.loc[trials["error"] != "", ["target", "title", "seed", "error"]]
@@ -263,7 +271,7 @@ def report_on(
         },
         "settings": []
         if settings is None or not compare.tuning_seeds
-        else settings.to_dict(orient="records"),
+        else json_values(settings.to_dict(orient="records")),
     }
 
 
@@ -271,12 +279,11 @@ def _tuning_terms(compare: Compare) -> str:
     """State how the constants of the methods were chosen."""
     if not compare.tuning_seeds:
         return "Every method has its first setting; none was tuned on these data."
-    counts = sorted({len(method.choices) for method in compare.methods.values()})
-    numbers = " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    most = max(len(method.choices) for method in compare.methods.values())
     plural = "s" * (compare.tuning_seeds > 1)
     return (
-        f"Every method chose one of its {numbers} settings by validation, on "
-        f"{compare.tuning_seeds} other seed{plural}; see the table of settings."
+        f"Every method with constants of its own chose one of up to {most} settings by validation, "
+        f"on {compare.tuning_seeds} other seed{plural}; see the table of settings."
     )
 
 
@@ -324,7 +331,7 @@ def _limits_of(
         yield (
             f"With {pairs} seeds, a true difference of {100 * single:.1f} points would be found "
             f"with a probability of {POWER:.0%}, and one of {100 * corrected:.1f} points after the "
-            f"correction for {len(own)} comparisons."
+            f"correction for {len(own)} comparison{'s' * (len(own) > 1)}."
         )
     for baseline in to_baseline(differences)["against"].unique():
         row = ranking[(ranking["target"] == target) & (ranking["title"] == baseline)]
@@ -392,18 +399,20 @@ def _sentences(
 
 def _against(
     scores: Mapping[str, pd.DataFrame],
-    against: str,
+    titles: Sequence[str],
     candidates: Sequence[str],
     confidence: float,
 ) -> list[dict[str, Any]]:
-    """Compare all titles with the best candidate; each table of `scores` is ``(seeds, titles)``."""
+    """Compare titles with the best candidate; each table of `scores` is ``(seeds, titles)``.
+
+    A candidate with fewer seeds than another is not the best, whatever its mean.
+    """
     rows: list[dict[str, Any]] = []
     accuracy = scores["accuracy"]
-    means = accuracy.mean()
-    for title in accuracy:
-        if against == BEST_CONTROL and title in candidates:
-            continue
+    seeds, means = accuracy.count(), accuracy.mean()
+    for title in titles:
         others = [name for name in candidates if name in accuracy and name != title]
+        others = [name for name in others if seeds[name] == seeds[others].max()]
         if others:
             comparator = str(means[others].idxmax())
             gains = {

@@ -35,19 +35,26 @@ def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
     for name, kind in methods.items():
         known = _arguments_of(kind)
         for argument in (key for choice in compare.methods[name].choices for key in choice):
-            if argument not in known:
+            if known is not None and argument not in known:
                 raise ValueError(
                     did_you_mean(f"argument of compare.methods.{name}", argument, known)
                 )
     return methods
 
 
-def _arguments_of(method: type[Method]) -> list[str]:
-    """The names of the arguments of a method's ``teach``, or of its class."""
-    own = signature(method.teach).parameters.values()
-    if any(each.kind is Parameter.VAR_KEYWORD for each in own):
-        own = signature(method).parameters.values()
-    return [each.name for each in own if each.name != "context"]
+def _arguments_of(method: type[Method]) -> list[str] | None:
+    """The names of the arguments of a method's ``teach``, and of its class if it passes others on.
+
+    None if the class accepts any.
+    """
+    found = [*signature(method.teach).parameters.values()]
+    if any(each.kind is Parameter.VAR_KEYWORD for each in found):
+        of_class = signature(method).parameters.values()
+        if any(each.kind is Parameter.VAR_KEYWORD for each in of_class):
+            return None
+        found += of_class
+    variable = (Parameter.VAR_KEYWORD, Parameter.VAR_POSITIONAL)
+    return [each.name for each in found if each.name != "context" and each.kind not in variable]
 
 
 def baseline_of(compare: Compare) -> str | None:

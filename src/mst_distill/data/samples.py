@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.artifacts.student_input import ReaderRecord
+from mst_distill.errors import did_you_mean
 
 SPLITS = ("train", "valid", "test")
 """The three splits, in the order in which they are used."""
@@ -20,6 +21,9 @@ no such column if all may be used."""
 
 UNLABELLED = -1
 """The label of a training sample whose class is not known."""
+
+MOST_VALUES = 50
+"""The largest number of values of a column by which metrics are computed."""
 
 ABSENT = "absent"
 """The column of the index with the modalities that a sample does not have, separated by spaces.
@@ -142,3 +146,24 @@ def rows_having(
     """Return those of `rows_of` whose samples have all needed modalities."""
     rows = rows_of(splits, split)
     return rows[samples.have(needed)[rows]]
+
+
+def check_columns(index: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Check that metrics can be computed by the values of some columns.
+
+    Args:
+        index: The index of the samples.
+        columns: Names of columns, from ``evaluate.by``.
+
+    Raises:
+        ValueError: The index has no such column, or it has more than `MOST_VALUES` values; the
+            message names the nearest, or the column and its number of values.
+    """
+    for column in columns:
+        if column not in index:
+            raise ValueError(did_you_mean("column in evaluate.by", column, list(index)))
+        if (count := index[column].nunique()) > MOST_VALUES:
+            raise ValueError(
+                f"evaluate.by has the column {column!r}, which has {count} values; at most "
+                f"{MOST_VALUES} can be compared"
+            )

@@ -10,8 +10,9 @@ import pandas as pd
 BLOCK = 2**22
 """How many sample counts are drawn at a time, which bounds the memory."""
 
-MIN_GROUPS = 3
-"""With fewer groups in the test split, samples are drawn: resamples of one group do not vary."""
+MIN_GROUPS = 5
+"""With fewer groups, resamples of groups say nothing: the intervals of two groups exclude the truth
+in half of all cases. If the whole test split has fewer, samples are drawn."""
 
 MIN_WIDTH = 1e-9
 """An interval of at most this width differs from a point by rounding alone."""
@@ -51,9 +52,12 @@ class Bootstrap:
                 each sample is a group of its own.
 
         Returns:
-            ``(R, K)``, NaN where a resample contains no labelled sample or pixel.
+            ``(R, K)``, NaN where a resample contains no labelled sample or pixel, and if several
+            samples are of fewer than `MIN_GROUPS` groups.
         """
         if groups is not None:
+            if len(set(groups)) < min(MIN_GROUPS, len(groups)):
+                return np.full((self.resamples, values.shape[1]), np.nan)
             values, weight = _sums(values, groups), _sums(weight[:, None], groups)[:, 0]
         rng, count = np.random.default_rng(self.seed), len(values)
         uniform = np.full(count, 1 / count)
@@ -79,6 +83,8 @@ class Bootstrap:
             no interval, and both ends are NaN.
         """
         tail = (1 - self.confidence) / 2
+        if np.isnan(draws).all():
+            return {"value": float(value), "low": np.nan, "high": np.nan}
         low, high = np.nanquantile(draws, [tail, 1 - tail])
         if high - low <= MIN_WIDTH:
             low = high = np.nan

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.errors import did_you_mean
+from mst_distill.data.samples import check_columns
 from mst_distill.evaluate.bootstrap import MIN_GROUPS, Bootstrap
 from mst_distill.evaluate.verdict import paired_difference
 
@@ -15,32 +15,8 @@ LEAST = 30
 """With fewer test samples, a value is only named: an accuracy of 80 % has a standard error of more
 than seven points."""
 
-MOST = 50
-"""The largest number of values of a column."""
-
 LISTED = 10
 """The largest number of values that a sentence names."""
-
-
-def check_columns(index: pd.DataFrame, columns: Sequence[str]) -> None:
-    """Check that metrics can be computed by the values of some columns.
-
-    Args:
-        index: The index of the samples.
-        columns: Names of columns, from ``evaluate.by``.
-
-    Raises:
-        ValueError: The index has no such column, or it has more than `MOST` values; the message
-            names the nearest, or the column and its number of values.
-    """
-    for column in columns:
-        if column not in index:
-            raise ValueError(did_you_mean("column in evaluate.by", column, list(index)))
-        if (count := index[column].nunique()) > MOST:
-            raise ValueError(
-                f"evaluate.by has the column {column!r}, which has {count} values; at most {MOST} "
-                f"can be compared"
-            )
 
 
 def metrics_by_value(

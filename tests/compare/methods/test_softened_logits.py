@@ -187,6 +187,14 @@ def test_arguments_out_of_their_range_are_errors(weight, temperature):
         KD(fake_context(), weight, temperature)
 
 
+def test_constants_below_0_are_errors():
+    for arguments in ({"beta": -1.0}, {"warmup": -0.1}, {"warmup": 1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(arguments))} is .*it must be"):
+            DKD(fake_context(), **arguments)
+    with pytest.raises(ValueError, match="kd_weight is -1; it must be at least 0"):
+        DML(fake_context(new_teacher=FixedModel), kd_weight=-1)
+
+
 def test_kd_has_the_weight_and_the_temperature_of_its_setting():
     student, teacher = logits(22)
     method = KD(fake_context(ModelOutput(torch.from_numpy(student))), 0.9, 2.0)

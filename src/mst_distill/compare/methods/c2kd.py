@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.compare.context import CROSSMODAL, TrialContext
-from mst_distill.compare.method import Method
+from mst_distill.compare.method import Method, check_at_least_0
 from mst_distill.compare.methods.dkd import decoupled_losses, labelled_positions, mean_or_0
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.mst.losses import distillation
@@ -45,6 +45,7 @@ class C2KD(Method):
     ) -> None:
         super().__init__(context)
         self._temperature, self._rate = temperature, learning_rate
+        check_at_least_0(temperature=temperature, learning_rate=learning_rate)
         self._teacher = context.new_teacher()
         self._teacher.net.load_state_dict(context.frozen_teacher.net.state_dict())
         self.add_trainable("teacher", self._teacher.net)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mst_distill.compare.context import TrialContext
-from mst_distill.compare.method import Distilling
+from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.data.samples import are_unlabelled
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
@@ -65,6 +65,7 @@ class CRD(Distilling):
         self._negatives = Negatives(labels, context.classes)
         self._number = max(1, round(negatives * len(labels)))
         self._constant_z = constant_z
+        check_at_least_0(negatives=negatives)
         self._log_z: Tensor | None = None
         # Drawn on the CPU, whose generator is seeded for the trial.
         memory = torch.randn(2, len(labels), WIDTH).to(device)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.compare.context import TrialContext
-from mst_distill.compare.method import Distilling
+from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import at_least_float32, distillation, is_target
 from mst_distill.training.batches import Batch
@@ -45,6 +45,9 @@ class DKD(Distilling):
     ) -> None:
         super().__init__(context, weight, temperature)
         self._alpha, self._beta, self._warmup = alpha, beta, warmup
+        check_at_least_0(alpha=alpha, beta=beta, warmup=warmup)
+        if warmup >= 1:
+            raise ValueError(f"warmup is {warmup}; it must be below 1")
         self._factor = 0.0 if warmup else 1.0
 
     def start_epoch(self, epoch: int) -> None:

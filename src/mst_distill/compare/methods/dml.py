@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from mst_distill.compare.context import TrialContext
-from mst_distill.compare.method import Method
+from mst_distill.compare.method import Method, check_at_least_0
 from mst_distill.compare.teacher_cache import TeacherInputs
 from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.losses import distillation
@@ -34,6 +34,7 @@ class DML(Method):
     ) -> None:
         super().__init__(context)
         self._kd_weight, self._temperature = kd_weight, temperature
+        check_at_least_0(kd_weight=kd_weight, temperature=temperature)
         self.peer = self.new_peer()
         self.add_trainable("peer", self.peer.net)
 

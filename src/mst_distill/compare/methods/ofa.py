@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mst_distill.compare.context import TrialContext
-from mst_distill.compare.method import Distilling
+from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
@@ -34,6 +34,7 @@ class OFA(Distilling):
     ) -> None:
         super().__init__(context, weight)
         self._epsilon = epsilon
+        check_at_least_0(epsilon=epsilon)
         stages = context.student.dry(context.run.samples).stages
         self._projectors = nn.ModuleList(
             nn.Linear(stage.shape[1], context.classes) for stage in stages

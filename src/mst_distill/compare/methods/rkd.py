@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.compare.context import TrialContext
-from mst_distill.compare.method import Distilling
+from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
@@ -40,6 +40,7 @@ class RKD(Distilling):
     ) -> None:
         super().__init__(context, weight)
         self._distance, self._angle = distance, angle
+        check_at_least_0(distance=distance, angle=angle)
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``distance`` and ``angle``, with their weights."""

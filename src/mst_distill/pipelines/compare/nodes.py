@@ -77,7 +77,16 @@ def summarise_methods(
 
 
 @depends_on(
-    "protocol", "limit", "seed", "benchmark", *LABELS, *STAGES, "compare", "evaluate", "runtime"
+    "protocol",
+    "deal",
+    "limit",
+    "seed",
+    "benchmark",
+    *LABELS,
+    *STAGES,
+    "compare",
+    "evaluate",
+    "runtime",
 )
 def build_methods_web_page(
     methods_report: dict[str, Any],

@@ -13,9 +13,8 @@ from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.source import SampleSource
 from mst_distill.benchmarks.splits import checked_splits
-from mst_distill.data.samples import Samples, labelled_splits
+from mst_distill.data.samples import Samples, check_columns, labelled_splits
 from mst_distill.data.summary import count_classes, describe
-from mst_distill.evaluate.by_value import check_columns
 from mst_distill.plan import Plan
 
 log = logging.getLogger(__name__)

@@ -12,6 +12,7 @@ from mst_distill.plan import Plan
 
 COUNTED = (
     "protocol",
+    "deal",
     "seed",
     "labelled_validation",
     "labelled_per_batch",
