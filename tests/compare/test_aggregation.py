@@ -269,3 +269,11 @@ def test_folds_of_different_deals_are_not_joined() -> None:
 def test_a_baseline_alone_is_an_error() -> None:
     with pytest.raises(ValueError, match="there is no method but 'baseline'"):
         make_gains(make_comparison({("baseline", ""): 0.0}))
+
+
+def test_a_setting_without_the_baseline_is_named() -> None:
+    table = failed(make_comparison(GAINS), "baseline", 0)
+    with pytest.raises(
+        ValueError, match=r"'baseline' is not in set1, image, or some of its trials"
+    ):
+        make_gains(make_comparison(GAINS), table)

@@ -103,6 +103,20 @@ def test_without_tuning_every_method_has_its_first_setting(tmp_path: Path) -> No
     assert not any(tmp_path.iterdir())
 
 
+def test_if_every_setting_fails_the_first_is_used_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failing = {"kd": {"type": KD, "arguments": {"weight": 8}, "settings": [{"weight": 7}]}}
+    run, _ = make_run()
+    plan = make_comparison_plan(methods=failing, seeds=1, targets="image", tuning_seeds=1)
+    table = choose_settings(Comparison(run.samples, plan, TrialLog(tmp_path)))
+    assert table["chosen"].tolist() == [True, False] * 2
+    warning = (
+        "kd <- audio (image): every setting failed on some seed, so that the first one is used"
+    )
+    assert warning in caplog.messages
+
+
 def test_a_setting_that_fails_is_not_chosen(tmp_path: Path) -> None:
     failing = {"kd": {"type": KD, "settings": [{"weight": 7}]}}
     run, _ = make_run()

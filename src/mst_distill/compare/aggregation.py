@@ -140,13 +140,19 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         not defined are NaN, see `paired`.
 
     Raises:
-        ValueError: The baseline is not a method of these trials, or fewer than `MIN_SEEDS` seeds
-            are common to all settings.
+        ValueError: The baseline is not a method of each setting, or the only one, or fewer than
+            `MIN_SEEDS` seeds are common to all settings.
     """
     methods = list(dict.fromkeys(trials["method"]))
     settings = list(dict.fromkeys(trials["setting"]))
     if baseline not in methods:
         raise ValueError(did_you_mean("baseline", baseline, methods))
+    with_baseline = set(trials.loc[trials["method"] == baseline, "setting"])
+    if without := [name for name in settings if name not in with_baseline]:
+        raise ValueError(
+            f"{baseline!r} is not in {', '.join(without)}, or some of its trials failed there: run "
+            f"the comparison of that benchmark again"
+        )
     if methods == [baseline]:
         raise ValueError(f"there is no method but {baseline!r}, which the others are compared with")
     trials = trials.assign(unit=_units(trials))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,8 @@ from mst_distill.artifacts.progress import progress
 from mst_distill.compare.trial_store import Trial, TrialResult
 from mst_distill.compare.trials import Comparison, TrialRunner
 from mst_distill.training.selection import SELECTION
+
+log = logging.getLogger(__name__)
 
 COLUMNS = {
     "target": str,
@@ -111,6 +114,12 @@ def _rows(
             )
         # A setting that failed on some seed is not comparable.
         complete = [row for row in rows if row["seeds"] == len(comparison.tuning_seeds)]
+        if len(rows) > 1 and not complete:
+            log.warning(
+                "%s (%s): every setting failed on some seed, so that the first one is used",
+                trial.title,
+                trial.target,
+            )
         # `max` takes the first of equal ones, which is the setting without tuning.
         best = max(complete, key=_ranked_by(selection)) if len(rows) > 1 and complete else rows[0]
         best["chosen"] = True
