@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
-from mst_distill.folds import fold_numbers
+from mst_distill.folds import fold_in_path, fold_numbers, kind_of_deal
 from mst_distill.parameters import (
     JOINT,
     Benchmark,
@@ -138,7 +137,7 @@ class Plan(Block):
             )
         if numbers := fold_numbers(fold):
             return "{}/{}".format(*numbers)
-        if not is_plain_name(fold) or re.fullmatch(r"\d+of\d+|seed-\d+", fold):
+        if not is_plain_name(fold) or kind_of_deal(fold)[0] != "group":
             raise ValueError(
                 f"fold is {fold!r}; it must be I/K or the name of a group, which is part of paths: "
                 f"{PLAIN_NAME}, and not as 2of5 or seed-0"
@@ -207,10 +206,7 @@ def protocol_in_path(protocol: str, fold: str | None, seed: int) -> str:
     """Return the part of a path that distinguishes splits."""
     if protocol != "grouped":
         return protocol
-    if fold is None:
-        return f"{protocol}-seed-{seed}"
-    found = re.fullmatch(r"(\d+)/(\d+)", str(fold))
-    return f"{protocol}-{int(found[1])}of{int(found[2])}" if found else f"{protocol}-{fold}"
+    return f"{protocol}-{fold_in_path(None if fold is None else str(fold), seed)}"
 
 
 def labels_in_path(labelled: float, labelled_validation: float | None) -> str:

@@ -7,12 +7,13 @@ comparisons of all folds are one setting.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import pandas as pd
 
 from mst_distill.compare.ranking import COMPARED, COSTS, METRICS, MIN_SEEDS, paired_metrics
 from mst_distill.errors import did_you_mean
+from mst_distill.folds import kind_of_deal
 
 ALL = "all settings"
 """The value of the column ``setting`` in the rows of the mean over all settings."""
@@ -100,19 +101,12 @@ def _check_folds(tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
         if fold:
             by_setting.setdefault(setting, []).append(fold)
     for setting, folds in by_setting.items():
-        kinds = {_kind_of(fold) for fold in folds}
+        kinds = {kind_of_deal(fold) for fold in folds}
         if len(kinds) > 1:
             raise ValueError(
                 f"{setting!r} has the folds {', '.join(sorted(folds))}, which are not of one deal: "
                 f"run those of each under a name of their own, --params=run=NAME"
             )
-
-
-def _kind_of(fold: str) -> str:
-    """``of K`` for a fold I of K, ``seed`` for a deal by the seed, or ``group``."""
-    if found := re.fullmatch(r"\d+of(\d+)", fold):
-        return f"of {found[1]}"
-    return "seed" if re.fullmatch(r"seed-\d+", fold) else "group"
 
 
 def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
@@ -157,7 +151,11 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         raise ValueError(f"there is no method but {baseline!r}, which the others are compared with")
     trials = trials.assign(unit=_units(trials))
     folds = set(trials.loc[trials["fold"].notna(), "setting"])
-    units = {name: set(rows["unit"]) for name, rows in trials.groupby("setting", sort=False)}
+    by_setting = trials.groupby("setting", sort=False)
+    units = {name: set(rows["unit"]) for name, rows in by_setting}
+    shared = {
+        str(name): _shared(rows["fold"].dropna().astype(str).unique()) for name, rows in by_setting
+    }
     by_seed = [units[name] for name in settings if name not in folds]
     common = set.intersection(*by_seed) if by_seed else set()
     few = [name for name in settings if name in folds and len(units[name]) < MIN_SEEDS]
@@ -174,7 +172,6 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
             if method != baseline:
                 gains = {m: scores[m][method] - scores[m][baseline] for m in COMPARED}
                 key = {"selection": criterion, "method": method}
-                shared = {name: _shared(units[name]) if name in folds else 0.0 for name in settings}
                 rows += [{**key, **row} for row in _in_settings(gains, shared, confidence)]
     return pd.DataFrame(rows)
 
@@ -185,16 +182,18 @@ def _units(trials: pd.DataFrame) -> pd.Series:
     return seeds.where(trials["fold"].isna(), "fold " + trials["fold"].astype(str))
 
 
-def _shared(folds: set[str]) -> float:
+def _shared(folds: Collection[str]) -> float:
     """The number of test samples over that of training samples, in the folds of a setting.
 
     Of K folds, one is the test split, one validates, and K - 2 are trained on. Without a K, groups
     were dealt 60 / 20 / 20, or each fold leaves out one group, of which a fifth of the others
-    validates.
+    validates. Without folds it is 0.
     """
-    kind = _kind_of(next(iter(folds)).removeprefix("fold "))
-    if kind.startswith("of "):
-        return 1 / (int(kind.removeprefix("of ")) - 2)
+    if not len(folds):
+        return 0.0
+    kind, count = kind_of_deal(next(iter(folds)))
+    if kind == "folds":
+        return 1 / (count - 2)
     return 1 / 3 if kind == "seed" else 1.25 / max(len(folds) - 1, 1)
 
 

@@ -8,6 +8,7 @@ from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.markdown import (
     METRICS,
     SCALED,
+    cost_columns,
     format_intervals,
     format_mean_and_sd,
     format_numbers,
@@ -147,12 +148,7 @@ def _marked(table: pd.DataFrame) -> list[str]:
 
 def _cost(trials: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     means = trials.groupby("method")[COSTS].mean().reindex(order)
-    table = pd.DataFrame({"method": order})
-    table["student epochs"] = format_numbers(means["student_epochs"], 1, ".0f")
-    table["seconds"] = format_numbers(means["seconds"], 1, ".1f")
-    table["peak, MB"] = format_numbers(means["peak_bytes"], 1e-6, ".0f")
-    table["extra weights"] = format_numbers(means["extra_parameters"], 1, ",.0f")
-    return table
+    return pd.DataFrame({"method": order, **cost_columns(means)})
 
 
 def _points(rows: pd.DataFrame, confidence: float) -> list[str]:

@@ -95,6 +95,16 @@ def _why_none(pairs: int, unit: str) -> str:
     return "no interval: all differences are equal"
 
 
+def cost_columns(costs: pd.DataFrame) -> dict[str, list[str]]:
+    """Format the mean costs of trials, `ranking.COSTS`, by their headings."""
+    return {
+        "student epochs": format_numbers(costs["student_epochs"], 1, ".0f"),
+        "seconds": format_numbers(costs["seconds"], 1, ".1f"),
+        "peak, MB": format_numbers(costs["peak_bytes"], 1e-6, ".0f"),
+        "extra weights": format_numbers(costs["extra_parameters"], 1, ",.0f"),
+    }
+
+
 def comparison_columns(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     """Format the paired differences in accuracy and likelihood, with interval and p-values.
 

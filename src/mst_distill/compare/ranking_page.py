@@ -12,6 +12,7 @@ from mst_distill.compare.markdown import (
     METRICS,
     SCALED,
     comparison_columns,
+    cost_columns,
     escaped,
     format_mean_and_sd,
     format_numbers,
@@ -128,11 +129,7 @@ def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:
     for metric, (heading, scale, spec) in METRICS.items():
         note = f" (selected by {selection})" if metric == "accuracy" else ""
         table[heading + note] = format_mean_and_sd(ranking, metric, scale, spec)
-    table["student epochs"] = format_numbers(ranking["student_epochs"], 1, ".0f")
-    table["seconds"] = format_numbers(ranking["seconds"], 1, ".1f")
-    table["peak, MB"] = format_numbers(ranking["peak_bytes"], 1e-6, ".0f")
-    table["extra weights"] = format_numbers(ranking["extra_parameters"], 1, ",.0f")
-    return table
+    return table.assign(**cost_columns(ranking))
 
 
 def _other_criteria(ranking: pd.DataFrame) -> pd.DataFrame:

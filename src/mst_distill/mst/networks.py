@@ -111,8 +111,9 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
     for name, member in members.items():
         if member.weights:
             wider = build_member(name, member, classes + MORE_CLASSES, run.seed)
-            with seeded(run.seed, Stream.LAZY_LAYERS):
-                _trial_forward(name, wider, run.samples)
+            if has_lazy_weights(wider):
+                with seeded(run.seed, Stream.LAZY_LAYERS):
+                    _trial_forward(name, wider, run.samples)
             if kept := load_weights(name, nets[name], member.weights, wider):
                 log.info("member %r keeps random start values of %s", name, ", ".join(kept))
             _check_finite(name, _trial_forward(name, nets[name], run.samples))

@@ -48,7 +48,7 @@ class DKD(Distilling):
         check_at_least_0(alpha=alpha, beta=beta, warmup=warmup)
         if warmup >= 1:
             raise ValueError(f"warmup is {warmup}; it must be below 1")
-        self._factor = 0.0 if warmup else 1.0
+        self._factor = 1.0
 
     def start_epoch(self, epoch: int) -> None:
         """Raise the factor of the terms, which is 1 after the warm-up."""

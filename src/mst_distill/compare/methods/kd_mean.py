@@ -32,13 +32,14 @@ class MeanKD(KD):
         """Train the student for the epochs of the context."""
         names = context.plan.members.teachers_of(context.run.target)
         teachers = [context.pool.teacher(name) for name in names]
+        method = cls(context, **arguments)
 
         def mean(inputs: Inputs) -> tuple[Tensor, ...]:
             logits = [teacher(inputs).logits for teacher in teachers]
-            return (mean_logits(logits, arguments.get("temperature") or context.temperature),)
+            return (mean_logits(logits, method.temperature),)
 
         context.use_teacher(mean, reads=MULTIMODAL)
-        return context.fit(cls(context, **arguments), context.epochs)
+        return context.fit(method, context.epochs)
 
 
 def mean_logits(logits: Sequence[Tensor], temperature: float) -> Tensor:
