@@ -55,7 +55,7 @@ class Toy:
 
     @property
     def sources(self) -> list[Source]:
-        return sources_of(self.run, self.teachers, self.ensemble)
+        return sources_of(self.ensemble)
 
     @property
     def attributed_models(self) -> AttributedModels:

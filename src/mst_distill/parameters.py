@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -17,7 +15,9 @@ from pydantic import (
     model_validator,
 )
 
+from mst_distill.block import Block
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
+from mst_distill.given_teacher import GivenTeacher
 
 Selection = Literal["accuracy", "ce", "last"]
 """The criterion that selects an epoch: the best validation accuracy (of equal ones that with the
@@ -50,29 +50,6 @@ JOINT = "joint"
 
 RESERVED = (MULTIMODAL, "student", JOINT, "label")
 """Names that no modality may have."""
-
-
-class Block(BaseModel):
-    """A frozen block of parameters that accepts only its own keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_keys(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            for key, value in values.items():
-                if key not in cls.model_fields:
-                    raise ValueError(did_you_mean("parameter", key, cls.model_fields))
-                if isinstance(value, bool) and cls.model_fields[key].annotation in (int, float):
-                    raise ValueError(f"{key} is {value}; it must be a number")
-            for key, field in cls.model_fields.items():
-                if field.is_required() and key not in values:
-                    raise ValueError(
-                        f"parameter {key!r} is missing; a block in an environment replaces the "
-                        f"whole block of conf/base"
-                    )
-        return values
 
 
 class Benchmark(Block):
@@ -361,11 +338,14 @@ class Teachers(Training):
         kd_weight: The weight of the KD terms. With more than two modalities, all pairs of members
             together have the same weight as the six pairs of two modalities.
         keep: The criterion that selects the epoch of each member for stages 2 and 3.
+        given: Teachers that exist already, by name; they take no part in stage 1.
     """
 
     kd: Literal["mutual", "none"] = "mutual"
     kd_weight: float = Field(1.0, ge=0)
     keep: Selection = "last"
+    # `Plan.given` counts apart, so that stage 1 does not depend on it.
+    given: dict[str, GivenTeacher] = Field(default_factory=dict, exclude=True)
 
 
 class Masks(Training):

@@ -7,12 +7,15 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from mst_distill.block import Block
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.folds import fold_in_path, fold_numbers, kind_of_deal
+from mst_distill.given_teacher import GivenTeacher
 from mst_distill.parameters import (
     JOINT,
+    MULTIMODAL,
+    RESERVED,
     Benchmark,
-    Block,
     Card,
     Compare,
     Diagnose,
@@ -95,6 +98,11 @@ class Plan(Block):
         return {"fold": self.fold} if self.fold is not None else {"seed": self.seed}
 
     @property
+    def given(self) -> dict[str, GivenTeacher]:
+        """The teachers that exist already, by name."""
+        return self.teachers.given
+
+    @property
     def data_name(self) -> str:
         """The part of paths that distinguishes samples and splits of a benchmark."""
         return f"{protocol_in_path(self.protocol, self.fold, self.seed)}-{self.limit}"
@@ -110,6 +118,8 @@ class Plan(Block):
         names = set(names)
         if "deal" in names:  # it is computed from these
             names |= {"protocol", "fold", "seed"}
+        if "given" in names:
+            names |= {"teachers"}
         return Plan.model_construct(**{name: getattr(self, name) for name in names})
 
     @field_validator("protocol", mode="before")
@@ -186,18 +196,37 @@ class Plan(Block):
         return self
 
     @model_validator(mode="after")
+    def _check_given(self) -> Plan:
+        known = (*self.members.modalities, MULTIMODAL)
+        for name, teacher in self.given.items():
+            if name in (*known, *RESERVED) or not name.isidentifier():
+                raise ValueError(
+                    f"teachers.given has the name {name!r}: a name consists of letters, digits and "
+                    f"_, does not begin with a digit, and is not {', '.join(known)} or "
+                    f"{' or '.join(of for of in RESERVED if of != MULTIMODAL)}"
+                )
+            if teacher.net is not None and teacher.modality not in known:
+                which = f"teachers.given.{name}.modality"
+                raise ValueError(did_you_mean(which, str(teacher.modality), known))
+        return self
+
+    @model_validator(mode="after")
     def _check_specialists(self) -> Plan:
         teachers = self.members.teachers_of(self.target)
-        specialists = sum(len(teacher.masked_layers) for teacher in teachers.values())
-        if not specialists:
+        masks = sum(len(teacher.masked_layers) for teacher in teachers.values())
+        if not masks:
             raise ValueError(
                 f"no teacher of {self.target!r} has masked layers: list at least one layer in the "
                 f"masked_layers of one of {', '.join(teachers)}"
             )
+        # A given teacher without masks is used as it is.
+        specialists = masks + sum(len(of.masked_layers) or 1 for of in self.given.values())
         if self.route.chosen > specialists:
+            unmasked = specialists - masks
+            given = f" and {unmasked} from given teachers" if unmasked else ""
             raise ValueError(
                 f"route.chosen is {self.route.chosen}, but the teachers of {self.target!r} have "
-                f"only {specialists} masked layers, hence {specialists} specialists"
+                f"only {masks} masked layers, hence {masks} specialists{given}"
             )
         return self
 

@@ -258,7 +258,8 @@ def test_dense_models_are_evaluated_on_their_pixels() -> None:
         {
             "multimodal": specialise(
                 "multimodal", teachers["multimodal"], {"net.hidden": mask.eval()}, samples
-            )
+            ),
+            "depth": specialise("depth", teachers["depth"], {}, samples),
         }
     )
     student = DenseNet(1, 3)

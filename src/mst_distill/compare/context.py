@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
-from mst_distill.compare.teacher_cache import TeacherFn, TeacherInputs, TeacherPool
+from mst_distill.compare.teacher_cache import TeacherInputs, TeacherPool
 from mst_distill.mst.features import FeatureExtractor
-from mst_distill.mst.networks import build_members, modalities_of
+from mst_distill.mst.networks import build_members
 from mst_distill.mst.supervision import supervision_of
+from mst_distill.parameters import MULTIMODAL
 from mst_distill.plan import Plan
+from mst_distill.training.batches import Frozen, Inputs
 from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed, generator
@@ -22,6 +24,12 @@ from mst_distill.training.task import Task
 
 CROSSMODAL = "crossmodal"
 """A teacher that reads one modality, which is not the student's."""
+
+GIVEN = "given"
+"""A teacher that exists already and has logits alone."""
+
+ANY = (MULTIMODAL, CROSSMODAL, GIVEN)
+"""The teachers of a method that needs logits alone."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,8 @@ class TrialContext:
         run: Data, target, seed and device.
         plan: All parameters.
         pool: The trained teachers.
-        teacher_name: ``multimodal``, a modality, or empty if there is no teacher.
+        teacher_name: ``multimodal``, a modality, the name of a given teacher, or empty if there is
+            no teacher.
         teacher_inputs: See the attribute.
     """
 
@@ -79,8 +88,7 @@ class TrialContext:
         self.teacher_name = teacher_name
         self.teacher_inputs = teacher_inputs
         self.supervision = supervision_of(run)
-        self._teacher_fn: TeacherFn | None = None
-        self._reads = teacher_name
+        self._frozen: Frozen | None = None
         self.new_student()
 
     @property
@@ -112,7 +120,9 @@ class TrialContext:
     @property
     def teacher_modalities(self) -> tuple[str, ...]:
         """The modalities that the teacher reads; none without a teacher."""
-        return modalities_of(self._reads, self.run.modalities) if self._reads else ()
+        if self._frozen is not None:
+            return self._frozen.modalities
+        return self.pool.reads(self.teacher_name) if self.teacher_name else ()
 
     @property
     def frozen_teacher(self) -> FeatureExtractor:
@@ -132,17 +142,18 @@ class TrialContext:
         self.student = self._new(self.run.target)
         self._student_epochs = 0
 
-    def use_teacher(self, function: TeacherFn, reads: str | None = None) -> None:
+    def use_teacher(
+        self, function: Callable[[Inputs], tuple[Tensor, ...]], reads: Sequence[str] = ()
+    ) -> None:
         """Let later batches carry the output of `function` in place of the trained teacher's.
 
         Args:
             function: What it computes.
-            reads: The name of the member whose inputs it takes; by default the teacher, or the
-                student if there is none.
+            reads: The names of its inputs; by default those of the teacher, or the student's if
+                there is none.
         """
-        self._teacher_fn = function
-        if reads is not None:
-            self._reads = reads
+        names = tuple(reads) or self.teacher_modalities or (self.run.target,)
+        self._frozen = Frozen(names, function)
 
     def fit(
         self,
@@ -170,9 +181,8 @@ class TrialContext:
         done_before = 0 if phase else self._all_epochs - epochs
         stage_1 = self.plan.teachers.epochs - done_before
         order = Stream.TEACHERS if stage_1 > 0 else Stream.ROUTE
-        if self._teacher_fn:
-            reads = self._reads or self.run.target
-            batches = self.pool.batches_with(reads, self._teacher_fn, order, share)
+        if self._frozen is not None:
+            batches = self.pool.batches_with(self._frozen, order, share)
         else:
             batches = self.pool.batches(self.teacher_name, self.teacher_inputs, order, share)
         self.run.seed_noise(stream)

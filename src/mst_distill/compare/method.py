@@ -42,7 +42,8 @@ class Method(Task):
 
     Attributes:
         teachers: The kinds of teacher that the method can learn from, with one trial for each
-            teacher; empty for a method without a teacher.
+            teacher; empty for a method without a teacher. ``given`` is one that has logits alone.
+        all_teachers: Whether the method, which has no single teacher, learns from all of them.
         teacher_inputs: What every batch carries from the teacher.
         dense: Whether the method supports a label for every pixel.
         control: Whether the method has no other modality and is no `baseline` either: a gain of
@@ -57,6 +58,7 @@ class Method(Task):
     """
 
     teachers: ClassVar[tuple[str, ...]] = (MULTIMODAL, CROSSMODAL)
+    all_teachers: ClassVar[bool] = False
     teacher_inputs: ClassVar[TeacherInputs] = "logits"
     dense: ClassVar[bool] = True
     control: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Trained teachers: frozen, and evaluated once for all methods that read the same output."""
+"""Frozen teachers, evaluated once for all methods that read the same output."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from mst_distill.mst.features import FeatureExtractor
-from mst_distill.mst.networks import freeze, modalities_of
+from mst_distill.mst.networks import forward, freeze, modalities_of
 from mst_distill.parameters import Members
-from mst_distill.training.batches import Batches, Frozen, Inputs
+from mst_distill.training.batches import Batches, Frozen
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, generator
 
@@ -22,15 +22,12 @@ or, for a teacher that is trained too, its inputs."""
 
 T = TypeVar("T")
 
-TeacherFn = Callable[[Inputs], tuple[Tensor, ...]]
-"""Maps the inputs of a teacher to the tensors that a method reads from it."""
-
 
 class TeacherPool:
-    """The trained teachers of one target, and their outputs for its training split.
+    """The teachers of one target, trained or given, and their outputs for its training split.
 
     Args:
-        run: Data, target, seed and device.
+        run: Data, target, seed, device and given teachers.
         nets: Teacher name to its trained net.
         members: Their masked layers are the stages that methods read.
         batch_size: Samples in a batch.
@@ -47,13 +44,34 @@ class TeacherPool:
             name: FeatureExtractor(name, run.place(net), layers[name], run.samples)
             for name, net in nets.items()
         }
+        for of in run.given.values():
+            run.place(of.net)
         self._computed: dict[str, tuple[Any, float]] = {}
         self._train: dict[tuple[str, TeacherInputs], Batches] = {}
         self._valid = run.batches("valid", [run.target], batch_size)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all teachers: the trained ones, followed by the given ones."""
+        return (*self._teachers, *self._run.given)
+
     def teacher(self, name: str) -> FeatureExtractor:
-        """Return a frozen teacher."""
+        """Return a teacher that was trained."""
         return self._teachers[name]
+
+    def reads(self, name: str) -> tuple[str, ...]:
+        """Return the names of the inputs of a teacher or of another member."""
+        return modalities_of(self._run.member_of(name), self._run.modalities)
+
+    def logits(self, name: str) -> Frozen:
+        """Return the logits of a teacher as a computation that no training step changes."""
+        if name in self._run.given:
+            given = self._run.given[name]
+            return Frozen(
+                self.reads(name), lambda inputs: (forward(given.net, given.member, inputs),)
+            )
+        extractor = self._teachers[name]
+        return Frozen(self.reads(name), lambda inputs: (extractor(inputs).logits,))
 
     def batches(
         self,
@@ -74,11 +92,12 @@ class TeacherPool:
         return self._train[key].shuffled(shuffle, labelled_share), self._valid
 
     def batches_with(
-        self, teacher: str, teacher_fn: TeacherFn, stage: str, labelled_share: float | None = None
+        self, frozen: Frozen, stage: str, labelled_share: float | None = None
     ) -> tuple[Batches, Batches]:
-        """Return the same with the output of `teacher_fn` for the inputs of `teacher`."""
+        """Return the same with the output of `frozen` in place of a teacher's."""
         shuffle = generator(self._run.seed, stage, Stream.ORDER)
-        return self._train_with(teacher, teacher_fn).shuffled(shuffle, labelled_share), self._valid
+        train = self._batches([self._run.target], {"teacher": frozen})
+        return train.shuffled(shuffle, labelled_share), self._valid
 
     def compute_once(
         self, name: str, parameters: Sequence[object], compute: Callable[[], T]
@@ -103,21 +122,14 @@ class TeacherPool:
 
     def _train_batches(self, teacher: str, teacher_inputs: TeacherInputs) -> Batches:
         if teacher_inputs == "inputs":
-            modalities = [self._run.target, *modalities_of(teacher, self._run.modalities)]
-            return self._batches(modalities)
+            return self._batches([self._run.target, *self.reads(teacher)])
         if teacher_inputs == "nothing":
             return self._batches([self._run.target])
-        extractor = self._teachers[teacher]
-
-        def teacher_fn(inputs: Inputs) -> tuple[Tensor, ...]:
-            output = extractor(inputs)
-            return (output.logits,) if teacher_inputs == "logits" else output.tensors
-
-        return self._train_with(teacher, teacher_fn)
-
-    def _train_with(self, teacher: str, teacher_fn: TeacherFn) -> Batches:
-        frozen = {"teacher": Frozen(modalities_of(teacher, self._run.modalities), teacher_fn)}
-        return self._batches([self._run.target], frozen)
+        frozen = self.logits(teacher)
+        if teacher_inputs == "features":
+            extractor = self._teachers[teacher]
+            frozen = Frozen(frozen.modalities, lambda inputs: extractor(inputs).tensors)
+        return self._batches([self._run.target], {"teacher": frozen})
 
     def _batches(
         self, modalities: Sequence[str], frozen: Mapping[str, Frozen] | None = None

@@ -7,7 +7,7 @@ from inspect import Parameter, signature
 
 import torch
 
-from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
+from mst_distill.compare.context import CROSSMODAL, GIVEN, MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.baseline import Baseline
 from mst_distill.compare.teacher_cache import TeacherPool
@@ -74,6 +74,8 @@ def teachers_for(method: type[Method], plan: Plan, target: str) -> Iterator[str]
     for name in plan.members.teachers_of(target):
         if (MULTIMODAL if name == MULTIMODAL else CROSSMODAL) in method.teachers:
             yield name
+    if GIVEN in method.teachers:
+        yield from plan.given
 
 
 def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:

@@ -28,6 +28,7 @@ from mst_distill.data.samples import UNLABELLED, Samples
 from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
+from mst_distill.mst.given_teachers import check_given, with_given
 from mst_distill.mst.networks import arguments_of
 from mst_distill.parameters import Member
 from mst_distill.plan import Plan
@@ -119,7 +120,12 @@ class Comparison:
             self._check_tuning(seeds)
         for seed in (*seeds, *self.tuning_seeds):
             classes, ignored = samples.classes, samples.ignored_label
-            checked_splits(samples.index, classes, ignored, plan.protocol, seed, plan.label_shares)
+            splits = checked_splits(
+                samples.index, classes, ignored, plan.protocol, seed, plan.label_shares
+            )
+            if plan.given:
+                run = Run(samples, splits, self.targets[0], seed, plan.runtime)
+                check_given(with_given(run, plan.given), plan.given, plan.masks)
 
     def _check_tuning(self, seeds: list[int]) -> None:
         if common := sorted({*seeds} & {*self.tuning_seeds}):
@@ -195,15 +201,10 @@ class TrialRunner:
         self._tuning = tuning
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
+        plan = comparison.plan
+        run = Run(comparison.samples, splits, target, seed, plan.runtime, recipe=plan.training)
         self._comparison = comparison
-        self._run = Run(
-            comparison.samples,
-            splits,
-            target,
-            seed,
-            comparison.plan.runtime,
-            recipe=comparison.plan.training,
-        )
+        self._run = with_given(run, plan.given)
 
     def result_of(self, trial: Trial, arguments: Mapping[str, Any]) -> TrialResult:
         """Load the result of a trial from the log, or run the trial.
@@ -357,8 +358,11 @@ class TrialRunner:
         plan = self._comparison.plan
         method = plan.compare.methods[trial.method]
         per_batch = {} if self._run.unlabelled is None else {"per_batch": plan.labelled_per_batch}
+        every = self._comparison.methods[trial.method].all_teachers
+        given = {name: of for name, of in plan.given.items() if every or name == trial.teacher}
         return {
             **per_batch,
+            **({"given": given} if given else {}),
             "seed": trial.seed,
             "target": trial.target,
             "teacher": trial.teacher,

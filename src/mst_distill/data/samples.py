@@ -51,6 +51,8 @@ class Samples:
         notes: The columns of `index` that describe how a sample was read: durations, repairs.
         omitted: Samples that were left out because they are incomplete or damaged, id to reason.
         readers: How a raw value of each modality was read, if the source has readers.
+        recorded: Array ``(N, F)`` of the outputs that each given teacher of a run has in a file, by
+            the name of the teacher. No other net reads them.
     """
 
     index: pd.DataFrame
@@ -62,9 +64,15 @@ class Samples:
     notes: tuple[str, ...] = ()
     omitted: Mapping[str, str] = field(default_factory=dict)
     readers: Mapping[str, ReaderRecord] = field(default_factory=dict)
+    recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def inputs(self) -> dict[str, np.ndarray]:
+        """All that nets can read: the modalities, and what is recorded."""
+        return {**self.modalities, **self.recorded}
 
     @property
     def dense(self) -> bool:

@@ -188,7 +188,12 @@ def similarity_table(
         ``source``, ``of``, ``cka`` and ``by_chance``.
     """
     batches: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
-    nets = {teacher_title(name): (name, net) for name, net in models.teachers.items()}
+    nets = {
+        teacher_title(name): (run.member_of(name), net)
+        for name, net in models.teachers.items()
+        # What is recorded of a given teacher has no features.
+        if name not in run.samples.recorded
+    }
     nets[STUDENT] = (run.target, models.student)
     extractors = {
         title: FeatureExtractor(name, net, (), run.samples) for title, (name, net) in nets.items()
@@ -199,7 +204,7 @@ def similarity_table(
             batches[title, "features"].append(_pooled_array(output.embedding))
             batches[title, "logits"].append(_pooled_array(output.logits))
         for source in models.sources:
-            if source.masked:
+            if source.title not in extractors:
                 logits = source.logits(_only(batch.inputs, source.modalities))
                 batches[source.title, "logits"].append(_pooled_array(logits))
     arrays = {key: np.concatenate(chunks) for key, chunks in batches.items()}
@@ -235,7 +240,7 @@ def _maps_of_batch(
 
 
 def _batches(run: Run, rows: np.ndarray, batch_size: int) -> Batches:
-    return Batches(run.samples, rows, run.modalities, batch_size, run.runtime, run.device)
+    return Batches(run.samples, rows, run.inputs, batch_size, run.runtime, run.device)
 
 
 def _only(inputs: Inputs, modalities: Iterable[str]) -> Inputs:

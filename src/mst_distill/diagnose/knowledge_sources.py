@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mst_distill.evaluate.predictions import teacher_title
 from mst_distill.mst.ensemble import SpecialistEnsemble, specialist_name
-from mst_distill.mst.networks import forward, modalities_of
-from mst_distill.mst.split_teacher import SpecialisedTeacher
+from mst_distill.mst.split_teacher import UNMASKED, SpecialisedTeacher
 from mst_distill.training.batches import Frozen, Inputs
 from mst_distill.training.device import wide_products
-from mst_distill.training.run import Run
 
 LogitsFn = Callable[[Inputs], Tensor]
 """A function from inputs to logits that is differentiable with respect to the inputs."""
@@ -25,9 +23,11 @@ class Source:
 
     Attributes:
         title: The name in reports: ``audio teacher``, ``audio/hidden``.
-        teacher: The teacher itself or that of the specialist: ``multimodal`` or a modality.
+        teacher: The teacher itself or that of the specialist: ``multimodal``, a modality, or the
+            name of a given teacher.
         masked: Whether the source is a specialist.
-        modalities: The modalities that it sees.
+        modalities: The modalities that it sees, or the name of a given teacher that reads what is
+            recorded.
         logits: The function that computes its logits.
     """
 
@@ -42,25 +42,14 @@ class Source:
         return Frozen(self.modalities, lambda inputs: (self.logits(inputs),))
 
 
-def sources_of(
-    run: Run, teachers: Mapping[str, nn.Module], ensemble: SpecialistEnsemble
-) -> list[Source]:
+def sources_of(ensemble: SpecialistEnsemble) -> list[Source]:
     """Return the teachers, followed by the specialists in the order of the ensemble.
 
-    Args:
-        run: The run; only its modalities are used.
-        teachers: Teacher name to its net, on the run's device and in eval mode.
-        ensemble: The specialists.
+    A given teacher without masks is a specialist as it is, and occurs only as a teacher.
     """
     plain = [
-        Source(
-            teacher_title(name),
-            name,
-            False,
-            modalities_of(name, run.modalities),
-            _logits_of_teacher(name, net),
-        )
-        for name, net in teachers.items()
+        Source(teacher_title(name), name, False, specialised.trunk.modalities, specialised.logits)
+        for name, specialised in ensemble.teachers.items()
     ]
     masked = [
         Source(
@@ -72,19 +61,16 @@ def sources_of(
         )
         for name, specialised in ensemble.teachers.items()
         for layer in specialised.tails
+        if layer != UNMASKED
     ]
     return plain + masked
-
-
-def _logits_of_teacher(name: str, net: nn.Module) -> LogitsFn:
-    return lambda inputs: forward(net, name, inputs)
 
 
 def _logits_of_specialist(specialised: SpecialisedTeacher, layer: str) -> LogitsFn:
     tail = specialised.tails[layer]
 
     def logits_of(inputs: Inputs) -> Tensor:
-        values = specialised.trunk.compute(inputs)
+        values = specialised.trunk(inputs)
         with wide_products(values[0].device, tail):
             logits: Tensor = tail(*values)
         return logits

@@ -29,7 +29,7 @@ class EvaluatedModels:
     """Every model of a run.
 
     Attributes:
-        teachers: Teacher name to its net after stage 1.
+        teachers: Teacher name to its net, after stage 1 or as it is given.
         ensemble: The specialists.
         target: The modality that the students see.
         students: Model name to a net that sees only the target, among them the baseline.
@@ -52,7 +52,8 @@ class EvaluatedModels:
     def teacher_logits(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return the logits of the teachers and specialists."""
         teachers = {
-            teacher_title(name): forward(net, name, inputs) for name, net in self.teachers.items()
+            teacher_title(name): self.ensemble.teachers[name].logits(inputs)
+            for name in self.teachers
         }
         specialists = self.ensemble.logits(inputs).unbind(dim=1)
         return {**teachers, **dict(zip(self.ensemble.names, specialists, strict=True))}
@@ -220,7 +221,7 @@ def evaluate_models(
     accumulators: dict[str, MetricAccumulator] = {}
     tables: list[pd.DataFrame] = []
     compared = 0
-    batches = run.batches("test", run.modalities, batch_size, needed=needed)
+    batches = run.batches("test", run.inputs, batch_size, needed=needed)
     every = _samples_of(run)
     for batch, logits in _outputs(run, models, progress(batches, "held-out split", "batch")):
         index = every.iloc[rows[batch.place.cpu().numpy()]]

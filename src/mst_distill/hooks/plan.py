@@ -50,6 +50,7 @@ class PlanHooks:
         read = {name for node in pipeline.nodes for name in parameters_read(node.func)}
         if not isinstance(catalog, ArtifactCatalog) or "members" not in read:
             return
+        from mst_distill.mst.given_teachers import check_given_definitions
         from mst_distill.mst.networks import check_definitions
         from mst_distill.training.device import prepare, resolve_device
         from mst_distill.training.optimisation import check_recipe
@@ -60,6 +61,7 @@ class PlanHooks:
         check_recipe(catalog.plan.training)
         check_transforms(catalog.plan.training)
         check_definitions(catalog.plan.members, catalog.plan.masks)
+        check_given_definitions(catalog.plan.given)
         if "compare" in read:
             from mst_distill.compare.teaching import resolve_methods
 

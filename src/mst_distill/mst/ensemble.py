@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from mst_distill.data.samples import SPLITS
 from mst_distill.mst.losses import at_least_float32
-from mst_distill.mst.split_teacher import SpecialisedTeacher, specialise
+from mst_distill.mst.networks import modalities_of
+from mst_distill.mst.split_teacher import SpecialisedTeacher, specialise, unspecialised
 from mst_distill.parameters import Members
 from mst_distill.plan import Plan
 from mst_distill.training.batches import Batch, Frozen, Inputs
@@ -30,7 +31,9 @@ KEYS = ["id", "split", "specialist"]
 
 @dataclass(frozen=True)
 class SpecialistEnsemble:
-    """All specialists, ordered by teacher, the multimodal one first, and by depth of the mask.
+    """All specialists, ordered by teacher and by depth of the mask.
+
+    The multimodal teacher is first, and given teachers are last.
 
     Attributes:
         teachers: Teacher name to its trunk and tails.
@@ -91,7 +94,7 @@ class SpecialistEnsemble:
 
 def _logits_of(teacher: SpecialisedTeacher, inputs: Inputs) -> list[Tensor]:
     """The logits of one teacher's specialists, from one pass through its trunk."""
-    values = teacher.trunk.compute(inputs) if teacher.tails else ()
+    values = teacher.trunk(inputs) if teacher.tails else ()
     logits = []
     for tail in teacher.tails.values():
         with wide_products(values[0].device, tail):
@@ -129,10 +132,10 @@ def build_ensemble(
     stacked: bool = False,
     masked: bool = True,
 ) -> SpecialistEnsemble:
-    """Apply masks to frozen teachers.
+    """Apply masks to frozen teachers; a given teacher without masks is used as it is.
 
     Args:
-        run: Target, device and modalities.
+        run: Target, device, modalities and given teachers.
         members: The masked layers of each teacher, in the order in which the net calls them.
         nets: Member name to its network.
         masks: Specialist name to its mask.
@@ -142,28 +145,28 @@ def build_ensemble(
     Raises:
         ValueError: There is no mask for a masked layer.
     """
-    teachers = members.teachers_of(run.target)
-    for name, member in teachers.items():
-        for layer in member.masked_layers:
-            if masked and specialist_name(name, layer) not in masks:
-                raise ValueError(
-                    f"there is no mask for layer {layer!r} of member {name!r}, only for "
-                    f"{list(masks)}: run the pipeline `masks` first"
-                )
     no_mask = nn.Identity()
+
+    def mask_of(name: str, layer: str) -> nn.Module:
+        if masked and specialist_name(name, layer) not in masks:
+            raise ValueError(
+                f"there is no mask for layer {layer!r} of member {name!r}, only for "
+                f"{list(masks)}: run the pipeline `masks` first"
+            )
+        return run.place(masks[specialist_name(name, layer)] if masked else no_mask)
+
+    def build(name: str, net: nn.Module, layers: Sequence[str]) -> SpecialisedTeacher:
+        member = run.member_of(name)
+        if name in run.given and not layers:
+            return unspecialised(run.place(net), member, modalities_of(member, run.modalities))
+        of_layers = {layer: mask_of(name, layer) for layer in layers}
+        return specialise(name, run.place(net), of_layers, run.samples, stacked, member)
+
+    trained = members.teachers_of(run.target).items()
     return SpecialistEnsemble(
         {
-            name: specialise(
-                name,
-                run.place(nets[name]),
-                {
-                    layer: run.place(masks[specialist_name(name, layer)] if masked else no_mask)
-                    for layer in member.masked_layers
-                },
-                run.samples,
-                stacked,
-            )
-            for name, member in teachers.items()
+            **{name: build(name, nets[name], member.masked_layers) for name, member in trained},
+            **{name: build(name, of.net, of.masked_layers) for name, of in run.given.items()},
         }
     )
 

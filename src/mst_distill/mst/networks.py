@@ -113,10 +113,10 @@ def build_members(run: Run, plan: Plan) -> dict[str, nn.Module]:
             wider = build_member(name, member, classes + MORE_CLASSES, run.seed)
             if has_lazy_weights(wider):
                 with seeded(run.seed, Stream.LAZY_LAYERS):
-                    _trial_forward(name, wider, run.samples)
+                    trial_forward(name, wider, run.samples)
             if kept := load_weights(name, nets[name], member.weights, wider):
                 log.info("member %r keeps random start values of %s", name, ", ".join(kept))
-            _check_finite(name, _trial_forward(name, nets[name], run.samples))
+            _check_finite(name, trial_forward(name, nets[name], run.samples))
         set_rates(name, nets[name], member)
     return nets
 
@@ -214,9 +214,16 @@ def _check_layers_exist(name: str, net: nn.Module, layers: Sequence[str]) -> Non
 
 
 def feature_shapes(
-    name: str, net: nn.Module, layers: Sequence[str], samples: Samples
+    name: str, net: nn.Module, layers: Sequence[str], samples: Samples, member: str | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Find the shapes of layers' outputs in a trial forward pass of two samples.
+
+    Args:
+        name: The name of the net, for messages.
+        net: The net.
+        layers: The layers.
+        samples: The store.
+        member: The member whose inputs the net takes; by default `name`.
 
     Returns:
         Layer to shape, in the order in which the net calls the layers.
@@ -235,7 +242,7 @@ def feature_shapes(
 
     hooks = [watch(layer) for layer in layers]
     try:
-        _trial_forward(name, net, samples)
+        trial_forward(name, net, samples, member)
     finally:
         for hook in hooks:
             hook.remove()
@@ -280,21 +287,45 @@ def check_members(
     for name, net in nets.items():
         if name != MULTIMODAL and name not in samples.modalities:
             raise ValueError(did_you_mean("modality", name, samples.modalities))
-        logits = _trial_forward(name, net, samples)
-        expected = (2, len(samples.classes), *samples.labels.shape[1:])
-        if logits.shape != expected:
-            raise ValueError(
-                f"member {name!r} outputs logits of shape {tuple(logits.shape)} for two samples; "
-                f"{expected} would fit the {len(samples.classes)} classes and labels of shape "
-                f"{samples.labels.shape[1:]}"
-            )
-        _check_finite(name, logits)
-        shapes = feature_shapes(name, net, members[name].masked_layers, samples)
-        with torch.device("meta"):  # this check needs the shapes of the masks, not their weights
-            for layer, shape in shapes.items():
-                build_mask(name, layer, shape, masks)
+        check_net(name, net, members[name].masked_layers, masks, samples)
+
+
+def check_net(
+    name: str,
+    net: nn.Module,
+    masked_layers: Sequence[str],
+    masks: Masks,
+    samples: Samples,
+    member: str | None = None,
+) -> None:
+    """Check that a net outputs logits for these samples, and that its layers can be masked.
+
+    Args:
+        name: The name of the net, for messages.
+        net: The net.
+        masked_layers: The layers that get masks.
+        masks: Kind and size of the masks.
+        samples: The store.
+        member: The member whose inputs the net takes; by default `name`.
+
+    Raises:
+        ValueError: See `check_members`.
+    """
+    logits = trial_forward(name, net, samples, member)
+    expected = (2, len(samples.classes), *samples.labels.shape[1:])
+    if logits.shape != expected:
+        raise ValueError(
+            f"member {name!r} outputs logits of shape {tuple(logits.shape)} for two samples; "
+            f"{expected} would fit the {len(samples.classes)} classes and labels of shape "
+            f"{samples.labels.shape[1:]}"
+        )
+    _check_finite(name, logits)
+    shapes = feature_shapes(name, net, masked_layers, samples, member)
+    with torch.device("meta"):  # this check needs the shapes of the masks, not their weights
         for layer, shape in shapes.items():
-            _try_mask(name, net, layer, shape, samples)
+            build_mask(name, layer, shape, masks)
+    for layer, shape in shapes.items():
+        _try_mask(name, net, layer, shape, samples, member)
 
 
 def _check_finite(name: str, logits: Tensor) -> None:
@@ -306,7 +337,12 @@ def _check_finite(name: str, logits: Tensor) -> None:
 
 
 def _try_mask(
-    name: str, net: nn.Module, layer: str, shape: tuple[int, ...], samples: Samples
+    name: str,
+    net: nn.Module,
+    layer: str,
+    shape: tuple[int, ...],
+    samples: Samples,
+    member: str | None,
 ) -> None:
     """Check the logits of two samples with a mask on one layer of a net.
 
@@ -319,7 +355,7 @@ def _try_mask(
     mask = FixedMask(shape[1]).to(device)
     hook = net.get_submodule(layer).register_forward_hook(lambda _m, _i, feature: mask(feature))
     try:
-        masked = _trial_forward(name, net, samples)
+        masked = trial_forward(name, net, samples, member)
     except ValueError as error:
         raise ValueError(f"with a mask on its layer {layer!r}, {error}") from error
     finally:
@@ -363,17 +399,23 @@ def two_samples(samples: Samples, modalities: Sequence[str], net: nn.Module) -> 
     device = next((weight.device for weight in net.parameters()), torch.device("cpu"))
     rows = np.flatnonzero(samples.have(modalities))[:2] if samples.present else slice(2)
     return {
-        modality: torch.from_numpy(np.array(samples.modalities[modality][rows])).to(device)
+        modality: torch.from_numpy(np.array(samples.inputs[modality][rows])).to(device)
         for modality in modalities
     }
 
 
-def _trial_forward(name: str, net: nn.Module, samples: Samples) -> Tensor:
-    inputs = two_samples(samples, modalities_of(name, list(samples.modalities)), net)
+def trial_forward(name: str, net: nn.Module, samples: Samples, member: str | None = None) -> Tensor:
+    """The logits of two samples; the arguments are those of `feature_shapes`.
+
+    Raises:
+        ValueError: The net fails, or its output is no tensor; the message names it.
+    """
+    member = member or name
+    inputs = two_samples(samples, modalities_of(member, list(samples.modalities)), net)
     was_training = net.training
     try:
         with torch.no_grad():
-            output = forward(net.eval(), name, inputs)
+            output = forward(net.eval(), member, inputs)
     except Exception as error:  # the `forward` of a user's class may raise anything
         shapes = {modality: tuple(tensor.shape) for modality, tensor in inputs.items()}
         integers = [key for key, tensor in inputs.items() if not tensor.is_floating_point()]

@@ -25,6 +25,9 @@ from mst_distill.training.batches import Frozen, Inputs
 Values = tuple[Tensor, ...]
 """The values that cross from the trunk to the tails; the first axis of each is the batch."""
 
+UNMASKED = "unmasked"
+"""The tail of a given teacher without masks."""
+
 log = logging.getLogger(__name__)
 
 
@@ -36,10 +39,20 @@ class SpecialisedTeacher:
         trunk: Maps inputs to the values that cross the cuts. Nothing in it is trained.
         tails: Masked layer to a module that maps these values to logits. Stage 2 trains the mask in
             it and nothing else.
+        net: The whole teacher.
+        member: The member whose inputs it takes.
     """
 
     trunk: Frozen
     tails: dict[str, nn.Module]
+    net: nn.Module
+    member: str
+
+    def logits(self, inputs: Inputs) -> Tensor:
+        """Compute the logits without a mask, ``(B, C)`` or ``(B, C, H, W)``."""
+        return forward(
+            self.net, self.member, {name: inputs[name] for name in self.trunk.modalities}
+        )
 
 
 def specialise(
@@ -48,37 +61,57 @@ def specialise(
     masks: Mapping[str, nn.Module],
     samples: Samples,
     stacked: bool = False,
+    member: str | None = None,
 ) -> SpecialisedTeacher:
     """Cut a teacher after its masked layers.
 
     Args:
-        name: ``multimodal`` or a modality.
-        teacher: The net of this member; it is frozen and set to eval mode here.
+        name: The teacher, for messages.
+        teacher: Its net; it is frozen and set to eval mode here.
         masks: Layer (module path) to its mask, in the order in which the net calls the layers.
         samples: The store; two samples of it show whether the cut is correct.
         stacked: Apply the masks of all earlier layers in addition to the specialist's own, as the
             released implementation does in stage 3, although each mask was trained alone.
+        member: The member whose inputs the net takes; by default `name`.
 
     Returns:
         The teacher, cut if possible. If not, every tail runs the whole net, with the same logits,
         and the log states the reason.
     """
     freeze([teacher])
-    reads = modalities_of(name, list(samples.modalities))
+    member = member or name
+    reads = modalities_of(member, list(samples.modalities))
     layers = list(masks)
     # The masks of each specialist: masked layer to {layer: mask}, in the order of the calls.
     active = {
         layer: {masked: masks[masked] for masked in (layers[: index + 1] if stacked else [layer])}
         for index, layer in enumerate(layers)
     }
-    whole = _without_cut(name, teacher, active, reads)
+    whole = _without_cut(member, teacher, active, reads)
     try:
-        cut = _cut(name, teacher, _trace(teacher, layers), active, reads)
+        cut = _cut(member, teacher, _trace(teacher, layers), active, reads)
         _check_cut(cut, whole, two_samples(samples, reads, teacher))
     except Exception as error:  # the `forward` of a user's class may raise anything
         log.info("The %s teacher cannot be cut: the whole net runs for every mask. %s", name, error)
         return whole
     return cut
+
+
+def unspecialised(teacher: nn.Module, member: str, reads: tuple[str, ...]) -> SpecialisedTeacher:
+    """A teacher that is used as it is: all of it is the trunk, and its one tail changes nothing.
+
+    Args:
+        teacher: The net; it is frozen and set to eval mode here.
+        member: The member whose inputs it takes.
+        reads: The names of these inputs.
+    """
+    freeze([teacher])
+
+    def compute(inputs: Inputs) -> Values:
+        return (forward(teacher, member, inputs),)
+
+    tails: dict[str, nn.Module] = {UNMASKED: nn.Identity()}
+    return SpecialisedTeacher(Frozen(reads, compute), tails, teacher, member)
 
 
 class _Tracer(fx.Tracer):
@@ -113,7 +146,7 @@ def _trace(teacher: nn.Module, layers: Sequence[str]) -> fx.Graph:
 
 
 def _cut(
-    name: str,
+    member: str,
     teacher: nn.Module,
     graph: fx.Graph,
     active: Mapping[str, Mapping[str, nn.Module]],
@@ -127,17 +160,17 @@ def _cut(
     trunk = _build_trunk(teacher, graph, shared)
 
     def compute(inputs: Inputs) -> Values:
-        return tuple(forward(trunk, name, inputs))
+        return tuple(forward(trunk, member, inputs))
 
     tails: dict[str, nn.Module] = {
         layer: _build_tail(teacher, graph, shared, after[layer], masks)
         for layer, masks in active.items()
     }
-    return SpecialisedTeacher(Frozen(reads, compute), tails)
+    return SpecialisedTeacher(Frozen(reads, compute), tails, teacher, member)
 
 
 def _without_cut(
-    name: str,
+    member: str,
     teacher: nn.Module,
     active: Mapping[str, Mapping[str, nn.Module]],
     reads: tuple[str, ...],
@@ -148,9 +181,9 @@ def _without_cut(
         return tuple(inputs[modality] for modality in reads)
 
     tails: dict[str, nn.Module] = {
-        layer: _WholeForward(name, teacher, masks, reads) for layer, masks in active.items()
+        layer: _WholeForward(member, teacher, masks, reads) for layer, masks in active.items()
     }
-    return SpecialisedTeacher(Frozen(reads, compute), tails)
+    return SpecialisedTeacher(Frozen(reads, compute), tails, teacher, member)
 
 
 @torch.no_grad()
@@ -163,14 +196,14 @@ def _check_cut(cut: SpecialisedTeacher, whole: SpecialisedTeacher, inputs: Input
         AssertionError: The logits differ. This is so if a feature is changed in place after it has
             crossed, or if tracing followed another branch of `forward`.
     """
-    values = cut.trunk.compute(inputs)
+    values = cut.trunk(inputs)
     if not all(isinstance(value, Tensor) and value.shape[:1] == (2,) for value in values):
         raise ValueError("a value that crosses the cut is no tensor with one row for each sample")
     for layer, tail in cut.tails.items():
         # The masks may be in training mode; in eval mode the comparison leaves batch statistics
         # unchanged. Afterwards only the modules that were in training mode return to it.
         training = [module for module in tail.modules() if module.training]
-        expected = whole.tails[layer].eval()(*whole.trunk.compute(inputs))
+        expected = whole.tails[layer].eval()(*whole.trunk(inputs))
         torch.testing.assert_close(tail.eval()(*values), expected, rtol=1e-4, atol=1e-5)
         for module in training:
             module.training = True
@@ -250,13 +283,13 @@ class _WholeForward(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        member: str,
         teacher: nn.Module,
         masks: Mapping[str, nn.Module],
         reads: tuple[str, ...],
     ) -> None:
         super().__init__()
-        self._name = name
+        self._member = member
         self._reads = reads
         self._layers = list(masks)
         self.teacher = teacher
@@ -270,7 +303,7 @@ class _WholeForward(nn.Module):
             for layer, mask in zip(self._layers, self.masks, strict=True)
         ]
         try:
-            return forward(self.teacher, self._name, dict(zip(self._reads, inputs, strict=True)))
+            return forward(self.teacher, self._member, dict(zip(self._reads, inputs, strict=True)))
         finally:
             for hook in hooks:
                 hook.remove()

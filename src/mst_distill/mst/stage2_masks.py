@@ -117,8 +117,11 @@ def prepare_masks(
     student = run.place(nets[run.target]).eval()
     masks = build_masks(run, plan, nets)
     ensemble = build_ensemble(run, plan.members, nets, masks)
-    task = Adaptation(ensemble.teachers, masks, plan.masks.temperature)
-    frozen = {name: specialised.trunk for name, specialised in ensemble.teachers.items()}
+    # A given teacher without masks has nothing to train.
+    unmasked = {name for name, of in run.given.items() if not of.masked_layers}
+    teachers = {name: of for name, of in ensemble.teachers.items() if name not in unmasked}
+    task = Adaptation(teachers, masks, plan.masks.temperature)
+    frozen = {name: specialised.trunk for name, specialised in teachers.items()}
     frozen[STUDENT] = Frozen((run.target,), lambda inputs: (student(inputs[run.target]),))
     batches = run.train_and_valid(Stream.MASKS, plan.masks, (), frozen, needed=[run.target])
     run.seed_noise(Stream.MASKS)
@@ -147,8 +150,12 @@ def build_masks(run: Run, plan: Plan, nets: Mapping[str, nn.Module]) -> dict[str
         ValueError: A layer does not exist or is too narrow; the message names teacher and layer.
     """
     masks: dict[str, nn.Module] = {}
-    for teacher, member in plan.members.teachers_of(run.target).items():
-        shapes = feature_shapes(teacher, nets[teacher], member.masked_layers, run.samples)
+    trained = plan.members.teachers_of(run.target)
+    layers = {name: (nets[name], member.masked_layers) for name, member in trained.items()}
+    layers |= {name: (of.net, of.masked_layers) for name, of in run.given.items()}
+    for teacher, (net, masked) in layers.items():
+        member = run.member_of(teacher)
+        shapes = feature_shapes(teacher, net, masked, run.samples, member)
         for layer, shape in shapes.items():
             with seeded(run.seed, Stream.MASK, teacher, layer):
                 mask = build_mask(teacher, layer, shape, plan.masks)

@@ -38,6 +38,26 @@ def open_run(
     return Run(samples, splits, plan.target, plan.seed, plan.runtime, checkpoints, recipe)
 
 
+def open_run_with_given(
+    samples: Samples, splits: pd.DataFrame, plan: Plan, checkpoints: Checkpoints | None = None
+) -> Run:
+    """The same with the given teachers of the plan."""
+    from mst_distill.mst.given_teachers import with_given
+
+    return with_given(open_run(samples, splits, plan, checkpoints), plan.given)
+
+
+def open_run_to_train(
+    samples: Samples, splits: pd.DataFrame, plan: Plan, checkpoints: Checkpoints
+) -> Run:
+    """The same without given teachers, which are checked: they are needed once it is trained."""
+    from mst_distill.mst.given_teachers import check_given, with_given
+
+    run = open_run(samples, splits, plan, checkpoints)
+    check_given(with_given(run, plan.given), plan.given, plan.masks)
+    return run
+
+
 def load_nets(partitions: Partitions) -> dict[str, nn.Module]:
     """Load all networks of an entry, by name; the catalog has verified them."""
     return {name: load().net for name, load in partitions.items()}
@@ -62,7 +82,7 @@ class FinishedRun:
     @property
     def teachers(self) -> dict[str, nn.Module]:
         """Teacher name to its network, in the order of the specialists."""
-        return {name: self.members[name] for name in self.ensemble.teachers}
+        return {name: specialised.net for name, specialised in self.ensemble.teachers.items()}
 
 
 def load_finished(run: Run, plan: Plan, bundles: Mapping[str, Partitions]) -> FinishedRun:

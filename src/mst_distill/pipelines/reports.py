@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from mst_distill.report.tables import RunResults
 
 DATA = ("target", "protocol", "deal", "limit", "seed", "labelled", "labelled_validation")
-STAGES = ("labelled_per_batch", "members", "training", "teachers", "masks", "route", "evaluate")
+STAGES = (
+    *("labelled_per_batch", "members", "training", "teachers", "given", "masks", "route"),
+    "evaluate",
+)
 OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
 """The parameters that a run depends on, which its report lists."""
 
@@ -46,7 +49,13 @@ def run_origin(node: Callable[..., Any], student: ModelBundle, plan: Plan) -> Ru
 
 def _describe_recipe(plan: Plan) -> str:
     """How the nets were trained, in one line."""
-    return "; ".join(filter(None, [plan.training.summary, plan.members.summary]))
+    given = (f"{name}: {text}" for name, text in _describe_given(plan).items())
+    return "; ".join(filter(None, [plan.training.summary, plan.members.summary, *given]))
+
+
+def _describe_given(plan: Plan) -> dict[str, str]:
+    """The given teachers, title to text."""
+    return {f"given teacher {name}": teacher.summary for name, teacher in plan.given.items()}
 
 
 def describe_student(student: ModelBundle) -> tuple[str, int, str]:
@@ -64,6 +73,7 @@ def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
     chosen = "" if route.top_k is None else f", {route.top_k} of the specialists for a sample"
     return {
         "teachers": ", ".join(f"{name} ({net.type})" for name, net in teachers.items()),
+        **_describe_given(plan),
         "stage 1, teachers and student": _describe_stage(plan.teachers),
         "stage 2, masks of the teachers": _describe_stage(plan.masks),
         "stage 3, distillation": _describe_stage(route),

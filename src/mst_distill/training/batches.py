@@ -43,6 +43,10 @@ class Frozen:
     modalities: tuple[str, ...]
     compute: Callable[[Inputs], tuple[Tensor, ...]]
 
+    def __call__(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """Compute from those of the inputs that it reads."""
+        return self.compute({name: inputs[name] for name in self.modalities})
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -281,7 +285,7 @@ class Batches:
 
     def _load(self, modalities: Iterable[str]) -> None:
         """Copy the split to the device in all views, or map the store into memory."""
-        arrays = {name: self._samples.modalities[name] for name in modalities}
+        arrays = {name: self._samples.inputs[name] for name in modalities}
         arrays["label"] = self._samples.labels
         rows = self._rows.numpy()
         per_sample = sum(array[:1].nbytes for array in arrays.values())
@@ -432,14 +436,14 @@ class Batches:
         """The result for the samples that have what is read, and NaN for the others."""
         some, indices = batch.having(what.modalities)
         if indices is None:
-            return what.compute(batch.inputs)
+            return what(batch.inputs)
         if name not in self._blank:  # a batch in which nothing is seen does not tell the shapes
             (one,) = self._computed_online({name: what}, self._first_having(what.modalities))
             self._blank[name] = tuple(
                 torch.full_like(of, torch.nan if of.is_floating_point() else 0)
                 for of in one.frozen[name]
             )
-        results = what.compute(some.inputs) if len(indices) else ()
+        results = what(some.inputs) if len(indices) else ()
         filled = tuple(
             blank.expand(len(batch.label), *blank.shape[1:]).clone() for blank in self._blank[name]
         )

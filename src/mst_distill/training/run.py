@@ -26,6 +26,22 @@ from mst_distill.training.views import Views
 
 
 @dataclass(frozen=True)
+class GivenNet:
+    """A teacher that exists already, as a frozen net.
+
+    Attributes:
+        net: The net.
+        member: The member whose inputs it takes: ``multimodal`` or a modality; or the name of the
+            teacher itself, if it reads what is recorded.
+        masked_layers: The layers of the net that get masks.
+    """
+
+    net: nn.Module
+    member: str
+    masked_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Run:
     """One run: one data set, one target, one seed.
 
@@ -37,6 +53,7 @@ class Run:
         runtime: Device, precision and memory use.
         checkpoints: The folder in which the stages save their state, if any.
         recipe: How nets are trained.
+        given: The teachers that exist already, by name.
 
     Raises:
         ValueError: The table of splits does not belong to these samples.
@@ -49,6 +66,7 @@ class Run:
     runtime: Runtime
     checkpoints: Checkpoints | None = None
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
+    given: Mapping[str, GivenNet] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         index = self.samples.index
@@ -106,6 +124,15 @@ class Run:
     def modalities(self) -> tuple[str, ...]:
         """All modalities, in store order."""
         return tuple(self.samples.modalities)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All modalities, and what given teachers read in addition."""
+        return tuple(self.samples.inputs)
+
+    def member_of(self, teacher: str) -> str:
+        """The member whose inputs a teacher takes; a member takes its own."""
+        return self.given[teacher].member if teacher in self.given else teacher
 
     def place(self, net: nn.Module) -> nn.Module:
         """Move a net to the device; see `device.place`."""

@@ -87,7 +87,7 @@ class Views:
         return made
 
     def _array(self, name: str) -> np.ndarray:
-        return self._samples.labels if name == "label" else self._samples.modalities[name]
+        return self._samples.labels if name == "label" else self._samples.inputs[name]
 
     def _view(self, names: Sequence[str], row: int, view: int) -> dict[str, Tensor]:
         """What the transforms change of a sample, by name."""

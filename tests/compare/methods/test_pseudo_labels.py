@@ -56,7 +56,7 @@ def test_the_second_student_learns_what_the_first_predicts(
     fit = TrialContext.fit
 
     def recorded(self: TrialContext, task: Any, epochs: int, *args: Any, **options: Any) -> Any:
-        fits.append((type(task).__name__, epochs, self.student.net, self._teacher_fn))
+        fits.append((type(task).__name__, epochs, self.student.net, self._frozen))
         return fit(self, task, epochs, *args, **options)
 
     monkeypatch.setattr(TrialContext, "fit", recorded)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
+from mst_distill.compare.context import ANY
 from mst_distill.compare.method import Distilling
 from mst_distill.compare.methods.dkd import labelled_positions
 from mst_distill.mst.features import ModelOutput
@@ -21,6 +24,8 @@ class DIST(Distilling):
     and 4 on CIFAR-100, where the terms weigh about 32 times as much. With dense labels, each
     labelled pixel is a sample.
     """
+
+    teachers: ClassVar[tuple[str, ...]] = ANY
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``inter`` and ``intra``, with their weights."""

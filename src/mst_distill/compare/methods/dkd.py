@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.compare.context import TrialContext
+from mst_distill.compare.context import ANY, TrialContext
 from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import at_least_float32, distillation, is_target
@@ -32,6 +34,7 @@ class DKD(Distilling):
             It is not in the paper's equation.
     """
 
+    teachers: ClassVar[tuple[str, ...]] = ANY
     needs_labels = True
 
     def __init__(

@@ -8,11 +8,12 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.compare.context import MethodResult, TrialContext
+from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.kd import KD
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.mst.losses import total
+from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Batch
 from mst_distill.training.selection import SELECTION
 
@@ -23,6 +24,8 @@ class FitNets(KD):
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, section 2.2 and algorithm 1. The
     hint stage has the epochs of stage 1, KD those of stage 3.
     """
+
+    teachers = (MULTIMODAL, CROSSMODAL)
 
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:

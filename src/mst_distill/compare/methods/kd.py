@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
+from mst_distill.compare.context import ANY
 from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import distillation
@@ -15,6 +18,8 @@ class KD(Distilling):
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
+
+    teachers: ClassVar[tuple[str, ...]] = ANY
 
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Compute ``kd``."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from mst_distill.compare.context import MethodResult, TrialContext
 from mst_distill.compare.methods.kd import KD
 from mst_distill.mst.losses import at_least_float32
-from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Inputs
 
 
@@ -21,24 +20,25 @@ class MeanKD(KD):
 
     You, Xu, Xu, Tao, "Learning from Multiple Teacher Networks", KDD 2017, equation 3, without its
     triplets. It has what MST-Distill has in addition to KD, several teachers, and nothing else of
-    it: no common training, no masks, no router. If samples lack modalities, the term is over those
-    that have all.
+    it: no common training, no masks, no router. Given teachers are among them. If samples lack
+    modalities, the term is over those that have all.
     """
 
     teachers = ()
+    all_teachers = True
 
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train the student for the epochs of the context."""
-        names = context.plan.members.teachers_of(context.run.target)
-        teachers = [context.pool.teacher(name) for name in names]
+        teachers = [context.pool.logits(name) for name in context.pool.names]
         method = cls(context, **arguments)
 
         def mean(inputs: Inputs) -> tuple[Tensor, ...]:
-            logits = [teacher(inputs).logits for teacher in teachers]
+            logits = [of for teacher in teachers for of in teacher(inputs)]
             return (mean_logits(logits, method.temperature),)
 
-        context.use_teacher(mean, reads=MULTIMODAL)
+        reads = dict.fromkeys(name for teacher in teachers for name in teacher.modalities)
+        context.use_teacher(mean, tuple(reads))
         return context.fit(method, context.epochs)
 
 

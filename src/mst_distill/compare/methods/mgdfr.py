@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mst_distill.compare.context import MethodResult, TrialContext
+from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
 from mst_distill.compare.methods.dml import DML
 from mst_distill.compare.methods.kd import KD
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.networks import freeze
+from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Inputs
 from mst_distill.training.seeding import Stream
 from mst_distill.training.selection import SELECTION
@@ -36,6 +37,8 @@ class MGDFR(KD):
     takes the absolute one and sets channels to 0. In the released code of the paper behind this
     project no channel is in fact replaced.
     """
+
+    teachers = (MULTIMODAL, CROSSMODAL)
 
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from mst_distill.compare.context import TrialContext
+from mst_distill.compare.context import ANY, TrialContext
 from mst_distill.compare.method import Distilling
 from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import distillation
@@ -28,6 +30,7 @@ class MLLD(Distilling):
         summed: Whether the terms of the temperatures are added up.
     """
 
+    teachers: ClassVar[tuple[str, ...]] = ANY
     dense = False
 
     def __init__(

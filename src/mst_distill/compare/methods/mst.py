@@ -23,6 +23,7 @@ class MST(Method):
     """
 
     teachers = ()
+    all_teachers = True
 
     @classmethod
     def teach(  # type: ignore[override]  # it has no further arguments

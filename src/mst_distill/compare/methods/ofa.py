@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mst_distill.compare.context import TrialContext
+from mst_distill.compare.context import ANY, TrialContext
 from mst_distill.compare.method import Distilling, check_at_least_0
 from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
@@ -26,6 +28,7 @@ class OFA(Distilling):
         epsilon: The exponent, which increases the weight of the target class.
     """
 
+    teachers: ClassVar[tuple[str, ...]] = ANY
     needs_labels = True
     dense = False
 

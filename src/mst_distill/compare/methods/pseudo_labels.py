@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from mst_distill.compare.context import MethodResult, TrialContext
+from mst_distill.compare.context import ANY, MethodResult, TrialContext
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.baseline import Baseline
 from mst_distill.mst.features import ModelOutput
@@ -28,6 +28,7 @@ class PseudoLabels(Method):
     labelled samples alone.
     """
 
+    teachers: ClassVar[tuple[str, ...]] = ANY
     needs_unlabelled = True
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:

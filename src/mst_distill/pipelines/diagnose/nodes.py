@@ -23,7 +23,7 @@ from mst_distill.pipelines.nets import (
     load_finished,
     load_nets,
     metrics_of,
-    open_run,
+    open_run_with_given,
 )
 from mst_distill.pipelines.reports import OF_A_RUN, run_origin, run_results
 from mst_distill.plan import Plan
@@ -39,7 +39,9 @@ SHOWN = 4
 log = logging.getLogger(__name__)
 
 
-@depends_on("target", "seed", "labelled_per_batch", "members", "training", "route", "runtime")
+@depends_on(
+    "target", "seed", "labelled_per_batch", "members", "training", "given", "route", "runtime"
+)
 def train_paths(
     samples: Samples,
     splits: pd.DataFrame,
@@ -53,9 +55,9 @@ def train_paths(
     from mst_distill.diagnose.paths import train_paths as train
     from mst_distill.mst.networks import arguments_of
 
-    run = open_run(samples, splits, plan, checkpoints)
+    run = open_run_with_given(samples, splits, plan, checkpoints)
     finished = load_finished(run, plan, bundles)
-    sources = sources_of(run, finished.teachers, finished.ensemble)
+    sources = sources_of(finished.ensemble)
     student = finished.members[plan.target]
     per_batch = plan.labelled_per_batch
     paths = train(
@@ -69,7 +71,7 @@ def train_paths(
     )
 
 
-@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "evaluate", "runtime")
 def predict_sources(
     samples: Samples,
     splits: pd.DataFrame,
@@ -90,12 +92,12 @@ def predict_sources(
     from mst_distill.evaluate.predictions import evaluate_models
     from mst_distill.mst.features import FeatureExtractor
 
-    run, route = open_run(samples, splits, plan), plan.route
+    run, route = open_run_with_given(samples, splits, plan), plan.route
     finished = load_finished(run, plan, bundles)
     student, ensemble = finished.students[route.selection], finished.ensemble
     extractor = FeatureExtractor(plan.target, run.place(student), (), samples)
     paths = load_nets(path_students)
-    sources = sources_of(run, finished.teachers, ensemble)
+    sources = sources_of(ensemble)
     models = EvaluatedMixtures(
         teachers=finished.teachers,
         ensemble=ensemble,
@@ -117,7 +119,7 @@ def predict_sources(
     return results.predictions, results.disagreement, probabilities
 
 
-@depends_on("target", "seed", "members", "route", "diagnose", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "diagnose", "runtime")
 def compute_drift(
     samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -129,14 +131,14 @@ def compute_drift(
         similarity_table,
     )
 
-    run, size = open_run(samples, splits, plan), plan.route.batch_size
+    run, size = open_run_with_given(samples, splits, plan), plan.route.batch_size
     models = _attributed_models(run, load_finished(run, plan, bundles), plan)
     rows = choose_rows(run, plan.diagnose.samples)
     maps = saliency_maps(run, models, rows, size)
     return drift_table(run, maps), similarity_table(run, models, rows, size)
 
 
-@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "evaluate", "runtime")
 def compute_reliance(
     samples: Samples, splits: pd.DataFrame, members: Partitions, masks: Partitions, plan: Plan
 ) -> pd.DataFrame:
@@ -144,9 +146,9 @@ def compute_reliance(
     from mst_distill.diagnose.knowledge_sources import sources_of
     from mst_distill.diagnose.reliance import reliance_table
 
-    run = open_run(samples, splits, plan)
+    run = open_run_with_given(samples, splits, plan)
     finished = load_finished(run, plan, {"members": members, "masks": masks})
-    sources = sources_of(run, finished.teachers, finished.ensemble)
+    sources = sources_of(finished.ensemble)
     return reliance_table(run, sources, plan.route.batch_size, _bootstrap(plan))
 
 
@@ -212,7 +214,7 @@ def draw_paths(paths: pd.DataFrame, plan: Plan) -> Figure:
     return paths_figure(paths, plan.evaluate.confidence)
 
 
-@depends_on("target", "seed", "members", "route", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "runtime")
 def draw_drift(
     samples: Samples,
     splits: pd.DataFrame,
@@ -224,7 +226,7 @@ def draw_drift(
     from mst_distill.diagnose.drift import drift_examples, most_drifted, saliency_maps
     from mst_distill.diagnose.plots import drift_figure
 
-    run = open_run(samples, splits, plan)
+    run = open_run_with_given(samples, splits, plan)
     models = _attributed_models(run, load_finished(run, plan, bundles), plan)
     rows = most_drifted(run, drift, SHOWN)
     maps = saliency_maps(run, models, rows, plan.route.batch_size)
@@ -272,7 +274,7 @@ def _attributed_models(run: Run, finished: FinishedRun, plan: Plan) -> Attribute
 
     teachers = finished.teachers
     student = run.place(finished.students[plan.route.selection]).eval()
-    return AttributedModels(student, teachers, sources_of(run, teachers, finished.ensemble))
+    return AttributedModels(student, teachers, sources_of(finished.ensemble))
 
 
 def _bootstrap(plan: Plan) -> Bootstrap:

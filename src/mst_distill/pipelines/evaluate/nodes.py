@@ -20,6 +20,8 @@ from mst_distill.pipelines.nets import (
     load_finished,
     metrics_of,
     open_run,
+    open_run_to_train,
+    open_run_with_given,
 )
 from mst_distill.pipelines.reports import (
     DATA,
@@ -46,7 +48,11 @@ SHOWN = ["student", "baseline", "multimodal teacher"]
 log = logging.getLogger(__name__)
 
 
-@depends_on("target", "seed", "members", "training", "teachers", "route", "runtime", masks=())
+@depends_on(
+    *("target", "seed", "members", "training", "teachers", "route", "runtime"),
+    masks=(),
+    given=(),
+)
 def train_baseline(
     samples: Samples, splits: pd.DataFrame, checkpoints: Checkpoints, plan: Plan
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
@@ -60,7 +66,7 @@ def train_baseline(
     from mst_distill.mst.baseline import train_baseline as train
     from mst_distill.mst.networks import arguments_of
 
-    baselines, done = train(open_run(samples, splits, plan, checkpoints), plan)
+    baselines, done = train(open_run_to_train(samples, splits, plan, checkpoints), plan)
     arguments = arguments_of(plan.members.modalities[plan.target], len(samples.classes))
     bundles = bundle_nets(
         baselines,
@@ -70,7 +76,7 @@ def train_baseline(
     return bundles, done.history
 
 
-@depends_on("target", "seed", "members", "route", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "runtime")
 def compute_temperatures(
     samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
 ) -> tuple[dict[str, float], pd.DataFrame]:
@@ -88,14 +94,14 @@ def compute_temperatures(
     """
     from mst_distill.evaluate.predictions import fit_temperatures, predict_validation
 
-    run, size = open_run(samples, splits, plan), plan.route.batch_size
+    run, size = open_run_with_given(samples, splits, plan), plan.route.batch_size
     models = _evaluated_models(run, plan, bundles)
     models.place(run)
     if samples.present:  # the students see more samples than those with all modalities
-        temperatures = fit_temperatures(run, models.teacher_logits, run.modalities, size)
+        temperatures = fit_temperatures(run, models.teacher_logits, run.inputs, size)
         temperatures |= fit_temperatures(run, models.student_logits, [plan.target], size)
     else:
-        temperatures = fit_temperatures(run, models.logits, run.modalities, size)
+        temperatures = fit_temperatures(run, models.logits, run.inputs, size)
     student, temperature = models.students["student"], temperatures["student"]
     return temperatures, predict_validation(run, "student", student, temperature, size)
 
@@ -117,7 +123,7 @@ def build_student_input(
     )
 
 
-@depends_on("target", "seed", "members", "route", "evaluate", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "evaluate", "runtime")
 def predict_held_out(
     samples: Samples,
     splits: pd.DataFrame,
@@ -136,7 +142,7 @@ def predict_held_out(
     """
     from mst_distill.evaluate.predictions import evaluate_models
 
-    run, route = open_run(samples, splits, plan), plan.route
+    run, route = open_run_with_given(samples, splits, plan), plan.route
     models = _evaluated_models(run, plan, bundles)
     bins = plan.evaluate.calibration_bins
     results = evaluate_models(
@@ -172,7 +178,7 @@ def train_linear_model(samples: Samples, splits: pd.DataFrame, plan: Plan) -> di
     return evaluate_linear_model(samples, splits, plan.target, bins, plan.seed)
 
 
-@depends_on("target", "seed", "route", "evaluate")
+@depends_on("target", "seed", "given", "route", "evaluate", "runtime")
 def compare_models(
     samples: Samples,
     splits: pd.DataFrame,
@@ -197,6 +203,7 @@ def compare_models(
     from mst_distill.evaluate.json_values import json_values
     from mst_distill.evaluate.metrics import commonest_class, measure
     from mst_distill.evaluate.verdict import comparison_report, comparison_table
+    from mst_distill.mst.given_teachers import labels_seen
 
     linear = {LINEAR: counts} if (counts := others["linear_model_counts"]) else {}
     models = {
@@ -225,6 +232,7 @@ def compare_models(
     sentences = [
         report["verdict"],
         labels_used(samples, splits),
+        *labels_seen(open_run(samples, splits, plan), plan.given),
         evaluated_samples(samples, splits, plan.target),
     ]
     report = {

@@ -19,6 +19,7 @@ COUNTED = (
     "members",
     "training",
     "teachers",
+    "given",
     "masks",
     "route",
     "compare",

@@ -8,11 +8,17 @@ from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
-from mst_distill.pipelines.nets import Partitions, bundle_nets, load_nets, metrics_of, open_run
+from mst_distill.pipelines.nets import (
+    Partitions,
+    bundle_nets,
+    load_nets,
+    metrics_of,
+    open_run_with_given,
+)
 from mst_distill.plan import Plan
 
 
-@depends_on("target", "seed", "members", "training", "masks", "runtime")
+@depends_on("target", "seed", "members", "training", "masks", "given", "runtime")
 def train_masks(
     samples: Samples,
     splits: pd.DataFrame,
@@ -20,15 +26,17 @@ def train_masks(
     checkpoints: Checkpoints,
     plan: Plan,
 ) -> tuple[dict[str, ModelBundle], pd.DataFrame]:
-    """Train a mask for every masked layer of the frozen teachers.
+    """Train a mask for every masked layer of the frozen teachers, trained and given.
 
     Returns:
         Specialist name to mask, and the history.
     """
+    from mst_distill.mst.given_teachers import check_given
     from mst_distill.mst.networks import mask_arguments
     from mst_distill.mst.stage2_masks import train_masks as train
 
-    run = open_run(samples, splits, plan, checkpoints)
+    run = open_run_with_given(samples, splits, plan, checkpoints)
+    check_given(run, plan.given, plan.masks)
     masks, done = train(run, plan, load_nets(members))
     bundles = bundle_nets(
         masks,

@@ -13,24 +13,26 @@ from mst_distill.pipelines.nets import (
     bundle_nets,
     load_finished,
     metrics_of,
-    open_run,
+    open_run_with_given,
 )
 from mst_distill.plan import Plan
 
 
-@depends_on("target", "seed", "members", "runtime", route=("stacked_masks", "masked"))
+@depends_on("target", "seed", "members", "given", "runtime", route=("stacked_masks", "masked"))
 def compute_specialist_logits(
     samples: Samples, splits: pd.DataFrame, members: Partitions, masks: Partitions, plan: Plan
 ) -> pd.DataFrame:
     """Evaluate every specialist on every sample once; no rows if stage 3 has to do it online."""
     from mst_distill.mst.ensemble import tabulate_logits
 
-    run = open_run(samples, splits, plan)
+    run = open_run_with_given(samples, splits, plan)
     stages = load_finished(run, plan, {"members": members, "masks": masks})
     return tabulate_logits(run, stages.ensemble, plan.route.batch_size)
 
 
-@depends_on("target", "seed", "labelled_per_batch", "members", "training", "route", "runtime")
+@depends_on(
+    "target", "seed", "labelled_per_batch", "members", "training", "given", "route", "runtime"
+)
 def train_student(
     samples: Samples,
     splits: pd.DataFrame,
@@ -57,7 +59,7 @@ def train_student(
     from mst_distill.mst.stage3_route import router_class
     from mst_distill.mst.stage3_route import train_student as train
 
-    run, route = open_run(samples, splits, plan, checkpoints), plan.route
+    run, route = open_run_with_given(samples, splits, plan, checkpoints), plan.route
     stages = load_finished(run, plan, bundles)
     student = stages.members[plan.target]
     _, router_arguments = router_class(run, route, student)

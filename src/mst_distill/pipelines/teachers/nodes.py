@@ -8,12 +8,14 @@ from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
-from mst_distill.pipelines.nets import bundle_nets, metrics_of, open_run
+from mst_distill.pipelines.nets import bundle_nets, metrics_of, open_run_to_train
 from mst_distill.plan import Plan
 
 
 @depends_on(
-    "target", "seed", "labelled_per_batch", "members", "training", "teachers", "runtime", masks=()
+    *("target", "seed", "labelled_per_batch", "members", "training", "teachers", "runtime"),
+    masks=(),
+    given=(),
 )
 def train_members(
     samples: Samples, splits: pd.DataFrame, checkpoints: Checkpoints, plan: Plan
@@ -27,7 +29,7 @@ def train_members(
     from mst_distill.mst.stage1_teachers import row_of
     from mst_distill.mst.stage1_teachers import train_members as train
 
-    nets, done = train(open_run(samples, splits, plan, checkpoints), plan)
+    nets, done = train(open_run_to_train(samples, splits, plan, checkpoints), plan)
     members = plan.members.all_of(plan.target)
     bundles = bundle_nets(
         nets,
