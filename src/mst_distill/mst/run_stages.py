@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,7 +33,7 @@ class StagesResult:
     """The result of all three stages.
 
     Attributes:
-        members: Member name to its network after stage 1, without the student.
+        members: Member name to its network after stage 1.
         masks: Specialist name to its mask after stage 2; empty if ``route.masked`` is off.
         student: The result of stage 3.
     """
@@ -61,7 +62,7 @@ def run_stages(run: Run, plan: Plan, reuse: Reuse = compute) -> StagesResult:
         blocks = [plan.teachers, plan.masks]
         masks = reuse("masks", blocks, lambda: train_masks(run, plan, members)[0])
     # Stage 3, dynamic distillation: a router selects specialists for every sample.
-    student = members.pop(run.target)
+    student = copy.deepcopy(members[run.target])
     ensemble = assemble_ensemble(run, plan, members, masks)
     logits = tabulate_logits(run, ensemble, plan.route.batch_size)
     return StagesResult(members, masks, train_student(run, plan, student, ensemble, logits))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -17,7 +16,7 @@ from mst_distill.plan import Plan
 if TYPE_CHECKING:
     from torch import nn
 
-    from mst_distill.mst.ensemble import SpecialistEnsemble
+    from mst_distill.mst.finished_run import FinishedRun
     from mst_distill.training.loop import Row
     from mst_distill.training.run import Run
 
@@ -63,28 +62,6 @@ def load_nets(partitions: Partitions) -> dict[str, nn.Module]:
     return {name: load().net for name, load in partitions.items()}
 
 
-@dataclass(frozen=True)
-class FinishedRun:
-    """The networks of a finished run.
-
-    Attributes:
-        members: Member name to its network after stage 1.
-        ensemble: The specialists.
-        students: Selection criterion to the student.
-        baselines: Selection criterion to the baseline.
-    """
-
-    members: dict[str, nn.Module]
-    ensemble: SpecialistEnsemble
-    students: dict[str, nn.Module]
-    baselines: dict[str, nn.Module]
-
-    @property
-    def teachers(self) -> dict[str, nn.Module]:
-        """Teacher name to its network, in the order of the specialists."""
-        return {name: specialised.net for name, specialised in self.ensemble.teachers.items()}
-
-
 def load_finished(run: Run, plan: Plan, bundles: Mapping[str, Partitions]) -> FinishedRun:
     """Load the networks of a run.
 
@@ -95,6 +72,7 @@ def load_finished(run: Run, plan: Plan, bundles: Mapping[str, Partitions]) -> Fi
             and ``baselines``.
     """
     from mst_distill.mst.ensemble import assemble_ensemble
+    from mst_distill.mst.finished_run import FinishedRun
     from mst_distill.mst.pretrained import set_rates
 
     nets = {entry: load_nets(partitions) for entry, partitions in bundles.items()}

@@ -58,12 +58,13 @@ class MST(Method):
 
         done = run_stages(context.run, plan, reuse)
         student = done.student
+        teachers_of = [net for name, net in done.members.items() if name != context.run.target]
         return MethodResult(
             student.students,
             {criterion: best.row for criterion, best in student.fit.best.items()},
             student.fit.history,
             plan.teachers.epochs + plan.route.epochs,
-            count_weights(*done.members.values(), *done.masks.values(), student.router),
+            count_weights(*teachers_of, *done.masks.values(), student.router),
             seconds_before,
         )
 

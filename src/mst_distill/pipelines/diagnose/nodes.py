@@ -17,7 +17,6 @@ from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.data.samples import Samples
 from mst_distill.pipelines.nets import (
-    FinishedRun,
     Partitions,
     bundle_nets,
     load_finished,
@@ -31,6 +30,7 @@ from mst_distill.plan import Plan
 if TYPE_CHECKING:
     from mst_distill.diagnose.drift import AttributedModels
     from mst_distill.evaluate.bootstrap import Bootstrap
+    from mst_distill.mst.finished_run import FinishedRun
     from mst_distill.training.run import Run
 
 SHOWN = 4

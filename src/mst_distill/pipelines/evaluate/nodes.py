@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -13,7 +12,6 @@ from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.artifacts.provenance import depends_on
 from mst_distill.artifacts.student_input import StudentInput
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import Selection
 from mst_distill.pipelines.nets import (
     Partitions,
     bundle_nets,
@@ -35,17 +33,12 @@ from mst_distill.pipelines.reports import (
 from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
-    from mst_distill.evaluate.predictions import EvaluatedModels
-    from mst_distill.training.run import Run
+    pass
 
 T = TypeVar("T")
 
-LINEAR = "linear model"
-
 SHOWN = ["student", "baseline", "multimodal teacher"]
 """The models in the figures of calibration."""
-
-log = logging.getLogger(__name__)
 
 
 @depends_on(
@@ -92,18 +85,15 @@ def compute_temperatures(
         Model name to temperature, and the student's predictions on the validation split, with which
         ``predict`` finds a threshold of confidence.
     """
-    from mst_distill.evaluate.predictions import fit_temperatures, predict_validation
+    from mst_distill.evaluate.predictions import predict_validation
+    from mst_distill.evaluate.whole_run import models_of, temperatures_of
 
-    run, size = open_run_with_given(samples, splits, plan), plan.route.batch_size
-    models = _evaluated_models(run, plan, bundles)
-    models.place(run)
-    if samples.present:  # the students see more samples than those with all modalities
-        temperatures = fit_temperatures(run, models.teacher_logits, run.inputs, size)
-        temperatures |= fit_temperatures(run, models.student_logits, [plan.target], size)
-    else:
-        temperatures = fit_temperatures(run, models.logits, run.inputs, size)
+    run, route = open_run_with_given(samples, splits, plan), plan.route
+    models = models_of(load_finished(run, plan, bundles), plan.target, route.selection)
+    temperatures = temperatures_of(run, models, route.batch_size)
     student, temperature = models.students["student"], temperatures["student"]
-    return temperatures, predict_validation(run, "student", student, temperature, size)
+    predicted = predict_validation(run, "student", student, temperature, route.batch_size)
+    return temperatures, predicted
 
 
 @depends_on("target")
@@ -141,30 +131,15 @@ def predict_held_out(
         bundles: ``members``, ``masks``, ``students`` and ``baselines``.
     """
     from mst_distill.evaluate.predictions import evaluate_models
+    from mst_distill.evaluate.whole_run import models_of
 
     run, route = open_run_with_given(samples, splits, plan), plan.route
-    models = _evaluated_models(run, plan, bundles)
+    models = models_of(load_finished(run, plan, bundles), plan.target, route.selection)
     bins = plan.evaluate.calibration_bins
     results = evaluate_models(
         run, models, route.batch_size, bins, route.temperature, temperatures, [plan.target]
     )
     return results.predictions, results.metric_counts, results.disagreement
-
-
-def _evaluated_models(run: Run, plan: Plan, bundles: dict[str, Partitions]) -> EvaluatedModels:
-    from mst_distill.evaluate.predictions import EvaluatedModels
-
-    finished, selection = load_finished(run, plan, bundles), plan.route.selection
-    return EvaluatedModels(
-        teachers=finished.teachers,
-        ensemble=finished.ensemble,
-        target=plan.target,
-        students={
-            "student after stage 1": finished.members[plan.target],
-            **_by_selection("student", finished.students, selection),
-            **_by_selection("baseline", finished.baselines, selection),
-        },
-    )
 
 
 @depends_on("target", "seed", "evaluate")
@@ -197,54 +172,12 @@ def compare_models(
         plan: All parameters.
         others: ``linear_model_counts`` and ``disagreement``.
     """
-    from mst_distill.data.summary import evaluated_samples, labels_used
-    from mst_distill.evaluate.bootstrap import Bootstrap
-    from mst_distill.evaluate.by_value import metrics_by_value
-    from mst_distill.evaluate.json_values import json_values
-    from mst_distill.evaluate.metrics import commonest_class, measure
-    from mst_distill.evaluate.verdict import comparison_report, comparison_table
-    from mst_distill.mst.given_teachers import labels_seen
+    from mst_distill.evaluate.predictions import HeldOutResults
+    from mst_distill.evaluate.whole_run import report_on_run
 
-    linear = {LINEAR: counts} if (counts := others["linear_model_counts"]) else {}
-    models = {
-        model: measure(counts, samples.classes, samples.dense)
-        for model, counts in {**metric_counts, **linear}.items()
-    }
-    settings, selection = plan.evaluate, plan.route.selection
-    names = _by_selection("student", dict.fromkeys(get_args(Selection)), selection)
-    bootstrap = Bootstrap(settings.resamples, settings.confidence, plan.seed)
-    report = comparison_report(
-        predictions,
-        models,
-        {name: name.replace("student", "baseline") for name in names},
-        bootstrap,
-        None if samples.dense else settings.calibration_bins,
-        plan.target,
-    )
-    if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
-        log.warning(
-            "A linear model of %s has a higher test accuracy (%.1f%%) than the baseline (%.1f%%): "
-            "the networks may be under-trained or unsuitable",
-            plan.target,
-            100 * models[LINEAR]["accuracy"],
-            100 * models["baseline"]["accuracy"],
-        )
-    sentences = [
-        report["verdict"],
-        labels_used(samples, splits),
-        *labels_seen(open_run(samples, splits, plan), plan.given),
-        evaluated_samples(samples, splits, plan.target),
-    ]
-    report = {
-        **report,
-        "verdict": " ".join(filter(None, sentences)),
-        "selection": selection,
-        "commonest_class": commonest_class(metric_counts["student"], samples.classes),
-        "by": json_values(metrics_by_value(predictions, samples.index, settings.by, bootstrap)),
-        "disagreement": others["disagreement"].groupby("group")["kl"].mean().to_dict(),
-        "models": models,
-    }
-    return report, comparison_table(models)
+    results = HeldOutResults(predictions, metric_counts, others["disagreement"])
+    run = open_run(samples, splits, plan)
+    return report_on_run(run, plan, results, others["linear_model_counts"])
 
 
 def draw_confusion(metric_counts: dict[str, Any], samples: Samples) -> Figure:
@@ -357,9 +290,3 @@ def build_model_card(
         student_input=described["student_input"],
     )
     return model_card(run_results(predictions, metrics, metric_counts, plan), contents)
-
-
-def _by_selection(title: str, nets: dict[str, T], selection: str) -> dict[str, T]:
-    """Key networks by a title, which names the selection criterion unless it is the run's own."""
-    others = {f"{title} by {name}": net for name, net in nets.items() if name != selection}
-    return {title: nets[selection], **others}
