@@ -22,6 +22,18 @@ class Image(nn.Module):
         return self.last(self.second(hidden.flatten(1)).relu())
 
 
+class Small(nn.Module):
+    """Images ``(B, 1, 8, 8)`` to class logits by two matrices."""
+
+    def __init__(self, classes: int, width: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, width)
+        self.last = nn.Linear(width, classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.last(self.first(image.flatten(1)).relu())
+
+
 class Audio(nn.Module):
     """MFCC frames ``(B, 13, 32)`` to class logits."""
 

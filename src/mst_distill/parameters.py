@@ -103,11 +103,46 @@ class Member(Block):
         return ", ".join(parts)
 
 
+class Student(Member):
+    """A student of another size, which `compare` trains in addition to the net of its modality.
+
+    Attributes:
+        modality: What it sees.
+    """
+
+    modality: str
+
+
+NO_STUDENTS = ("all", "teachers")
+"""Names that no student of another size may have, because `compare` uses them otherwise."""
+
+
 class Members(Block):
-    """The multimodal teacher and one network for each modality."""
+    """The multimodal teacher, one network for each modality, and students of other sizes.
+
+    Attributes:
+        multimodal: The multimodal teacher.
+        modalities: Modality to its network, which is its teacher or the student.
+        students: Further students by name. Only `compare` trains them.
+    """
 
     multimodal: Member
     modalities: dict[str, Member] = Field(min_length=2)
+    # `Plan.students` counts apart, so that a run of `distill` does not depend on them.
+    students: dict[str, Student] = Field(default_factory=dict, exclude=True)
+
+    def modality_of(self, student: str) -> str:
+        """The modality of a student, which is the name of a modality or of a further student."""
+        return self.students[student].modality if student in self.students else student
+
+    def with_student(self, student: str) -> Members:
+        """The members with a student in the place of its modality's network; no further ones."""
+        modalities = dict(self.modalities)
+        if student in self.students:
+            keys = dict(self.students[student])
+            modality = keys.pop("modality")
+            modalities[modality] = Member(**keys)
+        return self.model_copy(update={"modalities": modalities, "students": {}})
 
     def teachers_of(self, target: str) -> dict[str, Member]:
         """The multimodal teacher, followed by the cross-modal teachers.
@@ -133,7 +168,7 @@ class Members(Block):
     def net_types(self) -> dict[str, list[dict[str, Any]]]:
         """The import paths of all classes, each with the arguments that it is called with."""
         classes: dict[str, list[dict[str, Any]]] = {}
-        for member in (self.multimodal, *self.modalities.values()):
+        for member in (self.multimodal, *self.modalities.values(), *self.students.values()):
             classes.setdefault(member.type, []).append(member.arguments)
         return classes
 
@@ -146,6 +181,15 @@ class Members(Block):
                     f"does not begin with a digit, and is not {', '.join(RESERVED[:-1])} or "
                     f"{RESERVED[-1]}"
                 )
+        for name, student in self.students.items():
+            if name in (*RESERVED, *NO_STUDENTS, *self.modalities) or not is_plain_name(name):
+                raise ValueError(
+                    f"no student may be named {name!r}: it is part of paths ({PLAIN_NAME}), and "
+                    f"differs from the modalities and from {', '.join((*RESERVED, *NO_STUDENTS))}"
+                )
+            if student.modality not in self.modalities:
+                which = f"modality of the student {name!r}"
+                raise ValueError(did_you_mean(which, student.modality, self.modalities))
         return self
 
 
@@ -556,7 +600,8 @@ class Compare(Block):
         only: The names of the methods that are trained, as a list or separated by spaces; the
             others are left out. ``all`` by default.
         seeds: The number of seeds, counted from the run's ``seed``.
-        targets: The student's modality, or ``all``: each modality in turn.
+        targets: The student's modality or the name of a student of another size; or ``all``: each
+            in turn.
         budget: ``equal``: every student is trained for the epochs of stages 1 and 3 together;
             ``reference``: a student that is trained in a single stage has the epochs of stage 3,
             as in the paper's tables.

@@ -26,6 +26,7 @@ from mst_distill.parameters import (
     Predict,
     Route,
     Runtime,
+    Student,
     Teachers,
     TrainingRecipe,
 )
@@ -103,6 +104,20 @@ class Plan(Block):
         return self.teachers.given
 
     @property
+    def students(self) -> dict[str, Student]:
+        """The students of other sizes, by name."""
+        return self.members.students
+
+    def with_student(self, student: str) -> Plan:
+        """The plan of a student, which is the name of a modality or of a student of another size.
+
+        Its target is the modality, whose network is the student.
+        """
+        members = self.members
+        changes = {"members": members.with_student(student), "target": members.modality_of(student)}
+        return self.model_copy(update=changes)
+
+    @property
     def data_name(self) -> str:
         """The part of paths that distinguishes samples and splits of a benchmark."""
         return f"{protocol_in_path(self.protocol, self.fold, self.seed)}-{self.limit}"
@@ -120,6 +135,8 @@ class Plan(Block):
             names |= {"protocol", "fold", "seed"}
         if "given" in names:
             names |= {"teachers"}
+        if "students" in names:
+            names |= {"members"}
         return Plan.model_construct(**{name: getattr(self, name) for name in names})
 
     @field_validator("protocol", mode="before")
@@ -182,7 +199,7 @@ class Plan(Block):
 
     @model_validator(mode="after")
     def _check_compared_targets(self) -> Plan:
-        known = ("all", *self.members.modalities)
+        known = ("all", *self.members.modalities, *self.students)
         if self.compare.targets not in known:
             raise ValueError(did_you_mean("compare.targets", self.compare.targets, known))
         return self

@@ -29,8 +29,9 @@ class Trial:
 
     Attributes:
         method: Name of the method in the parameters.
-        teacher: ``multimodal``, a modality, or empty if the method has no teacher or uses all.
-        target: The student's modality.
+        teacher: ``multimodal``, a modality, the name of a given teacher, or empty if the method has
+            no teacher or uses all.
+        target: The student: a modality, or the name of a student of another size.
         seed: Seed of the run.
         setting: The number of the setting that is tried, for a trial that helps to choose one;
             None for a trial that is reported.

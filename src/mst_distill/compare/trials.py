@@ -29,7 +29,7 @@ from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
 from mst_distill.mst.given_teachers import check_given, with_given
-from mst_distill.mst.networks import arguments_of
+from mst_distill.mst.networks import arguments_of, build_members
 from mst_distill.parameters import Member
 from mst_distill.plan import Plan
 from mst_distill.training.memory import Peak
@@ -59,9 +59,10 @@ class Comparison:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The students' modalities."""
+        """The students: names of modalities, and of students of other sizes."""
         wanted = self.plan.compare.targets
-        return tuple(self.plan.members.modalities) if wanted == "all" else (wanted,)
+        every = (*self.plan.members.modalities, *self.plan.students)
+        return every if wanted == "all" else (wanted,)
 
     @property
     def _lacks_labels(self) -> bool:
@@ -86,7 +87,9 @@ class Comparison:
             (target, seed): [
                 Trial(name, teacher, target, seed)
                 for name, method in methods.items()
-                for teacher in teachers_for(method, self.plan, target)
+                for teacher in teachers_for(
+                    method, self.plan, self.plan.members.modality_of(target)
+                )
             ]
             for seed in seeds
             for target in self.targets
@@ -124,8 +127,12 @@ class Comparison:
                 samples.index, classes, ignored, plan.protocol, seed, plan.label_shares
             )
             if plan.given:
-                run = Run(samples, splits, self.targets[0], seed, plan.runtime)
+                run = Run(samples, splits, next(iter(samples.modalities)), seed, plan.runtime)
                 check_given(with_given(run, plan.given), plan.given, plan.masks)
+        for student in {*self.targets} & {*plan.students}:
+            of_student = plan.with_student(student)
+            run = Run(samples, splits, of_student.target, plan.seed, plan.runtime)
+            build_members(run, of_student)
 
     def _check_tuning(self, seeds: list[int]) -> None:
         if common := sorted({*seeds} & {*self.tuning_seeds}):
@@ -189,7 +196,7 @@ class TrialRunner:
 
     Args:
         comparison: The comparison.
-        target: The student's modality.
+        target: The student, as in `Comparison.targets`.
         seed: The seed.
         tuning: Whether the trials help to choose settings: neither students nor teachers are then
             evaluated on the held-out split.
@@ -201,9 +208,9 @@ class TrialRunner:
         self._tuning = tuning
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
-        plan = comparison.plan
-        run = Run(comparison.samples, splits, target, seed, plan.runtime, recipe=plan.training)
         self._comparison = comparison
+        self._plan = plan = comparison.plan.with_student(target)
+        run = Run(comparison.samples, splits, plan.target, seed, plan.runtime, recipe=plan.training)
         self._run = with_given(run, plan.given)
 
     def result_of(self, trial: Trial, arguments: Mapping[str, Any]) -> TrialResult:
@@ -213,9 +220,8 @@ class TrialRunner:
             trial: The trial.
             arguments: The arguments of its method.
         """
-        comparison, plan = self._comparison, self._comparison.plan
-        method = comparison.methods[trial.method]
-        member = plan.members.modalities[trial.target]
+        method, plan = self._comparison.methods[trial.method], self._plan
+        member = plan.members.modalities[plan.target]
         if self._run.samples.dense and not method.dense:
             return TrialResult(trial, error="the method does not support a label for every pixel")
 
@@ -233,7 +239,7 @@ class TrialRunner:
         Teachers that the log does not contain are trained now, once for each seed and for all
         targets. If a training fails there are no teachers, and the error gives the reason.
         """
-        plan, trial_log = self._comparison.plan, self._comparison.log
+        plan, trial_log = self._plan, self._comparison.log
         found = {}
         for name, member in plan.members.teachers_of(self._run.target).items():
             parameters = {
@@ -263,7 +269,7 @@ class TrialRunner:
         Raises:
             RuntimeError: The training of a teacher failed.
         """
-        plan = self._comparison.plan
+        plan = self._plan
         teachers, error = self._teachers
         if error:
             raise RuntimeError(error)
@@ -275,9 +281,9 @@ class TrialRunner:
         self, parameters: Mapping[str, Any], teachers: Mapping[str, str] = MappingProxyType({})
     ) -> Origin:
         """Return everything that the result of a trial depends on."""
-        runtime = {"precision": self._comparison.plan.runtime.precision}
+        runtime = {"precision": self._plan.runtime.precision}
         plain = plain_parameters({**parameters, "runtime": runtime})
-        if recipe := self._comparison.plan.training.model_dump(mode="json"):
+        if recipe := self._plan.training.model_dump(mode="json"):
             plain["training"] = recipe
         splits = hashlib.sha256(self._run.splits.to_csv(index=False).encode()).hexdigest()
         inputs = {"samples": self._run.samples.digest, "splits": splits}
@@ -330,8 +336,8 @@ class TrialRunner:
         Those on the validation split, of the epoch that the criterion selects, begin with
         ``valid_``.
         """
-        samples, size = self._run.samples, self._comparison.plan.route.batch_size
-        bins = self._comparison.plan.evaluate.calibration_bins
+        samples, size = self._run.samples, self._plan.route.batch_size
+        bins = self._plan.evaluate.calibration_bins
         metric_counts = evaluate_nets(self._run, trained.students, member_name, size, bins)
         valid = _validation(trained)
         return {
@@ -345,7 +351,7 @@ class TrialRunner:
 
     def _bundle(self, trained: MethodResult, member: Member, origin: Origin) -> ModelBundle:
         """Bundle the net that the run's own criterion selects, or the net if there is only one."""
-        criterion: str = self._comparison.plan.route.selection
+        criterion: str = self._plan.route.selection
         criterion = criterion if criterion in trained.students else next(iter(trained.students))
         return ModelBundle.of(
             trained.students[criterion],
@@ -355,7 +361,7 @@ class TrialRunner:
         )
 
     def _parameters_of(self, trial: Trial, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        plan = self._comparison.plan
+        plan = self._plan
         method = plan.compare.methods[trial.method]
         per_batch = {} if self._run.unlabelled is None else {"per_batch": plan.labelled_per_batch}
         every = self._comparison.methods[trial.method].all_teachers
@@ -364,7 +370,7 @@ class TrialRunner:
             **per_batch,
             **({"given": given} if given else {}),
             "seed": trial.seed,
-            "target": trial.target,
+            "target": plan.target,
             "teacher": trial.teacher,
             "method": {"type": method.type, "arguments": dict(arguments)},
             "compare": plan.compare.model_dump(include={"weight", "budget"}),
@@ -372,7 +378,7 @@ class TrialRunner:
             "teachers": plan.teachers,
             "masks": plan.masks,
             "route": plan.route,
-            "calibration_bins": self._comparison.plan.evaluate.calibration_bins,
+            "calibration_bins": plan.evaluate.calibration_bins,
         }
 
 

@@ -183,7 +183,8 @@ def check_definitions(members: Members, masks: Masks) -> None:
         ValueError, TypeError: As in `build_member`, or a masked layer does not exist or is too
             narrow for a mask; the message names the member.
     """
-    for name, member in {MULTIMODAL: members.multimodal, **members.modalities}.items():
+    every = {MULTIMODAL: members.multimodal, **members.modalities, **members.students}
+    for name, member in every.items():
         if member.start:
             resolve_function(member.start)
         plain = member.model_copy(update={"start": None})

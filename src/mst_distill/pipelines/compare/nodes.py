@@ -16,7 +16,7 @@ from mst_distill.plan import Plan
 log = logging.getLogger(__name__)
 
 LABELS = ("labelled", "labelled_validation", "labelled_per_batch")
-STAGES = ("members", "training", "teachers", "given", "masks", "route")
+STAGES = ("members", "students", "training", "teachers", "given", "masks", "route")
 
 
 @depends_on("protocol", "seed", *LABELS, *STAGES, "compare", "evaluate", "runtime")

@@ -17,6 +17,7 @@ COUNTED = (
     "labelled_validation",
     "labelled_per_batch",
     "members",
+    "students",
     "training",
     "teachers",
     "given",
