@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -86,3 +88,25 @@ def randomise_norms(net: nn.Module) -> None:
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             layer.running_mean.normal_(0, 0.1, generator=generator)
             layer.running_var.uniform_(0.5, 1.5, generator=generator)
+
+
+ONLY = """
+import sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names | {"numpy", "onnxruntime"}:
+            raise ImportError(f"{top} is imported")
+sys.meta_path.insert(0, Only())
+import runpy
+file, *sys.argv[1:] = sys.argv[1:]
+sys.path[0], sys.argv[0] = "", file
+runpy.run_path(file, run_name="__main__")
+"""
+"""Runs a file in a process in which nothing can be imported but NumPy and ONNX Runtime."""
+
+
+def predict(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the ``predict.py`` of an exported folder in such a process."""
+    command = [sys.executable, "-c", ONLY, folder / "predict.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

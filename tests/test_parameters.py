@@ -13,6 +13,7 @@ from mst_distill.parameters import (
     Card,
     Diagnose,
     Evaluate,
+    ExportSettings,
     LabelCurve,
     Masks,
     Member,
@@ -38,6 +39,7 @@ def members(**modalities: Any) -> Members:
         (Member, {"type": "a.B", "masked_layer": ["x"]}, "masked_layer", "masked_layers"),
         (Members, {"multi_modal": {}, "modalities": NETS}, "multi_modal", "multimodal"),
         (Teachers, {**LENGTH, "epoch": 5}, "epoch", "epochs"),
+        (ExportSettings, {"int_8": True}, "int_8", "int8"),
         (Masks, {**LENGTH, "factors": 2}, "factors", "factor"),
         (Route, {**LENGTH, "kd_wieght": 2}, "kd_wieght", "kd_weight"),
         (Route, {**LENGTH, "scaled_ballance": True}, "scaled_ballance", "scaled_balance"),
@@ -90,6 +92,12 @@ def test_a_value_out_of_range_is_named(
 def test_a_confidence_outside_0_and_1_is_an_error(confidence: float) -> None:
     with pytest.raises(ValidationError, match="confidence"):
         Evaluate(confidence=confidence)
+
+
+@pytest.mark.parametrize("loss", [-0.01, 1.5])
+def test_a_tolerated_loss_that_is_no_share_is_an_error(loss: float) -> None:
+    with pytest.raises(ValidationError, match="tolerated_loss"):
+        ExportSettings(tolerated_loss=loss)
 
 
 @pytest.mark.parametrize("key", ["device", "precision", "frozen"])

@@ -71,7 +71,7 @@ def make_plan(kind: str = "two modalities", **fields: Any) -> Plan:
                 "masks": MASKS.model_dump(),
             },
             "route": route().model_dump(),
-            **{"evaluate": {}, "card": {}, "diagnose": {}, "predict": {}},
+            **{"evaluate": {}, "card": {}, "diagnose": {}, "predict": {}, "export": {}},
             "label_curve": {"shares": [1], "methods": "baseline"},
             "compare": {"methods": method},
             "runtime": {"device": "cpu"},

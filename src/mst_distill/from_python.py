@@ -51,6 +51,7 @@ DEFAULTS: dict[str, Any] = {
     "card": {},
     "diagnose": {},
     "predict": {},
+    "export": {},
     "compare": {"methods": {"baseline": {"type": "mst_distill.compare.methods.baseline.Baseline"}}},
     "label_curve": {"shares": [1], "methods": "baseline"},
     "runtime": {},

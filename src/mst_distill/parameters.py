@@ -532,6 +532,20 @@ class Diagnose(Block):
     samples: PositiveInt = 256
 
 
+class ExportSettings(Block):
+    """The pipeline `export`.
+
+    Attributes:
+        int8: Whether the student is also written with weights of 8 bits and evaluated, see
+            `deploy.quantise`.
+        tolerated_loss: The largest loss of accuracy on the test split, in [0, 1], that int8 may
+            have against float32; with a larger one nothing is written.
+    """
+
+    int8: bool = False
+    tolerated_loss: float = Field(0.01, ge=0, le=1)
+
+
 class Predict(Block):
     """The pipeline `predict`: a student is used on new data of its modality.
 

@@ -20,6 +20,7 @@ from mst_distill.parameters import (
     Compare,
     Diagnose,
     Evaluate,
+    ExportSettings,
     LabelCurve,
     Masks,
     Members,
@@ -65,6 +66,7 @@ class Plan(Block):
         compare: The pipeline `compare`.
         label_curve: The pipeline `label_curve`.
         predict: The pipeline `predict`.
+        export: The pipeline `export`.
         runtime: Where and how the run is computed.
     """
 
@@ -89,6 +91,7 @@ class Plan(Block):
     compare: Compare
     label_curve: LabelCurve
     predict: Predict
+    export: ExportSettings
     runtime: Runtime
 
     @property

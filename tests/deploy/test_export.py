@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickletools
-import subprocess
 import sys
 import zipfile
 from dataclasses import replace
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 import toy_nets
-from exports import Vector, make_export
+from exports import Vector, make_export, predict
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.artifacts.student_input import load_student_input
 from mst_distill.deploy.check import check_export, sizes_to_check
@@ -253,26 +252,6 @@ def test_an_export_that_fails_leaves_the_earlier_one(image, tmp_path):
 
 
 # predict.py
-
-ONLY = """
-import sys
-class Only:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in sys.stdlib_module_names | {"numpy", "onnxruntime"}:
-            raise ImportError(f"{top} is imported")
-sys.meta_path.insert(0, Only())
-import runpy
-file, *sys.argv[1:] = sys.argv[1:]
-sys.path[0], sys.argv[0] = "", file
-runpy.run_path(file, run_name="__main__")
-"""
-"""Runs a file in a process in which nothing can be imported but NumPy and ONNX Runtime."""
-
-
-def predict(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", ONLY, folder / "predict.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_predict_needs_numpy_and_onnxruntime_alone(image, tmp_path):

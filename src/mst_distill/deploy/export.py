@@ -35,6 +35,21 @@ LARGEST = 512
 
 
 @dataclass(frozen=True)
+class Int8:
+    """A student in int8.
+
+    Attributes:
+        original: The content of the ``student.onnx`` that was quantised.
+        onnx: The content of ``student_int8.onnx``.
+        report: The content of ``int8.json``: JSON values of `compare_int8`, with the costs.
+    """
+
+    original: bytes
+    onnx: bytes
+    report: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Export:
     """A student and what belongs to it.
 
@@ -42,11 +57,13 @@ class Export:
         student: Its net.
         student_input: How its input is read, and what its logits mean.
         card: The model card, as Markdown; may be empty.
+        int8: The same student in int8, if it is to be exported as well.
     """
 
     student: ModelBundle
     student_input: StudentInput
     card: str = ""
+    int8: Int8 | None = None
 
 
 def export_student(export: Export, folder: Path) -> dict[str, Any]:
@@ -64,17 +81,25 @@ def export_student(export: Export, folder: Path) -> dict[str, Any]:
             cannot be exported, or the exported files compute something else; the message says
             what.
     """
+    import torch
+
     from mst_distill.deploy.check import check_export, sizes_to_check
 
-    description = export.student_input
-    net = copy.deepcopy(export.student.net).cpu().eval()
+    description, int8 = export.student_input, export.int8
+    net, program = _traced(export)
     multiple: int | None = getattr(net, "size_multiple", None)
-    _check_input(net, description)
-    program = _program_of(net, description, multiple)
     with replacing_folder(folder) as pending:
         _save_bundle(export, pending / "student.json")
         save_student_input(description, pending / "student_input.json")
-        _save_programs(program, description, multiple, pending)
+        with _quiet():
+            torch.export.save(program, pending / "student.pt2")
+        if int8:
+            (pending / "student.onnx").write_bytes(int8.original)
+            (pending / "student_int8.onnx").write_bytes(int8.onnx)
+            text = json.dumps(int8.report, indent=2) + "\n"
+            (pending / "int8.json").write_text(text, encoding="utf-8")
+        else:
+            _save_onnx(program, description, multiple, pending / "student.onnx")
         page = Path(__file__).with_name("predict.py")
         shutil.copyfile(page, pending / page.name)
         sizes = sizes_to_check(description.shape, multiple)
@@ -82,7 +107,7 @@ def export_student(export: Export, folder: Path) -> dict[str, Any]:
         check["versions"] = {name: version(name) for name in ("torch", "onnx", "onnxruntime")}
         text = json.dumps(check, indent=2) + "\n"
         (pending / "check.json").write_text(text, encoding="utf-8")
-        text = usage(export.card, description, multiple, check)
+        text = usage(export.card, description, multiple, check, int8.report if int8 else None)
         (pending / "README.md").write_text(text, encoding="utf-8")
     log.info(
         "%s has the student, checked on random inputs: its ONNX differs from the net by at most "
@@ -92,6 +117,24 @@ def export_student(export: Export, folder: Path) -> dict[str, Any]:
         100 * check["student.onnx"]["share_of_other_classes"],
     )
     return check
+
+
+def save_onnx(export: Export, file: Path) -> None:
+    """Write the ``student.onnx`` of an export alone.
+
+    Raises:
+        ValueError: As in `export_student`; that the file computes the same is not checked.
+    """
+    net, program = _traced(export)
+    _save_onnx(program, export.student_input, getattr(net, "size_multiple", None), file)
+
+
+def _traced(export: Export) -> tuple[nn.Module, ExportedProgram]:
+    """Copy the net of a student, check that it takes its input, and trace it."""
+    net = copy.deepcopy(export.student.net).cpu().eval()
+    _check_input(net, export.student_input)
+    multiple = getattr(net, "size_multiple", None)
+    return net, _program_of(net, export.student_input, multiple)
 
 
 def _check_input(net: nn.Module, description: StudentInput) -> None:
@@ -180,14 +223,13 @@ def _free_sides(multiple: int | None) -> dict[int, Any]:
     return batch | {axis: multiple * Dim(name, min=1, max=LARGEST) for axis, name in sides.items()}
 
 
-def _save_programs(
-    program: ExportedProgram, description: StudentInput, multiple: int | None, folder: Path
+def _save_onnx(
+    program: ExportedProgram, description: StudentInput, multiple: int | None, file: Path
 ) -> None:
-    """Write ``student.pt2`` and, with the description as metadata, ``student.onnx``."""
+    """Write ONNX with the description as metadata."""
     import torch
 
     with _quiet():
-        torch.export.save(program, folder / "student.pt2")
         onnx = torch.onnx.export(
             program,
             dynamo=True,
@@ -198,7 +240,7 @@ def _save_programs(
         )
         assert onnx is not None
         onnx.model.metadata_props.update(_metadata(description))
-        onnx.save(folder / "student.onnx", external_data=False)
+        onnx.save(file, external_data=False)
 
 
 def _metadata(description: StudentInput) -> dict[str, str]:

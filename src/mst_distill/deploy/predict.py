@@ -3,13 +3,14 @@
 It needs NumPy and ONNX Runtime alone:
 
     pip install numpy onnxruntime
-    python predict.py FILE [...] > predictions.csv
+    python predict.py [--int8] FILE [...] > predictions.csv
 
 A file is a .npy with one tensor of the shape in student_input.json, or with several along a first
 axis, as the reader of student_input.json gives them. For a student of standardised numbers it may
 also be a .csv with the columns of the reader. The output has a row for each tensor: the label, its
 probability as the confidence, and the probability of every class. For a student that labels pixels,
 FILE.classes.npy gets the class of every pixel, and the output the means over the pixels.
+--int8 uses student_int8.onnx, which is smaller, if the student was exported with it.
 """
 
 from __future__ import annotations
@@ -30,21 +31,27 @@ class Student:
 
     Args:
         folder: The folder with student_input.json and student.onnx.
+        int8: Whether to use student_int8.onnx instead.
 
     Attributes:
         folder: The folder.
         card: The content of student_input.json.
         shape: Shape of one tensor; None for a side of any length.
+
+    Raises:
+        FileNotFoundError: The folder has no such ONNX; the message names it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, int8: bool = False) -> None:
         self.folder = folder
         self.card: dict[str, Any] = json.loads(
             (folder / "student_input.json").read_text(encoding="utf-8")
         )
-        self._session = onnxruntime.InferenceSession(
-            str(folder / "student.onnx"), providers=["CPUExecutionProvider"]
-        )
+        file = folder / ("student_int8.onnx" if int8 else "student.onnx")
+        if not file.is_file():
+            with_int8 = "; it is written with export.int8=true" if int8 else ""
+            raise FileNotFoundError(f"{file} does not exist{with_int8}")
+        self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         (entry,) = self._session.get_inputs()
         self._name = entry.name
         self.shape = tuple(side if isinstance(side, int) else None for side in entry.shape[1:])
@@ -134,15 +141,15 @@ def standardised(student: Student, file: Path) -> np.ndarray:
 
 def main() -> None:
     """Print a CSV of the predictions for the files on the command line."""
-    if len(sys.argv) < 2:
+    names = [name for name in sys.argv[1:] if name != "--int8"]
+    if not names:
         sys.exit(__doc__)
-    student = Student(Path(__file__).parent)
-    out = csv.writer(sys.stdout)
-    out.writerow(
-        ["file", "row", "label", "confidence", *(f"p:{name}" for name in student.card["classes"])]
-    )
     try:
-        for name in sys.argv[1:]:
+        student = Student(Path(__file__).parent, int8="--int8" in sys.argv[1:])
+        out = csv.writer(sys.stdout)
+        classes = (f"p:{name}" for name in student.card["classes"])
+        out.writerow(["file", "row", "label", "confidence", *classes])
+        for name in names:
             out.writerows(rows(student, Path(name)))
     except (ValueError, OSError) as error:
         sys.exit(str(error))

@@ -9,5 +9,5 @@ from mst_distill.pipelines.export.nodes import export_student
 
 
 def create_pipeline() -> Pipeline:
-    """The student and its input -> a folder of ONNX, pt2, weights, card and code."""
+    """The student, its input and the samples -> a folder of ONNX, pt2, weights, card and code."""
     return pipeline_of("export", [node_of(export_student, "exported")])
