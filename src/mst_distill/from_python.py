@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "diagnose": {},
     "predict": {},
     "export": {},
+    "budget": {},
     "compare": {"methods": {"baseline": {"type": "mst_distill.compare.methods.baseline.Baseline"}}},
     "label_curve": {"shares": [1], "methods": "baseline"},
     "runtime": {},
@@ -207,7 +208,7 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
     if not samples.dense:
         bins = plan.evaluate.calibration_bins
         linear = evaluate_linear_model(samples, run.splits, plan.target, bins, plan.seed)
-    metrics, _ = report_on_run(run, plan, results, linear)
+    metrics, _ = report_on_run(samples, run.splits, plan, results, linear)
     return Distillation(
         students[selection],
         baselines[selection],

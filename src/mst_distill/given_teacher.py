@@ -16,6 +16,13 @@ OF_A_NET = ("weights", "modality", "arguments", "masked_layers")
 """The keys that only a net has."""
 
 
+SEEN_LABELS = (
+    "declare which labels of these data the teacher was trained with: none, train, or a CSV file "
+    "whose column id lists the samples"
+)
+"""What a message says of a declaration that cannot be read."""
+
+
 class GivenTeacher(Block):
     """A teacher from outside; exactly one of `FILES` and `net` is set.
 
@@ -41,7 +48,8 @@ class GivenTeacher(Block):
     modality: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
     masked_layers: tuple[str, ...] = ()
-    seen_labels: Literal["none", "train"] | Path
+    # It changes no number, and counts in reports alone, see `Plan.seen_labels`.
+    seen_labels: Literal["none", "train"] | Path = Field(exclude=True)
 
     @property
     def kind(self) -> str:
@@ -60,6 +68,14 @@ class GivenTeacher(Block):
         seen = self.seen_labels.name if isinstance(self.seen_labels, Path) else self.seen_labels
         kind = f"{self.net} with weights" if self.net else self.kind
         return f"{kind} from {self.file.name}, labels seen: {seen}"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_declaration(cls, values: Any) -> Any:
+        seen = values.get("seen_labels") if isinstance(values, dict) else None
+        if not isinstance(seen, str | Path) or not str(seen):
+            raise ValueError(f"seen_labels is {seen!r}; {SEEN_LABELS}")
+        return values
 
     @model_validator(mode="after")
     def _check_kind(self) -> GivenTeacher:

@@ -48,7 +48,7 @@ MULTIMODAL = "multimodal"
 JOINT = "joint"
 """The name under which `TrainingRecipe.transforms` has those of all pictures and dense labels."""
 
-RESERVED = (MULTIMODAL, "student", JOINT, "label")
+RESERVED = (MULTIMODAL, "student", "specialists", JOINT, "label")
 """Names that no modality may have."""
 
 
@@ -544,6 +544,24 @@ class ExportSettings(Block):
 
     int8: bool = False
     tolerated_loss: float = Field(0.01, ge=0, le=1)
+
+
+class Budget(Block):
+    """What a student may cost where it is used; a larger one is an error before it is trained.
+
+    Attributes:
+        milliseconds: The largest median time of a sample, for the exported ONNX file with one
+            thread of this machine's CPU.
+        megabytes: The largest size of that file, in 10^6 bytes.
+    """
+
+    milliseconds: PositiveFloat | None = None
+    megabytes: PositiveFloat | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit."""
+        return self.milliseconds is not None or self.megabytes is not None
 
 
 class Predict(Block):

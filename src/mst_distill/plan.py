@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -16,6 +17,7 @@ from mst_distill.parameters import (
     MULTIMODAL,
     RESERVED,
     Benchmark,
+    Budget,
     Card,
     Compare,
     Diagnose,
@@ -67,6 +69,7 @@ class Plan(Block):
         label_curve: The pipeline `label_curve`.
         predict: The pipeline `predict`.
         export: The pipeline `export`.
+        budget: What a student may cost where it is used.
         runtime: Where and how the run is computed.
     """
 
@@ -92,6 +95,7 @@ class Plan(Block):
     label_curve: LabelCurve
     predict: Predict
     export: ExportSettings
+    budget: Budget
     runtime: Runtime
 
     @property
@@ -105,6 +109,16 @@ class Plan(Block):
     def given(self) -> dict[str, GivenTeacher]:
         """The teachers that exist already, by name."""
         return self.teachers.given
+
+    @property
+    def masked_given(self) -> dict[str, GivenTeacher]:
+        """Those of them that get masks."""
+        return {name: teacher for name, teacher in self.given.items() if teacher.masked_layers}
+
+    @property
+    def seen_labels(self) -> dict[str, str | Path]:
+        """Which labels they were trained with, by name."""
+        return {name: teacher.seen_labels for name, teacher in self.given.items()}
 
     @property
     def students(self) -> dict[str, Student]:
@@ -136,7 +150,7 @@ class Plan(Block):
         names = set(names)
         if "deal" in names:  # it is computed from these
             names |= {"protocol", "fold", "seed"}
-        if "given" in names:
+        if {"given", "masked_given", "seen_labels"} & names:
             names |= {"teachers"}
         if "students" in names:
             names |= {"members"}
@@ -222,8 +236,8 @@ class Plan(Block):
             if name in (*known, *RESERVED) or not name.isidentifier():
                 raise ValueError(
                     f"teachers.given has the name {name!r}: a name consists of letters, digits and "
-                    f"_, does not begin with a digit, and is not {', '.join(known)} or "
-                    f"{' or '.join(of for of in RESERVED if of != MULTIMODAL)}"
+                    f"_, does not begin with a digit, and is none of "
+                    f"{', '.join(dict.fromkeys((*known, *RESERVED)))}"
                 )
             if teacher.net is not None and teacher.modality not in known:
                 which = f"teachers.given.{name}.modality"

@@ -18,7 +18,7 @@ from mst_distill.compare.methods.kd_mean import MeanKD
 from mst_distill.compare.methods.mlld import MLLD
 from mst_distill.compare.methods.mst import MST
 from mst_distill.compare.teacher_cache import TeacherPool
-from mst_distill.compare.teaching import teach
+from mst_distill.compare.teaching import teach, teachers_for
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.compare.trials import Comparison, run_trials
 from mst_distill.data.samples import SPLITS
@@ -90,7 +90,7 @@ def vars_of(run: Run) -> dict[str, Any]:
 
 def test_the_mean_is_that_of_all_teachers(tmp_path):
     run, plan, pool = prepared(tmp_path)
-    assert pool.names == ("multimodal", "audio", "net", "file")
+    assert pool.names == ("multimodal", "audio", "file", "net")
     inputs = {
         name: torch.from_numpy(array[:5].copy()) for name, array in run.samples.inputs.items()
     }
@@ -156,5 +156,21 @@ def test_a_comparison_checks_given_teachers_for_every_seed_before_its_first_tria
     _, good = give(run, plan, outside={"logits": file, "seen_labels": "train"})
     Comparison(run.samples, good, SimpleNamespace()).check()
     random = good.model_copy(update={"protocol": "random"})
-    with pytest.raises(ValueError, match=r"teachers.given.outside: it has seen the labels of"):
+    with pytest.raises(ValueError, match=r"teachers.given.outside: it has seen labels of"):
         Comparison(run.samples, random, SimpleNamespace()).check()
+
+
+def test_a_method_that_needs_features_gets_no_given_teacher(tmp_path):
+    run, plan = make_run()
+    plan = make_comparison_plan(methods={"own": {"type": f"{__name__}.WithFeatures"}})
+    _, plan = give(
+        run, plan, outside={"logits": logits_file(tmp_path / "t.parquet", run, true_logits(run))}
+    )
+    assert list(teachers_for(WithFeatures, plan, "image")) == ["multimodal", "audio"]
+    assert list(teachers_for(KD, plan, "image")) == ["multimodal", "audio", "outside"]
+
+
+class WithFeatures(KD):
+    """A user's method, which is derived from KD and reads features."""
+
+    teacher_inputs = "features"

@@ -19,12 +19,13 @@ METHODS = {
     name: {"type": f"mst_distill.compare.methods.{path}"}
     for name, path in {"baseline": "baseline.Baseline", "kd": "kd.KD", "mst": "mst.MST"}.items()
 }
+MEMBERS: dict[str, Any] = KINDS["two modalities"][1]
 SMALL = {"type": "toy_nets.Small", "modality": "image"}
 
 
 def plan_with(students: dict[str, Any], **compare: Any) -> Plan:
     plan = make_comparison_plan(methods=METHODS, seeds=1, **compare)
-    members = Members.model_validate({**KINDS["two modalities"][1], "students": students})
+    members = Members.model_validate({**MEMBERS, "students": students})
     return plan.model_copy(update={"members": members, "runtime": make_run()[0].runtime})
 
 
@@ -94,7 +95,7 @@ def test_a_student_that_does_not_fit_is_an_error_before_the_first_trial(tmp_path
 )
 def test_names_and_modalities_are_checked(name, student, message):
     with pytest.raises(ValidationError, match=message):
-        Members.model_validate({**KINDS["two modalities"][1], "students": {name: student}})
+        Members.model_validate({**MEMBERS, "students": {name: student}})
 
 
 def test_classes_of_students_are_checked_without_samples():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 
 from mst_distill.benchmarks.splits import keep_labels
 from mst_distill.given_teacher import GivenTeacher
+from mst_distill.mst import given_teachers
 from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
 from mst_distill.mst.given_teachers import (
     check_given,
@@ -30,6 +32,7 @@ from mst_distill.training.batches import Frozen
 from mst_distill.training.run import Run
 from toy_given import give, logits_file, outputs, teaching_net, true_logits, weights_file
 from toy_runs import make_run
+from toys import make_samples
 
 AUDIO = {"net": "toy_nets.Audio", "modality": "audio"}
 
@@ -202,20 +205,84 @@ def test_with_views_a_file_gives_the_same_logits_for_every_view(tmp_path):
     assert not images[0].equal(images[1])
 
 
-def test_permuted_ids_are_rejected(tmp_path):
+def larger_run(classes: int = 3, order: str = "mixed") -> tuple[Run, Plan]:
+    """A run with enough samples for the test of agreement; labels are mixed or sorted."""
+    samples, splits = make_samples(400, classes=classes)
+    if order == "sorted":
+        labels = np.sort(samples.labels)
+        index = samples.index.assign(label=labels)
+        samples = dataclasses.replace(samples, labels=labels, index=index)
+        splits = splits.assign(label=labels)
+    run, plan = make_run()
+    return Run(samples, splits, "image", 0, run.runtime), plan
+
+
+@pytest.mark.parametrize("kind", ["logits", "embeddings"])
+def test_permuted_ids_are_rejected(tmp_path, kind):
+    run, plan = larger_run()
+    ids = np.random.default_rng(1).permutation(run.samples.index["id"].to_numpy()).astype(str)
+    values = true_logits(run)
+    if kind == "embeddings":  # many, so that the linear layer fits any labels of training samples
+        values = np.hstack([values, np.random.default_rng(2).normal(size=(len(values), 300))])
+    arrays = {"ids": ids, kind: values, "classes": np.array(run.samples.classes)}
+    np.savez(tmp_path / "t.npz", **arrays)
+    run, plan = give(run, plan, outside={kind: tmp_path / "t.npz"})
+    message = (
+        r"teachers.given.outside: it predicts the label of \d+ of \d+ labelled samples, and \d+"
+    )
+    if kind == "logits":
+        with pytest.raises(ValueError, match=message):
+            checked(run, plan)
+        return
+    # 80 validation samples are too few to reject a weak teacher.
+    checked(run, plan)
+
+
+def test_embeddings_are_tested_on_samples_on_which_they_were_not_fitted(tmp_path, monkeypatch):
+    run, plan = larger_run()
+    ids = np.random.default_rng(1).permutation(run.samples.index["id"].to_numpy()).astype(str)
+    values = np.random.default_rng(2).normal(size=(len(ids), 300))
+    np.savez(tmp_path / "t.npz", ids=ids, embeddings=values)
+    run, plan = give(run, plan, outside={"embeddings": tmp_path / "t.npz"})
+    monkeypatch.setattr(given_teachers, "FEWEST", 50)
+    with pytest.raises(ValueError, match="of 80 labelled samples"):
+        checked(run, plan)
+
+
+@pytest.mark.parametrize("order", ["mixed", "sorted"])
+@pytest.mark.parametrize("scale", [0.7, 5.0])
+def test_a_teacher_that_is_better_than_chance_is_accepted(tmp_path, order, scale):
+    run, plan = larger_run(order=order)
+    file = logits_file(tmp_path / "t.parquet", run, true_logits(run, scale))
+    run, plan = give(run, plan, outside={"logits": file})
+    checked(run, plan)
+
+
+def test_a_teacher_that_finds_three_samples_of_a_rare_class_is_accepted(tmp_path):
+    run, plan = larger_run(classes=2)
+    labels = np.zeros(400, dtype=np.int64)
+    labels[np.flatnonzero(run.splits["split"] == "train")[:3]] = 1
+    samples = dataclasses.replace(
+        run.samples, labels=labels, index=run.samples.index.assign(label=labels)
+    )
+    run = Run(samples, run.splits.assign(label=labels), "image", 0, run.runtime)
+    file = logits_file(tmp_path / "t.parquet", run, true_logits(run, 9.0))
+    run, plan = give(run, plan, outside={"logits": file})
+    checked(run, plan)
+
+
+def test_with_few_labels_the_agreement_is_only_logged(tmp_path, caplog):
     run, plan = make_run()
     ids = np.random.default_rng(1).permutation(run.samples.index["id"].to_numpy())
     file = logits_file(tmp_path / "t.parquet", run, true_logits(run), ids)
     run, plan = give(run, plan, outside={"logits": file})
-    message = (
-        r"teachers.given.outside: it predicts the label of \d+ of 32 labelled samples, and 1\d"
-    )
-    with pytest.raises(ValueError, match=message):
+    with caplog.at_level("INFO"):
         checked(run, plan)
+    assert "given teacher 'outside': it predicts the label of" in caplog.text
 
 
 def test_a_net_with_start_weights_is_rejected(tmp_path):
-    run, plan = make_run()
+    run, plan = larger_run()
     net = build_members(run, plan)["audio"]
     with torch.no_grad():
         net.last.weight.zero_()
@@ -223,6 +290,18 @@ def test_a_net_with_start_weights_is_rejected(tmp_path):
     run, plan = give(run, plan, outside={**AUDIO, "weights": file})
     with pytest.raises(ValueError, match="by chance: its ids or classes are mixed up"):
         checked(run, plan)
+
+
+def test_the_order_of_given_teachers_decides_nothing(tmp_path):
+    run, plan = make_run()
+    files = {
+        name: {"logits": logits_file(tmp_path / f"{name}.parquet", run, true_logits(run, scale))}
+        for name, scale in (("b", 2.0), ("a", 4.0))
+    }
+    one, _ = give(run, plan, **files)
+    other, _ = give(run, plan, **dict(reversed(files.items())))
+    assert list(one.given) == list(other.given) == ["a", "b"]
+    assert list(one.samples.recorded) == list(other.samples.recorded)
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
@@ -235,7 +314,7 @@ def test_a_teacher_that_has_seen_other_labels_than_those_of_training_is_rejected
     teacher = {"logits": file, "seen_labels": tmp_path / "seen.csv"}
     run, plan = give(run, plan, outside=teacher)
     ids = index.loc[index["split"] == split, "id"].tolist()
-    message = f"teachers.given.outside: it has seen the labels of 8 validation and test.*{ids[0]}"
+    message = rf"it has seen labels of validation and test .*8 ids in all .*{ids[0]}"
     with pytest.raises(ValueError, match=message):
         checked(run, plan)
 
@@ -247,7 +326,7 @@ def test_the_training_split_is_that_of_heldout_whatever_the_protocol(tmp_path):
     checked(run, plan)
     splits = run.splits.assign(split=np.roll(run.splits["split"].to_numpy(), 1))
     other = Run(run.samples, splits, "image", 0, run.runtime, given=run.given)
-    with pytest.raises(ValueError, match="has seen the labels of"):
+    with pytest.raises(ValueError, match="has seen labels of validation"):
         checked(other, plan)
 
 
@@ -255,21 +334,29 @@ def test_labels_that_a_teacher_has_seen_and_the_run_hides_are_stated(tmp_path):
     run, plan = make_run()
     file = logits_file(tmp_path / "t.parquet", run, true_logits(run))
     _, plan = give(run, plan, a={"logits": file, "seen_labels": "train"}, b={"logits": file})
-    assert labels_seen(run, plan.given) == []
+    assert labels_seen(run.samples, run.splits, plan.given) == []
     splits = keep_labels(run.splits, {"train": 0.5, "valid": 0.5}, 0)
     hidden = Run(run.samples, splits, "image", 0, run.runtime)
     count = int(hidden.unlabelled[hidden.rows("train")].sum())
-    (sentence,) = labels_seen(hidden, plan.given)
+    (sentence,) = labels_seen(run.samples, splits, plan.given)
     assert sentence.startswith(f"The given teacher 'a' has seen {count} training labels")
 
 
 def test_the_file_of_seen_labels_needs_a_column_of_ids(tmp_path):
     run, _ = make_run()
     teacher = GivenTeacher(logits=tmp_path / "t.parquet", seen_labels=tmp_path / "seen.csv")
-    with pytest.raises(FileNotFoundError, match="it must be none, train, or a CSV file"):
+    with pytest.raises(FileNotFoundError, match="does not exist: declare which labels"):
         seen_ids(teacher, run.samples)
     pd.DataFrame({"name": ["s001"]}).to_csv(tmp_path / "seen.csv", index=False)
-    with pytest.raises(ValueError, match="no column 'id', only 'name'"):
+    with pytest.raises(ValueError, match="no column 'id' with ids, only 'name'"):
+        seen_ids(teacher, run.samples)
+    pd.DataFrame({"id": ["s001.png"]}).to_csv(tmp_path / "seen.csv", index=False)
+    with pytest.raises(ValueError, match=r"1 id of no sample \('s001.png'\), and no other"):
+        seen_ids(teacher, run.samples)
+    pd.DataFrame({"id": ["s001", "x"]}).to_csv(tmp_path / "seen.csv", index=False)
+    assert seen_ids(teacher, run.samples) == {"s001", "x"}
+    (tmp_path / "seen.csv").write_bytes("id\nÄ\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"seen.csv cannot be read as CSV"):
         seen_ids(teacher, run.samples)
 
 
@@ -334,9 +421,10 @@ def test_parameters_that_contradict_one_another_are_rejected(parameters, message
         GivenTeacher.model_validate({"seen_labels": "none", **parameters})
 
 
-def test_what_a_teacher_has_seen_must_be_declared():
-    with pytest.raises(ValidationError, match="seen_labels"):
-        GivenTeacher.model_validate({"logits": "a.npz"})
+@pytest.mark.parametrize("seen", [{}, {"seen_labels": False}, {"seen_labels": None}])
+def test_what_a_teacher_has_seen_must_be_declared(seen):
+    with pytest.raises(ValidationError, match=r"seen_labels is \w+; declare which labels"):
+        GivenTeacher.model_validate({"logits": "a.npz", **seen})
 
 
 @pytest.mark.parametrize(
@@ -344,6 +432,7 @@ def test_what_a_teacher_has_seen_must_be_declared():
     [
         ("image", "audio", "has the name 'image'"),
         ("student", "audio", "has the name 'student'"),
+        ("specialists", "audio", "has the name 'specialists'"),
         ("my-clip", "audio", "has the name 'my-clip'"),
         ("clip", "sound", "unknown teachers.given.clip.modality 'sound'"),
     ],
@@ -369,3 +458,16 @@ def test_files_and_classes_are_checked_before_samples_are_read(tmp_path):
     net = GivenTeacher(net="toy_nets.Audios", weights=file, modality="audio", seen_labels="none")
     with pytest.raises(ValueError, match=r"teachers.given.clip.*toy_nets.*Audio"):
         check_given_definitions({"clip": net})
+    run, plan = make_run()
+    weights = weights_file(tmp_path / "net.safetensors", teaching_net(run, plan, "audio", 1))
+    good = net.model_copy(update={"net": "toy_nets.Audio", "weights": weights})
+    check_given_definitions({"clip": good})
+    layer = good.model_copy(update={"masked_layers": ("frist",)})
+    with pytest.raises(ValueError, match="did you mean 'first'"):
+        check_given_definitions({"clip": layer})
+    other = good.model_copy(update={"net": "toy_nets.Image"})
+    with pytest.raises(ValueError, match=r"clip.*net.safetensors does not fit"):
+        check_given_definitions({"clip": other})
+    argument = good.model_copy(update={"arguments": {"width": 3}})
+    with pytest.raises(TypeError, match=r"clip.*width"):
+        check_given_definitions({"clip": argument})

@@ -68,3 +68,9 @@ def test_one_class_is_too_few() -> None:
     (values, labels), valid = make(2)
     with pytest.raises(ValueError, match="of two classes"):
         fit_linear_head((values[labels == 0], labels[labels == 0]), valid, 2)
+
+
+def test_without_validation_samples_there_is_no_choice() -> None:
+    train, valid = make(2)
+    with pytest.raises(ValueError, match="labelled validation samples"):
+        fit_linear_head(train, (valid[0][:0], valid[1][:0]), 2)

@@ -68,9 +68,9 @@ def test_embeddings_have_any_columns(tmp_path):
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        (["a", "b", "b"], r"1 ids occur \('b'\) more than once"),
-        (["a", "b", "x"], r"1 ids have \('c'\) no row; 1 ids belong \('x'\) to no sample"),
-        (["x", "y", "z"], r"3 ids have \('a', 'b', 'c'\) no row; 3 ids belong"),
+        (["a", "b", "b"], r"1 id more than once \('b'\)"),
+        (["a", "b", "x"], r"1 id without a row \('c'\); 1 id of no sample \('x'\)"),
+        (["x", "y", "z"], r"3 ids without a row \('a', 'b', 'c'\); 3 ids of no sample"),
     ],
 )
 def test_ids_that_are_missing_foreign_or_double_are_counted(tmp_path, ids, message):
@@ -80,7 +80,9 @@ def test_ids_that_are_missing_foreign_or_double_are_counted(tmp_path, ids, messa
 
 def test_a_message_lists_five_ids(tmp_path):
     known = [f"s{number}" for number in range(9)]
-    with pytest.raises(ValueError, match=re.escape("9 ids have ('s0', 's1', 's2', 's3', 's4', ")):
+    with pytest.raises(
+        ValueError, match=re.escape("9 ids without a row ('s0', 's1', 's2', 's3', 's4', ...")
+    ):
         recorded_array(parquet(tmp_path), "logits", CLASSES, known)
 
 
@@ -110,10 +112,14 @@ def test_a_class_that_is_lacking_is_named(tmp_path):
         (
             np.where(LOGITS == 3, np.nan, LOGITS),
             "logits",
-            r"1 ids have \('b'\) values that are not",
+            r"1 id with values that are not finite \('b'\)",
         ),
         (np.where(LOGITS == 3, np.inf, LOGITS), "embeddings", "not finite"),
-        (LOGITS, "probabilities", r"3 ids have .* no probabilities.*name the file under logits"),
+        (
+            LOGITS,
+            "probabilities",
+            r"3 ids with values that are no probabilities.*name the file under logits",
+        ),
         (np.full((3, 2), 0.5), "logits", "name the file under probabilities"),
         (np.full((3, 2), 0.4), "probabilities", "sum to 1"),
     ],
@@ -165,3 +171,52 @@ def test_an_npz_file_with_pickled_objects_is_not_opened(tmp_path):
     np.savez(tmp_path / "objects.npz", ids=ids, embeddings=LOGITS)
     with pytest.raises(ValueError, match=r"objects.npz cannot be read"):
         recorded_array(tmp_path / "objects.npz", "embeddings", CLASSES, IDS)
+
+
+def test_ids_that_are_the_index_of_a_table_are_found(tmp_path):
+    path = tmp_path / "teacher.parquet"
+    pd.DataFrame(LOGITS, columns=list(CLASSES), index=pd.Index(IDS, name="id")).to_parquet(path)
+    np.testing.assert_array_equal(recorded_array(path, "logits", CLASSES, IDS), LOGITS)
+
+
+def test_a_label_is_no_feature(tmp_path):
+    table = pd.DataFrame({"id": IDS, "first": 0.5, "label": [0, 1, 1]})
+    table.to_parquet(tmp_path / "teacher.parquet")
+    with pytest.raises(ValueError, match="the column 'label' would be a feature: remove it"):
+        recorded_array(tmp_path / "teacher.parquet", "embeddings", CLASSES, IDS)
+
+
+def test_values_that_are_infinite_as_float32_are_named(tmp_path):
+    values = np.where(LOGITS == 3, 1e39, LOGITS)
+    with pytest.raises(ValueError, match=r"1 id with values that are not finite \('b'\)"):
+        recorded_array(parquet(tmp_path, values), "logits", CLASSES, IDS)
+
+
+def test_values_of_samples_that_are_not_used_do_not_count(tmp_path):
+    values = np.where(LOGITS == 3, np.nan, LOGITS)
+    found = recorded_array(parquet(tmp_path, values), "logits", CLASSES, ["a", "c"])
+    np.testing.assert_array_equal(found, LOGITS[[0, 2]])
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"ids": "a", "logits": LOGITS, "classes": CLASSES}, r"array 'ids' has the shape \(\)"),
+        ({"ids": IDS, "logits": LOGITS, "classes": "cat"}, r"array 'classes' has the shape \(\)"),
+        ({"ids": IDS, "logits": LOGITS + 1j, "classes": CLASSES}, "complex128"),
+    ],
+)
+def test_arrays_of_a_wrong_kind_are_named(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        recorded_array(npz(tmp_path, **arrays), "logits", CLASSES, IDS)
+
+
+def test_ids_that_are_objects_are_named_with_the_way_out(tmp_path):
+    np.savez(tmp_path / "objects.npz", ids=np.array(IDS, dtype=object), embeddings=LOGITS)
+    with pytest.raises(ValueError, match=r"objects.npz cannot be read.*astype\(str\)"):
+        recorded_array(tmp_path / "objects.npz", "embeddings", CLASSES, IDS)
+
+
+def test_probabilities_may_be_rounded(tmp_path):
+    rounded = np.array([[0.335, 0.66], [0.5, 0.5], [0.1, 0.906]])
+    assert recorded_array(parquet(tmp_path, rounded), "probabilities", CLASSES, IDS).shape == (3, 2)

@@ -86,7 +86,7 @@ def test_stage_1_and_the_baseline_do_not_depend_on_given_teachers(project):
 def test_a_masked_given_net_has_a_mask_and_the_router_knows_all_specialists(project):
     assert (project / f"data/06_models/{FOLDER}/nets/masks/masked").is_dir()
     router = json.loads((project / f"data/06_models/{FOLDER}/nets/router.json").read_text())
-    assert router["provenance"]["specialists"][-2:] == ["plain/unmasked", "masked/hidden"]
+    assert router["provenance"]["specialists"][-2:] == ["masked/hidden", "plain/unmasked"]
 
 
 def test_the_sha256_of_the_file_is_in_the_origin_of_what_is_made_from_it(project):
@@ -125,8 +125,40 @@ def test_another_file_makes_stage_3_stale_and_not_stage_1(project, tmp_path):
     file = {"logits": str(folder / "logits.parquet"), "seen_labels": "train"}
     with pytest.raises(Exception, match=r"given.outside.logits"):
         run_session(folder, "evaluate", run="file", **parameters(outside=file))
-    # Stage 2 reads the members as they are, and checks the new file.
+    # Stages 1 and 2 do not read it: their results stay as they are.
     run_session(folder, "masks", run="file", **parameters(outside=file))
+    run_session(folder, "route", run="file", **parameters(outside=file))
+
+
+def test_another_declaration_changes_the_report_alone(project):
+    given = {"logits": str(project / "logits.parquet"), "seen_labels": "none"}
+    predictions_of = predictions(project, "file")
+    run_session(
+        project, "evaluate", nodes=["compare_models"], run="file", **parameters(outside=given)
+    )
+    assert predictions(project, "file").keys() == predictions_of.keys()
+
+
+def test_check_tries_given_teachers(project):
+    given = {"logits": str(project / "logits.parquet"), "seen_labels": "train"}
+    run_session(project, "check", **parameters(outside=given))
+    wrong = {"probabilities": str(project / "logits.parquet"), "seen_labels": "train"}
+    with pytest.raises(ValueError, match=r"teachers.given.outside: .*name the file under logits"):
+        run_session(project, "check", **parameters(outside=wrong))
+
+
+def test_a_comparison_with_few_labels_states_that_a_teacher_has_seen_more(project):
+    given = {"logits": str(project / "few.parquet"), "seen_labels": "train"}
+    splits = pd.read_parquet(next(project.rglob("splits.parquet")))
+    right = np.eye(10)[splits["label"]] + np.random.default_rng(0).normal(size=(len(splits), 10))
+    table = pd.DataFrame(right, columns=[str(number) for number in range(10)])
+    table.insert(0, "id", splits["id"])
+    table.to_parquet(project / "few.parquet")
+    compare = {"seeds": 1, "targets": "image", "only": "baseline kd"}
+    run_session(project, "compare", labelled=0.1, compare=compare, **parameters(outside=given))
+    page = next((project / "data/08_reporting").rglob("methods_page.md")).read_text()
+    assert "the given teacher outside may have seen some" in page
+    assert "kd <- outside" in page
 
 
 def test_labels_that_the_run_hides_are_stated_in_the_verdict(project):
@@ -147,8 +179,8 @@ def test_labels_that_the_run_hides_are_stated_in_the_verdict(project):
     ("change", "message"),
     [
         ("permuted", "by chance: its ids or classes are mixed up"),
-        ("fewer", r"ids have .* no row"),
-        ("seen", "has seen the labels of"),
+        ("fewer", r"5 ids without a row"),
+        ("seen", "has seen labels of validation and test samples"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_an_error_before_anything_is_trained(

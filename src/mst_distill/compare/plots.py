@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.ranking import MIN_SEEDS, to_baseline
+from mst_distill.compare.student_sizes import COSTS
 
 
 def differences_figure(differences: pd.DataFrame) -> Figure:
@@ -78,6 +79,64 @@ def label_curve_figure(curve: pd.DataFrame) -> Figure:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
+
+
+def sizes_figure(sizes: pd.DataFrame, baseline: str | None) -> Figure:
+    """Draw the accuracy of students over what they cost, with a row of subplots for each modality.
+
+    Args:
+        sizes: From `size_table`; bars are its intervals.
+        baseline: The title of the baseline, or None.
+    """
+    modalities = list(dict.fromkeys(sizes["modality"]))
+    if not modalities:
+        figure = Figure(figsize=(6.5, 1.6))
+        figure.text(0.5, 0.5, "there are no students of other sizes", ha="center")
+        return figure
+    shape = (3.1 * len(COSTS), 3.2 * len(modalities))
+    figure = Figure(figsize=shape, layout="constrained")
+    grid = figure.subplots(len(modalities), len(COSTS), sharey="row", squeeze=False)
+    for row, modality in zip(grid, modalities, strict=True):
+        of_modality = sizes[sizes["modality"] == modality]
+        for axes, (cost, name) in zip(row, COSTS.items(), strict=True):
+            _plot_sizes(axes, of_modality, cost, baseline)
+            axes.set_xlabel(name)
+        row[0].set_ylabel(f"test accuracy of {modality}, %")
+        row[0].legend(fontsize=8, loc="best")
+    return figure
+
+
+def _plot_sizes(axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None) -> None:
+    """Draw the students of one modality over one of their costs."""
+    for own, colour, name in (
+        (sizes["method"] == baseline, "tab:grey", "baseline"),
+        (sizes["method"] != baseline, "tab:blue", "best method by validation"),
+    ):
+        line = sizes[own].sort_values(cost)
+        percent = 100 * line[["accuracy", "low", "high"]]
+        ends = [percent["accuracy"] - percent["low"], percent["high"] - percent["accuracy"]]
+        axes.errorbar(
+            line[cost],
+            percent["accuracy"],
+            yerr=[end.fillna(0) for end in ends],
+            marker="o",
+            markersize=5,
+            capsize=2,
+            linewidth=1.2,
+            color=colour,
+            label=name,
+        )
+    for _, row in line.iterrows():
+        axes.annotate(
+            row["student"],
+            (row[cost], 100 * row["accuracy"]),
+            xytext=(4, 5),
+            textcoords="offset points",
+            fontsize=8,
+        )
+    axes.set_xscale("log")
+    axes.margins(x=0.25)
+    axes.grid(alpha=0.3)
 
 
 def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:

@@ -230,9 +230,10 @@ def report_on(
 
     Returns:
         ``heading``, ``terms`` (the conditions of the comparison), ``selection``, ``confidence``,
-        ``verdicts`` and ``limits`` (target to sentences), ``conclusions`` (see `conclude`),
-        ``missing`` (trials that failed: ``target``, ``title``, ``seed``, ``error``), ``accuracy``
-        (target to title to mean) and ``settings`` (rows of the table, if there was a choice).
+        ``baseline`` (its title, or None), ``verdicts`` and ``limits`` (target to sentences),
+        ``conclusions`` (see `conclude`), ``missing`` (trials that failed: ``target``, ``title``,
+        ``seed``, ``error``), ``accuracy`` (target to title to mean) and ``settings`` (rows of the
+        table, if there was a choice).
     """
     conclusions = conclude(differences, confidence)
     tested = differences[differences["p_corrected"].notna()] if len(differences) else differences
@@ -247,6 +248,7 @@ def report_on(
         "terms": f"{_CONDITIONS[compare.budget]} {_tuning_terms(compare)} {_BESTS}",
         "selection": selection,
         "confidence": confidence,
+        "baseline": next(iter(to_baseline(differences)["against"]), None),
         "verdicts": {
             target: list(
                 _sentences(

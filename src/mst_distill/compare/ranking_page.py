@@ -14,11 +14,13 @@ from mst_distill.compare.markdown import (
     comparison_columns,
     cost_columns,
     escaped,
+    format_intervals,
     format_mean_and_sd,
     format_numbers,
     render,
 )
 from mst_distill.compare.ranking import BEST_CONTROL, BEST_OTHER
+from mst_distill.compare.student_sizes import size_sentences
 
 BESTS = (BEST_CONTROL, BEST_OTHER)
 
@@ -53,6 +55,18 @@ PAGE = """
 
 {% endif %}
 {% endfor %}
+{% if sizes is not none %}
+## Students and what they cost
+
+{% for sentence in size_sentences %}
+- {{ sentence }}
+{% endfor %}
+
+{{ sizes | table }}
+
+{{ size_note }}
+
+{% endif %}
 {% if failed is not none %}
 ## Failed trials
 
@@ -61,8 +75,20 @@ PAGE = """
 """
 
 
+SIZE_NOTE = (
+    "Milliseconds are those of a sample, for the exported ONNX file with one thread of the CPU on "
+    "which they were measured: the median, and in brackets the 95th percentile. Multiply-adds are "
+    "those of matrix products, convolutions and attention. The method of a student is the one with "
+    "the largest mean validation accuracy; *beaten by* names a student that is at least as "
+    "accurate in less time."
+)
+
+
 def ranking_page(
-    report: Mapping[str, Any], ranking: pd.DataFrame, differences: pd.DataFrame
+    report: Mapping[str, Any],
+    ranking: pd.DataFrame,
+    differences: pd.DataFrame,
+    sizes: pd.DataFrame | None = None,
 ) -> str:
     """Write the conditions of the comparison, the verdicts and all tables.
 
@@ -70,6 +96,7 @@ def ranking_page(
         report: From `report_on`.
         ranking: From `rank`.
         differences: From `difference_table`.
+        sizes: From `size_table`; without rows, there is no part on it.
     """
     failed = failed_trials(report)
     return render(
@@ -78,6 +105,7 @@ def ranking_page(
         scaled=SCALED,
         targets=ranking_sections(report, ranking, differences),
         failed=None if failed is None else failed.map(escaped),
+        **size_section(sizes, report["baseline"], report["confidence"]),
         bests=BESTS,
     )
 
@@ -113,6 +141,36 @@ def ranking_sections(
             "settings": _settings(report, target),
         }
     return sections
+
+
+def size_section(
+    sizes: pd.DataFrame | None, baseline: str | None, confidence: float
+) -> dict[str, Any]:
+    """Collect the part of the page on students of several sizes.
+
+    Args:
+        sizes: From `size_table`.
+        baseline: The title of the baseline, or None.
+        confidence: The level of the intervals.
+
+    Returns:
+        ``sizes`` (a table of texts, or None), ``size_sentences`` and ``size_note``.
+    """
+    if sizes is None or not len(sizes):
+        return {"sizes": None, "size_sentences": [], "size_note": ""}
+    table = pd.DataFrame({"student": sizes["student"], "method": sizes["method"]})
+    table["accuracy, %"] = format_numbers(sizes["accuracy"], 100, ".2f")
+    intervals = sizes.rename(columns={"seeds": "pairs"})
+    table[f"{confidence:.0%} interval"] = format_intervals(intervals, ".2f")
+    table["weights"] = format_numbers(sizes["parameters"], 1, ",.0f")
+    table["multiply-adds"] = format_numbers(sizes["multiply_adds"], 1, ",.0f")
+    table["bytes"] = format_numbers(sizes["bytes"], 1, ",.0f")
+    for name, heading in (("milliseconds", "ms"), ("milliseconds_of_32", "ms, batch of 32")):
+        median, p95 = (format_numbers(sizes[of], 1, ".3g") for of in (name, f"{name}_p95"))
+        table[heading] = [f"{one} ({other})" for one, other in zip(median, p95, strict=True)]
+    table["beaten by"] = sizes["beaten_by"].fillna("")
+    sentences = list(size_sentences(sizes, baseline))
+    return {"sizes": table, "size_sentences": sentences, "size_note": SIZE_NOTE}
 
 
 def failed_trials(report: Mapping[str, Any]) -> pd.DataFrame | None:

@@ -74,7 +74,7 @@ def teachers_for(method: type[Method], plan: Plan, target: str) -> Iterator[str]
     for name in plan.members.teachers_of(target):
         if (MULTIMODAL if name == MULTIMODAL else CROSSMODAL) in method.teachers:
             yield name
-    if GIVEN in method.teachers:
+    if GIVEN in method.teachers and method.teacher_inputs == "logits":
         yield from plan.given
 
 

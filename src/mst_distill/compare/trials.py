@@ -127,7 +127,8 @@ class Comparison:
                 samples.index, classes, ignored, plan.protocol, seed, plan.label_shares
             )
             if plan.given:
-                run = Run(samples, splits, next(iter(samples.modalities)), seed, plan.runtime)
+                first = next(iter(samples.modalities))
+                run = Run(samples, splits, first, seed, plan.runtime, recipe=plan.training)
                 check_given(with_given(run, plan.given), plan.given, plan.masks)
         for student in {*self.targets} & {*plan.students}:
             of_student = plan.with_student(student)

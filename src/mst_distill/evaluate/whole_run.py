@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import pandas as pd
 
+from mst_distill.data.samples import Samples
 from mst_distill.data.summary import evaluated_samples, labels_used
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.evaluate.by_value import metrics_by_value
@@ -60,20 +61,25 @@ def temperatures_of(run: Run, models: EvaluatedModels, batch_size: int) -> dict[
 
 
 def report_on_run(
-    run: Run, plan: Plan, results: HeldOutResults, linear: dict[str, Any]
+    samples: Samples,
+    splits: pd.DataFrame,
+    plan: Plan,
+    results: HeldOutResults,
+    linear: dict[str, Any],
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """State the metrics of every model, and whether the student is better than the baseline.
 
     Args:
-        run: Samples, splits and target.
-        plan: All parameters; ``route``, ``evaluate``, ``given`` and the seed count.
+        samples: The store.
+        splits: The run's splits.
+        plan: All parameters; target, seed, ``route``, ``evaluate`` and ``given`` count.
         results: From `evaluate_models`.
         linear: From `evaluate_linear_model`; may be empty.
 
     Returns:
         The content of ``metrics.json``, with ``verdict``, and a table with a row for each model.
     """
-    samples, counts = run.samples, {**results.metric_counts, **({LINEAR: linear} if linear else {})}
+    counts = {**results.metric_counts, **({LINEAR: linear} if linear else {})}
     models = {name: measure(of, samples.classes, samples.dense) for name, of in counts.items()}
     settings, selection = plan.evaluate, plan.route.selection
     names = _by_selection("student", dict.fromkeys(get_args(Selection)), selection)
@@ -84,21 +90,21 @@ def report_on_run(
         {name: name.replace("student", "baseline") for name in names},
         bootstrap,
         None if samples.dense else settings.calibration_bins,
-        run.target,
+        plan.target,
     )
     if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
         log.warning(
             "A linear model of %s has a higher test accuracy (%.1f%%) than the baseline (%.1f%%): "
             "the networks may be under-trained or unsuitable",
-            run.target,
+            plan.target,
             100 * models[LINEAR]["accuracy"],
             100 * models["baseline"]["accuracy"],
         )
     sentences = [
         report["verdict"],
-        labels_used(samples, run.splits),
-        *labels_seen(run, plan.given),
-        evaluated_samples(samples, run.splits, run.target),
+        labels_used(samples, splits),
+        *labels_seen(samples, splits, plan.given),
+        evaluated_samples(samples, splits, plan.target),
     ]
     by_value = metrics_by_value(results.predictions, samples.index, settings.by, bootstrap)
     report = {

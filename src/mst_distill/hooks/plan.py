@@ -15,6 +15,15 @@ from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
 CONCURRENT = ("ThreadRunner", "ParallelRunner")
 """The runners of Kedro that run several nodes at the same time."""
 
+TRAINS = {
+    "train_baseline": False,
+    "train_members": False,
+    "train_methods": True,
+    "train_shares": True,
+}
+"""The nodes that first train a student, and whether they train all that `compare` has. A budget is
+checked here because results do not depend on it, nor on the code that measures."""
+
 
 class PlanHooks:
     """Validates all parameters, and passes each node those that it declares with `depends_on`."""
@@ -81,7 +90,16 @@ class PlanHooks:
     def before_node_run(
         self, node: Node, catalog: DataCatalog, inputs: dict[str, Any]
     ) -> dict[str, Any]:
-        """Replace all parameters with a plan of those that the node declares."""
-        if PARAMETERS in inputs and isinstance(catalog, ArtifactCatalog):
-            return {PARAMETERS: catalog.plan_of(node)}
-        return {}
+        """Replace all parameters with a plan of those that the node declares.
+
+        Raises:
+            ValueError: The node trains a student that costs more than ``budget`` allows.
+        """
+        if PARAMETERS not in inputs or not isinstance(catalog, ArtifactCatalog):
+            return {}
+        trains = node.func.__name__ in TRAINS
+        if trains and catalog.plan.budget.is_set:
+            from mst_distill.pipelines.student_costs import check_budgets
+
+            check_budgets(inputs["samples"], catalog.plan, TRAINS[node.func.__name__])
+        return {PARAMETERS: catalog.plan_of(node)}

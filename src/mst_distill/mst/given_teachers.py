@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,19 +14,19 @@ import torch
 from torch import nn
 
 from mst_distill.artifacts.provenance import sha256_of
-from mst_distill.data.samples import SPLITS, Samples, rows_of
-from mst_distill.given_teacher import GivenTeacher
+from mst_distill.data.samples import Samples, are_unlabelled, rows_of
+from mst_distill.given_teacher import SEEN_LABELS, GivenTeacher
 from mst_distill.mst.linear_head import fit_linear_head
 from mst_distill.mst.networks import (
     build_member,
+    check_layers_exist,
     check_net,
     forward,
-    member_class,
     modalities_of,
     trial_forward,
 )
 from mst_distill.mst.pretrained import MORE_CLASSES, has_lazy_weights, load_weights
-from mst_distill.mst.teacher_files import SHOWN, recorded_array
+from mst_distill.mst.teacher_files import SHOWN, counted, recorded_array
 from mst_distill.parameters import Masks, Member
 from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast
@@ -33,8 +35,13 @@ from mst_distill.training.run import GivenNet, Run
 SIGNIFICANCE = 0.01
 """A given teacher must agree with the labels more often than by chance, with a p below this."""
 
-TRIED = 1000
-"""The largest number of labelled samples on which that is tested."""
+FEWEST, MOST = 100, 1000
+"""The numbers of labelled samples on which that is tested. With fewer, it is only logged, since a
+weak teacher could not be distinguished from one with permuted ids."""
+
+PERMUTATIONS = 999
+
+log = logging.getLogger(__name__)
 
 _ARRAYS: dict[tuple[str, str, str, str], np.ndarray] = {}
 """What was read in this process, by file, kind and samples: each stage opens the run once more."""
@@ -47,18 +54,24 @@ def check_given_definitions(given: Mapping[str, GivenTeacher]) -> None:
     """Check what can be known without samples, before hours are spent on these.
 
     Raises:
-        FileNotFoundError, ValueError, TypeError: A file does not exist, or the class of a net does
-            not; the message has the name of the teacher.
+        FileNotFoundError, ValueError, TypeError: A file or the class of a net does not exist, a net
+            does not take its arguments or its weights, or has no such layer; the message has the
+            name of the teacher.
     """
     for name, teacher in given.items():
-        files = [teacher.file]
+        which = f"teachers.given.{name}"
+        if not teacher.file.is_file():
+            raise FileNotFoundError(f"{which}: {teacher.file.absolute()} does not exist")
         if isinstance(teacher.seen_labels, Path):
-            files.append(teacher.seen_labels)
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(f"teachers.given.{name}: {file.absolute()} does not exist")
+            with _naming(name):
+                _listed_ids(teacher.seen_labels)
         if teacher.net is not None:
-            member_class(f"teachers.given.{name}", Member(type=teacher.net))
+            member = Member(type=teacher.net, arguments=teacher.arguments)
+            net = build_member(which, member, classes=2, seed=0)
+            check_layers_exist(which, net, teacher.masked_layers)
+            if not has_lazy_weights(net):
+                wider = build_member(which, member, classes=2 + MORE_CLASSES, seed=0)
+                load_weights(which, net, teacher.file, wider)
 
 
 def with_given(run: Run, given: Mapping[str, GivenTeacher]) -> Run:
@@ -78,23 +91,34 @@ def with_given(run: Run, given: Mapping[str, GivenTeacher]) -> Run:
     """
     if not given:
         return run
+    # Sorted, because specialists are numbered in this order, and origins do not have it.
+    given = dict(sorted(given.items()))
     recorded, nets = {}, {}
     for name, teacher in given.items():
-        try:
-            if teacher.net is not None:
-                nets[name] = _load_net(run, name, teacher)
-            else:
+        with _naming(name):
+            if teacher.net is None:
                 recorded[name] = _read_recorded(run.samples, teacher)
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"teachers.given.{name}: {error}") from error
-    samples = replace(run.samples, recorded=recorded)
+            else:
+                nets[name] = _load_net(run, name, teacher)
     for name, array in recorded.items():
-        of_file = given[name]
         net: nn.Module = nn.Identity()
-        if of_file.embeddings is not None:
-            net = _fitted_head(run, of_file.embeddings, array)
+        if (file := given[name].embeddings) is not None:
+            with _naming(name):
+                net = _fitted_head(run, file, array)
         nets[name] = GivenNet(net.eval().requires_grad_(False), name)
+    samples = replace(run.samples, recorded=recorded)
     return replace(run, samples=samples, given={name: nets[name] for name in given})
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Put the name of a teacher in front of the message of an error."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"teachers.given.{name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"teachers.given.{name}: {error}") from error
 
 
 def check_given(run: Run, given: Mapping[str, GivenTeacher], masks: Masks) -> None:
@@ -111,39 +135,51 @@ def check_given(run: Run, given: Mapping[str, GivenTeacher], masks: Masks) -> No
             logits or layers of a net do not fit, see `check_net`. The message has its name.
     """
     for name, teacher in given.items():
-        which = f"teachers.given.{name}"
         loaded = run.given[name]
-        try:
+        with _naming(name):
             check_seen_labels(run.splits, seen_ids(teacher, run.samples))
-        except (FileNotFoundError, ValueError) as error:
-            raise type(error)(f"{which}: {error}") from error
         if teacher.net is not None:
             net, layers = run.place(loaded.net), loaded.masked_layers
             check_net(name, net, layers, masks, run.samples, loaded.member)
-        _check_agreement(run, name, loaded)
+        with _naming(name):
+            # A linear layer was fitted on the training samples, and agrees with any labels there.
+            splits = ("valid",) if teacher.embeddings else ("train", "valid")
+            _check_agreement(run, name, loaded, splits)
 
 
 def seen_ids(teacher: GivenTeacher, samples: Samples) -> set[str]:
     """The ids of the samples whose labels a given teacher has seen.
 
     Raises:
-        FileNotFoundError, ValueError: The file that lists them does not exist, or has no column
-            ``id``.
+        FileNotFoundError, ValueError: The file that lists them does not exist, has no column
+            ``id``, or lists no sample of the store.
     """
     if teacher.seen_labels == "none":
         return set()
     index = samples.index
     if teacher.seen_labels == "train":
         return set(index.loc[index["split"] == "train", "id"].astype(str))
-    path = Path(teacher.seen_labels)
+    listed = _listed_ids(Path(teacher.seen_labels))
+    foreign = sorted(listed - set(index["id"].astype(str)))
+    if len(foreign) == len(listed):
+        raise ValueError(f"{teacher.seen_labels}: {counted(foreign, 'of no sample')}, and no other")
+    if foreign:
+        log.info("%s: %s", teacher.seen_labels, counted(foreign, "of no sample of this run"))
+    return listed
+
+
+def _listed_ids(path: Path) -> set[str]:
+    """Read the ids in a CSV file."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"seen_labels is {str(path)!r}; it must be none, train, or a CSV file whose column id "
-            f"lists samples, and {path.absolute()} does not exist"
+            f"seen_labels is {str(path)!r}, and {path.absolute()} does not exist: {SEEN_LABELS}"
         )
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if "id" not in table:
-        raise ValueError(f"{path} has no column 'id', only {', '.join(map(repr, table))}")
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except Exception as error:  # pandas raises errors of many types
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
+    if "id" not in table or not len(table):
+        raise ValueError(f"{path} has no column 'id' with ids, only {', '.join(map(repr, table))}")
     return set(table["id"])
 
 
@@ -160,24 +196,22 @@ def check_seen_labels(splits: pd.DataFrame, seen: set[str]) -> None:
     outside = splits[splits["split"] != "train"]
     found = outside.loc[outside["id"].astype(str).isin(seen), "id"].astype(str).tolist()
     if found:
-        more = ", ..." if len(found) > SHOWN else ""
         raise ValueError(
-            f"it has seen the labels of {len(found)} validation and test samples of this run "
-            f"({', '.join(map(repr, found[:SHOWN]))}{more}): what it teaches would spoil every "
-            f"result on them. Choose a teacher that has not, or splits in which they are "
-            f"training samples"
+            f"it has seen labels of validation and test samples of this run, "
+            f"{counted(found, 'in all')}: what it teaches would spoil every result on them. Choose "
+            f"a teacher that has not, or splits in which they are training samples"
         )
 
 
-def labels_seen(run: Run, given: Mapping[str, GivenTeacher]) -> list[str]:
+def labels_seen(
+    samples: Samples, splits: pd.DataFrame, given: Mapping[str, GivenTeacher]
+) -> list[str]:
     """A sentence for each given teacher that has seen training labels which the run hides."""
-    train = rows_of(run.splits, "train")
-    hidden = np.zeros(0, dtype=bool) if run.unlabelled is None else run.unlabelled[train]
-    ids = run.splits["id"].to_numpy()[train][hidden] if hidden.any() else ()
+    hidden = are_unlabelled(samples, splits) & (splits["split"] == "train").to_numpy()
+    ids = {str(each) for each in splits["id"].to_numpy()[hidden]}
     sentences = []
     for name, teacher in given.items():
-        seen = seen_ids(teacher, run.samples)
-        if count := sum(str(each) in seen for each in ids):
+        if ids and (count := len(ids & seen_ids(teacher, samples))):
             sentences.append(
                 f"The given teacher {name!r} has seen {count} training labels that neither the "
                 f"student nor the baseline has."
@@ -214,7 +248,7 @@ def _read_recorded(samples: Samples, teacher: GivenTeacher) -> np.ndarray:
             f"{teacher.file} has one row for each sample, and the labels of this benchmark are "
             f"dense: give the net instead"
         )
-    if not teacher.file.is_file():
+    if not teacher.file.is_file():  # before its SHA-256 is computed
         raise FileNotFoundError(f"{teacher.file.absolute()} does not exist")
     key = (sha256_of(teacher.file), teacher.kind, samples.digest, str(len(samples)))
     if key not in _ARRAYS:
@@ -246,35 +280,37 @@ def _labelled_rows(run: Run, split: str) -> np.ndarray:
 
 
 @torch.no_grad()
-def _check_agreement(run: Run, name: str, loaded: GivenNet) -> None:
+def _check_agreement(run: Run, name: str, loaded: GivenNet, splits: Sequence[str]) -> None:
     """Reject a teacher whose predictions do not depend on the labels, such as one of other ids.
 
-    The number of samples on which both agree is compared with that of two independent draws with
-    the same frequencies, by a one-sided binomial test.
+    A permutation test: on how many samples its predictions and the labels agree, and on how many
+    they agree after the labels are permuted.
     """
-    from scipy.stats import binomtest
-
     if run.samples.dense:
         return
     reads = modalities_of(loaded.member, run.modalities)
-    rows = np.concatenate([_labelled_rows(run, split) for split in SPLITS[:2]])
-    rows = rows[run.samples.have(reads)[rows]][:TRIED]
+    rows = np.concatenate([_labelled_rows(run, split) for split in splits])
+    rows = rows[run.samples.have(reads)[rows]]
+    rng = np.random.default_rng(run.seed)
+    rows = np.sort(rng.permutation(rows)[:MOST])
     net = run.place(loaded.net)
-    predicted = []
+    predicted = [np.empty(0, dtype=np.int64)]
     for batch in Batches(run.samples, rows, reads, 64, run.runtime, run.device):
         with autocast(run.device, run.runtime):
             logits = forward(net, loaded.member, batch.inputs)
         if not logits.isfinite().all():
-            raise ValueError(f"teachers.given.{name}: it has logits that are not finite")
-        predicted.append(logits.argmax(dim=1).cpu())
-    classes = np.arange(len(run.samples.classes))
-    of_teacher, labels = torch.cat(predicted).numpy(), run.samples.labels[rows]
-    by_chance = sum(np.mean(of_teacher == of) * np.mean(labels == of) for of in classes)
+            raise ValueError("it has logits that are not finite")
+        predicted.append(logits.argmax(dim=1).cpu().numpy())
+    of_teacher, labels = np.concatenate(predicted), run.samples.labels[rows]
     agreed = int((of_teacher == labels).sum())
-    test = binomtest(agreed, len(rows), float(by_chance), alternative="greater")
-    if test.pvalue >= SIGNIFICANCE:
+    permuted = [int((of_teacher == rng.permutation(labels)).sum()) for _ in range(PERMUTATIONS)]
+    p = (1 + sum(count >= agreed for count in permuted)) / (1 + PERMUTATIONS)
+    result = (
+        f"it predicts the label of {agreed} of {len(rows)} labelled samples, and "
+        f"{np.mean(permuted):.0f} would be right by chance"
+    )
+    if p >= SIGNIFICANCE and len(rows) >= FEWEST:
         raise ValueError(
-            f"teachers.given.{name}: it predicts the label of {agreed} of {len(rows)} labelled "
-            f"samples, and {by_chance * len(rows):.0f} would be right by chance: its ids or "
-            f"classes are mixed up, or it cannot tell these classes apart"
+            f"{result}: its ids or classes are mixed up, or it cannot tell these classes apart"
         )
+    log.info("given teacher %r: %s", name, result)

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from mst_distill.artifacts.progress import progress
+
 STRENGTHS = 10.0 ** np.arange(-4, 4)
 """The values of C, the inverse of the L2 penalty, from which one is chosen."""
 
@@ -36,7 +38,8 @@ def fit_linear_head(
         weights.
 
     Raises:
-        ValueError: The training samples are of fewer than two classes.
+        ValueError: The training samples are of fewer than two classes, or there are no validation
+            samples.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -44,17 +47,20 @@ def fit_linear_head(
     values, labels = train[0].astype(np.float64), train[1]
     if len(np.unique(labels)) < 2:
         raise ValueError("a linear layer needs labelled training samples of two classes")
+    if not len(valid[1]):
+        raise ValueError("a linear layer needs labelled validation samples")
     mean, scale = values.mean(axis=0), values.std(axis=0)
     scale[scale == 0] = 1
+    standardised = (values - mean) / scale
     best, smallest = None, np.inf
-    for strength in STRENGTHS:
+    for strength in progress(STRENGTHS, "linear layer on embeddings", "penalty"):
         model = LogisticRegression(
             C=strength, max_iter=1000, class_weight="balanced" if balanced else None
         )
         with warnings.catch_warnings():
             # The penalty that needs most steps is rarely the one that is chosen.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit((values - mean) / scale, labels)
+            model.fit(standardised, labels)
         weight, bias = _of_all_classes(model, classes)
         layer = weight / scale, bias - weight @ (mean / scale)
         if (loss := _cross_entropy(*layer, valid)) < smallest:

@@ -189,7 +189,7 @@ def check_definitions(members: Members, masks: Masks) -> None:
             resolve_function(member.start)
         plain = member.model_copy(update={"start": None})
         net = build_member(name, plain, classes=2, seed=0)
-        _check_layers_exist(name, net, member.masked_layers)
+        check_layers_exist(name, net, member.masked_layers)
         if member.weights and not has_lazy_weights(net):
             wider = build_member(name, plain, classes=2 + MORE_CLASSES, seed=0)
             load_weights(name, net, member.weights, wider)
@@ -208,7 +208,8 @@ def width_of(layer: nn.Module) -> int | None:
     return None
 
 
-def _check_layers_exist(name: str, net: nn.Module, layers: Sequence[str]) -> None:
+def check_layers_exist(name: str, net: nn.Module, layers: Sequence[str]) -> None:
+    """Raise a ValueError that names the nearest layers if a net does not have one of `layers`."""
     known = [path for path, _ in net.named_modules() if path]
     if unknown := [layer for layer in layers if layer not in known]:
         raise ValueError(did_you_mean(f"layer of member {name!r}", unknown[0], known))
@@ -234,7 +235,7 @@ def feature_shapes(
             floating-point tensor, it is not called exactly once, or the order is not that of the
             calls.
     """
-    _check_layers_exist(name, net, layers)
+    check_layers_exist(name, net, layers)
     outputs: list[tuple[str, object]] = []
 
     def watch(layer: str) -> RemovableHandle:

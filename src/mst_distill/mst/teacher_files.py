@@ -17,11 +17,14 @@ FORMATS = (".parquet", ".npz")
 LEAST_PROBABILITY = 1e-8
 """Smaller probabilities count as this one, since the logarithm of 0 is not finite."""
 
-ROUNDING = 1e-3
+ROUNDING = 1e-2
 """The largest difference from 1 that the sum of the probabilities of a sample may have."""
 
 SHOWN = 5
 """The number of ids that a message lists."""
+
+NO_FEATURES = ("label", "split", "group")
+"""Columns that no file of embeddings may have, since they would be taken for features."""
 
 log = logging.getLogger(__name__)
 
@@ -74,19 +77,20 @@ def recorded_array(
     try:
         content = pd.read_parquet(path) if path.suffix == ".parquet" else _load_npz(path)
     except Exception as error:  # the libraries raise errors of their own for damaged files
-        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
+        hint = " Write texts as .astype(str)." if "Object arrays" in str(error) else ""
+        raise ValueError(f"{path} cannot be read: {type(error).__name__}: {error}{hint}") from error
     if isinstance(content, pd.DataFrame):
-        found = _outputs_in_table(path, content)
+        found = _outputs_in_table(path, content, kind)
     else:
         found = _outputs_in_arrays(path, content, kind)
     if kind != "embeddings":
         _check_classes(path, found, classes)
     rows = _rows_by_id(path, found.ids, known)
-    _check_finite(path, found)
-    if kind == "embeddings":
-        return found.values[rows].astype(np.float32)
-    _check_scale(path, kind, found)
-    values = found.values[rows]
+    used = RecordedOutputs(found.ids[rows], found.values[rows], found.columns)
+    _check_finite(path, used)
+    if kind != "embeddings":
+        _check_scale(path, kind, used)
+    values = used.values
     if kind == "probabilities":
         values = np.log(np.maximum(values, LEAST_PROBABILITY))
     return values.astype(np.float32)
@@ -97,10 +101,14 @@ def _load_npz(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def _outputs_in_table(path: Path, table: pd.DataFrame) -> RecordedOutputs:
+def _outputs_in_table(path: Path, table: pd.DataFrame, kind: str) -> RecordedOutputs:
+    if table.index.name == "id":
+        table = table.reset_index()
     if "id" not in table:
         raise ValueError(f"{path}: {did_you_mean('column', 'id', list(map(str, table)))}")
     outputs = table.drop(columns="id")
+    if kind == "embeddings" and (known := [name for name in NO_FEATURES if name in outputs]):
+        raise ValueError(f"{path}: the column {known[0]!r} would be a feature: remove it")
     for name, dtype in outputs.dtypes.items():
         if not pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_bool_dtype(dtype):
             raise ValueError(f"{path}: column {name!r} has values that are not numbers")
@@ -113,9 +121,12 @@ def _outputs_in_arrays(path: Path, arrays: dict[str, np.ndarray], kind: str) -> 
     for name in needed:
         if name not in arrays:
             raise ValueError(f"{path}: {did_you_mean('array', name, list(arrays))}")
+    for name in {*needed} - {kind}:
+        if arrays[name].ndim != 1:
+            raise ValueError(f"{path}: the array {name!r} has the shape {arrays[name].shape}")
     ids, values = _texts(arrays["ids"]), arrays[kind]
     columns = tuple(_texts(arrays["classes"])) if "classes" in needed else ()
-    if values.ndim != 2 or len(values) != len(ids) or not np.issubdtype(values.dtype, np.number):
+    if values.ndim != 2 or len(values) != len(ids) or values.dtype.kind not in "iuf":
         raise ValueError(
             f"{path}: the array {kind!r} has the shape {values.shape} and the type "
             f"{values.dtype}; it must have a row of numbers for each of the {len(ids)} ids"
@@ -153,29 +164,31 @@ def _rows_by_id(path: Path, ids: np.ndarray, known: Sequence[str]) -> np.ndarray
     at = {name: row for row, name in enumerate(ids)}
     if len(at) != len(ids):
         double = [str(name) for name in pd.unique(ids[pd.Series(ids).duplicated().to_numpy()])]
-        raise ValueError(f"{path}: {_counted(double, 'occur')} more than once")
+        raise ValueError(f"{path}: {counted(double, 'more than once')}")
     samples = [str(name) for name in known]
     wanted = set(samples)
     missing = [name for name in samples if name not in at]
     foreign = [str(name) for name in ids if name not in wanted]
     if missing:
-        also = f"; {_counted(foreign, 'belong')} to no sample" if foreign else ""
-        raise ValueError(f"{path}: {_counted(missing, 'have')} no row{also}")
+        also = f"; {counted(foreign, 'of no sample')}" if foreign else ""
+        raise ValueError(f"{path}: {counted(missing, 'without a row')}{also}")
     if foreign:
-        log.info("%s: %s to no sample of this run", path, _counted(foreign, "belong"))
+        log.info("%s: %s", path, counted(foreign, "of no sample of this run"))
     return np.array([at[name] for name in samples], dtype=np.intp)
 
 
-def _counted(names: Sequence[str], verb: str) -> str:
-    more = ", ..." if len(names) > SHOWN else ""
-    return f"{len(names)} ids {verb} ({', '.join(map(repr, names[:SHOWN]))}{more})"
+def counted(names: Sequence[str], what: str) -> str:
+    """Count ids and list the first `SHOWN` of them."""
+    listed = ", ".join(map(repr, names[:SHOWN])) + (", ..." if len(names) > SHOWN else "")
+    return f"{len(names)} id{'s' * (len(names) != 1)} {what} ({listed})"
 
 
 def _check_finite(path: Path, found: RecordedOutputs) -> None:
-    finite = np.isfinite(found.values).all(axis=1)
+    with np.errstate(over="ignore"):  # as float32, large values are infinite
+        finite = np.isfinite(found.values.astype(np.float32)).all(axis=1)
     if not finite.all():
         names = [str(name) for name in found.ids[~finite]]
-        raise ValueError(f"{path}: {_counted(names, 'have')} values that are not finite")
+        raise ValueError(f"{path}: {counted(names, 'with values that are not finite')}")
 
 
 def _check_scale(path: Path, kind: str, found: RecordedOutputs) -> None:
@@ -187,7 +200,7 @@ def _check_scale(path: Path, kind: str, found: RecordedOutputs) -> None:
     if kind == "probabilities" and not valid.all():
         names = [str(name) for name in found.ids[~valid]]
         raise ValueError(
-            f"{path}: {_counted(names, 'have')} values that are no probabilities: these are in "
+            f"{path}: {counted(names, 'with values that are no probabilities')}: these are in "
             f"[0, 1] and sum to 1. If they are logits, name the file under logits"
         )
     if kind == "logits" and valid.all():

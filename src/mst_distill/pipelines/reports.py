@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 DATA = ("target", "protocol", "deal", "limit", "seed", "labelled", "labelled_validation")
 STAGES = (
-    *("labelled_per_batch", "members", "training", "teachers", "given", "masks", "route"),
+    *(
+        "labelled_per_batch",
+        "members",
+        "training",
+        "teachers",
+        "given",
+        "seen_labels",
+        "masks",
+        "route",
+    ),
     "evaluate",
 )
 OF_A_RUN = ("run", "benchmark", *DATA, *STAGES, "runtime")
@@ -50,7 +59,12 @@ def run_origin(node: Callable[..., Any], student: ModelBundle, plan: Plan) -> Ru
 def _describe_recipe(plan: Plan) -> str:
     """How the nets were trained, in one line."""
     given = (f"{name}: {text}" for name, text in _describe_given(plan).items())
-    return "; ".join(filter(None, [plan.training.summary, plan.members.summary, *given]))
+    return "; ".join([_describe_nets(plan), *given])
+
+
+def _describe_nets(plan: Plan) -> str:
+    """How the nets were trained that are trained here, in one line."""
+    return "; ".join(filter(None, [plan.training.summary, plan.members.summary]))
 
 
 def _describe_given(plan: Plan) -> dict[str, str]:
@@ -77,7 +91,7 @@ def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
         "stage 1, teachers and student": _describe_stage(plan.teachers),
         "stage 2, masks of the teachers": _describe_stage(plan.masks),
         "stage 3, distillation": _describe_stage(route),
-        "recipe": _describe_recipe(plan),
+        "recipe": _describe_nets(plan),
         "router": f"{route.router}{chosen}",
         "epoch": f"{student.metrics['epoch']}, selected on the validation split by {criterion}",
         "seed": f"{plan.seed}",

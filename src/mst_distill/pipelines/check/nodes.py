@@ -27,6 +27,7 @@ STAGES = ("teachers", "masks", "route")
     "teachers",
     "masks",
     "route",
+    "given",
     "runtime",
 )
 def compute_first_steps(plan: Plan) -> None:
@@ -34,6 +35,7 @@ def compute_first_steps(plan: Plan) -> None:
 
     The result is a table in the log. Nothing is written.
     """
+    from mst_distill.mst.given_teachers import check_given, with_given
     from mst_distill.mst.layers import count_weights
     from mst_distill.mst.networks import build_members
     from mst_distill.mst.run_stages import run_stages
@@ -44,6 +46,8 @@ def compute_first_steps(plan: Plan) -> None:
         read = time.monotonic()
         splits = samples.index[["id", "group", "label", "split"]]
         run = Run(samples, splits, plan.target, plan.seed, plan.runtime, recipe=plan.training)
+        run = with_given(run, plan.given)
+        check_given(run, plan.given, plan.masks)
         nets = build_members(run, plan)
         done = run_stages(run, _short(plan))
         trained = time.monotonic()

@@ -19,6 +19,14 @@ LABELS = ("labelled", "labelled_validation", "labelled_per_batch")
 STAGES = ("members", "students", "training", "teachers", "given", "masks", "route")
 
 
+@depends_on("members", "students", "compare", "runtime", budget=())
+def compute_student_costs(samples: Samples, plan: Plan) -> pd.DataFrame:
+    """What the students cost, if there are some of other sizes: a row for each."""
+    from mst_distill.pipelines.student_costs import measure_students
+
+    return measure_students(samples, plan)
+
+
 @depends_on("protocol", "seed", *LABELS, *STAGES, "compare", "evaluate", "runtime")
 def train_methods(
     samples: Samples, trial_log: TrialLog, plan: Plan
@@ -37,7 +45,7 @@ def train_methods(
     return settings, run_trials(comparison, settings)
 
 
-@depends_on("route", "compare", "evaluate")
+@depends_on("route", "compare", "evaluate", "seen_labels", *LABELS[:2])
 def compare_methods(
     trials: pd.DataFrame, methods_settings: pd.DataFrame, plan: Plan
 ) -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
@@ -52,10 +60,39 @@ def compare_methods(
     report = report_on(
         trials, ranking, differences, plan.compare, selection, confidence, methods_settings
     )
+    report["terms"] += _labels_seen(plan)
     for sentences in report["verdicts"].values():
         for sentence in sentences:
             log.info("%s", sentence)
     return report, ranking, differences
+
+
+def _labels_seen(plan: Plan) -> str:
+    """A sentence on given teachers that may have seen labels which are hidden from students."""
+    names = [name for name, seen in plan.seen_labels.items() if seen != "none"]
+    if not names or plan.labelled == 1:
+        return ""
+    which = f"given teacher{'s' * (len(names) > 1)} {', '.join(names)}"
+    return f" Of the labels that are hidden from the students, the {which} may have seen some."
+
+
+@depends_on("route", "compare", "evaluate")
+def compare_students(trials: pd.DataFrame, student_costs: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """What students of several sizes cost and reach: baseline and best method of each."""
+    from mst_distill.compare.student_sizes import size_table
+    from mst_distill.compare.teaching import baseline_of
+
+    selection, confidence = plan.route.selection, plan.evaluate.confidence
+    return size_table(student_costs, trials, selection, baseline_of(plan.compare), confidence)
+
+
+@depends_on("compare")
+def draw_students(student_sizes: pd.DataFrame, plan: Plan) -> Figure:
+    """The accuracy of students over what they cost."""
+    from mst_distill.compare.plots import sizes_figure
+    from mst_distill.compare.teaching import baseline_of
+
+    return sizes_figure(student_sizes, baseline_of(plan.compare))
 
 
 def draw_differences(methods_differences: pd.DataFrame) -> Figure:
@@ -69,11 +106,12 @@ def summarise_methods(
     methods_report: dict[str, Any],
     methods_ranking: pd.DataFrame,
     methods_differences: pd.DataFrame,
+    student_sizes: pd.DataFrame,
 ) -> str:
     """The comparison as a page of Markdown."""
     from mst_distill.compare.ranking_page import ranking_page
 
-    return ranking_page(methods_report, methods_ranking, methods_differences)
+    return ranking_page(methods_report, methods_ranking, methods_differences, student_sizes)
 
 
 @depends_on(
@@ -92,13 +130,19 @@ def build_methods_web_page(
     methods_report: dict[str, Any],
     methods_ranking: pd.DataFrame,
     methods_differences: pd.DataFrame,
-    methods_figure: bytes,
     plan: Plan,
+    **shown: Any,
 ) -> str:
-    """The comparison as one file of HTML."""
+    """The comparison as one file of HTML.
+
+    Args:
+        methods_report: From `compare_methods`.
+        methods_ranking: From `compare_methods`.
+        methods_differences: From `compare_methods`.
+        plan: All parameters.
+        shown: ``methods_figure``, ``student_sizes`` and ``students_figure``.
+    """
     from mst_distill.report.compare_page import compare_page
 
     parameters = counted_parameters(build_methods_web_page, plan)
-    return compare_page(
-        methods_report, methods_ranking, methods_differences, methods_figure, parameters
-    )
+    return compare_page(methods_report, methods_ranking, methods_differences, shown, parameters)

@@ -17,7 +17,6 @@ from mst_distill.pipelines.nets import (
     bundle_nets,
     load_finished,
     metrics_of,
-    open_run,
     open_run_to_train,
     open_run_with_given,
 )
@@ -153,7 +152,7 @@ def train_linear_model(samples: Samples, splits: pd.DataFrame, plan: Plan) -> di
     return evaluate_linear_model(samples, splits, plan.target, bins, plan.seed)
 
 
-@depends_on("target", "seed", "given", "route", "evaluate", "runtime")
+@depends_on("target", "seed", "seen_labels", "route", "evaluate")
 def compare_models(
     samples: Samples,
     splits: pd.DataFrame,
@@ -176,8 +175,7 @@ def compare_models(
     from mst_distill.evaluate.whole_run import report_on_run
 
     results = HeldOutResults(predictions, metric_counts, others["disagreement"])
-    run = open_run(samples, splits, plan)
-    return report_on_run(run, plan, results, others["linear_model_counts"])
+    return report_on_run(samples, splits, plan, results, others["linear_model_counts"])
 
 
 def draw_confusion(metric_counts: dict[str, Any], samples: Samples) -> Figure:

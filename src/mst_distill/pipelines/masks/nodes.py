@@ -18,7 +18,7 @@ from mst_distill.pipelines.nets import (
 from mst_distill.plan import Plan
 
 
-@depends_on("target", "seed", "members", "training", "masks", "given", "runtime")
+@depends_on("target", "seed", "members", "training", "masks", "masked_given", "runtime", given=())
 def train_masks(
     samples: Samples,
     splits: pd.DataFrame,
