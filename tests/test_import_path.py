@@ -114,8 +114,8 @@ def test_an_unknown_function_is_an_error_that_names_the_available_ones(
 
 
 def test_the_error_for_a_module_without_functions_lists_none() -> None:
-    with pytest.raises(ValueError, match=r"unknown function in mst_distill.*available: none$"):
-        resolve_function("mst_distill.start")
+    with pytest.raises(ValueError, match=r"unknown function in mst_distill.nets.*available: none$"):
+        resolve_function("mst_distill.nets.start")
 
 
 def test_only_public_functions_of_the_module_are_suggested() -> None:

@@ -6,7 +6,7 @@ From Python, three functions lead from arrays to a student: `samples_of`, `make_
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Distillation", "distill", "make_plan", "samples_of"]
 def __getattr__(name: str) -> Any:
     if name in __all__:
         # By its name, so that not every module of the package depends on it; see `code_of`.
-        return getattr(import_module("mst_distill.from_python"), name)
+        return getattr(importlib.import_module("mst_distill.from_python"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

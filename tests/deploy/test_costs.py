@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mst_distill.deploy.costs import check_budget, costs_of, multiply_adds
 from mst_distill.deploy.export import save_onnx
-from mst_distill.parameters import Budget
+from mst_distill.parameters import Budget, Member
 from mst_distill.pipelines.student_costs import measure_students, untrained_export
 from toy_nets import Dense, Image, Small
 from toy_runs import make_run, vary
@@ -47,6 +48,8 @@ def test_a_net_with_a_label_for_every_pixel_has_costs():
     run, plan = make_run("dense labels")
     costs = costs_of(untrained_export(run.samples, plan))
     assert costs["multiply_adds"] == multiply_adds(Dense(3, channels=3), (3, 8, 8))
+    assert costs["milliseconds"] > 0
+    assert np.isnan(costs["milliseconds_of_32"])
 
 
 def test_without_students_of_other_sizes_nothing_is_measured():
@@ -54,8 +57,15 @@ def test_without_students_of_other_sizes_nothing_is_measured():
     assert not len(measure_students(run.samples, plan))
 
 
-def test_measuring_draws_no_random_number():
+@pytest.mark.parametrize("lazy", [False, True])
+def test_measuring_draws_no_random_number(lazy):
     run, plan = make_run()
+    if lazy:
+        net = Member(type="mst_distill.nets.simple.MapNet")
+        members = plan.members.model_copy(
+            update={"modalities": {**plan.members.modalities, "image": net}}
+        )
+        plan = plan.model_copy(update={"members": members})
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)

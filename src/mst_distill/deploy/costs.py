@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,17 +27,20 @@ def costs_of(export: Export) -> dict[str, float]:
         ``parameters``, the number of weights; ``multiply_adds`` of a sample, see `multiply_adds`;
         ``bytes`` of the exported ONNX file; and milliseconds of a sample on this machine, see
         `measure_latency`: ``milliseconds`` and ``milliseconds_p95`` one sample at a time,
-        ``milliseconds_of_32`` and ``milliseconds_of_32_p95`` in batches of 32.
+        ``milliseconds_of_32`` and ``milliseconds_of_32_p95`` in batches of 32, or NaN if every
+        pixel has a label, since 32 large pictures may not fit in memory.
 
     Raises:
         ValueError: The net cannot be exported, see `export_student`.
     """
     shape = tuple(export.student_input.shape)
+    batches = (1,) if export.student_input.dense else (1, 32)
     with TemporaryDirectory() as folder:
         file = Path(folder, "student.onnx")
         save_onnx(export, file)
-        latency, size = measure_latency(file, shape), file.stat().st_size
-    single, batched = latency["1"], latency["32"]
+        latency, size = measure_latency(file, shape, batches), file.stat().st_size
+    single = latency["1"]
+    batched = latency.get("32", {"median": math.nan, "p95": math.nan})
     return {
         "parameters": sum(weight.numel() for weight in export.student.net.parameters()),
         "multiply_adds": multiply_adds(export.student.net, shape),

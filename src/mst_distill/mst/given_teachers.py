@@ -31,6 +31,7 @@ from mst_distill.parameters import Masks, Member
 from mst_distill.training.batches import Batches
 from mst_distill.training.device import autocast
 from mst_distill.training.run import GivenNet, Run
+from mst_distill.training.seeding import Stream, seeded
 
 SIGNIFICANCE = 0.01
 """A given teacher must agree with the labels more often than by chance, with a p below this."""
@@ -230,8 +231,9 @@ def _load_net(run: Run, name: str, teacher: GivenTeacher) -> GivenNet:
     net = build_member(name, member, classes, run.seed)
     wider = build_member(name, member, classes + MORE_CLASSES, run.seed)
     if has_lazy_weights(net):
-        for each in (net, wider):
-            trial_forward(name, each, run.samples, teacher.modality)
+        with seeded(run.seed, Stream.LAZY_LAYERS):
+            for each in (net, wider):
+                trial_forward(name, each, run.samples, teacher.modality)
     if lacking := load_weights(name, net, teacher.weights, wider):
         raise ValueError(
             f"{teacher.weights} has no weights that fit for {', '.join(lacking[:SHOWN])}; a "

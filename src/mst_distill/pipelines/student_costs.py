@@ -68,11 +68,13 @@ def untrained_export(samples: Samples, plan: Plan) -> Export:
     from mst_distill.artifacts.student_input import StudentInput
     from mst_distill.deploy.export import Export
     from mst_distill.mst.networks import arguments_of, build_member, trial_forward
+    from mst_distill.training.seeding import Stream, seeded
 
     target, classes = plan.target, len(samples.classes)
     member = plan.members.modalities[target]
     net = build_member(target, member, classes, seed=0)
-    trial_forward(target, net, samples)  # which also gives lazy layers their widths
+    with seeded(0, Stream.LAZY_LAYERS):
+        trial_forward(target, net, samples)  # which also gives lazy layers their widths
     bundle = ModelBundle.of(net, arguments_of(member, classes))
     description = StudentInput(
         modality=target,
