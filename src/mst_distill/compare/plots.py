@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.ranking import MIN_SEEDS, to_baseline
@@ -27,10 +28,15 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
         figure.text(0.5, 0.5, "nothing to compare with the baseline", ha="center")
         return figure
     height = 1.6 + 0.3 * rows.groupby("target")["title"].nunique().max()
-    figure = Figure(figsize=(6.5 * len(targets), height), layout="constrained")
-    for axes, target in zip(np.ravel(figure.subplots(1, len(targets))), targets, strict=True):
+    columns = min(2, len(targets))
+    lines = -(-len(targets) // columns)
+    figure = Figure(figsize=(6.5 * columns, height * lines), layout="constrained")
+    grid = np.ravel(figure.subplots(lines, columns))
+    for axes, target in zip(grid, targets, strict=False):
         _plot_differences(axes, rows[rows["target"] == target])
         axes.set_title(f"{target} student")
+    for axes in grid[len(targets) :]:
+        axes.set_axis_off()
     return figure
 
 
@@ -135,7 +141,12 @@ def _plot_sizes(axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None
             fontsize=8,
         )
     axes.set_xscale("log")
-    axes.margins(x=0.25)
+    # Wide enough for at least two labels, also if the students hardly differ.
+    axes.set_xlim(sizes[cost].min() / 1.8, 1.8 * sizes[cost].max())
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep="") if cost != "milliseconds" else "{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="x", labelsize=8)
     axes.grid(alpha=0.3)
 
 
