@@ -17,9 +17,8 @@ import pandas as pd
 from torch import nn
 
 from mst_distill.benchmarks.arrays import Arrays
-from mst_distill.benchmarks.class_counts import ClassCounts
-from mst_distill.benchmarks.splits import checked_splits, stratified_group_split
-from mst_distill.data.samples import Samples, labelled_splits
+from mst_distill.benchmarks.splits import splits_of_run, stratified_group_split
+from mst_distill.data.samples import Samples
 from mst_distill.data.store import open_store, write_store
 from mst_distill.evaluate.linear_model import evaluate_linear_model
 from mst_distill.evaluate.predictions import evaluate_models
@@ -184,7 +183,7 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
         plan: The parameters.
 
     Raises:
-        ValueError: The splits cannot be evaluated, see `checked_splits`; or the networks do not fit
+        ValueError: The splits cannot be evaluated, see `splits_of_run`; or the networks do not fit
             the samples, see `build_members`.
     """
     run = _open_run(samples, plan)
@@ -221,13 +220,7 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
 
 def _open_run(samples: Samples, plan: Plan) -> Run:
     """The run of a plan, with its splits and its given teachers."""
-    classes, ignored = samples.classes, samples.ignored_label
-    splits = checked_splits(
-        samples.index, classes, ignored, plan.protocol, plan.seed, plan.label_shares
-    )
-    if samples.dense:
-        used = labelled_splits(samples, splits).to_numpy()
-        ClassCounts.of(samples.labels, used, classes, ignored).check()
+    splits = splits_of_run(samples, plan.protocol, plan.seed, plan.label_shares)
     run = Run(samples, splits, plan.target, plan.seed, plan.runtime, recipe=plan.training)
     return with_given(run, plan.given)
 

@@ -12,7 +12,16 @@ import pandas as pd
 
 from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.source import Protocol
-from mst_distill.data.samples import ABSENT, LABELLED, SPLITS, UNLABELLED, are_complete, lacks
+from mst_distill.data.samples import (
+    ABSENT,
+    LABELLED,
+    SPLITS,
+    UNLABELLED,
+    Samples,
+    are_complete,
+    labelled_splits,
+    lacks,
+)
 from mst_distill.errors import did_you_mean
 from mst_distill.folds import fold_numbers
 
@@ -257,6 +266,22 @@ def checked_splits(
                 f"splits of another seed may be valid)"
             ) from error
         raise
+    return splits
+
+
+def splits_of_run(
+    samples: Samples, protocol: Protocol, seed: int, label_shares: Mapping[str, float]
+) -> pd.DataFrame:
+    """Return the splits of a run on a store; the other arguments are those of `checked_splits`.
+
+    Raises:
+        ValueError: See `checked_splits` and, for the pixels of dense labels, `ClassCounts.check`.
+    """
+    classes, ignored = samples.classes, samples.ignored_label
+    splits = checked_splits(samples.index, classes, ignored, protocol, seed, label_shares)
+    if samples.dense:
+        used = labelled_splits(samples, splits).to_numpy()
+        ClassCounts.of(samples.labels, used, classes, ignored).check()
     return splits
 
 

@@ -9,11 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mst_distill.artifacts.provenance import depends_on
-from mst_distill.benchmarks.class_counts import ClassCounts
 from mst_distill.benchmarks.opening import open_source
 from mst_distill.benchmarks.source import SampleSource
-from mst_distill.benchmarks.splits import checked_splits
-from mst_distill.data.samples import Samples, check_columns, labelled_splits
+from mst_distill.benchmarks.splits import splits_of_run
+from mst_distill.data.samples import Samples, check_columns
 from mst_distill.data.summary import count_classes, describe
 from mst_distill.plan import Plan
 
@@ -34,17 +33,9 @@ def assign_splits(samples: Samples, plan: Plan) -> pd.DataFrame:
     """Assign each sample to training, validation or test in this run.
 
     Raises:
-        ValueError: A run on these splits cannot be evaluated: see `checked_splits` and, for the
-            pixels of dense labels, `ClassCounts.check`.
+        ValueError: A run on these splits cannot be evaluated, see `splits_of_run`.
     """
-    classes, ignored = samples.classes, samples.ignored_label
-    splits = checked_splits(
-        samples.index, classes, ignored, plan.protocol, plan.seed, plan.label_shares
-    )
-    if samples.dense:
-        used = labelled_splits(samples, splits).to_numpy()
-        ClassCounts.of(samples.labels, used, classes, ignored).check()
-    return splits
+    return splits_of_run(samples, plan.protocol, plan.seed, plan.label_shares)
 
 
 def summarise_samples(
