@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from inspect import signature
 from pathlib import Path
 
@@ -116,6 +117,18 @@ def test_every_entry_has_the_layer_of_its_folder_and_a_path_of_its_own(name):
     if name not in WITHOUT_OWN_PATH:
         assert any(folder in path for folder in folders)
         assert Path(path).name.startswith(name)
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+def test_the_layers_of_a_pipeline_have_an_order(name):
+    """In a cycle, kedro-viz shows no layers at all."""
+    layers = {entry: of["metadata"]["kedro-viz"]["layer"] for entry, of in CATALOG.items()}
+    before: dict[str, set[str]] = {}
+    for node in PIPELINES[name].nodes:
+        for output in node.outputs:
+            inputs = {layers[entry] for entry in node.inputs if entry in layers}
+            before.setdefault(layers[output], set()).update(inputs - {layers[output]})
+    assert len(list(TopologicalSorter(before).static_order())) >= len(before)
 
 
 def test_every_parameter_is_used_and_every_used_parameter_exists():

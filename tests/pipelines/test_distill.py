@@ -155,7 +155,8 @@ def test_the_report_has_all_models_and_its_metrics_agree_with_the_predictions(pr
 
 def test_every_model_has_a_temperature_and_scaled_metrics(project):
     folder, reports = project / f"data/07_model_output/{RUN}", project / f"data/08_reporting/{RUN}"
-    temperatures = json.loads((folder / "temperatures.json").read_text())
+    fitted = project / f"data/06_models/{RUN}/temperatures.json"
+    temperatures = json.loads(fitted.read_text())
     metrics = json.loads((reports / "metrics.json").read_text())["models"]
     found = {name: of_model["temperature"] for name, of_model in metrics.items()}
     assert found.pop("linear model") > 0
