@@ -17,7 +17,8 @@ import pandas as pd
 from torch import nn
 
 from mst_distill.benchmarks.arrays import Arrays
-from mst_distill.benchmarks.splits import splits_of_run, stratified_group_split
+from mst_distill.benchmarks.splits import deal_splits, splits_of_run
+from mst_distill.benchmarks.table_modalities import BY_RANK
 from mst_distill.data.samples import Samples
 from mst_distill.data.store import open_store, write_store
 from mst_distill.evaluate.linear_model import evaluate_linear_model
@@ -57,9 +58,6 @@ DEFAULTS: dict[str, Any] = {
     "runtime": {},
 }
 """The parameters of `make_plan` that are not set; training has those of ``conf/base``."""
-
-BRANCHES = {1: "vector", 2: "sequence", 3: "map"}
-"""The number of axes of a sample to the kind of its branch in the default multimodal teacher."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,7 @@ def samples_of(
     index = pd.DataFrame({"id": names, "group": names if groups is None else map(str, groups)})
     if split is None:
         known = labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.int64)
-        shares = {"train": 3, "valid": 1, "test": 1}
-        index["split"] = stratified_group_split(known, index["group"].to_numpy(), shares, seed)
+        index["split"] = deal_splits(index.assign(label=known), seed)
         index.loc[known < 0, "split"] = "train"
     else:
         index["split"] = [str(of) for of in split]
@@ -236,12 +233,12 @@ def _member(net: Any) -> Any:
 def _late_fusion(samples: Samples) -> dict[str, Any]:
     branches = {}
     for name, array in samples.modalities.items():
-        if array.ndim - 1 not in BRANCHES:
+        if array.ndim - 1 not in BY_RANK:
             raise ValueError(
                 f"a sample of {name!r} has the shape {array.shape[1:]}, for which there is no "
                 f"default: set `multimodal` to a net that takes all modalities by keyword"
             )
-        branches[name] = BRANCHES[array.ndim - 1]
+        branches[name] = BY_RANK[array.ndim - 1]
     return {
         "type": "mst_distill.nets.simple.LateFusionNet",
         "arguments": {"branches": branches},

@@ -125,6 +125,13 @@ class Plan(Block):
         """The students of other sizes, by name."""
         return self.members.students
 
+    @property
+    def compared_students(self) -> tuple[str, ...]:
+        """The students that `compare` trains: names of modalities, and of `students`."""
+        wanted = self.compare.targets
+        every = (*self.members.modalities, *self.students)
+        return every if wanted == "all" else (wanted,)
+
     def with_student(self, student: str) -> Plan:
         """The plan of a student, which is the name of a modality or of a student of another size.
 

@@ -68,6 +68,9 @@ BRANCHES: Mapping[str, Branch] = {
 }
 """Type to the kind of its tensor; that of an array follows from its shape."""
 
+BY_RANK: Mapping[int, Branch] = {1: "vector", 2: "sequence", 3: "map"}
+"""The number of axes of a sample to the kind of its tensor, where nothing else states it."""
+
 
 @dataclass(frozen=True)
 class ModalityType:
@@ -165,15 +168,14 @@ class ModalityType:
         """
         if self.type != "array":
             return BRANCHES[self.type]
-        kinds: dict[int, Branch] = {1: "vector", 2: "sequence", 3: "map"}
         shape = self.arguments["shape"]
         rank = len(shape) if isinstance(shape, Sequence) else 0
-        if rank not in kinds:
+        if rank not in BY_RANK:
             raise ValueError(
                 f"modality {self.name!r} is an array of shape {shape}; with `members: auto` an "
                 f"array must be (F,), (C, T) or (C, H, W): list the members for another shape"
             )
-        return kinds[rank]
+        return BY_RANK[rank]
 
 
 _NEEDED = {

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mst_distill.benchmarks.splits import assign_splits, keep_labels
 from mst_distill.compare.methods.pseudo_labels import PseudoLabels
-from mst_distill.compare.ranking import MIN_SEEDS, paired
+from mst_distill.compare.ranking import mean_interval, paired
 from mst_distill.compare.teaching import resolve_methods
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.compare.trials import Comparison, run_trials
@@ -78,11 +77,8 @@ def label_curve_table(trials: pd.DataFrame, selection: str, confidence: float) -
     keys = ["target", "title", "labelled"]
     for (target, title, share), of_share in selected.groupby(keys, sort=False):
         accuracy = of_share["accuracy"]
-        low = high = float("nan")
-        if len(accuracy) >= MIN_SEEDS:
-            half = stats.sem(accuracy) * stats.t.ppf((1 + confidence) / 2, len(accuracy) - 1)
-            low, high = accuracy.mean() - half, accuracy.mean() + half
-        rows.append((target, title, share, len(accuracy), accuracy.mean(), low, high))
+        interval = mean_interval(accuracy, confidence)
+        rows.append((target, title, share, len(accuracy), *interval))
     return pd.DataFrame(rows, columns=[*keys, "seeds", "accuracy", "low", "high"])
 
 

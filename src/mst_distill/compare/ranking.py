@@ -134,6 +134,23 @@ def difference_table(
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
+def mean_interval(values: pd.Series, confidence: float) -> tuple[float, float, float]:
+    """Compute a mean over seeds and Student's interval of it.
+
+    Args:
+        values: One value for each seed.
+        confidence: The level of the interval, in (0, 1).
+
+    Returns:
+        The mean and both ends, which are NaN with fewer than `MIN_SEEDS` seeds.
+    """
+    mean, low, high = float(values.mean()), float("nan"), float("nan")
+    if len(values) >= MIN_SEEDS:
+        half = stats.sem(values) * stats.t.ppf((1 + confidence) / 2, len(values) - 1)
+        low, high = mean - half, mean + half
+    return mean, low, high
+
+
 def holm(p: np.ndarray) -> np.ndarray:
     """Correct p-values by Holm's method, ``(n,)`` to ``(n,)``.
 

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from scipy import stats
 
-from mst_distill.compare.ranking import MIN_SEEDS
+from mst_distill.compare.ranking import mean_interval
 
 COSTS = {
     "parameters": "weights",
@@ -17,8 +16,6 @@ COSTS = {
     "milliseconds": "milliseconds of a sample",
 }
 """The costs that are drawn, with their names."""
-
-STUDENT = ["student", "modality", "type"]
 
 REACHED = ["method", "accuracy", "low", "high", "seeds"]
 
@@ -32,7 +29,8 @@ def size_table(
     chosen on the test samples on which it is shown.
 
     Args:
-        costs: A row for each student, with the columns of `costs_of` and `STUDENT`.
+        costs: A row for each student, with ``student``, ``modality`` and ``type``, and the
+            columns of `costs_of`.
         trials: From `run_trials`.
         selection: The criterion by which epochs are selected.
         baseline: The title of the baseline, or None if it was not trained.
@@ -55,19 +53,11 @@ def size_table(
         titles += [others["valid_accuracy"].idxmax()] if len(others) else []
         for title in titles:
             accuracy = of_student.loc[of_student["title"] == title, "accuracy"]
-            rows.append({**cost, "method": title, **_interval(accuracy, level)})
+            reached = (title, *mean_interval(accuracy, level), len(accuracy))
+            rows.append({**cost, **dict(zip(REACHED, reached, strict=True))})
     table = pd.DataFrame(rows, columns=[*costs.columns, *REACHED])
     best = table[table["method"] != baseline] if baseline else table
     return table.assign(beaten_by=[_beaten_by(row, best) for _, row in table.iterrows()])
-
-
-def _interval(accuracy: pd.Series, level: float) -> dict[str, float]:
-    """The mean over the seeds and its interval."""
-    mean, low, high = accuracy.mean(), float("nan"), float("nan")
-    if len(accuracy) >= MIN_SEEDS:
-        half = stats.sem(accuracy) * stats.t.ppf((1 + level) / 2, len(accuracy) - 1)
-        low, high = mean - half, mean + half
-    return {"accuracy": mean, "low": low, "high": high, "seeds": len(accuracy)}
 
 
 def _beaten_by(row: pd.Series, best: pd.DataFrame) -> str:

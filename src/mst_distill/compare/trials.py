@@ -60,9 +60,7 @@ class Comparison:
     @property
     def targets(self) -> tuple[str, ...]:
         """The students: names of modalities, and of students of other sizes."""
-        wanted = self.plan.compare.targets
-        every = (*self.plan.members.modalities, *self.plan.students)
-        return every if wanted == "all" else (wanted,)
+        return self.plan.compared_students
 
     @property
     def _lacks_labels(self) -> bool:

@@ -27,13 +27,10 @@ def measure_students(samples: Samples, plan: Plan) -> pd.DataFrame:
     from mst_distill.deploy.costs import costs_of
 
     modalities = {student.modality for student in plan.students.values()}
-    wanted = plan.compare.targets
-    names = [name for name in plan.members.modalities if name in modalities]
     rows = []
-    for name in [*names, *plan.students]:
-        if wanted in ("all", name):
+    for name in plan.compared_students:
+        if (modality := plan.members.modality_of(name)) in modalities:
             export = untrained_export(samples, plan.with_student(name))
-            modality = plan.members.modality_of(name)
             row = {"student": name, "modality": modality, "type": export.student.type}
             rows.append({**row, **costs_of(export)})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -52,12 +49,7 @@ def check_budgets(samples: Samples, plan: Plan, compared: bool) -> None:
     """
     from mst_distill.deploy.costs import check_budget, costs_of
 
-    names = [plan.target]
-    if compared:
-        wanted = plan.compare.targets
-        every = (*plan.members.modalities, *plan.students)
-        names = [name for name in every if wanted in ("all", name)]
-    for name in names:
+    for name in plan.compared_students if compared else (plan.target,):
         export = untrained_export(samples, plan.with_student(name))
         check_budget(name, costs_of(export), plan.budget)
 
