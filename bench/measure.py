@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -13,6 +13,7 @@ from torch import Tensor
 from bench.cases import ALL, Case
 from bench.rates import count_operations, device_seconds
 from bench.turns import Schedule, Turns, take_turns
+from mst_distill.metric import Terms
 from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
 from mst_distill.mst.networks import build_members
 from mst_distill.mst.stage1_teachers import prepare_members
@@ -186,7 +187,7 @@ class ObservedTask(Task):
         """As the wrapped task."""
         return self._task.descend(batch, share)
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> Mapping[str, Tensor | Terms]:
         """As the wrapped task."""
         return self._task.validate(batch)
 

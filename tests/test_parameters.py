@@ -132,8 +132,8 @@ SWITCHES = ("selection", "stacked_masks", "scaled_balance", "early_decay")
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ({}, ("accuracy", False, False, False)),
-        ({"preset": "default"}, ("accuracy", False, False, False)),
+        ({}, ("metric", False, False, False)),
+        ({"preset": "default"}, ("metric", False, False, False)),
         ({"preset": "paper"}, ("ce", False, False, False)),
         ({"preset": "reference"}, ("ce", True, True, True)),
     ],

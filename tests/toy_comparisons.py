@@ -33,7 +33,7 @@ def make_comparison_plan(
 def make_pool(run: Run, plan: Plan) -> TeacherPool:
     """Train every teacher of the run's target."""
     names = plan.members.teachers_of(run.target)
-    nets = {name: train_teacher(run, plan, name).students[plan.route.selection] for name in names}
+    nets = {name: train_teacher(run, plan, name).students[plan.selection] for name in names}
     return TeacherPool(run, nets, plan.members, plan.route.batch_size)
 
 

@@ -24,6 +24,7 @@ from mst_distill.data.store import open_store, write_store
 from mst_distill.evaluate.linear_model import evaluate_linear_model
 from mst_distill.evaluate.predictions import evaluate_models
 from mst_distill.evaluate.whole_run import models_of, report_on_run, temperatures_of
+from mst_distill.metric import metric_of
 from mst_distill.mst.baseline import train_baseline
 from mst_distill.mst.ensemble import assemble_ensemble
 from mst_distill.mst.finished_run import FinishedRun
@@ -189,7 +190,7 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
     ensemble = assemble_ensemble(run, plan, stages.members, stages.masks)
     students = stages.student.students
     finished = FinishedRun(stages.members, ensemble, students, baselines)
-    selection, size = plan.route.selection, plan.route.batch_size
+    selection, size = plan.selection, plan.route.batch_size
     models = models_of(finished, plan.target, selection)
     results = evaluate_models(
         run,
@@ -203,7 +204,9 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
     linear = {}
     if not samples.dense:
         bins = plan.evaluate.calibration_bins
-        linear = evaluate_linear_model(samples, run.splits, plan.target, bins, plan.seed)
+        linear = evaluate_linear_model(
+            samples, run.splits, plan.target, bins, plan.seed, run.metric
+        )
     metrics, _ = report_on_run(samples, run.splits, plan, results, linear)
     return Distillation(
         students[selection],
@@ -218,7 +221,15 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
 def _open_run(samples: Samples, plan: Plan) -> Run:
     """The run of a plan, with its splits and its given teachers."""
     splits = splits_of_run(samples, plan.protocol, plan.seed, plan.label_shares)
-    run = Run(samples, splits, plan.target, plan.seed, plan.runtime, recipe=plan.training)
+    run = Run(
+        samples,
+        splits,
+        plan.target,
+        plan.seed,
+        plan.runtime,
+        recipe=plan.training,
+        metric=metric_of(plan.metric),
+    )
     return with_given(run, plan.given)
 
 

@@ -19,9 +19,47 @@ from mst_distill.block import Block
 from mst_distill.errors import PLAIN_NAME, did_you_mean, is_plain_name
 from mst_distill.given_teacher import GivenTeacher
 
-Selection = Literal["accuracy", "ce", "last"]
-"""The criterion that selects an epoch: the best validation accuracy (of equal ones that with the
-smaller cross-entropy), the smallest validation cross-entropy, or the last epoch."""
+METRICS = {
+    "nll": "log_likelihood",
+    **{
+        name: name
+        for name in (
+            "accuracy",
+            "macro_f1",
+            "macro_recall",
+            "mean_iou",
+            "auroc",
+            "average_precision",
+        )
+    },
+}
+"""The metrics that can decide, by their setting: the name of their column in tables."""
+
+
+COLUMNS = (
+    *METRICS.values(),
+    *("ce", "nll", "nll_scaled", "kappa", "weighted_f1", "precision", "recall", "f1"),
+    *("calibration_error", "calibration_error_scaled", "accuracy_at_80", "temperature"),
+    *("selection", "seconds", "seed", "title", "method", "teacher", "target", "error", "epoch"),
+)
+"""Names that the column of a function must not have."""
+
+
+def metric_name(setting: str) -> str:
+    """The name of the column of a metric; of a function, the last part of its path."""
+    return METRICS.get(setting, setting.rpartition(".")[2])
+
+
+Selection = Literal["metric", "ce", "last"]
+"""The criterion that selects an epoch: the best validation value of `Evaluate.metric` (of equal
+ones that with the smaller cross-entropy), the smallest validation cross-entropy, or the last
+epoch."""
+
+
+def criterion_name(selection: Selection, metric: str) -> str:
+    """The name of a selection criterion, which is that of the metric's column if it selects."""
+    return metric if selection == "metric" else selection
+
 
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -443,7 +481,7 @@ class Route(Training):
     gated: bool = False
     masked: bool = True
     halvings: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = ()
-    selection: Selection = "accuracy"
+    selection: Selection = "metric"
     chosen: PositiveInt = 1
     balance: Literal["kl", "cv"] = "kl"
     task_weight: float = Field(1.0, ge=0)
@@ -479,6 +517,9 @@ class Evaluate(Block):
         resamples: The number of bootstrap resamples.
         confidence: The level of the confidence intervals, here and in `compare`.
         calibration_bins: The number of confidence bins of the calibration error.
+        metric: What selects epochs, gives the verdict and orders methods: a name of `METRICS`, or
+            the import path of a function that maps labels ``(n,)`` and probabilities ``(n, C)`` to
+            a number, larger for a better model.
         by: Columns of the sample index, such as ``source``; student and baseline are compared for
             each of their values. As a list, or separated by spaces, since ``--params`` takes none.
     """
@@ -486,7 +527,21 @@ class Evaluate(Block):
     resamples: PositiveInt = 2000
     confidence: float = Field(0.95, gt=0, lt=1)
     calibration_bins: PositiveInt = 15
+    metric: str = "accuracy"
     by: tuple[str, ...] = ()
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _check_metric(cls, setting: Any) -> str:
+        if not isinstance(setting, str) or (setting not in METRICS and "." not in setting):
+            known = [*METRICS, "the import path of a function"]
+            raise ValueError(did_you_mean("evaluate.metric", str(setting), known))
+        if setting not in METRICS and (name := metric_name(setting)) in COLUMNS:
+            raise ValueError(
+                f"evaluate.metric is the function {setting}, but {name!r} is a column of all "
+                f"tables: give the function another name"
+            )
+        return setting
 
     @field_validator("by", mode="before")
     @classmethod

@@ -29,9 +29,12 @@ from mst_distill.parameters import (
     Predict,
     Route,
     Runtime,
+    Selection,
     Student,
     Teachers,
     TrainingRecipe,
+    criterion_name,
+    metric_name,
 )
 
 
@@ -121,6 +124,20 @@ class Plan(Block):
         return {name: teacher.seen_labels for name, teacher in self.given.items()}
 
     @property
+    def metric(self) -> str:
+        """What selects epochs, gives the verdict and orders methods; see `Evaluate`."""
+        return self.evaluate.metric
+
+    @property
+    def selection(self) -> str:
+        """The name of the criterion that selects the epoch of the student."""
+        return self.criterion_of(self.route.selection)
+
+    def criterion_of(self, selection: Selection) -> str:
+        """The name of a criterion, see `criterion_name`."""
+        return criterion_name(selection, metric_name(self.metric))
+
+    @property
     def students(self) -> dict[str, Student]:
         """The students of other sizes, by name."""
         return self.members.students
@@ -159,6 +176,8 @@ class Plan(Block):
             names |= {"protocol", "fold", "seed"}
         if {"given", "masked_given", "seen_labels"} & names:
             names |= {"teachers"}
+        if "metric" in names:
+            names |= {"evaluate"}
         if "students" in names:
             names |= {"members"}
         return Plan.model_construct(**{name: getattr(self, name) for name in names})

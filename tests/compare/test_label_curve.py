@@ -164,7 +164,7 @@ def test_the_best_method_of_each_share_is_compared_with_baseline_and_pseudo_labe
     names = {"pseudo_labels", "self_training"}
     (best,) = best_methods(trials_of(FEW), "accuracy", 0.95, "baseline", names)
     assert (best.target, best.share, best.title) == ("image", 0.1, "kd <- audio")
-    assert best.accuracy == pytest.approx(0.59)
+    assert best.value == pytest.approx(0.59)
     assert best.gain["difference"] == pytest.approx(0.04)
     # Of the two, self_training has the larger mean: 0, 2 and 1 points less than kd.
     assert best.pseudo_labels == "self_training"

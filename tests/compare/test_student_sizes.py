@@ -118,12 +118,13 @@ def test_failed_trials_and_students_without_any_are_left_out():
 
 
 def test_the_page_has_a_table_and_the_figure_is_drawn(sizes):
-    section = size_section(sizes, "baseline", 0.95)
+    report = {"baseline": "baseline", "confidence": 0.95}
+    section = size_section(sizes, report)
     table = section["sizes"]
     assert table.loc[3, "beaten by"] == "small"
     assert table.loc[0, "ms"] == "1 (2)"
     assert table.loc[1, "95% interval"].count(" to ") == 1
-    assert size_section(sizes[:0], "baseline", 0.95)["sizes"] is None
+    assert size_section(sizes[:0], report)["sizes"] is None
     figure = sizes_figure(sizes, "baseline")
     assert len(figure.axes) == 4
     assert len(sizes_figure(sizes[:0], "baseline").axes) == 0

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from mst_distill.artifacts.provenance import read_sidecar
+from mst_distill.compare.ranking import difference_table, rank, report_on
+from mst_distill.compare.ranking_page import ranking_page
 from mst_distill.compare.trial_store import TrialLog
 from mst_distill.compare.trials import Comparison, chosen_settings, run_trials
 from mst_distill.compare.tuning import COLUMNS, choose_settings
 from mst_distill.data.samples import rows_of
+from mst_distill.metric import metric_of
 from toy_comparisons import METHODS, make_comparison_plan
 from toy_runs import make_run, route, vary
 
@@ -143,3 +146,41 @@ def test_stages_with_different_terms_are_an_error(tmp_path: Path, key: str, valu
     message = rf"teachers\.{key} is {first} and route\.{key} is {value}: MST-Distill would be"
     with pytest.raises(ValueError, match=message):
         run_trials(replace(comparison, plan=plan))
+
+
+def test_another_metric_chooses_settings_selects_epochs_and_orders_methods(tmp_path: Path) -> None:
+    comparison = make_comparison(tmp_path, seeds=3, tuning_seeds=1)
+    comparison = replace(comparison, plan=vary(comparison.plan, evaluate={"metric": "auroc"}))
+    table = choose_settings(comparison)
+    assert list(table)[6] == "valid_auroc"
+    for _, rows in table[table["method"] == "kd"].groupby("title"):
+        scores = list(zip(rows["valid_auroc"].round(9), -rows["valid_ce"], strict=True))
+        assert scores.index(max(scores)) == rows["chosen"].to_list().index(True)
+    trials = run_trials(comparison, table)
+    assert list(trials["selection"].unique()) == ["auroc", "ce", "last"]
+    metric = metric_of("auroc")
+    ranking = rank(trials, "auroc", metric)
+    means = trials[trials["selection"] == "auroc"].groupby("title")["auroc"].mean()
+    assert means[ranking["title"]].is_monotonic_decreasing
+    rows = difference_table(trials, "baseline", "auroc", 0.95, metric=metric)
+    row = rows[(rows["against"] == "baseline") & (rows["selection"] == "auroc")].iloc[0]
+    assert row["difference"] == pytest.approx(means[row["title"]] - means["baseline"])
+    report = report_on(trials, ranking, rows, comparison.plan.compare, "auroc", 0.95, table, metric)
+    (first, *_) = report["verdicts"]["image"]
+    best = ranking["title"].iloc[0]
+    assert first == f"Best mean AUROC: {best} with {100 * means[best]:.2f} %."
+    page = ranking_page(report, ranking, rows)
+    assert "| AUROC, % (selected by auroc) | accuracy, % |" in page
+    assert "| validation AUROC, % | of the first setting, % |" in page
+
+
+def test_trials_of_another_metric_are_trained_anew(tmp_path: Path) -> None:
+    comparison = make_comparison(tmp_path, tuning_seeds=0)
+    run_trials(comparison)
+    path = tmp_path / "image/seed-0/baseline.result.json"
+    before = read_sidecar(path).origin.parameters
+    run_trials(replace(comparison, plan=vary(comparison.plan, evaluate={"metric": "macro_f1"})))
+    after = read_sidecar(path).origin.parameters
+    assert "metric" not in before
+    assert after["metric"] == "macro_f1"
+    assert set(json.loads(path.read_text())["metrics"]) == {"macro_f1", "ce", "last"}

@@ -49,7 +49,7 @@ class Always(nn.Module):
         return self.bias.expand(len(student.logits), -1)
 
 
-@pytest.mark.parametrize(("selection", "gated"), [("accuracy", False), ("last", True)])
+@pytest.mark.parametrize(("selection", "gated"), [("metric", False), ("last", True)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_equals_stage_3_with_a_constant_router(kind, selection, gated, monkeypatch):
     toy = finished(kind)
@@ -61,9 +61,9 @@ def test_a_path_equals_stage_3_with_a_constant_router(kind, selection, gated, mo
     expected = routing.train_student(toy.run, plan, student, toy.ensemble, toy.table)
     source = next(source for source in toy.sources if source.title == toy.ensemble.names[index])
     path = trained(toy, settings, [source])[source.title]
-    assert path.row["epoch"] == expected.fit.best[selection].row["epoch"]
+    assert path.row["epoch"] == expected.fit.best[plan.selection].row["epoch"]
     for name, value in path.student.state_dict().items():
-        torch.testing.assert_close(value, expected.students[selection].state_dict()[name])
+        torch.testing.assert_close(value, expected.students[plan.selection].state_dict()[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)

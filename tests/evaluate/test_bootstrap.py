@@ -109,3 +109,28 @@ def test_a_group_is_a_unit_only_if_splits_keep_groups_apart() -> None:
     assert sampling_units(table.assign(split=mixed)).tolist() == list("abcdefghijkl")
     few = [*["train"] * 4, *["test"] * 8]
     assert sampling_units(table.assign(split=few)).tolist() == list("abcdefghijkl")
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_metric_that_is_a_mean_has_the_resamples_of_means(grouped: bool) -> None:
+    rng = np.random.default_rng(3)
+    values, weight = rng.random(40), rng.integers(1, 9, 40).astype(float)
+    groups = np.repeat([f"g{number}" for number in range(8)], 5) if grouped else np.arange(40)
+    bootstrap = Bootstrap(500, 0.95, 4)
+
+    def ratio(terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        sums, counts = (weights @ terms).T
+        return sums / counts
+
+    found = bootstrap.values(ratio, np.column_stack([values, weight]), groups)
+    expected = bootstrap.means(values[:, None], weight, groups)[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_a_metric_of_few_groups_has_no_resamples() -> None:
+    groups = np.repeat(["a", "b"], 10)
+    found = Bootstrap(50, 0.95, 4).values(
+        lambda _, weights: weights[:, 0], np.ones((20, 1)), groups
+    )
+    assert np.isnan(found).all()
+    assert len(found) == 50

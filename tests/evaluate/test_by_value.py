@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from mst_distill.data.samples import check_columns
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.evaluate.by_value import metrics_by_value, sentences_by_value
+from mst_distill.metric import metric_of
 from mst_distill.report.tables import value_tables
 from toy_reports import results_of
 
@@ -105,3 +107,30 @@ def test_a_column_must_exist_and_have_few_values() -> None:
     with pytest.raises(ValueError, match=r"the column 'id', which has 101 values; at most 50"):
         check_columns(index, ["id"])
     check_columns(index, [])
+
+
+def test_each_value_has_the_metric_that_decides() -> None:
+    predictions, index = make_run({"ann": 40, "bob": 60, "cid": 35})
+    metric = metric_of("auroc")
+    rng = np.random.default_rng(5)
+    ids = index.set_index("id").loc[predictions["id"], "actor"].to_numpy()
+    labels = np.where(ids == "cid", 1, np.arange(len(ids)) % 135 % 2)  # cid has one class
+    scores = rng.random(len(ids)) + 0.5 * labels * (predictions["model"] == "student").to_numpy()
+    terms = np.column_stack([1 - scores, scores, labels])
+    found = metrics_by_value(
+        predictions.assign(metric_terms=list(terms)), index, ["actor"], BOOTSTRAP, metric
+    )["actor"]
+    for name in ("ann", "bob"):
+        of = (ids == name) & (predictions["model"] == "student").to_numpy()
+        expected = roc_auc_score(labels[of], scores[of])
+        assert found[name]["auroc"] == pytest.approx(expected)
+        assert found[name]["low"] < found[name]["difference"] < found[name]["high"]
+    assert np.isnan(found["cid"]["auroc"])
+    assert not found["cid"]["enough"]
+    first, second = sentences_by_value({"actor": found}, metric)
+    worst = min(("ann", "bob"), key=lambda name: found[name]["auroc"])
+    assert f"{worst} has the lowest AUROC: {found[worst]['auroc']:.1%}" in first
+    assert second == (
+        "Too few test samples to tell anything, fewer than 30 or without a defined AUROC, for the "
+        "values of 'actor': cid."
+    )

@@ -16,6 +16,7 @@ from mst_distill.evaluate.verdict import (
     remarks,
     verdict,
 )
+from mst_distill.metric import metric_of
 
 
 def table(
@@ -416,3 +417,21 @@ def test_the_table_has_a_row_for_each_model_and_a_column_for_each_scalar_metric(
 def test_a_difference_of_0_on_every_sample_has_no_verdict() -> None:
     same = {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert verdict(same, "audio", 0.95).startswith("The effect of distillation cannot be")
+
+
+def test_the_verdict_names_another_metric_and_its_unit() -> None:
+    difference = {"difference": 0.012, "low": 0.004, "high": 0.02}
+    assert verdict(difference, "audio", 0.95, metric_of("macro_f1")) == (
+        "Distillation helped the audio student: macro F1 +1.20 points, 95% interval +0.40 to +2.00 "
+        "against the baseline."
+    )
+    assert verdict(difference, "audio", 0.95, metric_of("nll")) == (
+        "Distillation helped the audio student: log-likelihood in nats +0.012, 95% interval +0.004 "
+        "to +0.020 against the baseline."
+    )
+    same = {"difference": 0.0, "low": np.nan, "high": np.nan}
+    assert verdict(same, "audio", 0.95, metric_of("auroc")) == (
+        "The effect of distillation cannot be determined: the audio student differs from the "
+        "baseline by AUROC +0.00 points, but there is no interval, because the difference is the "
+        "same in every resample."
+    )

@@ -120,7 +120,7 @@ def test_with_two_modalities_kd_has_exactly_the_published_weight():
     assert torch.equal(terms["loss"], torch.stack([*ce, 0.1 * terms["kd"]]).sum())
 
 
-@pytest.mark.parametrize("keep", ["accuracy", "ce"])
+@pytest.mark.parametrize("keep", ["metric", "ce"])
 def test_each_member_has_the_weights_of_its_own_best_epoch(keep):
     run, plan = make_run()
     longer = vary(plan, teachers={"epochs": 6, "kd": "none", "keep": keep})

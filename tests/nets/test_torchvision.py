@@ -59,7 +59,7 @@ def test_a_net_of_torchvision_is_a_student_and_a_masked_teacher(
     masks["track"] = {"multimodal/hidden", "image/conv5"}
     assert set(done.masks) == masks[target]
 
-    net = done.student.students[plan.route.selection]
+    net = done.student.students[plan.selection]
     values = torch.from_numpy(samples.modalities[target][:5])
     arguments = arguments_of(members.modalities[target], 3)
     assert arguments["num_classes" if target == "image" else "classes"] == 3

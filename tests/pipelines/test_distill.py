@@ -86,7 +86,7 @@ def test_the_nodes_and_run_stages_have_the_same_results_to_the_bit(project):
         plan = catalog.plan
         done = run_stages(open_run(catalog.load("samples"), catalog.load("splits"), plan), plan)
     student = load_bundle(project / f"data/06_models/{RUN}/student.json").net
-    expected = done.student.students[plan.route.selection].state_dict()
+    expected = done.student.students[plan.selection].state_dict()
     assert all(value.equal(expected[name]) for name, value in student.state_dict().items())
 
 

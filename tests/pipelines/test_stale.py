@@ -93,7 +93,7 @@ def test_the_error_names_the_changed_parameter(project, stage, change, name, cla
 @pytest.mark.parametrize(
     ("node", "change", "clause"),
     [
-        ("compare_models", {"route": {"selection": "ce"}}, "selection was accuracy and is ce"),
+        ("compare_models", {"route": {"selection": "ce"}}, "selection was metric and is ce"),
         ("compare_models", {"teachers": {"epochs": 2}}, "teachers.epochs was 1 and is 2"),
         ("draw_confusion", {"evaluate": {"calibration_bins": 3}}, "bins was 15 and is 3"),
         ("train_student", {"masks": {"factor": 8}}, "masks.factor was 10 and is 8"),

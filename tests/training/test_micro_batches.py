@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mst_distill.artifacts.checkpoint import Checkpoints
+from mst_distill.metric import metric_of
 from mst_distill.mst.baseline import train_baseline
 from mst_distill.mst.ensemble import assemble_ensemble, tabulate_logits
 from mst_distill.mst.stage1_teachers import train_members
@@ -191,3 +192,14 @@ def test_micro_batches_are_even_and_have_more_than_one_sample(count, most, sizes
     assert [len(micro_batch) for micro_batch in found] == sizes
     assert [index for micro_batch in found for index in micro_batch] == list(range(count))
     assert len(undone) == {8: 0, 4: 1, 3: 2}[most] * (count > 3)
+
+
+@pytest.mark.parametrize("setting", ["macro_f1", "auroc"])
+def test_the_terms_of_a_metric_count_once_if_validation_is_in_micro_batches(setting, limit_samples):
+    run = dataclasses.replace(run_without_statistics(), metric=metric_of(setting))
+    expected = baseline(run)
+    sizes = limit_samples(3, without_gradient=True)
+    found = baseline(run)
+    assert max(sizes) == 3
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-9)
+    assert found[f"valid_{setting}"].between(0, 1).all()

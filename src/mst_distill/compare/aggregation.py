@@ -11,9 +11,17 @@ from collections.abc import Collection, Iterator, Mapping
 
 import pandas as pd
 
-from mst_distill.compare.ranking import COMPARED, COSTS, METRICS, MIN_SEEDS, paired_metrics
+from mst_distill.compare.ranking import (
+    COSTS,
+    DECIDING,
+    MIN_SEEDS,
+    PROBABILITIES,
+    metrics_of,
+    paired_metrics,
+)
 from mst_distill.errors import did_you_mean
 from mst_distill.folds import kind_of_deal
+from mst_distill.metric import ACCURACY, Metric
 
 ALL = "all settings"
 """The value of the column ``setting`` in the rows of the mean over all settings."""
@@ -48,20 +56,24 @@ def setting_of(name: str) -> tuple[str, str]:
     return f"{setting}, grouped", found["splits"].removeprefix("grouped-")
 
 
-def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFrame:
+def gather(
+    comparisons: Mapping[str, pd.DataFrame], selection: str, metric: Metric = ACCURACY
+) -> pd.DataFrame:
     """Combine the trials of all comparisons into one table, without incomplete methods.
 
     In each setting, a method with several teachers is represented by the teacher with the largest
-    mean accuracy on the same held-out samples, which is a selection in its favour. A combination
+    mean metric on the same held-out samples, which is a selection in its favour. A combination
     of method and teacher is left out of a setting if one of its trials there failed.
 
     Args:
         comparisons: Name, as in `setting_of`, to the table of `run_trials`.
-        selection: The selection criterion whose accuracy decides between teachers.
+        selection: The selection criterion whose students decide between teachers.
+        metric: The metric that decides.
 
     Returns:
         One row for each ``setting``, ``fold`` (None without folds), ``method``, ``seed``
-        and ``selection``: ``title``, which names the teacher, the `METRICS` and the `COSTS`.
+        and ``selection``: ``title``, which names the teacher, the metrics of `metrics_of` and the
+        `COSTS`.
 
     Raises:
         ValueError: Two comparisons are of the same setting and fold.
@@ -82,10 +94,11 @@ def gather(comparisons: Mapping[str, pd.DataFrame], selection: str) -> pd.DataFr
     keys = ["setting", "method", "title"]
     failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
     trials = trials[~pd.MultiIndex.from_frame(trials[keys]).isin(failed)]
-    means = trials[trials["selection"] == selection].groupby(keys, sort=False)["accuracy"].mean()
+    means = trials[trials["selection"] == selection].groupby(keys, sort=False)[metric.name].mean()
     best = means.groupby(level=keys[:2], sort=False).idxmax()
     is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
-    columns = ["setting", "fold", "method", "title", "seed", "selection", *METRICS, *COSTS]
+    columns = ["setting", "fold", "method", "title", "seed", "selection"]
+    columns += [*metrics_of(metric), *COSTS]
     return trials.loc[is_best].reindex(columns=columns).reset_index(drop=True)
 
 
@@ -109,7 +122,9 @@ def _check_folds(tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
             )
 
 
-def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.DataFrame:
+def gain_table(
+    trials: pd.DataFrame, baseline: str, confidence: float, metric: Metric = ACCURACY
+) -> pd.DataFrame:
     """Compare every method with the baseline, seed by seed: in each setting, and in their mean.
 
     Intervals and tests are Student's for paired samples, over seeds. Over all settings, the value
@@ -125,12 +140,13 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         trials: From `gather`.
         baseline: The method that the others are compared with.
         confidence: Of the intervals, in (0, 1).
+        metric: The metric that decides.
 
     Returns:
         One row for each ``setting`` (or `ALL` and `BETWEEN`, for methods that are in every setting;
         without `ALL` if a setting has folds, which are no seeds), ``selection`` and ``method``:
-        ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy, 1 = 100 points), ``p``, and
-        the mean differences of the other metrics of `COMPARED` with their ``_p``. Values that are
+        ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy: 1 = 100 points), ``p``, and
+        the mean differences of `PROBABILITIES` with their ``_p``. Values that are
         not defined are NaN, see `paired`.
 
     Raises:
@@ -167,10 +183,12 @@ def gain_table(trials: pd.DataFrame, baseline: str, confidence: float) -> pd.Dat
         )
     rows = []
     for criterion, of_criterion in trials.groupby("selection", sort=False):
-        scores = of_criterion.pivot_table(COMPARED, "unit", ["method", "setting"])
+        names = list(dict.fromkeys([metric.name, *PROBABILITIES]))
+        scores = of_criterion.pivot_table(names, "unit", ["method", "setting"])
         for method in methods:
             if method != baseline:
-                gains = {m: scores[m][method] - scores[m][baseline] for m in COMPARED}
+                gains = {name: scores[name][method] - scores[name][baseline] for name in names}
+                gains[DECIDING] = gains[metric.name]
                 key = {"selection": criterion, "method": method}
                 rows += [{**key, **row} for row in _in_settings(gains, shared, confidence)]
     return pd.DataFrame(rows)
@@ -203,20 +221,20 @@ def _in_settings(
     """Compare one method with the baseline.
 
     Args:
-        gains: Metric to the differences, ``(units, settings)``.
+        gains: `DECIDING` and the other metrics to the differences, ``(units, settings)``.
         shared: Setting to `_shared`, or 0 without folds.
         confidence: Of the intervals.
     """
-    accuracy, settings = gains["accuracy"], list(shared)
-    common = [name for name in settings if accuracy.get(name, pd.Series()).notna().any()]
+    deciding, settings = gains[DECIDING], list(shared)
+    common = [name for name in settings if deciding.get(name, pd.Series()).notna().any()]
     for name in common:
-        values = {metric: table[name].dropna().to_numpy() for metric, table in gains.items()}
+        values = {of: table[name].dropna().to_numpy() for of, table in gains.items()}
         yield {"setting": name, **paired_metrics(values, confidence, shared[name])}
     if common != settings:
         return
     if not any(shared.values()):
-        complete = {metric: table[settings].dropna() for metric, table in gains.items()}
-        means = {metric: table.mean(axis=1).to_numpy() for metric, table in complete.items()}
+        complete = {of: table[settings].dropna() for of, table in gains.items()}
+        means = {of: table.mean(axis=1).to_numpy() for of, table in complete.items()}
         yield {"setting": ALL, **paired_metrics(means, confidence)}
-    by_setting = {metric: table[settings].mean().to_numpy() for metric, table in gains.items()}
+    by_setting = {of: table[settings].mean().to_numpy() for of, table in gains.items()}
     yield {"setting": BETWEEN, **paired_metrics(by_setting, confidence)}

@@ -6,8 +6,8 @@ import pandas as pd
 
 from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.markdown import (
-    METRICS,
     SCALED,
+    columns_of,
     cost_columns,
     format_intervals,
     format_mean_and_sd,
@@ -15,6 +15,7 @@ from mst_distill.compare.markdown import (
     render,
 )
 from mst_distill.compare.ranking import COSTS
+from mst_distill.metric import ACCURACY, Metric
 
 PAGE = """
 # {{ settings | length }} setting{{ "s" if settings | length > 1 }}, {{ seeds }} seed\
@@ -36,7 +37,7 @@ The mean rank is 1 for a method that is the best in every setting.
 
 {{ over_all | table }}
 
-## Points against `{{ baseline }}` by setting; bold: beyond chance
+## {{ gains }} against `{{ baseline }}` by setting; bold: beyond chance
 
 {{ points | table }}
 
@@ -57,7 +58,12 @@ The mean rank is 1 for a method that is the best in every setting.
 
 
 def aggregation_page(
-    trials: pd.DataFrame, gains: pd.DataFrame, baseline: str, selection: str, confidence: float
+    trials: pd.DataFrame,
+    gains: pd.DataFrame,
+    baseline: str,
+    selection: str,
+    confidence: float,
+    metric: Metric = ACCURACY,
 ) -> str:
     """Write the tables of all methods over all settings and in each setting.
 
@@ -67,18 +73,19 @@ def aggregation_page(
         baseline: The method that the others are compared with.
         selection: The selection criterion whose students are shown first.
         confidence: Of the intervals, in (0, 1).
+        metric: The metric that decides.
     """
     settings = list(dict.fromkeys(trials["setting"]))
-    over_all = _over_all(trials, gains, baseline, selection, confidence)
+    over_all = _over_all(trials, gains, baseline, selection, confidence, metric)
     order = list(dict.fromkeys([*over_all["method"], *trials["method"]]))
     selected = gains[gains["selection"] == selection]
     groups = trials[trials["selection"] == selection].groupby(["method", "setting"])
     metrics = {}
-    for metric, (heading, scale, spec) in METRICS.items():
-        table = pd.DataFrame({metric: groups[metric].mean(), f"{metric}_sd": groups[metric].std()})
-        table = table.assign(text=format_mean_and_sd(table, metric, scale, spec)).reset_index()
-        if metric == "accuracy":
-            table["text"] = _marked(table)
+    for name, (heading, scale, spec) in columns_of(metric).items():
+        table = pd.DataFrame({name: groups[name].mean(), f"{name}_sd": groups[name].std()})
+        table = table.assign(text=format_mean_and_sd(table, name, scale, spec)).reset_index()
+        if name == metric.name:
+            table["text"] = _marked(table, name)
         metrics[f"{heading[0].upper()}{heading[1:]}"] = _by_setting(table, order, settings)
     complete = set(groups.groups)
     absent = {name: [s for s in settings if (name, s) not in complete] for name in order}
@@ -95,14 +102,22 @@ def aggregation_page(
         selection=selection,
         baseline=baseline,
         over_all=over_all,
-        points=_by_setting(selected.assign(text=_points(selected, confidence)), order, settings),
+        gains=f"{metric.unit[0].upper()}{metric.unit[1:]}",
+        points=_by_setting(
+            selected.assign(text=_points(selected, confidence, metric)), order, settings
+        ),
         metrics=metrics,
         incomplete={name: where for name, where in absent.items() if where},
     )
 
 
 def _over_all(
-    trials: pd.DataFrame, gains: pd.DataFrame, baseline: str, selection: str, confidence: float
+    trials: pd.DataFrame,
+    gains: pd.DataFrame,
+    baseline: str,
+    selection: str,
+    confidence: float,
+    metric: Metric,
 ) -> pd.DataFrame:
     """The means over all settings, with both kinds of interval; with folds, only over settings."""
     over = ALL if (gains["setting"] == ALL).any() else BETWEEN
@@ -110,19 +125,23 @@ def _over_all(
     selected = of[of["selection"] == selection].set_index("method")
     selected = selected.sort_values("difference", ascending=False)
     table = pd.DataFrame({"method": selected.index})
-    table[f"points against {baseline}"] = format_numbers(selected["difference"], 100, "+.2f")
+    spec, scale = f"+{metric.spec()}", metric.scale
+    differences = format_numbers(selected["difference"], scale, spec)
+    table[f"{metric.unit} against {baseline}"] = differences
     if over == ALL:
-        table[f"{confidence:.0%} interval"] = format_intervals(selected)
+        table[f"{confidence:.0%} interval"] = format_intervals(selected, spec, scale=scale)
     between = gains[(gains["setting"] == BETWEEN) & (gains["selection"] == selection)]
     between = between.set_index("method").reindex(selected.index)
     table[f"{confidence:.0%} interval, settings as the unit"] = format_intervals(
-        between, unit="setting"
+        between, spec, "setting", scale
     )
-    table["mean rank"] = format_numbers(_mean_ranks(trials, selection)[selected.index], 1, ".1f")
+    table["mean rank"] = format_numbers(
+        _mean_ranks(trials, selection, metric)[selected.index], 1, ".1f"
+    )
     for criterion, rows in of.groupby("selection", sort=False):
         if criterion != selection:
             other = rows.set_index("method")["difference"].reindex(selected.index)
-            table[f"by {criterion}"] = format_numbers(other, 100, "+.2f")
+            table[f"by {criterion}"] = format_numbers(other, scale, spec)
     for name in ("", "_scaled"):
         title = ", scaled" if name else ""
         table[f"NLL{title}"] = format_numbers(selected[f"nll{name}"], 1, "+.3f")
@@ -131,16 +150,16 @@ def _over_all(
     return table
 
 
-def _mean_ranks(trials: pd.DataFrame, selection: str) -> pd.Series:
-    """The mean rank over the settings by mean accuracy, of methods that are in all of them."""
+def _mean_ranks(trials: pd.DataFrame, selection: str, metric: Metric) -> pd.Series:
+    """The mean rank over the settings by the mean metric, of methods that are in all of them."""
     selected = trials[trials["selection"] == selection]
-    means = selected.pivot_table("accuracy", "method", "setting").dropna()
+    means = selected.pivot_table(metric.name, "method", "setting").dropna()
     return means.rank(ascending=False).mean(axis=1)
 
 
-def _marked(table: pd.DataFrame) -> list[str]:
+def _marked(table: pd.DataFrame, metric: str) -> list[str]:
     """The texts of a table; in each setting, the best mean is bold and the second in italics."""
-    ranks = table.groupby("setting")["accuracy"].rank(ascending=False, method="min")
+    ranks = table.groupby("setting")[metric].rank(ascending=False, method="min")
     marks = {1.0: "**{}**", 2.0: "*{}*"}
     texts = zip(ranks, table["text"], strict=True)
     return [marks.get(rank, "{}").format(text) for rank, text in texts]
@@ -151,8 +170,8 @@ def _cost(trials: pd.DataFrame, order: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"method": order, **cost_columns(means)})
 
 
-def _points(rows: pd.DataFrame, confidence: float) -> list[str]:
-    texts = format_numbers(rows["difference"], 100, "+.2f")
+def _points(rows: pd.DataFrame, confidence: float, metric: Metric) -> list[str]:
+    texts = format_numbers(rows["difference"], metric.scale, f"+{metric.spec()}")
     significant = rows["p"] < 1 - confidence
     return [
         f"**{points}**" if bold else points for points, bold in zip(texts, significant, strict=True)

@@ -19,7 +19,7 @@ from mst_distill.training.batches import Frozen, Inputs
 from mst_distill.training.loop import Criterion, FitResult, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed, generator
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 from mst_distill.training.task import Task
 
 CROSSMODAL = "crossmodal"
@@ -159,7 +159,7 @@ class TrialContext:
         self,
         task: Task,
         epochs: int,
-        selections: Mapping[str, Criterion] = SELECTION,
+        selections: Mapping[str, Criterion] | None = None,
         phase: str = "",
     ) -> MethodResult:
         """Train a task; the student ends with the weights that the last criterion selects.
@@ -171,11 +171,12 @@ class TrialContext:
         Args:
             task: The loss and the trainable modules, of which the student is one.
             epochs: Number of epochs.
-            selections: Selection criteria by name.
+            selections: Selection criteria by name; by default all of them.
             phase: The name of a phase that comes before the training itself; part of the seeds of
                 dropout and of the name of the checkpoint.
         """
         settings = self.plan.route.model_copy(update={"epochs": epochs})
+        selections = selections or criteria(self.run.metric.name)
         stream = f"{Stream.COMPARE}{phase}"
         share = 1.0 if task.needs_labels else self.plan.labelled_per_batch
         done_before = 0 if phase else self._all_epochs - epochs

@@ -1,4 +1,4 @@
-"""The accuracy of some methods over the share of labels: trials, curve and paired gains."""
+"""Some methods over the share of labels: trials, curve and paired gains."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mst_distill.compare.trial_store import TrialLog
 from mst_distill.compare.trials import Comparison, run_trials
 from mst_distill.data.samples import Samples, labelled_splits
 from mst_distill.errors import did_you_mean
+from mst_distill.metric import ACCURACY, Metric
 from mst_distill.parameters import Compare
 from mst_distill.plan import Plan
 
@@ -59,16 +60,19 @@ def run_label_curve(samples: Samples, plan: Plan, trial_log: TrialLog) -> pd.Dat
     return pd.concat(tables, ignore_index=True)
 
 
-def label_curve_table(trials: pd.DataFrame, selection: str, confidence: float) -> pd.DataFrame:
-    """Compute the mean accuracy over the seeds for each share of labels.
+def label_curve_table(
+    trials: pd.DataFrame, selection: str, confidence: float, metric: Metric = ACCURACY
+) -> pd.DataFrame:
+    """Compute the mean metric over the seeds for each share of labels.
 
     Args:
         trials: From `run_label_curve`.
         selection: The criterion by which epochs are selected.
         confidence: The level of the intervals.
+        metric: The metric that decides.
 
     Returns:
-        A row for each target, title and share: ``seeds``, ``accuracy`` (the mean, in [0, 1]), and
+        A row for each target, title and share: ``seeds``, the mean metric by its name, and
         ``low`` and ``high``, Student's interval of the mean over the seeds, which is missing with
         fewer than three seeds.
     """
@@ -76,14 +80,18 @@ def label_curve_table(trials: pd.DataFrame, selection: str, confidence: float) -
     rows = []
     keys = ["target", "title", "labelled"]
     for (target, title, share), of_share in selected.groupby(keys, sort=False):
-        accuracy = of_share["accuracy"]
-        interval = mean_interval(accuracy, confidence)
-        rows.append((target, title, share, len(accuracy), *interval))
-    return pd.DataFrame(rows, columns=[*keys, "seeds", "accuracy", "low", "high"])
+        values = of_share[metric.name]
+        interval = mean_interval(values, confidence)
+        rows.append((target, title, share, len(values), *interval))
+    return pd.DataFrame(rows, columns=[*keys, "seeds", metric.name, "low", "high"])
 
 
 def label_curve_gains(
-    trials: pd.DataFrame, selection: str, confidence: float, baseline: str | None
+    trials: pd.DataFrame,
+    selection: str,
+    confidence: float,
+    baseline: str | None,
+    metric: Metric = ACCURACY,
 ) -> pd.DataFrame:
     """Compare every method with the baseline, seed by seed, for each share of labels.
 
@@ -92,11 +100,12 @@ def label_curve_gains(
         selection: The criterion by which epochs are selected.
         confidence: The level of the intervals.
         baseline: The title of the baseline, or None if it was not trained.
+        metric: The metric that decides.
 
     Returns:
         A row for each target, title and share with finished trials of the method and the baseline:
         ``pairs``, the number of seeds that both have, ``difference``, the mean of their paired
-        differences in accuracy (1 = 100 points), and ``low`` and ``high``, its interval, which is
+        differences (accuracy: 1 = 100 points), and ``low`` and ``high``, its interval, which is
         missing in the cases that `paired` states. Without a pair the difference is missing too.
     """
     keys, values = ["target", "title", "labelled"], ["pairs", "difference", "low", "high"]
@@ -104,35 +113,35 @@ def label_curve_gains(
     for (target, share), of_share in _selected(trials, selection).groupby(
         ["target", "labelled"], sort=False
     ):
-        accuracy = _by_seed(of_share)
+        values_of = _by_seed(of_share, metric)
         for title in dict.fromkeys(of_share["title"]):
-            if baseline is not None and baseline in accuracy and title != baseline:
-                gain = _gain(accuracy, title, baseline, confidence)
+            if baseline is not None and baseline in values_of and title != baseline:
+                gain = _gain(values_of, title, baseline, confidence)
                 rows.append((target, title, share, *(gain[name] for name in values)))
     return pd.DataFrame(rows, columns=[*keys, *values])
 
 
 @dataclass(frozen=True)
 class BestMethod:
-    """The method with the largest mean accuracy for one target and one share of labels.
+    """The method with the largest mean metric for one target and one share of labels.
 
     Attributes:
         target: The student's modality.
         share: The share of the labels, in (0, 1).
         title: The method and its teacher; not the baseline.
-        accuracy: Its mean accuracy over the seeds, in [0, 1].
-        gain: `paired` of its accuracy minus the baseline's; without pairs if the baseline has no
+        value: Its mean metric over the seeds.
+        gain: `paired` of its metric minus the baseline's; without pairs if the baseline has no
             trial.
         pseudo_labels: The title of the method with pseudo-labels alone that has the largest mean,
             which may be `title`; empty if there is none.
-        over_pseudo_labels: `paired` of the accuracy minus that of `pseudo_labels`; without pairs if
+        over_pseudo_labels: `paired` of the metric minus that of `pseudo_labels`; without pairs if
             there is no other such method.
     """
 
     target: str
     share: float
     title: str
-    accuracy: float
+    value: float
     gain: dict[str, float]
     pseudo_labels: str
     over_pseudo_labels: dict[str, float]
@@ -144,6 +153,7 @@ def best_methods(
     confidence: float,
     baseline: str | None,
     pseudo_labels: Collection[str],
+    metric: Metric = ACCURACY,
 ) -> list[BestMethod]:
     """Find the best method other than the baseline for each target and share of labels below 1.
 
@@ -157,6 +167,7 @@ def best_methods(
         baseline: The title of the baseline, or None if it was not trained.
         pseudo_labels: The names of the methods with pseudo-labels alone, see
             `pseudo_label_methods`.
+        metric: The metric that decides.
     """
     selected = _selected(trials, selection)
     few = selected[(selected["labelled"] < 1) & (selected["title"] != baseline)]
@@ -164,8 +175,8 @@ def best_methods(
     for (target, _), of_share in few.groupby(["target", "labelled"], sort=False):
         share = float(of_share["labelled"].iloc[0])
         same = (selected["target"] == target) & (selected["labelled"] == share)
-        accuracy = _by_seed(selected[same])
-        by_title = of_share.groupby("title", sort=False)["accuracy"]
+        values = _by_seed(selected[same], metric)
+        by_title = of_share.groupby("title", sort=False)[metric.name]
         # A mean over fewer seeds is not comparable.
         means = by_title.mean()[by_title.count() == by_title.count().max()]
         title = str(means.idxmax())
@@ -173,7 +184,7 @@ def best_methods(
         alone = means[means.index.isin(titles)]
         comparator = str(alone.idxmax()) if len(alone) else ""
         gain, over = (
-            _gain(accuracy, title, other, confidence) for other in (baseline or "", comparator)
+            _gain(values, title, other, confidence) for other in (baseline or "", comparator)
         )
         found.append(BestMethod(str(target), share, title, means[title], gain, comparator, over))
     return found
@@ -212,15 +223,13 @@ def _selected(trials: pd.DataFrame, selection: str) -> pd.DataFrame:
     return trials[(trials["error"] == "") & (trials["selection"] == selection)]
 
 
-def _by_seed(selected: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracies of one target and share, ``(seeds, titles)``."""
-    return selected.pivot_table("accuracy", "seed", "title")
+def _by_seed(selected: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """Return the metrics of one target and share, ``(seeds, titles)``."""
+    return selected.pivot_table(metric.name, "seed", "title")
 
 
-def _gain(
-    accuracy: pd.DataFrame, title: str, comparator: str, confidence: float
-) -> dict[str, float]:
+def _gain(values: pd.DataFrame, title: str, comparator: str, confidence: float) -> dict[str, float]:
     """Return `paired` of two columns; without pairs if there is no such comparator, or the same."""
-    if comparator not in accuracy or comparator == title:
+    if comparator not in values or comparator == title:
         return paired(np.array([]), confidence)
-    return paired((accuracy[title] - accuracy[comparator]).dropna().to_numpy(), confidence)
+    return paired((values[title] - values[comparator]).dropna().to_numpy(), confidence)

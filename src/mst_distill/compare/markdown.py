@@ -9,6 +9,7 @@ import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from mst_distill.compare.ranking import MIN_SEEDS
+from mst_distill.metric import ACCURACY, Metric
 
 METRICS = {
     "accuracy": ("accuracy, %", 100, ".2f"),
@@ -19,6 +20,12 @@ METRICS = {
     "temperature": ("temperature", 1, ".2f"),
 }
 """Metric to its heading on a page, its scale and its format specification."""
+
+
+def columns_of(metric: Metric) -> dict[str, tuple[str, float, str]]:
+    """`METRICS`, behind the one that decides."""
+    return {metric.name: (metric.heading, metric.scale, metric.spec()), **METRICS}
+
 
 SCALED = (
     "*Scaled* metrics are those of the logits divided by the temperature, which is fitted for each "
@@ -74,15 +81,18 @@ def format_mean_and_sd(table: pd.DataFrame, metric: str, scale: float, spec: str
     ]
 
 
-def format_intervals(table: pd.DataFrame, spec: str = "+.2f", unit: str = "seed") -> list[str]:
-    """Format intervals as ``LOW to HIGH`` in points, or state why there is no interval.
+def format_intervals(
+    table: pd.DataFrame, spec: str = "+.2f", unit: str = "seed", scale: float = 100
+) -> list[str]:
+    """Format intervals as ``LOW to HIGH``, or state why there is no interval.
 
     Args:
         table: The columns ``low``, ``high`` and ``pairs``, the number of seeds or other units.
         spec: The format specification of both ends.
         unit: The unit of the pairs.
+        scale: The factor of both ends; with 100 they are in points.
     """
-    low, high = (format_numbers(table[side], 100, spec) for side in ("low", "high"))
+    low, high = (format_numbers(table[side], scale, spec) for side in ("low", "high"))
     return [
         _why_none(int(pairs), unit) if pd.isna(known) else " to ".join(ends)
         for pairs, known, *ends in zip(table["pairs"], table["low"], low, high, strict=True)
@@ -105,23 +115,27 @@ def cost_columns(costs: pd.DataFrame) -> dict[str, list[str]]:
     }
 
 
-def comparison_columns(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
-    """Format the paired differences in accuracy and likelihood, with interval and p-values.
+def comparison_columns(
+    rows: pd.DataFrame, confidence: float, metric: Metric = ACCURACY
+) -> pd.DataFrame:
+    """Format the paired differences in metric and likelihood, with interval and p-values.
 
     Args:
         rows: From `difference_table`.
         confidence: Of the intervals, in (0, 1).
+        metric: The metric that decides.
     """
+    spec, scale = f"+{metric.spec()}", metric.scale
     table = pd.DataFrame(
         {
-            "points": format_numbers(rows["difference"], 100, "+.2f"),
-            f"{confidence:.0%} interval": format_intervals(rows),
+            metric.unit: format_numbers(rows["difference"], scale, spec),
+            f"{confidence:.0%} interval": format_intervals(rows, spec, scale=scale),
             "p": format_p_values(rows["p"]),
             "corrected": format_p_values(rows["p_corrected"]),
         },
         index=rows.index,
     )
-    for metric, title in (("nll", "NLL"), ("nll_scaled", "NLL, scaled")):
-        table[title] = format_numbers(rows[metric], 1, "+.3f")
-        table[f"p of {title}"] = format_p_values(rows[f"{metric}_p"])
+    for column, title in (("nll", "NLL"), ("nll_scaled", "NLL, scaled")):
+        table[title] = format_numbers(rows[column], 1, "+.3f")
+        table[f"p of {title}"] = format_p_values(rows[f"{column}_p"])
     return table

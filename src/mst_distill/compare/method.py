@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mst_distill.compare.context import CROSSMODAL, MethodResult, TrialContext
 from mst_distill.compare.teacher_cache import TeacherInputs
+from mst_distill.metric import Terms
 from mst_distill.mst.features import ModelOutput
 from mst_distill.parameters import MULTIMODAL
 from mst_distill.training.batches import Batch
@@ -90,7 +91,7 @@ class Method(Task):
         self.trainable[name] = self.context.run.place(module)  # type: ignore[operator]
         return module
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor | Terms]:
         """Compute the student's metrics."""
         return self.context.supervision.metrics(self.student(batch.inputs).logits, batch.label)
 

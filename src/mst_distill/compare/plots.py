@@ -13,13 +13,15 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from mst_distill.compare.aggregation import ALL, BETWEEN
 from mst_distill.compare.ranking import MIN_SEEDS, to_baseline
 from mst_distill.compare.student_sizes import COSTS
+from mst_distill.metric import ACCURACY, Metric
 
 
-def differences_figure(differences: pd.DataFrame) -> Figure:
-    """Draw the accuracy of every method minus the baseline's, with one subplot for each target.
+def differences_figure(differences: pd.DataFrame, metric: Metric = ACCURACY) -> Figure:
+    """Draw the metric of every method minus the baseline's, with one subplot for each target.
 
     Args:
         differences: From `difference_table`; the intervals are those of its first criterion.
+        metric: The metric that decides.
     """
     rows = to_baseline(differences)
     targets = list(dict.fromkeys(rows["target"]))
@@ -33,7 +35,7 @@ def differences_figure(differences: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(6.5 * columns, height * lines), layout="constrained")
     grid = np.ravel(figure.subplots(lines, columns))
     for axes, target in zip(grid, targets, strict=False):
-        _plot_differences(axes, rows[rows["target"] == target])
+        _plot_differences(axes, rows[rows["target"] == target], metric)
         axes.set_title(f"{target} student")
     for axes in grid[len(targets) :]:
         axes.set_axis_off()
@@ -44,11 +46,12 @@ DODGE = 1.035
 """The factor between the places of two methods on the logarithmic axis of the share of labels."""
 
 
-def label_curve_figure(curve: pd.DataFrame) -> Figure:
-    """Draw the accuracy over the share of labels, with one subplot for each target.
+def label_curve_figure(curve: pd.DataFrame, metric: Metric = ACCURACY) -> Figure:
+    """Draw the metric over the share of labels, with one subplot for each target.
 
     Args:
         curve: From `label_curve_table`; bars are its intervals.
+        metric: The metric that decides.
     """
     targets = list(dict.fromkeys(curve["target"]))
     figure = Figure(figsize=(5.5 * max(1, len(targets)), 4.2), layout="constrained")
@@ -61,14 +64,14 @@ def label_curve_figure(curve: pd.DataFrame) -> Figure:
         ):
             # Next to one another, so that no interval covers another.
             shift = DODGE ** (number - (len(lines) - 1) / 2)
-            percent = 100 * line[["accuracy", "low", "high"]]
+            shown = metric.scale * line[[metric.name, "low", "high"]]
             below, above = (
-                percent["accuracy"] - percent["low"],
-                percent["high"] - percent["accuracy"],
+                shown[metric.name] - shown["low"],
+                shown["high"] - shown[metric.name],
             )
             axes.errorbar(
                 100 * line["labelled"] * shift,
-                percent["accuracy"],
+                shown[metric.name],
                 yerr=[below.fillna(0), above.fillna(0)],
                 marker=marker,
                 markersize=5,
@@ -81,18 +84,21 @@ def label_curve_figure(curve: pd.DataFrame) -> Figure:
         axes.set_xscale("log")
         axes.set_xticks(shares, [f"{share:g}" for share in shares])
         axes.set_xticks([], minor=True)
-        axes.set(title=f"{target} student", xlabel="labels used, %", ylabel="test accuracy, %")
+        axes.set(
+            title=f"{target} student", xlabel="labels used, %", ylabel=f"test {metric.heading}"
+        )
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     return figure
 
 
-def sizes_figure(sizes: pd.DataFrame, baseline: str | None) -> Figure:
-    """Draw the accuracy of students over what they cost, with a row of subplots for each modality.
+def sizes_figure(sizes: pd.DataFrame, baseline: str | None, metric: Metric = ACCURACY) -> Figure:
+    """Draw the metric of students over what they cost, with a row of subplots for each modality.
 
     Args:
         sizes: From `size_table`; bars are its intervals.
         baseline: The title of the baseline, or None.
+        metric: The metric that decides.
     """
     modalities = list(dict.fromkeys(sizes["modality"]))
     if not modalities:
@@ -105,25 +111,27 @@ def sizes_figure(sizes: pd.DataFrame, baseline: str | None) -> Figure:
     for row, modality in zip(grid, modalities, strict=True):
         of_modality = sizes[sizes["modality"] == modality]
         for axes, (cost, name) in zip(row, COSTS.items(), strict=True):
-            _plot_sizes(axes, of_modality, cost, baseline)
+            _plot_sizes(axes, of_modality, cost, baseline, metric)
             axes.set_xlabel(name)
-        row[0].set_ylabel(f"test accuracy of {modality}, %")
+        row[0].set_ylabel(f"{modality}: test {metric.heading}")
         row[0].legend(fontsize=8, loc="best")
     return figure
 
 
-def _plot_sizes(axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None) -> None:
+def _plot_sizes(
+    axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None, metric: Metric
+) -> None:
     """Draw the students of one modality over one of their costs."""
     for own, colour, name in (
         (sizes["method"] == baseline, "tab:grey", "baseline"),
         (sizes["method"] != baseline, "tab:blue", "best method by validation"),
     ):
         line = sizes[own].sort_values(cost)
-        percent = 100 * line[["accuracy", "low", "high"]]
-        ends = [percent["accuracy"] - percent["low"], percent["high"] - percent["accuracy"]]
+        shown = metric.scale * line[[metric.name, "low", "high"]]
+        ends = [shown[metric.name] - shown["low"], shown["high"] - shown[metric.name]]
         axes.errorbar(
             line[cost],
-            percent["accuracy"],
+            shown[metric.name],
             yerr=[end.fillna(0) for end in ends],
             marker="o",
             markersize=5,
@@ -135,7 +143,7 @@ def _plot_sizes(axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None
     for _, row in line.iterrows():
         axes.annotate(
             row["student"],
-            (row[cost], 100 * row["accuracy"]),
+            (row[cost], metric.scale * row[metric.name]),
             xytext=(4, 5),
             textcoords="offset points",
             fontsize=8,
@@ -150,19 +158,22 @@ def _plot_sizes(axes: Axes, sizes: pd.DataFrame, cost: str, baseline: str | None
     axes.grid(alpha=0.3)
 
 
-def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:
-    """Draw the accuracy of every method minus the baseline's: in each setting, and in their mean.
+def gains_figure(
+    gains: pd.DataFrame, selection: str, baseline: str, metric: Metric = ACCURACY
+) -> Figure:
+    """Draw the metric of every method minus the baseline's: in each setting, and in their mean.
 
     Args:
         gains: From `gain_table`.
         selection: The selection criterion that is shown.
         baseline: The method that the others are compared with.
+        metric: The metric that decides.
     """
     selected = gains[gains["selection"] == selection]
-    points = 100 * selected.pivot_table("difference", "method", "setting")
+    points = metric.scale * selected.pivot_table("difference", "method", "setting")
     over = ALL if (selected["setting"] == ALL).any() else BETWEEN
     means = selected[selected["setting"] == over].set_index("method").sort_values("difference")
-    means = 100 * means[["difference", "low", "high"]]
+    means = metric.scale * means[["difference", "low", "high"]]
     heights = np.arange(len(means))
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(means)), layout="constrained")
     axes = figure.subplots()
@@ -175,16 +186,17 @@ def gains_figure(gains: pd.DataFrame, selection: str, baseline: str) -> Figure:
     axes.hlines(heights, means["low"], means["high"], color="black", linewidth=2)
     axes.plot(means["difference"], heights, "|", color="black", markersize=12, label=over)
     axes.set_yticks(heights, list(means.index), size=8)
-    axes.set(xlabel=f"accuracy minus that of {baseline}, points; selected by {selection}")
+    unit = ", points" if metric.percent else ""
+    axes.set(xlabel=f"{metric.title} minus that of {baseline}{unit}; selected by {selection}")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def _plot_differences(axes: Axes, rows: pd.DataFrame) -> None:
+def _plot_differences(axes: Axes, rows: pd.DataFrame, metric: Metric) -> None:
     selections = list(dict.fromkeys(rows["selection"]))
     tables = {
-        criterion: 100 * of_criterion.set_index("title")[["difference", "low", "high"]]
+        criterion: metric.scale * of_criterion.set_index("title")[["difference", "low", "high"]]
         for criterion, of_criterion in rows.groupby("selection", sort=False)
     }
     first = tables[selections[0]].sort_values("difference")
@@ -194,7 +206,8 @@ def _plot_differences(axes: Axes, rows: pd.DataFrame) -> None:
     note = (
         "" if rows["pairs"].max() >= MIN_SEEDS else f"\nno intervals: fewer than {MIN_SEEDS} seeds"
     )
-    axes.set_xlabel(f"accuracy minus that of the baseline, points{note}")
+    unit = ", points" if metric.percent else ""
+    axes.set_xlabel(f"{metric.title} minus that of the baseline{unit}{note}")
     axes.plot(first["difference"], heights, "o", color="tab:blue", label=f"by {selections[0]}")
     for criterion, marker in zip(selections[1:], "x+", strict=False):
         other = tables[criterion].reindex(first.index)

@@ -10,13 +10,17 @@ import pandas as pd
 from scipy import optimize, stats
 
 from mst_distill.evaluate.json_values import json_values
+from mst_distill.metric import ACCURACY, Metric
 from mst_distill.parameters import Compare
 
-COMPARED = ["accuracy", "nll", "nll_scaled", "calibration_error", "calibration_error_scaled"]
-"""The metrics by which methods are compared, accuracy first."""
+PROBABILITIES = ["nll", "nll_scaled", "calibration_error", "calibration_error_scaled"]
+"""The metrics by which methods are compared in addition to the one that decides."""
 
-METRICS = [*COMPARED, "temperature"]
+METRICS = ["accuracy", *PROBABILITIES, "temperature"]
 COSTS = ["student_epochs", "seconds", "peak_bytes", "extra_parameters"]
+
+DECIDING = "deciding"
+"""The key of the metric that decides, among differences."""
 
 BEST_OTHER = "the best other"
 """The second comparator of a method, next to the baseline: the best of the other methods."""
@@ -48,35 +52,42 @@ _BESTS = (
 )
 
 
-def rank(trials: pd.DataFrame, selection: str) -> pd.DataFrame:
+def metrics_of(metric: Metric) -> list[str]:
+    """The columns of the metrics of a trial, that of the metric that decides first."""
+    return list(dict.fromkeys([metric.name, *METRICS]))
+
+
+def rank(trials: pd.DataFrame, selection: str, metric: Metric = ACCURACY) -> pd.DataFrame:
     """Compute means and standard deviations over the seeds.
 
     Args:
         trials: From `run_trials`.
         selection: The criterion whose metrics get standard deviations and costs.
+        metric: The metric that decides.
 
     Returns:
         One row for each target and title (method and teacher), the best of a target first:
-        ``runs``, ``missing``, `METRICS` with their ``_sd``, `METRICS` by every other criterion,
+        ``runs``, ``missing``, `metrics_of` with their ``_sd``, the same by every other criterion,
         ``_by_CRITERION``, and `COSTS`.
     """
-    trials = trials.reindex(columns=[*trials.columns.union([*METRICS, *COSTS], sort=False)])
+    names = metrics_of(metric)
+    trials = trials.reindex(columns=[*trials.columns.union([*names, *COSTS], sort=False)])
     all_trials = trials.groupby(["target", "title"], sort=False)
     selected = trials[trials["selection"] == selection].groupby(["target", "title"], sort=False)
     table = pd.DataFrame({"missing": all_trials["error"].agg(lambda errors: (errors != "").sum())})
     table.insert(0, "runs", selected.size().reindex(table.index, fill_value=0))
-    for metric in METRICS:
-        table[metric] = selected[metric].mean()
-        table[f"{metric}_sd"] = selected[metric].std()
+    for name in names:
+        table[name] = selected[name].mean()
+        table[f"{name}_sd"] = selected[name].std()
     for criterion in _criteria(trials, selection)[1:]:
         of_criterion = trials[trials["selection"] == criterion].groupby(
             ["target", "title"], sort=False
         )
-        for metric in METRICS:
-            table[f"{metric}_by_{criterion}"] = of_criterion[metric].mean()
+        for name in names:
+            table[f"{name}_by_{criterion}"] = of_criterion[name].mean()
     for cost in COSTS:
         table[cost] = selected[cost].mean()
-    order = ["target", "accuracy"]
+    order = ["target", metric.name]
     return table.reset_index().sort_values(order, ascending=[True, False], ignore_index=True)
 
 
@@ -86,6 +97,7 @@ def difference_table(
     selection: str,
     confidence: float,
     controls: Collection[str] = (),
+    metric: Metric = ACCURACY,
 ) -> pd.DataFrame:
     """Compare every method with the baseline, the best control and the best other, seed by seed.
 
@@ -101,32 +113,36 @@ def difference_table(
         selection: The run's own criterion; it comes first.
         confidence: Of the interval, in (0, 1).
         controls: The titles of the methods without another modality, without the baseline.
+        metric: The metric that decides.
 
     Returns:
         One row for each target, criterion, comparator and title: ``against`` (the baseline,
         `BEST_CONTROL` or `BEST_OTHER`), ``comparator``, ``pairs``, ``difference``, ``sd``, ``low``,
-        ``high`` (accuracy, 1 = 100 points), ``p``, ``p_corrected``; and of the other metrics of
-        `COMPARED` (above 0 is worse) the mean difference and its ``_p``, which is not corrected.
-        Values that are not defined are NaN, see `paired`.
+        ``high`` (accuracy: 1 = 100 points), ``p``, ``p_corrected``; and of `PROBABILITIES` (above 0
+        is worse) the mean difference and its ``_p``, which is not corrected. Values that are not
+        defined are NaN, see `paired`.
     """
-    others = [name for metric in COMPARED[1:] for name in (metric, f"{metric}_p")]
+    others = [name for of in PROBABILITIES for name in (of, f"{of}_p")]
     known = ["target", "selection", "against", "title", "comparator", *others]
     tables = [pd.DataFrame(columns=known)]
     for target in dict.fromkeys(trials["target"]):
         for criterion in _criteria(trials, selection):
             rows = trials[(trials["target"] == target) & (trials["selection"] == criterion)]
             if len(rows):
-                scores = {metric: rows.pivot_table(metric, "seed", "title") for metric in COMPARED}
+                compared = {DECIDING: metric.name, **{of: of for of in PROBABILITIES}}
+                scores = {
+                    name: rows.pivot_table(of, "seed", "title") for name, of in compared.items()
+                }
                 comparators = {
                     **({baseline: [baseline]} if baseline else {}),
                     **({BEST_CONTROL: list(controls)} if controls else {}),
-                    BEST_OTHER: list(scores["accuracy"]),
+                    BEST_OTHER: list(scores[DECIDING]),
                 }
                 skipped = {*controls, baseline}
                 for against, candidates in comparators.items():
                     titles = [
                         title
-                        for title in scores["accuracy"]
+                        for title in scores[DECIDING]
                         if against != BEST_CONTROL or title not in skipped
                     ]
                     table = pd.DataFrame(_against(scores, titles, candidates, confidence))
@@ -233,6 +249,7 @@ def report_on(
     selection: str,
     confidence: float,
     settings: pd.DataFrame | None = None,
+    metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
     """Summarise a comparison in a few sentences and numbers.
 
@@ -244,13 +261,15 @@ def report_on(
         selection: The run's own criterion.
         confidence: Of intervals and tests.
         settings: From `choose_settings`.
+        metric: The metric that decides.
 
     Returns:
-        ``heading``, ``terms`` (the conditions of the comparison), ``selection``, ``confidence``,
-        ``baseline`` (its title, or None), ``verdicts`` and ``limits`` (target to sentences),
+        ``heading``, ``terms`` (the conditions of the comparison), ``metric`` (its setting),
+        ``selection``, ``confidence``, ``baseline`` (its title, or None), ``verdicts`` and
+        ``limits`` (target to sentences),
         ``conclusions`` (see `conclude`), ``missing`` (trials that failed: ``target``, ``title``,
-        ``seed``, ``error``), ``accuracy`` (target to title to mean) and ``settings`` (rows of the
-        table, if there was a choice).
+        ``seed``, ``error``), the name of the metric (target to title to mean) and ``settings``
+        (rows of the table, if there was a choice).
     """
     conclusions = conclude(differences, confidence)
     tested = differences[differences["p_corrected"].notna()] if len(differences) else differences
@@ -263,6 +282,7 @@ def report_on(
     return {
         "heading": f"{combinations} combinations of method and teacher, {seeds} seeds",
         "terms": f"{_CONDITIONS[compare.budget]} {_tuning_terms(compare)} {_BESTS}",
+        "metric": metric.setting,
         "selection": selection,
         "confidence": confidence,
         "baseline": next(iter(to_baseline(differences)["against"]), None),
@@ -274,18 +294,19 @@ def report_on(
                     over_controls.get(target),
                     untested,
                     likely.get(target, {}),
+                    metric,
                 )
             )
             for target in dict.fromkeys(trials["target"])
         },
         "limits": {
-            target: list(_limits_of(target, finished, differences, selection, confidence))
+            target: list(_limits_of(target, finished, differences, selection, confidence, metric))
             for target in dict.fromkeys(trials["target"])
         },
         "conclusions": conclusions,
         "missing": failed.to_dict(orient="records"),
-        "accuracy": {
-            target: rows.set_index("title")["accuracy"].to_dict()
+        metric.name: {
+            target: rows.set_index("title")[metric.name].to_dict()
             for target, rows in finished.groupby("target", sort=False)
         },
         "settings": []
@@ -340,6 +361,7 @@ def _limits_of(
     differences: pd.DataFrame,
     selection: str,
     confidence: float,
+    metric: Metric,
 ) -> Iterator[str]:
     """State what these seeds could have found, and what another criterion makes of the baseline."""
     own = to_baseline(differences).query("target == @target and selection == @selection")
@@ -348,18 +370,18 @@ def _limits_of(
         pairs, level = int(own["pairs"].max()), 1 - confidence
         single, corrected = (smallest_found(sd, pairs, level / by) for by in (1, len(own)))
         yield (
-            f"With {pairs} seeds, a true difference of {100 * single:.1f} points would be found "
-            f"with a probability of {POWER:.0%}, and one of {100 * corrected:.1f} points after the "
+            f"With {pairs} seeds, a true difference of {metric.amount(single)} would be found "
+            f"with a probability of {POWER:.0%}, and one of {metric.amount(corrected)} after the "
             f"correction for {len(own)} comparison{'s' * (len(own) > 1)}."
         )
     for baseline in to_baseline(differences)["against"].unique():
         row = ranking[(ranking["target"] == target) & (ranking["title"] == baseline)]
-        if len(row) and "accuracy_by_ce" in row:
-            lost = float((row["accuracy"] - row["accuracy_by_ce"]).iloc[0])
-            if lost >= 0.01:
+        if len(row) and f"{metric.name}_by_ce" in row:
+            lost = float((row[metric.name] - row[f"{metric.name}_by_ce"]).iloc[0])
+            if metric.scale * lost >= 1:
                 yield (
                     f"By the smallest validation cross-entropy, an epoch of the baseline is "
-                    f"selected that is {100 * lost:.1f} points worse; every method would look as "
+                    f"selected that is {metric.amount(lost)} worse; every method would look as "
                     f"much better against it."
                 )
 
@@ -379,12 +401,14 @@ def _sentences(
     over_controls: dict[str, list[str]] | None,
     untested: dict[str, int],
     likely: dict[str, dict[str, list[str]]],
+    metric: Metric,
 ) -> Iterator[str]:
     if ranking.empty:
         yield "No trial finished."
         return
     best, target = ranking.iloc[0], ranking["target"].iloc[0]
-    yield f"Best mean accuracy: {best['title']} with {100 * best['accuracy']:.2f} %."
+    value = f"{metric.scale * best[metric.name]:{metric.spec()}}{' %' * metric.percent}"
+    yield f"Best mean {metric.title}: {best['title']} with {value}."
     if target in untested:
         seeds = untested[target]
         yield (
@@ -427,10 +451,10 @@ def _against(
     A candidate with fewer seeds than another is not the best, whatever its mean.
     """
     rows: list[dict[str, Any]] = []
-    accuracy = scores["accuracy"]
-    seeds, means = accuracy.count(), accuracy.mean()
+    deciding = scores[DECIDING]
+    seeds, means = deciding.count(), deciding.mean()
     for title in titles:
-        others = [name for name in candidates if name in accuracy and name != title]
+        others = [name for name in candidates if name in deciding and name != title]
         others = [name for name in others if seeds[name] == seeds[others].max()]
         if others:
             comparator = str(means[others].idxmax())
@@ -491,10 +515,10 @@ def paired_metrics(
     """Test the differences of all metrics, ``(pairs,)`` each.
 
     Returns:
-        `paired` of ``accuracy``, and of every other metric the mean difference and its ``_p``.
+        `paired` of `DECIDING`, and of `PROBABILITIES` the mean difference and its ``_p``.
     """
-    row = paired(gains["accuracy"], confidence, shared)
-    for metric in COMPARED[1:]:
+    row = paired(gains[DECIDING], confidence, shared)
+    for metric in PROBABILITIES:
         other = paired(gains[metric], confidence, shared)
         row |= {metric: other["difference"], f"{metric}_p": other["p"]}
     return row

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from mst_distill.compare.markdown import (
-    METRICS,
     SCALED,
+    columns_of,
     comparison_columns,
     cost_columns,
     escaped,
@@ -21,6 +21,7 @@ from mst_distill.compare.markdown import (
 )
 from mst_distill.compare.ranking import BEST_CONTROL, BEST_OTHER
 from mst_distill.compare.student_sizes import size_sentences
+from mst_distill.metric import Metric, metric_of
 
 BESTS = (BEST_CONTROL, BEST_OTHER)
 
@@ -79,8 +80,8 @@ SIZE_NOTE = (
     "Milliseconds are those of a sample, for the exported ONNX file with one thread of the CPU on "
     "which they were measured: the median, and in brackets the 95th percentile. Multiply-adds are "
     "those of matrix products, convolutions and attention. The method of a student is the one with "
-    "the largest mean validation accuracy; *beaten by* names a student that is at least as "
-    "accurate in less time."
+    "the largest mean validation {title}; *beaten by* names a student that is at least as good in "
+    "less time."
 )
 
 
@@ -105,7 +106,7 @@ def ranking_page(
         scaled=SCALED,
         targets=ranking_sections(report, ranking, differences),
         failed=None if failed is None else failed.map(escaped),
-        **size_section(sizes, report["baseline"], report["confidence"]),
+        **size_section(sizes, report),
         bests=BESTS,
     )
 
@@ -126,6 +127,7 @@ def ranking_sections(
         tuning).
     """
     confidence, selection = report["confidence"], report["selection"]
+    metric = metric_in(report)
     sections = {}
     for target, sentences in report["verdicts"].items():
         of_target = ranking[ranking["target"] == target]
@@ -133,35 +135,40 @@ def ranking_sections(
         sections[target] = {
             "verdicts": sentences,
             "limits": report["limits"][target],
-            "means": _means(of_target, selection),
-            "other_criteria": _other_criteria(of_target),
+            "means": _means(of_target, selection, metric),
+            "other_criteria": _other_criteria(of_target, metric),
             "differences": {
-                str(against): _differences(rows, confidence) for against, rows in groups
+                str(against): _differences(rows, confidence, metric) for against, rows in groups
             },
-            "settings": _settings(report, target),
+            "settings": _settings(report, target, metric),
         }
     return sections
 
 
-def size_section(
-    sizes: pd.DataFrame | None, baseline: str | None, confidence: float
-) -> dict[str, Any]:
+def metric_in(report: Mapping[str, Any]) -> Metric:
+    """The metric that decides, from `report_on`."""
+    return metric_of(report.get("metric", "accuracy"))
+
+
+def size_section(sizes: pd.DataFrame | None, report: Mapping[str, Any]) -> dict[str, Any]:
     """Collect the part of the page on students of several sizes.
 
     Args:
         sizes: From `size_table`.
-        baseline: The title of the baseline, or None.
-        confidence: The level of the intervals.
+        report: From `report_on`.
 
     Returns:
         ``sizes`` (a table of texts, or None), ``size_sentences`` and ``size_note``.
     """
+    metric = metric_in(report)
     if sizes is None or not len(sizes):
         return {"sizes": None, "size_sentences": [], "size_note": ""}
     table = pd.DataFrame({"student": sizes["student"], "method": sizes["method"]})
-    table["accuracy, %"] = format_numbers(sizes["accuracy"], 100, ".2f")
+    scale, spec = metric.scale, metric.spec()
+    table[metric.heading] = format_numbers(sizes[metric.name], scale, spec)
     intervals = sizes.rename(columns={"seeds": "pairs"})
-    table[f"{confidence:.0%} interval"] = format_intervals(intervals, ".2f")
+    level = f"{report['confidence']:.0%}"
+    table[f"{level} interval"] = format_intervals(intervals, spec, scale=scale)
     table["weights"] = format_numbers(sizes["parameters"], 1, ",.0f")
     table["multiply-adds"] = format_numbers(sizes["multiply_adds"], 1, ",.0f")
     table["bytes"] = format_numbers(sizes["bytes"], 1, ",.0f")
@@ -169,8 +176,12 @@ def size_section(
         median, p95 = (format_numbers(sizes[of], 1, ".3g") for of in (name, f"{name}_p95"))
         table[heading] = [f"{one} ({other})" for one, other in zip(median, p95, strict=True)]
     table["beaten by"] = sizes["beaten_by"].fillna("")
-    sentences = list(size_sentences(sizes, baseline))
-    return {"sizes": table, "size_sentences": sentences, "size_note": SIZE_NOTE}
+    sentences = list(size_sentences(sizes, report["baseline"], metric))
+    return {
+        "sizes": table,
+        "size_sentences": sentences,
+        "size_note": SIZE_NOTE.format(title=metric.title),
+    }
 
 
 def failed_trials(report: Mapping[str, Any]) -> pd.DataFrame | None:
@@ -178,35 +189,37 @@ def failed_trials(report: Mapping[str, Any]) -> pd.DataFrame | None:
     return pd.DataFrame(report["missing"]) if report["missing"] else None
 
 
-def _means(ranking: pd.DataFrame, selection: str) -> pd.DataFrame:
+def _means(ranking: pd.DataFrame, selection: str, metric: Metric) -> pd.DataFrame:
     table = pd.DataFrame({"method": ranking["title"]})
     table["runs"] = [
         f"{runs} ({missing} failed)" if missing else f"{runs}"
         for runs, missing in zip(ranking["runs"], ranking["missing"], strict=True)
     ]
-    for metric, (heading, scale, spec) in METRICS.items():
-        note = f" (selected by {selection})" if metric == "accuracy" else ""
-        table[heading + note] = format_mean_and_sd(ranking, metric, scale, spec)
+    for name, (heading, scale, spec) in columns_of(metric).items():
+        note = f" (selected by {selection})" if name == metric.name else ""
+        table[heading + note] = format_mean_and_sd(ranking, name, scale, spec)
     return table.assign(**cost_columns(ranking))
 
 
-def _other_criteria(ranking: pd.DataFrame) -> pd.DataFrame:
+def _other_criteria(ranking: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     table = pd.DataFrame({"method": ranking["title"]})
-    for metric, (heading, scale, spec) in METRICS.items():
-        for column in [name for name in map(str, ranking) if name.startswith(f"{metric}_by_")]:
-            criterion = column.removeprefix(f"{metric}_by_")
+    for name, (heading, scale, spec) in columns_of(metric).items():
+        for column in [of for of in map(str, ranking) if of.startswith(f"{name}_by_")]:
+            criterion = column.removeprefix(f"{name}_by_")
             table[f"{heading} by {criterion}"] = format_numbers(ranking[column], scale, spec)
     return table
 
 
-def _differences(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
+def _differences(rows: pd.DataFrame, confidence: float, metric: Metric) -> pd.DataFrame:
     table = rows[["title", "selection", "comparator"]].rename(columns={"title": "method"})
-    table = table.join(comparison_columns(rows, confidence))
+    table = table.join(comparison_columns(rows, confidence, metric))
     return table.drop(columns=[] if rows["against"].isin(BESTS).all() else ["comparator"])
 
 
-def _settings(report: Mapping[str, Any], target: str) -> pd.DataFrame | None:
-    """The chosen setting of each method, and its validation accuracy against the first one's."""
+def _settings(report: Mapping[str, Any], target: str, metric: Metric) -> pd.DataFrame | None:
+    """The chosen setting of each method, and its validation metric against the first one's."""
+    valid = f"valid_{metric.name}"
+    unit = ", %" if metric.percent else ""
     rows = [row for row in report["settings"] if row["target"] == target]
     if not rows:
         return None
@@ -219,13 +232,13 @@ def _settings(report: Mapping[str, Any], target: str) -> pd.DataFrame | None:
                 "method": title,
                 "settings": len(of_title),
                 "chosen": _as_text(json.loads(chosen["arguments"])) or "no arguments",
-                "validation accuracy, %": chosen["valid_accuracy"],
-                "of the first setting, %": first["valid_accuracy"],
+                f"validation {metric.heading}": chosen[valid],
+                f"of the first setting{unit}": first[valid],
             }
         )
     table = pd.DataFrame(lines)
     for column in table.columns[3:]:
-        table[column] = format_numbers(table[column], 100, ".2f")
+        table[column] = format_numbers(table[column], metric.scale, metric.spec())
     return table
 
 

@@ -21,7 +21,7 @@ from mst_distill.plan import Plan
 from mst_distill.training.loop import Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, derive_seed
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 
 
 def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
@@ -93,8 +93,8 @@ def train_teacher(run: Run, plan: Plan, name: str) -> MethodResult:
     stream = f"{Stream.TEACHER} {name}"
     batches = run.train_and_valid(stream, plan.teachers, modalities, labelled_share=1)
     run.seed_noise(stream)
-    selection = plan.route.selection
-    selections = {str(selection): SELECTION[selection]}
+    selection = plan.selection
+    selections = {selection: criteria(run.metric.name)[selection]}
     stage = Stage(stream, task, *batches, plan.teachers, selections)
     done = fit(stage, run.runtime, run.checkpoint(stream), run.recipe)
     best = done.best[selection]

@@ -28,6 +28,7 @@ from mst_distill.data.samples import UNLABELLED, Samples
 from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
+from mst_distill.metric import metric_of
 from mst_distill.mst.given_teachers import check_given, with_given
 from mst_distill.mst.networks import arguments_of, build_members
 from mst_distill.parameters import Member
@@ -93,6 +94,18 @@ class Comparison:
             for target in self.targets
         }
 
+    def run_of(self, plan: Plan, splits: pd.DataFrame, target: str, seed: int) -> Run:
+        """The run of one target and seed."""
+        return Run(
+            self.samples,
+            splits,
+            target,
+            seed,
+            plan.runtime,
+            recipe=plan.training,
+            metric=metric_of(plan.metric),
+        )
+
     @property
     def tuning_seeds(self) -> range:
         """The seeds on which settings are chosen."""
@@ -126,11 +139,11 @@ class Comparison:
             )
             if plan.given:
                 first = next(iter(samples.modalities))
-                run = Run(samples, splits, first, seed, plan.runtime, recipe=plan.training)
+                run = self.run_of(plan, splits, first, seed)
                 check_given(with_given(run, plan.given), plan.given, plan.masks)
         for student in {*self.targets} & {*plan.students}:
             of_student = plan.with_student(student)
-            run = Run(samples, splits, of_student.target, plan.seed, plan.runtime)
+            run = self.run_of(of_student, splits, of_student.target, plan.seed)
             build_members(run, of_student)
 
     def _check_tuning(self, seeds: list[int]) -> None:
@@ -209,7 +222,7 @@ class TrialRunner:
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
         self._plan = plan = comparison.plan.with_student(target)
-        run = Run(comparison.samples, splits, plan.target, seed, plan.runtime, recipe=plan.training)
+        run = comparison.run_of(plan, splits, plan.target, seed)
         self._run = with_given(run, plan.given)
 
     def result_of(self, trial: Trial, arguments: Mapping[str, Any]) -> TrialResult:
@@ -245,7 +258,7 @@ class TrialRunner:
                 "seed": self._run.seed,
                 "member": member,
                 "teachers": plan.teachers,
-                "selection": plan.route.selection,
+                "selection": plan.selection,
             }
             trial = self._teacher(name)
 
@@ -284,6 +297,8 @@ class TrialRunner:
         plain = plain_parameters({**parameters, "runtime": runtime})
         if recipe := self._plan.training.model_dump(mode="json"):
             plain["training"] = recipe
+        if self._plan.metric != "accuracy":
+            plain["metric"] = self._plan.metric
         splits = hashlib.sha256(self._run.splits.to_csv(index=False).encode()).hexdigest()
         inputs = {"samples": self._run.samples.digest, "splits": splits}
         inputs |= {f"{name} teacher": weights for name, weights in teachers.items()}
@@ -350,7 +365,7 @@ class TrialRunner:
 
     def _bundle(self, trained: MethodResult, member: Member, origin: Origin) -> ModelBundle:
         """Bundle the net that the run's own criterion selects, or the net if there is only one."""
-        criterion: str = self._plan.route.selection
+        criterion: str = self._plan.selection
         criterion = criterion if criterion in trained.students else next(iter(trained.students))
         return ModelBundle.of(
             trained.students[criterion],

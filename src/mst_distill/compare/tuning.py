@@ -13,7 +13,8 @@ import pandas as pd
 from mst_distill.artifacts.progress import progress
 from mst_distill.compare.trial_store import Trial, TrialResult
 from mst_distill.compare.trials import Comparison, TrialRunner
-from mst_distill.training.selection import SELECTION
+from mst_distill.parameters import metric_name
+from mst_distill.training.selection import criteria, metric_in
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ COLUMNS = {
     "valid_ce": float,
     "chosen": bool,
 }
-"""The columns of the table of settings, with their types."""
+"""The columns of the table of settings, with their types. If another metric decides, its column is
+in the place of the accuracy."""
 
 
 def choose_settings(comparison: Comparison) -> pd.DataFrame:
@@ -65,7 +67,9 @@ def choose_settings(comparison: Comparison) -> pd.DataFrame:
     rows = [
         row for titles in _titles(comparison).values() for row in _rows(comparison, titles, results)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    valid = {"valid_accuracy": f"valid_{metric_name(comparison.plan.metric)}"}
+    columns = {valid.get(name, name): kind for name, kind in COLUMNS.items()}
+    return pd.DataFrame(rows, columns=list(columns)).astype(columns)
 
 
 def _titles(comparison: Comparison) -> dict[str, list[Trial]]:
@@ -91,7 +95,7 @@ def _rows(
     trials: list[Trial],
     results: Mapping[tuple[str, str, int], list[TrialResult]],
 ) -> Iterator[dict[str, Any]]:
-    selection = comparison.plan.route.selection
+    selection, metric = comparison.plan.selection, metric_name(comparison.plan.metric)
     for trial in trials:
         choices = comparison.plan.compare.methods[trial.method].choices
         if not comparison.tuning_seeds:
@@ -109,7 +113,7 @@ def _rows(
                     "arguments": json.dumps(arguments),
                     "seeds": len(scores),
                     "chosen": False,
-                    **_means(scores),
+                    **_means(scores, metric),
                 }
             )
         # A setting that failed on some seed is not comparable.
@@ -121,22 +125,22 @@ def _rows(
                 trial.target,
             )
         # `max` takes the first of equal ones, which is the setting without tuning.
-        best = max(complete, key=_ranked_by(selection)) if len(rows) > 1 and complete else rows[0]
+        best = (
+            max(complete, key=_ranked_by(selection, metric))
+            if len(rows) > 1 and complete
+            else rows[0]
+        )
         best["chosen"] = True
         yield from rows
 
 
-def _means(scores: list[dict[str, float]]) -> dict[str, float]:
+def _means(scores: list[dict[str, float]], metric: str) -> dict[str, float]:
     """The means over the seeds; ``valid_accuracy`` is the mean recall if the recipe has weights."""
     if not scores:
         return {}
     table = pd.DataFrame(scores).mean()
-    return {
-        "valid_accuracy": table.get("valid_macro_recall", table["valid_accuracy"]),
-        "valid_ce": table["valid_ce"],
-    }
+    return {f"valid_{metric}": metric_in(table.to_dict(), metric), "valid_ce": table["valid_ce"]}
 
 
-def _ranked_by(selection: str) -> Any:
-    rank = SELECTION["accuracy" if selection == "last" else selection]
-    return lambda row: rank(row)
+def _ranked_by(selection: str, metric: str) -> Any:
+    return criteria(metric)[metric if selection == "last" else selection]

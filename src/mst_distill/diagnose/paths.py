@@ -11,6 +11,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mst_distill.diagnose.knowledge_sources import Source
+from mst_distill.metric import Terms
 from mst_distill.mst.ensemble import SpecialistEnsemble, logits_for_training
 from mst_distill.mst.gating import is_correct
 from mst_distill.mst.losses import (
@@ -20,12 +21,12 @@ from mst_distill.mst.losses import (
 )
 from mst_distill.mst.stage3_route import Weights
 from mst_distill.mst.supervision import Supervision, supervision_of
-from mst_distill.parameters import Route
+from mst_distill.parameters import Route, criterion_name
 from mst_distill.training.batches import Batch
-from mst_distill.training.loop import Criterion, Row, Stage, fit
+from mst_distill.training.loop import Row, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 from mst_distill.training.task import Task
 
 SOURCE = "source"
@@ -77,7 +78,7 @@ class FixedPath(Task):
         kd = mean_over(each, seen)
         return {"loss": self._route.task_weight * ce + self.weights.kd * kd, "ce": ce, "kd": kd}
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor | Terms]:
         """Return the student's metrics."""
         return self._supervision.metrics(self.trainable(batch.inputs[self._target]), batch.label)
 
@@ -168,8 +169,9 @@ def _train_path(
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)
-    selections: dict[str, Criterion] = {route.selection: SELECTION[route.selection]}
+    selection = criterion_name(route.selection, run.metric.name)
+    selections = {selection: criteria(run.metric.name)[selection]}
     stage = Stage(name, task, train, valid, route, selections)
-    selected = fit(stage, run.runtime, run.checkpoint(name), run.recipe).best[route.selection]
+    selected = fit(stage, run.runtime, run.checkpoint(name), run.recipe).best[selection]
     net.load_state_dict(selected.state)
     return Path(net.eval(), selected.row)

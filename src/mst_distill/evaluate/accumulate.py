@@ -9,6 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.evaluate.calibration import COVERAGE, accuracy_at_coverage, risk_coverage
+from mst_distill.metric import ACCURACY, Metric, Terms
+
+TERMS = "metric_terms"
+"""The column of predictions with what the metric that decides is computed from, an array for each
+sample; see `Metric`."""
 
 
 class MetricAccumulator:
@@ -21,6 +26,7 @@ class MetricAccumulator:
             predicted counts as wrong.
         device: The device of the logits.
         temperature: T, from `fit_temperature`, to evaluate softmax(logits / T) as well; or None.
+        metric: The metric that decides.
     """
 
     def __init__(
@@ -30,6 +36,7 @@ class MetricAccumulator:
         ignored: int | None,
         device: torch.device,
         temperature: float | None = None,
+        metric: Metric = ACCURACY,
     ) -> None:
         self._ignored = ignored
         self._temperature = temperature
@@ -37,6 +44,8 @@ class MetricAccumulator:
         self._as_is = _Probabilities(bins, device)
         self._scaled = _Probabilities(bins, device)
         self._answers: list[Tensor] = []
+        self._metric = metric
+        self._terms: list[Terms] = []
 
     def update(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
         """Add a batch and return the outcome of each of its samples.
@@ -49,8 +58,12 @@ class MetricAccumulator:
             Tensors of shape ``(B,)``: ``prediction`` (-1 for dense labels), ``confidence`` and
             ``nll`` (nats; for dense labels means over the labelled pixels), ``correct`` and
             ``labelled`` (numbers of pixels; with one label for each sample, both are 0 or 1). With
-            a temperature also ``confidence_scaled`` and ``nll_scaled``.
+            a temperature also ``confidence_scaled`` and ``nll_scaled``, and with a metric that has
+            terms `TERMS`, ``(B, K)``.
         """
+        terms = None
+        if self._metric.terms_of is not None:
+            terms = self._metric.terms_of(logits, label, self._ignored)
         logits = logits.double()
         prediction = logits.argmax(dim=1)
         labelled = torch.ones_like(label, dtype=torch.bool)
@@ -71,6 +84,9 @@ class MetricAccumulator:
             outcome |= {f"{name}_scaled": values for name, values in scaled.items()}
             answer = (outcome[name] for name in ("confidence_scaled", "correct", "labelled"))
             self._answers.append(torch.stack([values.double().cpu() for values in answer]))
+        if terms is not None:
+            self._terms.append(Terms(self._metric, terms.cpu()))
+            outcome[TERMS] = terms
         return outcome
 
     def summary(self) -> dict[str, Any]:
@@ -81,7 +97,7 @@ class MetricAccumulator:
             ``calibration`` (for each bin ``count``, and the sums ``confidence`` and ``correct``).
             With a temperature also ``temperature``, ``nll_scaled``, ``calibration_scaled``, and
             ``accuracy_at_80``, the accuracy on the 80 % of the samples with the largest scaled
-            confidence.
+            confidence. With a metric that has terms also ``metric``, its value by its name.
         """
         labelled = self._confusion.sum()
         summary = {"confusion": self._confusion.tolist(), **self._as_is.summary(labelled)}
@@ -92,6 +108,8 @@ class MetricAccumulator:
             answers = torch.cat([torch.empty(3, 0), *self._answers], dim=1)
             curve = risk_coverage(*answers.numpy())
             summary["accuracy_at_80"] = accuracy_at_coverage(curve, COVERAGE)
+        if self._terms:
+            summary["metric"] = {self._metric.name: Terms.join(self._terms).value()}
         return summary
 
     def _add(self, label: Tensor, prediction: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,16 +60,43 @@ class Bootstrap:
             if len(set(groups)) < min(MIN_GROUPS, len(groups)):
                 return np.full((self.resamples, values.shape[1]), np.nan)
             values, weight = _sums(values, groups), _sums(weight[:, None], groups)[:, 0]
-        rng, count = np.random.default_rng(self.seed), len(values)
-        uniform = np.full(count, 1 / count)
-        block = max(1, BLOCK // count)
         means = []
-        for start in range(0, self.resamples, block):
-            size = min(block, self.resamples - start)
-            drawn = rng.multinomial(count, uniform, size=size).astype(float)
+        for drawn in self._draws(len(values)):
             with np.errstate(invalid="ignore"):
                 means.append(drawn @ values / (drawn @ weight)[:, None])
         return np.concatenate(means)
+
+    def values(
+        self,
+        metric: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        terms: np.ndarray,
+        groups: np.ndarray,
+    ) -> np.ndarray:
+        """Return a metric that is no mean over samples for each resample.
+
+        Args:
+            metric: Maps terms, ``(n, K)``, and how often each sample is drawn, ``(r, n)``, to
+                values, ``(r,)``; see `Metric`.
+            terms: ``(n, K)``.
+            groups: As in `means`, whose resamples these are.
+
+        Returns:
+            ``(R,)``, NaN where the metric is not defined, and as in `means`.
+        """
+        if len(set(groups)) < min(MIN_GROUPS, len(groups)):
+            return np.full(self.resamples, np.nan)
+        codes, names = pd.factorize(groups)
+        of_blocks = [metric(terms, drawn[:, codes]) for drawn in self._draws(len(names))]
+        return np.concatenate(of_blocks)
+
+    def _draws(self, count: int) -> Iterator[np.ndarray]:
+        """Yield how often each of `count` units is drawn, ``(r, count)``, R rows in all."""
+        rng = np.random.default_rng(self.seed)
+        uniform = np.full(count, 1 / count)
+        block = max(1, BLOCK // count)
+        for start in range(0, self.resamples, block):
+            size = min(block, self.resamples - start)
+            yield rng.multinomial(count, uniform, size=size).astype(float)
 
     def interval(self, value: float, draws: np.ndarray) -> dict[str, float]:
         """Return a value with the percentile interval of its bootstrap draws.

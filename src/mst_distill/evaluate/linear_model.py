@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from mst_distill.data.samples import Samples, are_unlabelled, rows_having
 from mst_distill.evaluate.accumulate import MetricAccumulator
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
+from mst_distill.metric import ACCURACY, Metric
 
 LARGEST_SAMPLES = 10_000
 """The largest number of training samples."""
@@ -39,7 +40,12 @@ SLICE = 1024
 
 
 def evaluate_linear_model(
-    samples: Samples, splits: pd.DataFrame, target: str, bins: int, seed: int
+    samples: Samples,
+    splits: pd.DataFrame,
+    target: str,
+    bins: int,
+    seed: int,
+    metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
     """Fit multinomial logistic regression on standardised values, and evaluate it.
 
@@ -52,6 +58,7 @@ def evaluate_linear_model(
         target: The modality.
         bins: Number of calibration bins.
         seed: Selects the training samples if there are too many.
+        metric: The metric that decides.
 
     Returns:
         `MetricAccumulator.summary` on the test split, with a temperature from the validation split,
@@ -77,7 +84,7 @@ def evaluate_linear_model(
     logits = np.concatenate([np.empty((0, len(samples.classes))), *map(logits_of, parts)])
     temperature = fit_temperature(logits, samples.labels[valid], samples.ignored_label)
     counts = MetricAccumulator(
-        len(samples.classes), bins, samples.ignored_label, torch.device("cpu"), temperature
+        len(samples.classes), bins, samples.ignored_label, torch.device("cpu"), temperature, metric
     )
     for part in _parts(rows_having(samples, splits, "test", [target]), width):
         counts.update(torch.from_numpy(logits_of(part)), torch.from_numpy(samples.labels[part]))

@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mst_distill.evaluate.calibration import COVERAGE
 from mst_distill.evaluate.metrics import calibration_error
+from mst_distill.metric import ACCURACY, Metric
 
 LEAST_SHARE = 0.02
 """A bin with a smaller share of the samples is a point outside of the reliability curve."""
@@ -108,7 +109,11 @@ def risk_coverage_figure(curves: pd.DataFrame) -> Figure:
 
 
 def learning_curves(
-    teachers: pd.DataFrame, masks: pd.DataFrame, route: pd.DataFrame, baseline: pd.DataFrame
+    teachers: pd.DataFrame,
+    masks: pd.DataFrame,
+    route: pd.DataFrame,
+    baseline: pd.DataFrame,
+    metric: Metric = ACCURACY,
 ) -> Figure:
     """Draw the validation metrics by epoch, with one column for each stage.
 
@@ -117,19 +122,20 @@ def learning_curves(
         masks: History of stage 2.
         route: History of stage 3.
         baseline: History of the baseline, with its column ``phase``.
+        metric: The metric that decides.
     """
     figure = Figure(figsize=(13, 6.5), layout="constrained")
     grid = figure.subplots(2, 3)
-    for row, (metric, label) in enumerate(
-        (("accuracy", "accuracy"), ("ce", "cross-entropy, nats"))
+    for row, (name, label) in enumerate(
+        ((metric.name, metric.title), ("ce", "cross-entropy, nats"))
     ):
         first, third = grid[row, 0], grid[row, 2]
-        _plot_columns(first, teachers, f"valid_{metric}_")
+        _plot_columns(first, teachers, f"valid_{name}_")
         if (baseline["phase"] == "teachers").any():
             before = baseline[baseline["phase"] == "teachers"]
-            _plot_against(first, before, f"valid_{metric}", "baseline")
-        third.plot(route["epoch"], route[f"valid_{metric}"], label="student")
-        _plot_against(third, baseline[baseline["phase"] == "route"], f"valid_{metric}", "baseline")
+            _plot_against(first, before, f"valid_{name}", "baseline")
+        third.plot(route["epoch"], route[f"valid_{name}"], label="student")
+        _plot_against(third, baseline[baseline["phase"] == "route"], f"valid_{name}", "baseline")
         for axes in (first, third):
             axes.set_ylabel(f"validation {label}")
     _plot_columns(grid[0, 1], masks, "valid_kd_")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mst_distill.artifacts.progress import progress
-from mst_distill.evaluate.accumulate import MetricAccumulator
+from mst_distill.evaluate.accumulate import TERMS, MetricAccumulator
 from mst_distill.evaluate.bootstrap import sampling_units
 from mst_distill.evaluate.calibration import draw_positions, fit_temperature
 from mst_distill.mst.ensemble import SpecialistEnsemble
@@ -71,7 +71,8 @@ class HeldOutResults:
         predictions: One row for each sample and model: ``id``, ``label``, ``group`` (see
             `sampling_units`), ``model``, ``prediction``, ``confidence``, ``nll``, ``correct``,
             ``labelled`` and, with temperatures, ``confidence_scaled`` and ``nll_scaled``; see
-            `MetricAccumulator.update`.
+            `MetricAccumulator.update`. If another metric than the accuracy decides, the rows of the
+            students also have `TERMS`.
         metric_counts: Model name to `MetricAccumulator.summary`.
         disagreement: One row for each ordered pair of models of one group: ``group``, ``model``,
             ``from`` and ``kl``, the mean of KD(model <- from).
@@ -233,12 +234,17 @@ def evaluate_models(
                     samples.ignored_label,
                     run.device,
                     None if fitted is None else fitted[model],
+                    run.metric,
                 )
             _check_finite(model, model_logits, index["id"].tolist(), "held-out")
             outcome = accumulators[model].update(model_logits, batch.label)
+            # Only students are compared with one another, sample by sample.
+            terms = outcome.pop(TERMS, None) if model in models.students else None
             columns: dict[str, Any] = {
-                name: tensor.cpu().numpy() for name, tensor in outcome.items()
+                name: tensor.cpu().numpy() for name, tensor in outcome.items() if name != TERMS
             }
+            if terms is not None:
+                columns[TERMS] = list(terms.cpu().numpy())
             tables.append(index.assign(model=model, **columns))
         if set(logits) >= {name for _, *pair in pairs for name in pair}:
             divergence += _divergences(logits, pairs, temperature)
@@ -310,7 +316,7 @@ def evaluate_nets(
     fitted = fit_temperatures(run, logits_of, modalities, batch_size, hidden=True)
     accumulators = {
         title: MetricAccumulator(
-            len(samples.classes), bins, samples.ignored_label, run.device, temperature
+            len(samples.classes), bins, samples.ignored_label, run.device, temperature, run.metric
         )
         for title, temperature in fitted.items()
     }

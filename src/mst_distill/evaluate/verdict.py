@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mst_distill.evaluate.accumulate import TERMS
 from mst_distill.evaluate.bootstrap import Bootstrap
 from mst_distill.evaluate.json_values import json_values
+from mst_distill.metric import ACCURACY, Metric
 
 
 def comparison_report(
@@ -19,6 +21,7 @@ def comparison_report(
     bootstrap: Bootstrap,
     bins: int | None,
     target: str,
+    metric: Metric = ACCURACY,
 ) -> dict[str, Any]:
     """Compare students with baselines on the same samples.
 
@@ -32,14 +35,15 @@ def comparison_report(
             confidence for each pixel, so the difference of their calibration errors has no
             interval.
         target: The modality of the students.
+        metric: The metric that decides.
 
     Returns:
         JSON values: ``verdict``, the sentences on ``student``, and for every student
-        ``gain_over_baseline``, ``nll_over_baseline``, ``nll_scaled_over_baseline`` (both with their
-        own temperature) and ``calibration_over_baseline``.
+        ``gain_over_baseline`` (by the metric), ``nll_over_baseline``, ``nll_scaled_over_baseline``
+        (both with their own temperature) and ``calibration_over_baseline``.
     """
     gains = {
-        student: paired_difference(predictions, student, baseline, bootstrap)
+        student: paired_difference(predictions, student, baseline, bootstrap, metric)
         for student, baseline in pairs.items()
     }
     nll, scaled = (
@@ -60,7 +64,7 @@ def comparison_report(
     }
     confidence = bootstrap.confidence
     sentences = [
-        verdict(gains["student"], target, confidence),
+        verdict(gains["student"], target, confidence, metric),
         *remarks(nll["student"], scaled["student"], errors["student"], confidence),
     ]
     report: dict[str, Any] = json_values(
@@ -76,22 +80,34 @@ def comparison_report(
 
 
 def paired_difference(
-    predictions: pd.DataFrame, first: str, second: str, bootstrap: Bootstrap
+    predictions: pd.DataFrame,
+    first: str,
+    second: str,
+    bootstrap: Bootstrap,
+    metric: Metric = ACCURACY,
 ) -> dict[str, float]:
-    """Return the accuracy of `first` minus that of `second` on the same samples.
+    """Return the metric of `first` minus that of `second` on the same samples.
 
     Args:
         predictions: One row for each sample and model: ``id``, ``model``, ``correct``,
-            ``labelled`` and ``group``, whose samples are resampled together.
+            ``labelled`` and ``group``, whose samples are resampled together, and `TERMS` for
+            another metric than the accuracy.
         first: A model's name.
         second: Another model's name.
         bootstrap: Settings of the interval.
+        metric: The metric.
 
     Returns:
-        ``difference``, ``low`` and ``high``, in accuracy (1 = 100 points). Without an interval (see
+        ``difference``, ``low`` and ``high`` (accuracy: 1 = 100 points). Without an interval (see
         `Bootstrap.interval`) ``low`` and ``high`` are NaN.
     """
     one, other = _on_same_samples(predictions, first, second)
+    if metric.values is not None:
+        terms = [np.stack(list(of[TERMS])) for of in (one, other)]
+        groups, value = one["group"].to_numpy(), metric.value(terms[0]) - metric.value(terms[1])
+        draws = [bootstrap.values(metric.values, of, groups) for of in terms]
+        found = bootstrap.interval(value, draws[0] - draws[1])
+        return {"difference": found.pop("value"), **found}
     gain = (one["correct"] - other["correct"]).to_numpy(dtype=float)
     labelled = one["labelled"].to_numpy(dtype=float)
     found = bootstrap.mean(gain, labelled, one["group"].to_numpy())
@@ -163,16 +179,57 @@ def calibration_difference(
     }
 
 
-def verdict(difference: dict[str, float], target: str, confidence: float) -> str:
+def metric_value(rows: pd.DataFrame, metric: Metric = ACCURACY) -> float:
+    """Return the metric of a model.
+
+    Args:
+        rows: The predictions of the model, as in `paired_difference`.
+        metric: The metric.
+
+    Raises:
+        ValueError: The metric is not defined, see `Metric.value`.
+    """
+    if metric.values is not None:
+        return metric.value(np.stack(list(rows[TERMS])))
+    return float(rows["correct"].sum() / rows["labelled"].sum())
+
+
+def metric_interval(
+    rows: pd.DataFrame, bootstrap: Bootstrap, metric: Metric = ACCURACY
+) -> dict[str, float]:
+    """Return the metric of a model with its interval: ``value``, ``low`` and ``high``.
+
+    Args:
+        rows: The predictions of the model, as in `paired_difference`.
+        bootstrap: Settings of the interval.
+        metric: The metric.
+    """
+    groups = rows["group"].to_numpy()
+    if metric.values is not None:
+        terms = np.stack(list(rows[TERMS]))
+        draws = bootstrap.values(metric.values, terms, groups)
+        return bootstrap.interval(metric.value(terms), draws)
+    correct, labelled = (rows[name].to_numpy(dtype=float) for name in ("correct", "labelled"))
+    return bootstrap.mean(correct, labelled, groups)
+
+
+def verdict(
+    difference: dict[str, float], target: str, confidence: float, metric: Metric = ACCURACY
+) -> str:
     """Return a sentence on whether the student is better than the baseline.
 
     Args:
         difference: From `paired_difference`, student minus baseline.
         target: The input modality of both.
         confidence: Confidence level of the interval.
+        metric: The metric of the difference.
     """
-    gain, low, high = (100 * difference[name] for name in ("difference", "low", "high"))
-    if not low < high and gain == 0:
+    spec = f"+{metric.spec()}"
+    gain, low, high = (metric.scale * difference[name] for name in ("difference", "low", "high"))
+    what = f"{gain:{spec}} points" if metric.percent else f"{gain:{spec}}"
+    if metric.values is not None:
+        what = f"{metric.title} {what}"
+    if not low < high and gain == 0 and metric.values is None:
         return (
             f"The effect of distillation cannot be determined: on every held-out sample, the "
             f"{target} student is correct exactly where the baseline is correct."
@@ -180,10 +237,10 @@ def verdict(difference: dict[str, float], target: str, confidence: float) -> str
     if not low < high:
         return (
             f"The effect of distillation cannot be determined: the {target} student differs from "
-            f"the baseline by {gain:+.2f} points, but there is no interval, because the difference "
+            f"the baseline by {what}, but there is no interval, because the difference "
             f"is the same in every resample."
         )
-    interval = f"{gain:+.2f} points, {confidence:.0%} interval {low:+.2f} to {high:+.2f}"
+    interval = f"{what}, {confidence:.0%} interval {low:{spec}} to {high:{spec}}"
     if low > 0:
         return f"Distillation helped the {target} student: {interval} against the baseline."
     if high < 0:

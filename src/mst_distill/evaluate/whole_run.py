@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -16,11 +16,12 @@ from mst_distill.evaluate.json_values import json_values
 from mst_distill.evaluate.metrics import commonest_class, measure
 from mst_distill.evaluate.predictions import EvaluatedModels, HeldOutResults, fit_temperatures
 from mst_distill.evaluate.verdict import comparison_report, comparison_table
+from mst_distill.metric import metric_of
 from mst_distill.mst.finished_run import FinishedRun
 from mst_distill.mst.given_teachers import labels_seen
-from mst_distill.parameters import Selection
 from mst_distill.plan import Plan
 from mst_distill.training.run import Run
+from mst_distill.training.selection import criteria
 
 T = TypeVar("T")
 
@@ -81,8 +82,8 @@ def report_on_run(
     """
     counts = {**results.metric_counts, **({LINEAR: linear} if linear else {})}
     models = {name: measure(of, samples.classes, samples.dense) for name, of in counts.items()}
-    settings, selection = plan.evaluate, plan.route.selection
-    names = _by_selection("student", dict.fromkeys(get_args(Selection)), selection)
+    settings, selection, metric = plan.evaluate, plan.selection, metric_of(plan.metric)
+    names = _by_selection("student", criteria(metric.name), selection)
     bootstrap = Bootstrap(settings.resamples, settings.confidence, plan.seed)
     report = comparison_report(
         results.predictions,
@@ -91,6 +92,7 @@ def report_on_run(
         bootstrap,
         None if samples.dense else settings.calibration_bins,
         plan.target,
+        metric,
     )
     if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
         log.warning(
@@ -106,10 +108,11 @@ def report_on_run(
         *labels_seen(samples, splits, plan.given),
         evaluated_samples(samples, splits, plan.target),
     ]
-    by_value = metrics_by_value(results.predictions, samples.index, settings.by, bootstrap)
+    by_value = metrics_by_value(results.predictions, samples.index, settings.by, bootstrap, metric)
     report = {
         **report,
         "verdict": " ".join(filter(None, sentences)),
+        "metric": plan.metric,
         "selection": selection,
         "commonest_class": commonest_class(results.metric_counts["student"], samples.classes),
         "by": json_values(by_value),

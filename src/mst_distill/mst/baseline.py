@@ -7,6 +7,7 @@ import copy
 import pandas as pd
 from torch import Tensor, nn
 
+from mst_distill.metric import Terms
 from mst_distill.mst.losses import total
 from mst_distill.mst.networks import build_members, forward
 from mst_distill.mst.supervision import Supervision, supervision_of
@@ -16,7 +17,7 @@ from mst_distill.training.batches import Batch
 from mst_distill.training.loop import BestEpoch, FitResult, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 from mst_distill.training.task import Task
 
 
@@ -48,7 +49,7 @@ class Supervised(Task):
         """A step depends on no changing number."""
         return ()
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor | Terms]:
         """The metrics of the net."""
         logits = forward(self.trainable, self._name, batch.inputs)
         return self._supervision.metrics(logits, batch.label)
@@ -74,6 +75,7 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
     """
     net = run.place(build_members(run, plan)[run.target])
     task = Supervised(net, run.target, supervision_of(run))
+    selections = criteria(run.metric.name)
     histories: list[pd.DataFrame] = []
     best: dict[str, BestEpoch] = {}
     phases: dict[Stream, Training] = {Stream.TEACHERS: plan.teachers, Stream.ROUTE: plan.route}
@@ -84,17 +86,17 @@ def train_baseline(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], FitResul
             phase, settings, [run.target], labelled_share=1, needed=needed
         )
         run.seed_noise(phase)
-        stage = Stage(f"baseline ({phase})", task, *batches, settings, SELECTION)
+        stage = Stage(f"baseline ({phase})", task, *batches, settings, selections)
         done = fit(stage, run.runtime, run.checkpoint(f"baseline {phase}"), run.recipe)
         earlier = sum(map(len, histories))
         histories.append(done.history.assign(phase=str(phase)))
         for criterion, of_phase in done.best.items():
             row = {**of_phase.row, "epoch": of_phase.row["epoch"] + earlier}
-            rank = SELECTION[criterion]
+            rank = selections[criterion]
             if criterion not in best or rank(row) > rank(best[criterion].row):
                 best[criterion] = BestEpoch(row, of_phase.state)
         if phase == Stream.TEACHERS:
-            net.load_state_dict(done.best[plan.teachers.keep].state)
+            net.load_state_dict(done.best[plan.criterion_of(plan.teachers.keep)].state)
     baselines = {}
     for criterion, epoch in best.items():
         net.load_state_dict(epoch.state)

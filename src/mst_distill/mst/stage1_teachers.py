@@ -10,6 +10,7 @@ from itertools import permutations
 
 from torch import Tensor, nn
 
+from mst_distill.metric import Terms
 from mst_distill.mst.losses import (
     both,
     distillation,
@@ -25,7 +26,7 @@ from mst_distill.training.batches import Batch
 from mst_distill.training.loop import Criterion, FitResult, Row, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 from mst_distill.training.task import Task
 
 PUBLISHED_PAIRS = 6
@@ -98,7 +99,7 @@ class Collaboration(Task):
         position, *_ = weight.split(".")
         return f"member {list(self._members)[int(position)]!r}"
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor | Terms]:
         """The metrics of the supervision for each member, as ``METRIC_NAME``."""
         return {
             f"{metric}_{name}": value
@@ -135,9 +136,10 @@ def prepare_members(run: Run, plan: Plan) -> tuple[dict[str, nn.Module], Stage]:
         Stream.TEACHERS, settings, run.modalities, labelled_share=share, needed=()
     )
     run.seed_noise(Stream.TEACHERS)
-    selections = {name: _criterion_of(name, settings.keep) for name in nets}
+    keep = criteria(run.metric.name)[plan.criterion_of(settings.keep)]
+    selections = {name: _criterion_of(name, keep) for name in nets}
     if settings.keep == "last":
-        selections = {"last": SELECTION["last"]}  # the same epoch for all: one copy of the weights
+        selections = {"last": keep}  # the same epoch for all: one copy of the weights
     return nets, Stage("teachers", task, *batches, settings, selections)
 
 
@@ -169,7 +171,7 @@ def row_of(done: FitResult, name: str) -> Row:
     return done.best[name if name in done.best else "last"].row
 
 
-def _criterion_of(name: str, keep: str) -> Criterion:
+def _criterion_of(name: str, keep: Criterion) -> Criterion:
     def rank(row: Row) -> tuple[float, ...]:
         suffix = f"_{name}"
         own = {
@@ -177,7 +179,7 @@ def _criterion_of(name: str, keep: str) -> Criterion:
             for of, value in row.items()
             if of.startswith("valid_") and of.endswith(suffix)
         }
-        return SELECTION[keep]({**row, **own})
+        return keep({**row, **own})
 
     return rank
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mst_distill.metric import Terms
 from mst_distill.mst.ensemble import SPECIALISTS, SpecialistEnsemble, logits_for_training
 from mst_distill.mst.features import FeatureExtractor, ModelOutput
 from mst_distill.mst.gating import (
@@ -43,7 +44,7 @@ from mst_distill.training.batches import Batch, Inputs
 from mst_distill.training.loop import FitResult, Stage, fit
 from mst_distill.training.run import Run
 from mst_distill.training.seeding import Stream, seeded
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 from mst_distill.training.task import Task
 
 
@@ -169,7 +170,7 @@ class Routing(Task):
             weighted.append(self._route.merit_weight * terms["merit"])
         return {"loss": sum(weighted[1:], weighted[0]), **terms}
 
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
+    def validate(self, batch: Batch) -> dict[str, Tensor | Terms]:
         """The student's metrics."""
         return self._supervision.metrics(self._extract(batch.inputs).logits, batch.label)
 
@@ -302,7 +303,7 @@ def prepare_student(
     )
     valid = run.batches("valid", [run.target], route.batch_size)
     run.seed_noise(Stream.ROUTE)
-    return task, Stage("route", task, train, valid, route, SELECTION)
+    return task, Stage("route", task, train, valid, route, criteria(run.metric.name))
 
 
 def train_student(
@@ -312,10 +313,10 @@ def train_student(
     task, stage = prepare_student(run, plan, student, ensemble, table)
     done = fit(stage, run.runtime, run.checkpoint("route"), run.recipe)
     students = {}
-    for criterion in SELECTION:
+    for criterion in stage.selections:
         task.trainable.load_state_dict(done.best[criterion].state)
         students[criterion] = copy.deepcopy(task.student).eval()
-    task.trainable.load_state_dict(done.best[plan.route.selection].state)
+    task.trainable.load_state_dict(done.best[plan.selection].state)
     return StudentResult(students, task.router.eval(), done, _load_table(run, ensemble, task.load))
 
 

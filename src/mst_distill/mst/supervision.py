@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mst_distill.data.samples import labelled_splits
+from mst_distill.metric import ACCURACY, Metric, Terms
 from mst_distill.mst.losses import accuracy, at_least_float32, cross_entropy, is_target
 from mst_distill.training.run import Run
 
@@ -27,12 +28,14 @@ class Supervision:
         weights: ``(C,)``, the weight of each class in the loss; None if all have the weight 1.
         valid_weights: The same for the validation split, with which the mean of right predictions
             is the mean recall of the classes.
+        metric: The metric that decides.
     """
 
     ignored: int | None = None
     smoothing: float = 0.0
     weights: Tensor | None = None
     valid_weights: Tensor | None = None
+    metric: Metric = ACCURACY
 
     def loss(self, logits: Tensor, label: Tensor) -> Tensor:
         """Mean cross-entropy over the samples, or over the pixels, that have a label.
@@ -61,19 +64,22 @@ class Supervision:
         weight = labelled if self.weights is None else _weight_of(label, labelled, self.weights)
         return (each * weight.to(each.dtype)).sum() / labelled.sum().clamp(min=1)
 
-    def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
-        """The metrics ``accuracy`` and ``ce``, and with class weights ``macro_recall``.
+    def metrics(self, logits: Tensor, label: Tensor) -> dict[str, Tensor | Terms]:
+        """The metrics ``accuracy`` and ``ce``, with class weights ``macro_recall``, and `metric`.
 
         The mean of ``macro_recall`` over all samples of the split is the mean recall of its
         classes. With dense labels, a mean over batches is that only if all have as many labelled
         pixels, as for ``accuracy``.
         """
-        metrics = {
+        metrics: dict[str, Tensor | Terms] = {
             "accuracy": accuracy(logits, label, self.ignored),
             "ce": cross_entropy(logits, label, self.ignored),
         }
         if self.valid_weights is not None:
             metrics["macro_recall"] = self._weighted_accuracy(logits, label, self.valid_weights)
+        if self.metric.terms_of is not None:
+            terms = self.metric.terms_of(logits, label, self.ignored)
+            metrics[self.metric.name] = Terms(self.metric, terms)
         return metrics
 
     def _weighted_accuracy(self, logits: Tensor, label: Tensor, weights: Tensor) -> Tensor:
@@ -92,13 +98,15 @@ def supervision_of(run: Run, needed: Iterable[str] | None = None) -> Supervision
     """
     recipe = run.recipe
     if recipe.class_weights == "equal":
-        return Supervision(run.ignored, recipe.label_smoothing)
+        return Supervision(run.ignored, recipe.label_smoothing, metric=run.metric)
     rows = {
         "train": np.flatnonzero(labelled_splits(run.samples, run.splits) == "train"),
         "valid": run.rows("valid", [run.target] if needed is None else needed),
     }
     weights = {split: _weights_of(run, of) for split, of in rows.items()}
-    return Supervision(run.ignored, recipe.label_smoothing, weights["train"], weights["valid"])
+    return Supervision(
+        run.ignored, recipe.label_smoothing, weights["train"], weights["valid"], run.metric
+    )
 
 
 def _weights_of(run: Run, rows: np.ndarray) -> Tensor:

@@ -29,12 +29,21 @@ def open_run(
 ) -> Run:
     """The run that the plan describes; with checkpoints, its stages continue after a stop.
 
-    The plan of a node that trains nothing has no recipe.
+    The plan of a node that trains nothing has no recipe, and need not have a metric.
     """
+    from mst_distill.metric import metric_of
     from mst_distill.training.run import Run
 
-    recipe = getattr(plan, "training", TrainingRecipe())
-    return Run(samples, splits, plan.target, plan.seed, plan.runtime, checkpoints, recipe)
+    return Run(
+        samples,
+        splits,
+        plan.target,
+        plan.seed,
+        plan.runtime,
+        checkpoints,
+        recipe=getattr(plan, "training", TrainingRecipe()),
+        metric=metric_of(getattr(plan, "metric", "accuracy")),
+    )
 
 
 def open_run_with_given(

@@ -80,8 +80,12 @@ def describe_student(student: ModelBundle) -> tuple[str, int, str]:
 
 def describe_training(student: ModelBundle, plan: Plan) -> dict[str, str]:
     """What a student was trained with, name to text."""
+    from mst_distill.metric import metric_of
+
     teachers = plan.members.teachers_of(plan.target)
-    route, criterion = plan.route, str(plan.route.selection)
+    route, criterion = plan.route, plan.selection
+    if route.selection == "metric":
+        criterion = metric_of(plan.metric).title
     if criterion == "accuracy" and plan.training.class_weights == "balanced":
         criterion = "the mean recall of the classes"
     chosen = "" if route.top_k is None else f", {route.top_k} of the specialists for a sample"

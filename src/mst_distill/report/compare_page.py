@@ -38,7 +38,7 @@ def compare_page(
         failed=failed_trials(report),
         figure=shown["methods_figure"],
         students_figure=shown["students_figure"],
-        **size_section(shown["student_sizes"], report["baseline"], report["confidence"]),
+        **size_section(shown["student_sizes"], report),
         parameters=yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True),
         origin=origin_table({}),
     )

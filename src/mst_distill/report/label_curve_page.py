@@ -17,6 +17,7 @@ from mst_distill.compare.label_curve import (
 )
 from mst_distill.compare.markdown import format_intervals
 from mst_distill.compare.ranking import MIN_SEEDS
+from mst_distill.metric import ACCURACY, Metric
 from mst_distill.report.rendering import render_html
 from mst_distill.report.tables import NONE, origin_table
 
@@ -32,6 +33,7 @@ class CurveResults:
         confidence: The level of the intervals, in (0, 1).
         baseline: The title of the baseline, or None if there is none.
         pseudo_labels: The names of the methods with pseudo-labels alone.
+        metric: The metric that decides.
     """
 
     trials: pd.DataFrame
@@ -40,6 +42,7 @@ class CurveResults:
     confidence: float
     baseline: str | None
     pseudo_labels: frozenset[str]
+    metric: Metric = ACCURACY
 
     @property
     def targets(self) -> list[str]:
@@ -50,7 +53,12 @@ class CurveResults:
         """The best method of a target for each share below 1, see `best_methods`."""
         of_target = self.trials[self.trials["target"] == target]
         return best_methods(
-            of_target, self.selection, self.confidence, self.baseline, self.pseudo_labels
+            of_target,
+            self.selection,
+            self.confidence,
+            self.baseline,
+            self.pseudo_labels,
+            self.metric,
         )
 
 
@@ -78,10 +86,13 @@ def label_curve_page(
         targets=_sections(results),
         baseline=results.baseline,
         level=level,
-        selection=results.selection,
+        metric=results.metric,
+        selection=results.metric.title
+        if results.selection == results.metric.name
+        else results.selection,
         pseudo_labels=sorted(results.pseudo_labels & set(trials["method"])),
-        caption="Test accuracy of each method over the share of labels, the mean over the seeds"
-        + (f" with {level} intervals." if len(seeds) >= MIN_SEEDS else "."),
+        caption=f"Test {results.metric.title} of each method over the share of labels, the mean "
+        "over the seeds" + (f" with {level} intervals." if len(seeds) >= MIN_SEEDS else "."),
         figure=figure,
         labels=_labels_table(results.labels),
         failed=None
@@ -100,28 +111,35 @@ def percent(share: float) -> str:
 
 
 def share_table(
-    rows: pd.DataFrame, column: str, count: str, seeds: int, spec: str, shares: Sequence[float]
+    rows: pd.DataFrame,
+    column: str,
+    count: str,
+    seeds: int,
+    spec: str,
+    shares: Sequence[float],
+    scale: float = 100,
 ) -> pd.DataFrame:
     """Arrange the values of one target: a row for each method, a column for each share of labels.
 
-    A cell is the value in percent or points with half the width of its interval, if it has one. A
-    cell of fewer than `seeds` seeds states their number. A missing value is a dash.
+    A cell is the value, by default in percent or points, with half the width of its interval, if it
+    has one. A cell of fewer than `seeds` seeds states their number. A missing value is a dash.
 
     Args:
         rows: ``title``, ``labelled``, ``low``, ``high`` and the next two.
-        column: The column of the values, in [-1, 1].
+        column: The column of the values.
         count: The column of the number of seeds.
         seeds: The number of seeds of the trials.
         spec: The format specification of the values.
         shares: The columns, ascending.
+        scale: The factor of the values.
     """
     cells: dict[tuple[str, float], str] = {}
     for row in rows.to_dict(orient="records"):
         if pd.isna(row[column]):
             continue
-        text = format(100 * row[column], spec)
+        text = format(scale * row[column], spec)
         if not pd.isna(row["low"]):
-            text += f" ± {100 * (row['high'] - row['low']) / 2:.1f}"
+            text += f" ± {scale * (row['high'] - row['low']) / 2:{spec.lstrip('+z')}}"
         if row[count] < seeds:
             text += f" ({_counted(int(row[count]))})"
         cells[row["title"], row["labelled"]] = text
@@ -165,25 +183,31 @@ def summary(best: Sequence[BestMethod], baseline: str | None) -> str:
     return f"{start}, {same} measurably better than pseudo-labels alone."
 
 
-def sentence(best: BestMethod, baseline: str | None, confidence: float) -> str:
+def sentence(
+    best: BestMethod, baseline: str | None, confidence: float, metric: Metric = ACCURACY
+) -> str:
     """State what the best method of one target and share gains over baseline and pseudo-labels.
 
     Args:
         best: See `best_methods`.
         baseline: The title of the baseline, or None if there is none.
         confidence: The level of the intervals, in (0, 1).
+        metric: The metric that decides.
     """
-    return " ".join(_clauses(best, baseline, confidence))
+    return " ".join(_clauses(best, baseline, confidence, metric))
 
 
-def _clauses(best: BestMethod, baseline: str | None, confidence: float) -> Iterator[str]:
+def _clauses(
+    best: BestMethod, baseline: str | None, confidence: float, metric: Metric
+) -> Iterator[str]:
     start = f"With {percent(best.share)} of the labels, {best.title} is the best method with a "
-    start += f"mean accuracy of {100 * best.accuracy:.1f}%"
+    value = f"{metric.scale * best.value:{metric.spec(1)}}{'%' * metric.percent}"
+    start += f"mean {metric.title} of {value}"
     if not best.gain["pairs"]:
         yield f"{start}; there is no trial of a baseline with the same seed."
     else:
         found = _direction(best.gain, "gain", "loss")
-        yield f"{start}, {_points(best.gain, confidence)} against {baseline}: {found}."
+        yield f"{start}, {_points(best.gain, confidence, metric)} against {baseline}: {found}."
     if best.pseudo_labels == best.title:
         yield "It uses pseudo-labels alone, and no other method has a larger mean."
     elif not best.pseudo_labels:
@@ -191,7 +215,7 @@ def _clauses(best: BestMethod, baseline: str | None, confidence: float) -> Itera
     elif best.over_pseudo_labels["pairs"]:
         over = best.over_pseudo_labels
         found = _direction(over, "gain over pseudo-labels alone", "loss against them")
-        yield f"Against {best.pseudo_labels} it is {_points(over, confidence)}: {found}."
+        yield f"Against {best.pseudo_labels} it is {_points(over, confidence, metric)}: {found}."
 
 
 def _direction(difference: Mapping[str, float], gain: str, loss: str) -> str:
@@ -202,29 +226,35 @@ def _direction(difference: Mapping[str, float], gain: str, loss: str) -> str:
     return f"a measurable {loss}" if difference["high"] < 0 else f"no measurable {gain}"
 
 
-def _points(difference: dict[str, float], confidence: float) -> str:
-    (interval,) = format_intervals(pd.DataFrame([difference]), "+z.1f")
+def _points(difference: dict[str, float], confidence: float, metric: Metric) -> str:
+    spec = f"+z{metric.spec(1)}"
+    (interval,) = format_intervals(pd.DataFrame([difference]), spec, scale=metric.scale)
     if not pd.isna(difference["low"]):
         interval = f"{confidence:.0%} interval {interval}"
-    return f"{100 * difference['difference']:+z.1f} points ({interval})"
+    unit = " points" * metric.percent
+    return f"{metric.scale * difference['difference']:{spec}}{unit} ({interval})"
 
 
 def _sections(results: CurveResults) -> dict[str, dict[str, Any]]:
     """Map each target to its summary, sentences and tables."""
     trials, selection, confidence = results.trials, results.selection, results.confidence
-    curve = label_curve_table(trials, selection, confidence)
-    gains = label_curve_gains(trials, selection, confidence, results.baseline)
+    metric = results.metric
+    curve = label_curve_table(trials, selection, confidence, metric)
+    gains = label_curve_gains(trials, selection, confidence, results.baseline, metric)
+    spec, scale = metric.spec(1), metric.scale
     sections = {}
     for target in results.targets:
         of_target = trials[trials["target"] == target]
         seeds, shares = of_target["seed"].nunique(), sorted(of_target["labelled"].unique())
-        accuracy, gain = (table[table["target"] == target] for table in (curve, gains))
+        values, gain = (table[table["target"] == target] for table in (curve, gains))
         best = results.best(target)
         sections[target] = {
             "summary": summary(best, results.baseline),
-            "sentences": [sentence(method, results.baseline, confidence) for method in best],
-            "accuracy": share_table(accuracy, "accuracy", "seeds", seeds, ".1f", shares),
-            "gains": share_table(gain, "difference", "pairs", seeds, "+z.1f", shares),
+            "sentences": [
+                sentence(method, results.baseline, confidence, metric) for method in best
+            ],
+            "means": share_table(values, metric.name, "seeds", seeds, spec, shares, scale),
+            "gains": share_table(gain, "difference", "pairs", seeds, f"+z{spec}", shares, scale),
         }
     return sections
 

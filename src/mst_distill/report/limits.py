@@ -34,7 +34,7 @@ def limits(results: RunResults, test_groups: int, protocol: str, limit: object) 
         *_of_accuracy(results),
         *_of_classes(results),
         *_of_calibration(results),
-        *sentences_by_value(results.metrics.get("by", {})),
+        *sentences_by_value(results.metrics.get("by", {}), results.metric),
         *_of_data(test_groups, protocol, limit),
     ]
 

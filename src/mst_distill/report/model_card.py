@@ -135,7 +135,7 @@ def _header(results: RunResults, contents: CardContents, benchmark: str) -> Mode
             metric_type=metric,
             metric_value=round(student[metric], 5),
         )
-        for metric in EVALUATED
+        for metric in dict.fromkeys((results.metric.name, *EVALUATED))
         if metric in student
     ]
     return ModelCardData(

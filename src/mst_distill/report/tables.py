@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pandas as pd
 
 from mst_distill.artifacts.provenance import made_with
 from mst_distill.evaluate.bootstrap import Bootstrap
+from mst_distill.evaluate.verdict import metric_interval
+from mst_distill.metric import Metric, metric_of
 
 METRICS = {
     "accuracy": ("accuracy, %", 100, ".1f"),
@@ -29,11 +32,11 @@ METRICS = {
 metric that no model has is left out."""
 
 DIFFERENCES = {
-    "accuracy": "gain_over_baseline",
     "nll": "nll_over_baseline",
     "nll_scaled": "nll_scaled_over_baseline",
 }
-"""Metric to the section of the report that has its paired difference with an interval."""
+"""Metric to the section of the report that has its paired difference with an interval, as the
+metric that decides has in ``gain_over_baseline``."""
 
 STUDENT, BASELINE = "student", "baseline"
 
@@ -64,6 +67,17 @@ class RunResults:
         models: Mapping[str, Mapping[str, Any]] = self.metrics["models"]
         return models
 
+    @cached_property
+    def metric(self) -> Metric:
+        """The metric that decides."""
+        return metric_of(self.metrics.get("metric", "accuracy"))
+
+    @property
+    def shown(self) -> dict[str, tuple[str, float, str]]:
+        """`METRICS`, behind the one that decides."""
+        metric = self.metric
+        return {metric.name: (metric.heading, metric.scale, metric.spec(1)), **METRICS}
+
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the logits."""
@@ -75,24 +89,23 @@ class RunResults:
         return np.array(self.metric_counts[STUDENT]["confusion"]).sum(axis=1)
 
     def interval(self, model: str) -> dict[str, float]:
-        """The accuracy of a model with its interval: ``value``, ``low`` and ``high``."""
+        """The metric of a student with its interval: ``value``, ``low`` and ``high``."""
         rows = self.predictions[self.predictions["model"] == model]
-        correct, labelled = (rows[name].to_numpy(dtype=float) for name in ("correct", "labelled"))
-        return self.bootstrap.mean(correct, labelled, rows["group"].to_numpy())
+        return metric_interval(rows, self.bootstrap, self.metric)
 
 
 def student_table(results: RunResults) -> pd.DataFrame:
     """Compare student and baseline: a row for each metric.
 
-    The accuracies, and the differences that were computed sample by sample, have intervals.
+    The metric that decides has intervals, and so have the differences that are paired by sample.
     """
     student, baseline = (results.models[name] for name in (STUDENT, BASELINE))
     rows = []
-    for metric, (heading, scale, spec) in METRICS.items():
+    for metric, (heading, scale, spec) in results.shown.items():
         if metric not in student and metric not in baseline:
             continue
         cells = [_number(model.get(metric), scale, spec) for model in (student, baseline)]
-        if metric == "accuracy":
+        if metric == results.metric.name:
             ends = [_ends(results.interval(name), scale, spec) for name in (STUDENT, BASELINE)]
             cells = [f"{cell}{end}" for cell, end in zip(cells, ends, strict=True)]
         rows.append([heading, *cells, _difference(results, metric, scale, spec)])
@@ -105,7 +118,7 @@ def models_table(results: RunResults) -> pd.DataFrame:
     """Return the metrics of all models except student and baseline: a row for each model."""
     others = {name: of for name, of in results.models.items() if name not in (STUDENT, BASELINE)}
     table = pd.DataFrame({"model": list(others)})
-    for metric, (heading, scale, spec) in METRICS.items():
+    for metric, (heading, scale, spec) in results.shown.items():
         if any(metric in model for model in others.values()):
             table[heading] = [_number(of.get(metric), scale, spec) for of in others.values()]
     return table
@@ -140,14 +153,16 @@ def class_table(results: RunResults, counted: str) -> pd.DataFrame:
 def value_tables(results: RunResults) -> dict[str, pd.DataFrame]:
     """Return a table for each column of ``evaluate.by``, with a row for each of its values."""
     tables = {}
+    name, (_, scale, spec) = next(iter(results.shown.items()))
+    signed = f"+z{spec}"
     for column, values in results.metrics.get("by", {}).items():
         rows = [
             [
                 value,
                 f"{of['samples']:,}",
-                _number(of["accuracy"], 100, ".1f"),
-                _number(of["baseline"], 100, ".1f"),
-                f"{100 * of['difference']:+z.1f}{_ends(of, 100, '+z.1f')}"
+                _number(of[name], scale, spec),
+                _number(of["baseline"], scale, spec),
+                f"{scale * of['difference']:{signed}}{_ends(of, scale, signed)}"
                 if of["enough"]
                 else "too few samples",
             ]
@@ -171,7 +186,10 @@ def _difference(results: RunResults, metric: str, scale: float, spec: str) -> st
     student, baseline = (results.models[name].get(metric) for name in (STUDENT, BASELINE))
     if metric == "temperature" or student is None or baseline is None:
         return NONE
-    paired = results.metrics.get(DIFFERENCES.get(metric, ""), {}).get(STUDENT, {})
+    section = DIFFERENCES.get(metric, "")
+    if metric == results.metric.name:
+        section = "gain_over_baseline"
+    paired = results.metrics.get(section, {}).get(STUDENT, {})
     signed = f"+z{spec}"  # without z, a rounded -0.04 is -0.0
     return f"{scale * (student - baseline):{signed}}{_ends(paired, scale, signed)}"
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import pandas as pd
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from mst_distill.artifacts.checkpoint import Checkpoint, State
 from mst_distill.artifacts.progress import figures, progress
 from mst_distill.artifacts.signals import asked
+from mst_distill.metric import Terms
 from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batch, Batches
 from mst_distill.training.device import autocast, wide_products
@@ -28,6 +29,8 @@ from mst_distill.training.not_finite import (
 )
 from mst_distill.training.optimisation import SCALE, clip_gradients, rate_factor
 from mst_distill.training.task import Task
+
+V = TypeVar("V", Tensor, Tensor | Terms)
 
 PUBLISHED = TrainingRecipe()
 """The recipe of the method's paper."""
@@ -250,13 +253,18 @@ class _Training:
         epoch, valid = len(self.rows), self._stage.valid
         row = {"epoch": float(epoch), **self._means.row("train_")}
         self._task.trainable.eval()
-        means = _Means()
+        means, terms = _Means(), dict[str, list[Terms]]()
         for batch in valid:
             with torch.no_grad(), autocast(valid.device, self._runtime):
                 metrics = self._in_micro_batches(
                     batch, lambda micro_batch, _share: self._task.validate(micro_batch)
                 )
-                means.add(tuple(metrics), torch.stack([*metrics.values()]), len(batch.label))
+            scalars = {name: of for name, of in metrics.items() if isinstance(of, Tensor)}
+            means.add(tuple(scalars), torch.stack([*scalars.values()]), len(batch.label))
+            for name, of in metrics.items():
+                if isinstance(of, Terms):
+                    terms.setdefault(name, []).append(of)
+        row |= {f"valid_{name}": Terms.join(parts).value() for name, parts in terms.items()}
         row |= means.row("valid_")
         if problem := find_not_finite({name: torch.tensor(value) for name, value in row.items()}):
             self._raise_not_finite(f"{problem} in")
@@ -283,36 +291,35 @@ class _Training:
     def _in_micro_batches(
         self,
         batch: Batch,
-        compute: Callable[[Batch, float], dict[str, Tensor]],
+        compute: Callable[[Batch, float], Mapping[str, V]],
         undo: Callable[[], None] | None = None,
-    ) -> dict[str, Tensor]:
+    ) -> Mapping[str, V]:
         """Apply `compute` to a batch, in micro-batches if memory requires it.
 
         Args:
             batch: The batch.
-            compute: Maps a micro-batch and its share of the batch's samples to scalars.
+            compute: Maps a micro-batch and its share of the batch's samples to scalars, and to
+                terms of a metric.
             undo: As in `MicroBatcher.each`.
 
         Returns:
             The means over the micro-batches, each weighted with its share; of a value that some
-            lack, over the others.
+            lack, over the others. Terms are joined.
         """
         count = len(batch.label)
 
-        def weighted(indices: Tensor) -> tuple[dict[str, Tensor], float]:
+        def part(indices: Tensor) -> tuple[Mapping[str, V], float]:
             share = len(indices) / count
-            values = compute(batch.micro_batch(indices), share)
-            return {name: share * value for name, value in values.items()}, share
+            return compute(batch.micro_batch(indices), share), share
 
-        results = self._micro_batcher.each(count, weighted, undo)
+        results = self._micro_batcher.each(count, part, undo)
         if len(results) == 1:
             return results[0][0]
-        means = {}
-        for name in dict.fromkeys(name for values, _ in results for name in values):
-            having = [(values[name], share) for values, share in results if name in values]
-            total = torch.stack([value for value, _ in having]).sum(dim=0)
-            means[name] = total / sum(share for _, share in having)
-        return means
+        names = dict.fromkeys(name for values, _ in results for name in values)
+        return {
+            name: _combine([(values[name], share) for values, share in results if name in values])
+            for name in names
+        }
 
     def finish(self) -> FitResult:
         """Return the result, and save a last checkpoint that marks the training as finished."""
@@ -417,6 +424,14 @@ class _Means:
                 sums[name] = sums.get(name, 0.0) + of_name
                 weights[name] = weights.get(name, 0.0) + sum(self.sizes[names])
         return {prefix + name: of_name / weights[name] for name, of_name in sums.items()}
+
+
+def _combine(parts: Sequence[tuple[Any, float]]) -> Any:
+    """The mean of scalars, weighted with the shares of their micro-batches, or the joint terms."""
+    if isinstance(parts[0][0], Terms):
+        return Terms.join([value for value, _ in parts])
+    total = torch.stack([share * value for value, share in parts]).sum(dim=0)
+    return total / sum(share for _, share in parts)
 
 
 def _copy_state(task: Task, previous: BestEpoch | None) -> dict[str, Tensor]:

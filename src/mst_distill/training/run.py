@@ -18,6 +18,7 @@ from mst_distill.data.samples import (
     are_unlabelled,
     rows_having,
 )
+from mst_distill.metric import ACCURACY, Metric
 from mst_distill.parameters import Runtime, Training, TrainingRecipe
 from mst_distill.training.batches import Batches, Frozen, Labels
 from mst_distill.training.device import place, prepare, resolve_device
@@ -54,9 +55,11 @@ class Run:
         checkpoints: The folder in which the stages save their state, if any.
         recipe: How nets are trained.
         given: The teachers that exist already, by name.
+        metric: The metric that decides.
 
     Raises:
-        ValueError: The table of splits does not belong to these samples.
+        ValueError: The table of splits does not belong to these samples, or the metric is not
+            defined for them.
     """
 
     samples: Samples
@@ -67,8 +70,10 @@ class Run:
     checkpoints: Checkpoints | None = None
     recipe: TrainingRecipe = field(default_factory=TrainingRecipe)
     given: Mapping[str, GivenNet] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     def __post_init__(self) -> None:
+        self.metric.check(len(self.samples.classes), self.samples.dense)
         index = self.samples.index
         for column in ("id", "label"):
             own, known = self.splits[column].to_numpy(), index[column].to_numpy()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from mst_distill.metric import Terms
 from mst_distill.parameters import TrainingRecipe
 from mst_distill.training.batches import Batch
 from mst_distill.training.optimisation import make_optimiser
@@ -72,8 +74,8 @@ class Task(ABC):
         return list(self.trainable.children()) if several else [self.trainable]
 
     @abstractmethod
-    def validate(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar metrics of a validation batch, means over its samples."""
+    def validate(self, batch: Batch) -> Mapping[str, Tensor | Terms]:
+        """The metrics of a validation batch: means over its samples, scalars, or terms."""
 
     def learner(self, weight: str) -> str:
         """The module that a weight belongs to, as error messages name it; by default its path.

@@ -11,7 +11,7 @@ from mst_distill.mst import run_stages
 from toy_comparisons import make_comparison_plan, make_pool
 from toy_runs import make_run
 
-MERIT = {"teachers": {"kd": "none", "keep": "accuracy"}, "route": {"preset": "merit"}}
+MERIT = {"teachers": {"kd": "none", "keep": "metric"}, "route": {"preset": "merit"}}
 UNIFORM = {**MERIT, "route": {"preset": "merit", "router": "uniform"}}
 
 
@@ -32,7 +32,7 @@ def teach(prepared, arguments):
     [
         {},
         {"route": {"preset": "reference"}},
-        {"teachers": {"kd_weight": 0.1, "keep": "accuracy"}, "route": {"preset": "merit"}},
+        {"teachers": {"kd_weight": 0.1, "keep": "metric"}, "route": {"preset": "merit"}},
         MERIT,
         UNIFORM,
         {"route": {"router": "uniform", "kd_weight": 0, "masked": False}},

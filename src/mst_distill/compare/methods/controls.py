@@ -17,7 +17,7 @@ from mst_distill.compare.methods.kd import KD
 from mst_distill.mst.features import FeatureExtractor
 from mst_distill.mst.networks import freeze
 from mst_distill.training.batches import Batch
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 
 
 class LabelSmoothing(Baseline):
@@ -81,10 +81,10 @@ class SelfDistillation(KD):
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train the first net, and distil it into the student."""
-        selection = context.plan.route.selection
+        selection = context.plan.selection
         context.teacher_inputs = "nothing"
         context.student = first = context.new_peer()
-        selections = {str(selection): SELECTION[selection]}
+        selections = {selection: criteria(context.run.metric.name)[selection]}
         epochs = context.plan.teachers.epochs
         context.fit(Baseline(context), epochs, selections, "/first")
         freeze([first.net])

@@ -14,7 +14,7 @@ from mst_distill.mst.features import ModelOutput
 from mst_distill.mst.losses import over_pixels, without_label
 from mst_distill.mst.networks import freeze
 from mst_distill.training.batches import Batch
-from mst_distill.training.selection import SELECTION
+from mst_distill.training.selection import criteria
 
 
 class PseudoLabels(Method):
@@ -44,7 +44,7 @@ class SelfTraining(PseudoLabels):
     """The same with the student itself as the teacher.
 
     A first student is trained on the labelled samples for the epochs of stage 1, and its epoch of
-    the best validation accuracy predicts the missing labels. Then a new student is trained on all
+    the best validation metric predicts the missing labels. Then a new student is trained on all
     samples for the trial's epochs.
     """
 
@@ -54,7 +54,8 @@ class SelfTraining(PseudoLabels):
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:
         """Train the first student, and the second on what the first predicts."""
-        best = {"accuracy": SELECTION["accuracy"]}
+        metric = context.run.metric.name
+        best = {metric: criteria(metric)[metric]}
         epochs = context.plan.teachers.epochs
         context.teacher_inputs = "nothing"
         context.fit(Baseline(context), epochs, selections=best, phase="/first")

@@ -20,7 +20,7 @@ PATH = re.compile(r"(?P<data>.+)/compare(?P<labels>[^/]*)/(?P<run>[^/]+)")
 """The folder of the trials of a comparison."""
 
 
-@depends_on("run", "training", "route", "compare")
+@depends_on("run", "training", "route", "compare", "metric")
 def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
     """Combine the trials of the comparisons with the run's name, on all benchmarks, in one table.
 
@@ -29,6 +29,7 @@ def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
             other than the present ones; the message names it.
     """
     from mst_distill.compare.aggregation import gather
+    from mst_distill.metric import metric_of
 
     paths = {key: PATH.fullmatch(key) for key in sorted(comparisons)}
     found = {key: path for key, path in paths.items() if path is not None}
@@ -46,7 +47,8 @@ def aggregate_trials(comparisons: Comparisons, plan: Plan) -> pd.DataFrame:
                 f"the comparison on {benchmark} is out of date: "
                 f"{'; '.join(clauses)}. Run --pipeline=compare of that benchmark again"
             )
-    return gather({name: table for name, (table, _) in loaded.items()}, plan.route.selection)
+    tables = {name: table for name, (table, _) in loaded.items()}
+    return gather(tables, plan.selection, metric_of(plan.metric))
 
 
 def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan) -> list[str]:
@@ -56,11 +58,13 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
     parameters and modules that all benchmarks share are compared.
 
     Args:
-        old: The parameters of the comparison; ``compare`` and ``training`` count.
+        old: The parameters of the comparison; ``compare``, ``training`` and the metric count.
         old_code: Module name to digest of its code, of the comparison.
         plan: The present parameters.
     """
-    new = plain_parameters({"compare": plan.compare, "training": plan.training})
+    new = plain_parameters(
+        {"compare": plan.compare, "training": plan.training, "evaluate": {"metric": plan.metric}}
+    )
     common = ("methods", "weight", "budget", "tuning_seeds")
     new_code = code_of(train_methods, *texts_in(new["compare"]["methods"]))
     shared = old_code.keys() & new_code.keys()
@@ -70,6 +74,7 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
             {
                 "compare": {key: blocks["compare"].get(key) for key in common},
                 **({"training": blocks["training"]} if blocks.get("training") else {}),
+                "evaluate": {"metric": blocks["evaluate"]["metric"]},
             },
             {},
             modules,
@@ -86,16 +91,20 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
 def compare_settings(aggregate_trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Compare all methods with the baseline, in each setting and over all settings."""
     from mst_distill.compare.aggregation import gain_table
+    from mst_distill.metric import metric_of
 
-    return gain_table(aggregate_trials, _baseline_of(plan), plan.evaluate.confidence)
+    confidence, metric = plan.evaluate.confidence, metric_of(plan.metric)
+    return gain_table(aggregate_trials, _baseline_of(plan), confidence, metric)
 
 
-@depends_on("route", "compare")
+@depends_on("route", "compare", "metric")
 def draw_gains(aggregate_gains: pd.DataFrame, plan: Plan) -> Figure:
     """The difference between every method and the baseline, in each setting and over all."""
     from mst_distill.compare.plots import gains_figure
+    from mst_distill.metric import metric_of
 
-    return gains_figure(aggregate_gains, plan.route.selection, _baseline_of(plan))
+    metric = metric_of(plan.metric)
+    return gains_figure(aggregate_gains, plan.selection, _baseline_of(plan), metric)
 
 
 @depends_on("route", "evaluate", "compare")
@@ -104,10 +113,10 @@ def summarise_settings(
 ) -> str:
     """The comparisons as a page of Markdown."""
     from mst_distill.compare.aggregation_page import aggregation_page
+    from mst_distill.metric import metric_of
 
-    selection, confidence = plan.route.selection, plan.evaluate.confidence
-    baseline = _baseline_of(plan)
-    return aggregation_page(aggregate_trials, aggregate_gains, baseline, selection, confidence)
+    settings = (_baseline_of(plan), plan.selection, plan.evaluate.confidence)
+    return aggregation_page(aggregate_trials, aggregate_gains, *settings, metric_of(plan.metric))
 
 
 def _baseline_of(plan: Plan) -> str:

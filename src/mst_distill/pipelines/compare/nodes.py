@@ -52,13 +52,15 @@ def compare_methods(
     """Rank the methods: the report, the means, the paired differences."""
     from mst_distill.compare.ranking import difference_table, rank, report_on
     from mst_distill.compare.teaching import baseline_of, controls_of
+    from mst_distill.metric import metric_of
 
-    selection, confidence = plan.route.selection, plan.evaluate.confidence
-    ranking = rank(trials, selection)
+    selection, confidence = plan.selection, plan.evaluate.confidence
+    metric = metric_of(plan.metric)
+    ranking = rank(trials, selection, metric)
     baseline, controls = baseline_of(plan.compare), controls_of(plan.compare)
-    differences = difference_table(trials, baseline, selection, confidence, controls)
+    differences = difference_table(trials, baseline, selection, confidence, controls, metric)
     report = report_on(
-        trials, ranking, differences, plan.compare, selection, confidence, methods_settings
+        trials, ranking, differences, plan.compare, selection, confidence, methods_settings, metric
     )
     report["terms"] += _labels_seen(plan)
     for sentences in report["verdicts"].values():
@@ -81,25 +83,29 @@ def compare_students(trials: pd.DataFrame, student_costs: pd.DataFrame, plan: Pl
     """What students of several sizes cost and reach: baseline and best method of each."""
     from mst_distill.compare.student_sizes import size_table
     from mst_distill.compare.teaching import baseline_of
+    from mst_distill.metric import metric_of
 
-    selection, confidence = plan.route.selection, plan.evaluate.confidence
-    return size_table(student_costs, trials, selection, baseline_of(plan.compare), confidence)
+    settings = (plan.selection, baseline_of(plan.compare), plan.evaluate.confidence)
+    return size_table(student_costs, trials, *settings, metric_of(plan.metric))
 
 
-@depends_on("compare")
+@depends_on("compare", "metric")
 def draw_students(student_sizes: pd.DataFrame, plan: Plan) -> Figure:
-    """The accuracy of students over what they cost."""
+    """The metric of students over what they cost."""
     from mst_distill.compare.plots import sizes_figure
     from mst_distill.compare.teaching import baseline_of
+    from mst_distill.metric import metric_of
 
-    return sizes_figure(student_sizes, baseline_of(plan.compare))
+    return sizes_figure(student_sizes, baseline_of(plan.compare), metric_of(plan.metric))
 
 
-def draw_differences(methods_differences: pd.DataFrame) -> Figure:
+@depends_on("metric")
+def draw_differences(methods_differences: pd.DataFrame, plan: Plan) -> Figure:
     """The difference between every method and the baseline, with intervals."""
     from mst_distill.compare.plots import differences_figure
+    from mst_distill.metric import metric_of
 
-    return differences_figure(methods_differences)
+    return differences_figure(methods_differences, metric_of(plan.metric))
 
 
 def summarise_methods(

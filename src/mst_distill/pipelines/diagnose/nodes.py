@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 @depends_on(
-    "target", "seed", "labelled_per_batch", "members", "training", "given", "route", "runtime"
+    *("target", "seed", "labelled_per_batch", "members", "training", "given", "route"),
+    *("metric", "runtime"),
 )
 def train_paths(
     samples: Samples,
@@ -94,7 +95,7 @@ def predict_sources(
 
     run, route = open_run_with_given(samples, splits, plan), plan.route
     finished = load_finished(run, plan, bundles)
-    student, ensemble = finished.students[route.selection], finished.ensemble
+    student, ensemble = finished.students[plan.selection], finished.ensemble
     extractor = FeatureExtractor(plan.target, run.place(student), (), samples)
     paths = load_nets(path_students)
     sources = sources_of(ensemble)
@@ -104,7 +105,7 @@ def predict_sources(
         target=plan.target,
         students={
             "student": student,
-            "baseline": finished.baselines[route.selection],
+            "baseline": finished.baselines[plan.selection],
             **{path_title(source.title): paths[source.title] for source in sources},
         },
         extractor=extractor,
@@ -119,7 +120,7 @@ def predict_sources(
     return results.predictions, results.disagreement, probabilities
 
 
-@depends_on("target", "seed", "members", "given", "route", "diagnose", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "metric", "diagnose", "runtime")
 def compute_drift(
     samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -214,7 +215,7 @@ def draw_paths(paths: pd.DataFrame, plan: Plan) -> Figure:
     return paths_figure(paths, plan.evaluate.confidence)
 
 
-@depends_on("target", "seed", "members", "given", "route", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "metric", "runtime")
 def draw_drift(
     samples: Samples,
     splits: pd.DataFrame,
@@ -273,7 +274,7 @@ def _attributed_models(run: Run, finished: FinishedRun, plan: Plan) -> Attribute
     from mst_distill.diagnose.knowledge_sources import sources_of
 
     teachers = finished.teachers
-    student = run.place(finished.students[plan.route.selection]).eval()
+    student = run.place(finished.students[plan.selection]).eval()
     return AttributedModels(student, teachers, sources_of(finished.ensemble))
 
 

@@ -41,7 +41,7 @@ SHOWN = ["student", "baseline", "multimodal teacher"]
 
 
 @depends_on(
-    *("target", "seed", "members", "training", "teachers", "route", "runtime"),
+    *("target", "seed", "members", "training", "teachers", "route", "metric", "runtime"),
     masks=(),
     given=(),
 )
@@ -68,7 +68,7 @@ def train_baseline(
     return bundles, done.history
 
 
-@depends_on("target", "seed", "members", "given", "route", "runtime")
+@depends_on("target", "seed", "members", "given", "route", "metric", "runtime")
 def compute_temperatures(
     samples: Samples, splits: pd.DataFrame, plan: Plan, **bundles: Partitions
 ) -> tuple[dict[str, float], pd.DataFrame]:
@@ -88,7 +88,7 @@ def compute_temperatures(
     from mst_distill.evaluate.whole_run import models_of, temperatures_of
 
     run, route = open_run_with_given(samples, splits, plan), plan.route
-    models = models_of(load_finished(run, plan, bundles), plan.target, route.selection)
+    models = models_of(load_finished(run, plan, bundles), plan.target, plan.selection)
     temperatures = temperatures_of(run, models, route.batch_size)
     student, temperature = models.students["student"], temperatures["student"]
     predicted = predict_validation(run, "student", student, temperature, route.batch_size)
@@ -133,7 +133,7 @@ def predict_held_out(
     from mst_distill.evaluate.whole_run import models_of
 
     run, route = open_run_with_given(samples, splits, plan), plan.route
-    models = models_of(load_finished(run, plan, bundles), plan.target, route.selection)
+    models = models_of(load_finished(run, plan, bundles), plan.target, plan.selection)
     bins = plan.evaluate.calibration_bins
     results = evaluate_models(
         run, models, route.batch_size, bins, route.temperature, temperatures, [plan.target]
@@ -145,11 +145,12 @@ def predict_held_out(
 def train_linear_model(samples: Samples, splits: pd.DataFrame, plan: Plan) -> dict[str, Any]:
     """Metric counts of a linear model of the student's modality; empty for dense labels."""
     from mst_distill.evaluate.linear_model import evaluate_linear_model
+    from mst_distill.metric import metric_of
 
     if samples.dense:
         return {}
-    bins = plan.evaluate.calibration_bins
-    return evaluate_linear_model(samples, splits, plan.target, bins, plan.seed)
+    bins, metric = plan.evaluate.calibration_bins, metric_of(plan.metric)
+    return evaluate_linear_model(samples, splits, plan.target, bins, plan.seed, metric)
 
 
 @depends_on("target", "seed", "seen_labels", "route", "evaluate")
@@ -210,16 +211,20 @@ def draw_risk_coverage(risk_coverage: pd.DataFrame) -> Figure:
     return risk_coverage_figure(risk_coverage)
 
 
+@depends_on("metric")
 def draw_learning_curves(
     teachers_history: pd.DataFrame,
     masks_history: pd.DataFrame,
     route_history: pd.DataFrame,
     baseline_history: pd.DataFrame,
+    plan: Plan,
 ) -> Figure:
     """Validation metrics of all three stages by epoch."""
     from mst_distill.evaluate.plots import learning_curves
+    from mst_distill.metric import metric_of
 
-    return learning_curves(teachers_history, masks_history, route_history, baseline_history)
+    histories = (teachers_history, masks_history, route_history, baseline_history)
+    return learning_curves(*histories, metric_of(plan.metric))
 
 
 def draw_routing(routing: pd.DataFrame) -> Figure:

@@ -45,18 +45,21 @@ def train_shares(samples: Samples, label_curve_log: TrialLog, plan: Plan) -> pd.
 
 @depends_on("route", "evaluate")
 def compare_shares(label_curve_trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """The mean accuracy of each method over the seeds, for every share of labels."""
+    """The mean metric of each method over the seeds, for every share of labels."""
     from mst_distill.compare.label_curve import label_curve_table
+    from mst_distill.metric import metric_of
 
-    confidence = plan.evaluate.confidence
-    return label_curve_table(label_curve_trials, plan.route.selection, confidence)
+    confidence, metric = plan.evaluate.confidence, metric_of(plan.metric)
+    return label_curve_table(label_curve_trials, plan.selection, confidence, metric)
 
 
-def draw_label_curve(label_curve: pd.DataFrame) -> Figure:
-    """The accuracy of each method over the share of labels."""
+@depends_on("metric")
+def draw_label_curve(label_curve: pd.DataFrame, plan: Plan) -> Figure:
+    """The metric of each method over the share of labels."""
     from mst_distill.compare.plots import label_curve_figure
+    from mst_distill.metric import metric_of
 
-    return label_curve_figure(label_curve)
+    return label_curve_figure(label_curve, metric_of(plan.metric))
 
 
 @depends_on(*COUNTED, "limit", "benchmark")
@@ -66,15 +69,17 @@ def build_label_curve_web_page(
     """The curve, paired gains and what they show as one file of HTML."""
     from mst_distill.compare.label_curve import label_counts, pseudo_label_methods
     from mst_distill.compare.teaching import baseline_of
+    from mst_distill.metric import metric_of
     from mst_distill.report.label_curve_page import CurveResults, label_curve_page
 
     results = CurveResults(
         label_curve_trials,
         label_counts(samples, plan),
-        plan.route.selection,
+        plan.selection,
         plan.evaluate.confidence,
         baseline_of(plan.compare),
         pseudo_label_methods(plan.compare),
+        metric_of(plan.metric),
     )
     parameters = counted_parameters(build_label_curve_web_page, plan)
     return label_curve_page(results, label_curve_figure, plan.benchmark.type, parameters)

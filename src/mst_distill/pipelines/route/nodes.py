@@ -31,7 +31,8 @@ def compute_specialist_logits(
 
 
 @depends_on(
-    "target", "seed", "labelled_per_batch", "members", "training", "given", "route", "runtime"
+    *("target", "seed", "labelled_per_batch", "members", "training", "given", "route"),
+    *("metric", "runtime"),
 )
 def train_student(
     samples: Samples,
@@ -74,7 +75,7 @@ def train_student(
     router = ModelBundle.of(
         done.router,
         {**router_arguments, "specialists": len(names)},
-        metrics=metrics_of(done.fit.best[route.selection].row, ("accuracy", "ce")),
+        metrics=metrics_of(done.fit.best[plan.selection].row, ("accuracy", "ce")),
         provenance={"specialists": list(names)},
     )
-    return students[route.selection], students, router, done.fit.history, done.load
+    return students[plan.selection], students, router, done.fit.history, done.load

@@ -13,7 +13,16 @@ from mst_distill.plan import Plan
 
 
 @depends_on(
-    *("target", "seed", "labelled_per_batch", "members", "training", "teachers", "runtime"),
+    *(
+        "target",
+        "seed",
+        "labelled_per_batch",
+        "members",
+        "training",
+        "teachers",
+        "metric",
+        "runtime",
+    ),
     masks=(),
     given=(),
 )
