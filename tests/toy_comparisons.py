@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import yaml
@@ -64,3 +66,12 @@ class Failing(Mimic):
     def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
         """Raise."""
         raise ZeroDivisionError("deliberate failure")
+
+
+class Killing(Mimic):
+    """Ends its process in its first step, as a lack of memory does."""
+
+    def distil(self, student: ModelOutput, teacher: ModelOutput, batch: Batch) -> dict[str, Tensor]:
+        """Do not return."""
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}

@@ -775,6 +775,10 @@ class Runtime(Block):
             computed at every step (``online``), or stored if memory allows (``auto``).
         graphs: Whether short steps on CUDA are taken as CUDA graphs, with equal results.
         tracking: Whether the run is tracked by MLflow.
+        executor: Who trains the trials of `compare` and `label_curve`: this process, one after the
+            other (``sequential``), or several ``processes``.
+        workers: The largest number of processes, which share the threads; by default the number of
+            cores.
     """
 
     device: str = "auto"
@@ -782,3 +786,5 @@ class Runtime(Block):
     frozen: Literal["auto", "cached", "online"] = "auto"
     graphs: bool = True
     tracking: bool = True
+    executor: Literal["sequential", "processes"] = "sequential"
+    workers: PositiveInt | None = None

@@ -26,6 +26,14 @@ class _Bar(tqdm):  # type: ignore[type-arg] # generic in its stub only
         return super().update(n)
 
 
+_hidden: list[bool] = []
+
+
+def hide() -> None:
+    """Show no bars in this process."""
+    _hidden.append(True)
+
+
 def progress(
     steps: Iterable[T],
     title: str,
@@ -53,7 +61,7 @@ def progress(
         initial=done,
         mininterval=0.1 if live else 15.0,
         dynamic_ncols=live,
-        disable=hidden,
+        disable=hidden or bool(_hidden),
         leave=True,
         bar_format="{l_bar}{bar:20}{r_bar}",
     )

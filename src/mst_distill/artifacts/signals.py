@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -25,6 +25,9 @@ class Interrupted(Exception):  # noqa: N818 - not an error
     def __init__(self, signum: int) -> None:
         super().__init__(f"{signal.Signals(signum).name} asked the run to end")
         self.signum = signum
+
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        return Interrupted, (self.signum,)
 
 
 _received: list[int] = []
@@ -53,15 +56,18 @@ def interruption_of(error: BaseException | None) -> Interrupted | None:
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Record `SIGNALS` inside the block, for `check`; a second signal ends the process at once.
+def listening(signums: Iterable[signal.Signals] = SIGNALS) -> Iterator[None]:
+    """Record signals inside the block, for `check`; a second signal ends the process at once.
 
     Python allows handlers in the main thread only; in other threads this does nothing.
+
+    Args:
+        signums: The signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {signum: signal.signal(signum, _handle) for signum in SIGNALS}
+    before = {signum: signal.signal(signum, _handle) for signum in signums}
     try:
         yield
     finally:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+import torch
 
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.code_digest import code_of
@@ -20,11 +24,13 @@ from mst_distill.artifacts.provenance import Origin, plain_parameters, texts_in
 from mst_distill.artifacts.signals import Interrupted
 from mst_distill.benchmarks.splits import assign_splits, checked_splits, keep_labels
 from mst_distill.compare.context import MethodResult
+from mst_distill.compare.executors import Executor, WorkerDied, executor_of, workers_of
 from mst_distill.compare.method import Method
 from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.compare.teaching import resolve_methods, teach, teachers_for, train_teacher
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
 from mst_distill.data.samples import UNLABELLED, Samples
+from mst_distill.data.store import open_store
 from mst_distill.errors import is_expected
 from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
@@ -106,6 +112,16 @@ class Comparison:
             metric=metric_of(plan.metric),
         )
 
+    def reopen(self) -> Callable[[], Comparison]:
+        """A function that opens the comparison in another process.
+
+        If the samples are in a store, they are opened there, and not sent.
+        """
+        folder = self.samples.folder
+        if self.plan.runtime.executor == "sequential" or folder is None or not folder.is_dir():
+            return partial(_same, self)
+        return partial(_reopened, folder.absolute(), self.plan, self.log)
+
     @property
     def tuning_seeds(self) -> range:
         """The seeds on which settings are chosen."""
@@ -159,6 +175,14 @@ class Comparison:
             )
 
 
+def _same(comparison: Comparison) -> Comparison:
+    return comparison
+
+
+def _reopened(folder: Path, plan: Plan, trial_log: TrialLog) -> Comparison:
+    return Comparison(open_store(folder), plan, trial_log)
+
+
 def run_trials(comparison: Comparison, tuning: pd.DataFrame | None = None) -> pd.DataFrame:
     """Run the trials for which the log has no result of the same origin, and return all results.
 
@@ -179,17 +203,13 @@ def run_trials(comparison: Comparison, tuning: pd.DataFrame | None = None) -> pd
     """
     comparison.check()
     chosen = {} if tuning is None else chosen_settings(tuning)
-    trials_of = comparison.trials()
-    results = []
-    with progress(range(0), "trials", "trial", total=sum(map(len, trials_of.values()))) as bar:
-        for (target, seed), trials in trials_of.items():
-            runner = TrialRunner(comparison, target, seed)
-            for trial in trials:
-                bar.set_description(f"trials: {trial.title} ({target}, seed {seed})")
-                setting = chosen.get((target, trial.title), 0)
-                choices = comparison.plan.compare.methods[trial.method].choices
-                results.append(runner.result_of(trial, choices[setting]))
-                bar.update()
+    methods = comparison.plan.compare.methods
+    planned = {
+        trial: methods[trial.method].choices[chosen.get((trial.target, trial.title), 0)]
+        for trials in comparison.trials().values()
+        for trial in trials
+    }
+    results = list(results_of(comparison, planned, "trials").values())
     errors = [result.error for result in results if result.error]
     if errors and len(errors) == len(results):
         raise RuntimeError(f"all {len(results)} trials failed, the first with: {errors[0]}")
@@ -203,21 +223,163 @@ def chosen_settings(tuning: pd.DataFrame) -> dict[tuple[str, str], int]:
     return dict(zip(keys, map(int, chosen["setting"]), strict=True))
 
 
+@dataclass(frozen=True)
+class TrialJob:
+    """The training of a trial or of a teacher, as a worker receives it.
+
+    Attributes:
+        trial: The trial, or a teacher, see `TrialRunner.teachers`.
+        target: The student of the run to which it belongs.
+        origin: What its result is made from.
+        arguments: The arguments of its method; none for a teacher.
+    """
+
+    trial: Trial
+    target: str
+    origin: Origin
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The trial, for messages."""
+        return f"{self.trial.title} ({self.trial.target}, seed {self.trial.seed})"
+
+    @property
+    def group(self) -> tuple[str, int]:
+        """Jobs of one target and seed share their trained teachers."""
+        return self.target, self.trial.seed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker returns.
+
+    Attributes:
+        result: The result.
+        bundle: The net; None if the training failed, or if it helps to choose a setting.
+        traceback: Of an error that is not expected, or empty.
+    """
+
+    result: TrialResult
+    bundle: ModelBundle | None = None
+    traceback: str = ""
+
+
+TrialExecutor = Executor[TrialJob, Outcome]
+
+
+class TrialWorker:
+    """Trains what it is given, with the teachers of the last run.
+
+    Args:
+        comparison: The comparison.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._group: tuple[str, int] | None = None
+
+    def __call__(self, job: TrialJob) -> Outcome:
+        """Train."""
+        if job.group != self._group:
+            self._runner = TrialRunner(self._comparison, *job.group)
+            self._group = job.group
+        return self._runner.outcome(job)
+
+
+def open_worker(open_comparison: Callable[[], Comparison], threads: int) -> TrialWorker:
+    """Open a comparison in a process with as many threads, and make its worker."""
+    torch.set_num_threads(threads)
+    return TrialWorker(open_comparison())
+
+
+def results_of(
+    comparison: Comparison, planned: Mapping[Trial, Mapping[str, Any]], title: str
+) -> dict[Trial, TrialResult]:
+    """Load the results of trials from the log, or run the trials, after the teachers they need.
+
+    Args:
+        comparison: The comparison.
+        planned: The trials with the arguments of their methods.
+        title: The title of the progress bar.
+    """
+    groups: dict[tuple[str, int], list[Trial]] = {}
+    for trial in planned:
+        groups.setdefault((trial.target, trial.seed), []).append(trial)
+    threads = max(1, torch.get_num_threads() // workers_of(comparison.plan.runtime))
+    make_work = partial(open_worker, comparison.reopen(), threads)
+    results: dict[Trial, TrialResult] = {}
+    with executor_of(comparison.plan.runtime, make_work) as executor:
+        teachers = _teachers_of(comparison, groups, executor)
+        with progress(range(0), title, "trial", total=len(planned)) as bar:
+            jobs = []
+            for group, trials in groups.items():
+                runner = TrialRunner(comparison, *group)
+                for trial in trials:
+                    found = runner.plan(trial, planned[trial], teachers)
+                    if isinstance(found, TrialResult):
+                        results[trial] = found
+                        bar.update()
+                    else:
+                        jobs.append(found)
+            for result in _run(comparison.log, executor, jobs, title, bar):
+                results[result.trial] = result
+    return {trial: results[trial] for trial in planned}
+
+
+def _teachers_of(
+    comparison: Comparison, groups: Iterable[tuple[str, int]], executor: TrialExecutor
+) -> dict[Trial, TrialResult]:
+    """Load the results of the teachers that some groups need from the log, or train them."""
+    teachers: dict[Trial, TrialResult] = {}
+    jobs: dict[Trial, TrialJob] = {}
+    for group in groups:
+        for job in TrialRunner(comparison, *group).teachers():
+            if job.trial in teachers or job.trial in jobs:
+                continue
+            if found := comparison.log.find(job.trial, job.origin):
+                teachers[job.trial] = found
+            else:
+                jobs[job.trial] = job
+    if jobs:
+        with progress(range(0), "teachers", "teacher", total=len(jobs)) as bar:
+            for result in _run(comparison.log, executor, [*jobs.values()], "teachers", bar):
+                teachers[result.trial] = result
+    return teachers
+
+
+def _run(
+    trial_log: TrialLog, executor: TrialExecutor, jobs: Sequence[TrialJob], title: str, bar: Any
+) -> Iterator[TrialResult]:
+    """Run jobs, and record each in the log when it ends."""
+
+    def announce(job: TrialJob) -> None:
+        bar.set_description(f"{title}: {job.title}")
+
+    with closing(executor.run(jobs, announce)) as outcomes:
+        for job, outcome in outcomes:
+            if isinstance(outcome, WorkerDied):
+                outcome = Outcome(TrialResult(job.trial, error=f"WorkerDied: {outcome}"))
+            if outcome.result.error:
+                log.error("%s failed: %s%s", job.title, outcome.result.error, outcome.traceback)
+            trial_log.record(outcome.result, job.origin, outcome.bundle)
+            bar.update()
+            yield outcome.result
+
+
 class TrialRunner:
-    """Runs the trials of one target and one seed, which share their trained teachers.
+    """The trials of one target and one seed, which share their trained teachers.
 
     Args:
         comparison: The comparison.
         target: The student, as in `Comparison.targets`.
-        seed: The seed.
-        tuning: Whether the trials help to choose settings: neither students nor teachers are then
-            evaluated on the held-out split.
+        seed: The seed. With one of tuning, neither students nor teachers are evaluated on the
+            held-out split.
     """
 
-    def __init__(
-        self, comparison: Comparison, target: str, seed: int, tuning: bool = False
-    ) -> None:
-        self._tuning = tuning
+    def __init__(self, comparison: Comparison, target: str, seed: int) -> None:
+        self._tuning = seed in comparison.tuning_seeds
+        self._target = target
         splits = assign_splits(comparison.samples.index, comparison.plan.protocol, seed)
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
@@ -225,34 +387,9 @@ class TrialRunner:
         run = comparison.run_of(plan, splits, plan.target, seed)
         self._run = with_given(run, plan.given)
 
-    def result_of(self, trial: Trial, arguments: Mapping[str, Any]) -> TrialResult:
-        """Load the result of a trial from the log, or run the trial.
-
-        Args:
-            trial: The trial.
-            arguments: The arguments of its method.
-        """
-        method, plan = self._comparison.methods[trial.method], self._plan
-        member = plan.members.modalities[plan.target]
-        if self._run.samples.dense and not method.dense:
-            return TrialResult(trial, error="the method does not support a label for every pixel")
-
-        def prepare(run: Run) -> Callable[[], MethodResult]:
-            return partial(teach, run, plan, self._pool, method, trial.teacher, arguments)
-
-        teachers, _ = self._teachers
-        parameters = self._parameters_of(trial, arguments)
-        return self._load_or_run(trial, self._origin(parameters, teachers), member, prepare)
-
-    @cached_property
-    def _teachers(self) -> tuple[dict[str, str], str]:
-        """The SHA-256 of every teacher's weights by its name, and an error or an empty text.
-
-        Teachers that the log does not contain are trained now, once for each seed and for all
-        targets. If a training fails there are no teachers, and the error gives the reason.
-        """
-        plan, trial_log = self._plan, self._comparison.log
-        found = {}
+    def teachers(self) -> Iterator[TrialJob]:
+        """The trainings of all teachers, which are the same for all targets."""
+        plan = self._plan
         for name, member in plan.members.teachers_of(self._run.target).items():
             parameters = {
                 "seed": self._run.seed,
@@ -260,33 +397,84 @@ class TrialRunner:
                 "teachers": plan.teachers,
                 "selection": plan.selection,
             }
-            trial = self._teacher(name)
+            yield TrialJob(self._teacher(name), self._target, self._origin(parameters))
 
-            def prepare(run: Run, name: str = name) -> Callable[[], MethodResult]:
-                return partial(train_teacher, run, plan, name)
+    def plan(
+        self,
+        trial: Trial,
+        arguments: Mapping[str, Any],
+        teachers: Mapping[Trial, TrialResult],
+    ) -> TrialJob | TrialResult:
+        """Load the result of a trial from the log, or plan its job.
 
-            result = self._load_or_run(trial, self._origin(parameters), member, prepare, name)
-            if result.error:
-                return {}, f"the {name} teacher could not be trained: {result.error}"
-            found[name] = trial_log.identity(trial)
-        return found, ""
+        Args:
+            trial: The trial.
+            arguments: The arguments of its method.
+            teachers: The results of all `teachers`.
+        """
+        trial_log = self._comparison.log
+        if self._run.samples.dense and not self._comparison.methods[trial.method].dense:
+            return TrialResult(trial, error="the method does not support a label for every pixel")
+        names = self._plan.members.teachers_of(self._run.target)
+        failed = {name: of for name in names if (of := teachers[self._teacher(name)]).error}
+        weights = {}
+        if not failed:
+            weights = {name: trial_log.identity(self._teacher(name)) for name in names}
+        origin = self._origin(self._parameters_of(trial, arguments), weights)
+        if found := trial_log.find(trial, origin):
+            return found
+        job = TrialJob(trial, self._target, origin, arguments)
+        if not failed:
+            return job
+        name, of = next(iter(failed.items()))
+        error = f"RuntimeError: the {name} teacher could not be trained: {of.error}"
+        log.error("%s failed: %s", job.title, error)
+        result = TrialResult(trial, error=error)
+        trial_log.record(result, origin)
+        return result
+
+    def outcome(self, job: TrialJob) -> Outcome:
+        """Train a net; an error is part of the outcome."""
+        trial, origin = job.trial, job.origin
+        checkpoints = self._comparison.log.checkpoints(trial, origin)
+        run = replace(self._run, checkpoints=checkpoints)
+        is_teacher = trial == self._teacher(trial.teacher)
+        member_name = trial.teacher if is_teacher else run.target
+        try:
+            trained, cost = _measure_cost(run, self._prepare(run, job, is_teacher))
+            metrics = _validation(trained)
+            if not self._tuning:
+                metrics = self._metrics(trained, member_name)
+        except Interrupted:
+            raise
+        except Exception as error:  # one method that fails must not stop the comparison
+            result = TrialResult(trial, error=f"{type(error).__name__}: {error}")
+            unexpected = "" if is_expected(error) else "\n" + traceback.format_exc()
+            return Outcome(result, traceback=unexpected)
+        result = TrialResult(trial, metrics, cost)
+        # No one needs the students of settings that are tried.
+        if trial.setting is not None:
+            return Outcome(result)
+        member = self._plan.members.all_of(self._run.target)[member_name]
+        return Outcome(result, self._bundle(trained, member, origin))
+
+    def _prepare(self, run: Run, job: TrialJob, is_teacher: bool) -> Callable[[], MethodResult]:
+        """The training as a function; what all trials share, the teachers, is loaded before."""
+        trial, plan = job.trial, self._plan
+        if is_teacher:
+            return partial(train_teacher, run, plan, trial.teacher)
+        method = self._comparison.methods[trial.method]
+        return partial(teach, run, plan, self._pool, method, trial.teacher, job.arguments)
 
     def _teacher(self, name: str) -> Trial:
         return Trial("teacher", name, "teachers", self._run.seed)
 
     @cached_property
     def _pool(self) -> TeacherPool:
-        """The teachers.
-
-        Raises:
-            RuntimeError: The training of a teacher failed.
-        """
         plan = self._plan
-        teachers, error = self._teachers
-        if error:
-            raise RuntimeError(error)
         load = partial(self._comparison.log.bundle, allowed=plan.members.net_types())
-        nets = {name: load(self._teacher(name)).net for name in teachers}
+        names = plan.members.teachers_of(self._run.target)
+        nets = {name: load(self._teacher(name)).net for name in names}
         return TeacherPool(self._run, nets, plan.members, plan.route.batch_size)
 
     def _origin(
@@ -303,46 +491,6 @@ class TrialRunner:
         inputs = {"samples": self._run.samples.digest, "splits": splits}
         inputs |= {f"{name} teacher": weights for name, weights in teachers.items()}
         return Origin("trial", plain, inputs, code_of(run_trials, *texts_in(plain)))
-
-    def _load_or_run(
-        self,
-        trial: Trial,
-        origin: Origin,
-        member: Member,
-        prepare: Callable[[Run], Callable[[], MethodResult]],
-        member_name: str | None = None,
-    ) -> TrialResult:
-        """Load the result of a trial of this origin from the log, or run the trial.
-
-        Args:
-            trial: The trial.
-            origin: What its result is made from.
-            member: The parameters of the net that is trained.
-            prepare: Maps a run to the training function.
-            member_name: ``multimodal`` or the modality that this net reads; by default the target.
-        """
-        trial_log = self._comparison.log
-        if found := trial_log.find(trial, origin):
-            return found
-        run = replace(self._run, checkpoints=trial_log.checkpoints(trial, origin))
-        try:
-            trained, cost = _measure_cost(run, prepare(run))
-            metrics = _validation(trained)
-            if not self._tuning:
-                metrics = self._metrics(trained, member_name or run.target)
-        except Interrupted:
-            raise
-        except Exception as error:  # one method that fails must not stop the comparison
-            title = f"{trial.title} ({trial.target}, seed {trial.seed})"
-            log.error("%s failed: %s", title, error, exc_info=not is_expected(error))
-            result = TrialResult(trial, error=f"{type(error).__name__}: {error}")
-            trial_log.record(result, origin)
-            return result
-        result = TrialResult(trial, metrics, cost)
-        # No one needs the students of settings that are tried.
-        kept = trial.setting is None
-        trial_log.record(result, origin, self._bundle(trained, member, origin) if kept else None)
-        return result
 
     def _metrics(self, trained: MethodResult, member_name: str) -> dict[str, dict[str, float]]:
         """Map each selection criterion to the scalar metrics on the held-out split.
@@ -368,7 +516,7 @@ class TrialRunner:
         criterion: str = self._plan.selection
         criterion = criterion if criterion in trained.students else next(iter(trained.students))
         return ModelBundle.of(
-            trained.students[criterion],
+            trained.students[criterion].cpu(),  # to be sent to another process
             arguments_of(member, len(self._run.samples.classes)),
             metrics={name: trained.rows[criterion][f"valid_{name}"] for name in ("accuracy", "ce")},
             provenance=origin.record(),

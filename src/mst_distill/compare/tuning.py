@@ -10,9 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from mst_distill.artifacts.progress import progress
 from mst_distill.compare.trial_store import Trial, TrialResult
-from mst_distill.compare.trials import Comparison, TrialRunner
+from mst_distill.compare.trials import Comparison, results_of
 from mst_distill.parameters import metric_name
 from mst_distill.training.selection import criteria, metric_in
 
@@ -48,22 +47,15 @@ def choose_settings(comparison: Comparison) -> pd.DataFrame:
         ValueError, TypeError: See `Comparison.check`.
     """
     comparison.check()
-    results: dict[tuple[str, str, int], list[TrialResult]] = {}
-    trials = [
-        (target, seed, list(_settings_of(comparison, titles)))
+    planned = {
+        replace(trial, seed=seed, setting=number): arguments
         for seed in comparison.tuning_seeds
-        for target, titles in _titles(comparison).items()
-    ]
-    total = sum(len(settings) for _, _, settings in trials)
-    with progress(range(0), "choosing settings", "trial", total=total) as bar:
-        for target, seed, settings in trials:
-            runner = TrialRunner(comparison, target, seed, tuning=True)
-            for trial, number, arguments in settings:
-                tried = replace(trial, seed=seed, setting=number)
-                bar.set_description(f"settings: {trial.title} ({target}, seed {seed})")
-                key = (target, trial.title, number)
-                results.setdefault(key, []).append(runner.result_of(tried, arguments))
-                bar.update()
+        for titles in _titles(comparison).values()
+        for trial, number, arguments in _settings_of(comparison, titles)
+    }
+    results: dict[tuple[str, str, int | None], list[TrialResult]] = {}
+    for tried, result in results_of(comparison, planned, "settings").items():
+        results.setdefault((tried.target, tried.title, tried.setting), []).append(result)
     rows = [
         row for titles in _titles(comparison).values() for row in _rows(comparison, titles, results)
     ]
@@ -93,7 +85,7 @@ def _settings_of(
 def _rows(
     comparison: Comparison,
     trials: list[Trial],
-    results: Mapping[tuple[str, str, int], list[TrialResult]],
+    results: Mapping[tuple[str, str, int | None], list[TrialResult]],
 ) -> Iterator[dict[str, Any]]:
     selection, metric = comparison.plan.selection, metric_name(comparison.plan.metric)
     for trial in trials:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -51,6 +52,8 @@ class Samples:
         notes: The columns of `index` that describe how a sample was read: durations, repairs.
         omitted: Samples that were left out because they are incomplete or damaged, id to reason.
         readers: How a raw value of each modality was read, if the source has readers.
+        folder: The store, from which another process can open the samples; None if they are in
+            memory.
         recorded: Array ``(N, F)`` of the outputs that each given teacher of a run has in a file, by
             the name of the teacher. No other net reads them.
     """
@@ -64,6 +67,7 @@ class Samples:
     notes: tuple[str, ...] = ()
     omitted: Mapping[str, str] = field(default_factory=dict)
     readers: Mapping[str, ReaderRecord] = field(default_factory=dict)
+    folder: Path | None = None
     recorded: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:

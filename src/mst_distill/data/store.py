@@ -135,6 +135,7 @@ def open_store(folder: Path) -> Samples:
         notes=tuple(card["notes"]),
         omitted=card["omitted"],
         readers=_readers_of(card, folder),
+        folder=folder,
     )
 
 

@@ -1,0 +1,212 @@
+"""Several processes give the results of one, also if some of them die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mst_distill.artifacts.signals import Interrupted, listening
+from mst_distill.benchmarks.arrays import Arrays
+from mst_distill.compare.executors import (
+    ATTEMPTS,
+    Processes,
+    Sequential,
+    WorkerDied,
+    executor_of,
+    workers_of,
+)
+from mst_distill.compare.trial_store import TrialLog
+from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.data.store import open_store, write_store
+from mst_distill.parameters import Runtime
+from toy_comparisons import METHODS, make_comparison_plan
+from toy_jobs import Number, make_square
+from toy_runs import make_run, vary
+
+FEW = {name: METHODS[name] for name in ("baseline", "kd", "dml", "mst")}
+COSTS = ["seconds", "peak_bytes"]
+
+
+def quiet(job: Number) -> None:
+    """Announce nothing."""
+
+
+def test_processes_apply_the_function_to_every_job() -> None:
+    begun: list[int] = []
+    jobs = [Number(value) for value in range(7)]
+    with Processes(make_square, 2) as executor:
+        done = list(executor.run(jobs, lambda job: begun.append(job.value)))
+        (again,) = executor.run([Number(9)], quiet)
+    assert sorted((job.value, result[0]) for job, result in done) == [
+        (value, value**2) for value in range(7)
+    ]
+    assert sorted(begun) == list(range(7))
+    pids = {pid for _, (_, pid) in done}
+    assert os.getpid() not in pids
+    assert len(pids) == 2
+    assert again[1][1] in pids  # the processes stay until the end of the context
+
+
+def test_a_sequence_of_jobs_is_run_in_this_process_in_order() -> None:
+    jobs = [Number(value) for value in range(7)]
+    with Sequential(make_square) as executor:
+        done = list(executor.run(jobs, quiet))
+    assert [(job.value, *result) for job, result in done] == [
+        (value, value**2, os.getpid()) for value in range(7)
+    ]
+
+
+def test_a_job_is_begun_again_if_its_process_dies(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = str(tmp_path)
+    jobs = [Number(1, folder, kills=1), Number(2, folder), Number(3, folder, kills=9)]
+    with Processes(make_square, 2) as executor:
+        done = {job.value: result for job, result in executor.run(jobs, quiet)}
+    assert done[1][0] == 1
+    assert done[2][0] == 4
+    assert isinstance(done[3], WorkerDied)
+    assert len(list(tmp_path.glob("1-*"))) == 2
+    assert len(list(tmp_path.glob("2-*"))) == 1  # the others are not disturbed
+    assert len(list(tmp_path.glob("3-*"))) == ATTEMPTS
+    assert "job 3 is begun again, since its process has ended: attempt 3 of 3" in caplog.text
+
+
+def test_an_error_of_the_function_ends_the_run() -> None:
+    with Processes(make_square, 1) as executor, pytest.raises(ArithmeticError, match="no negative"):
+        list(executor.run([Number(-1)], quiet))
+
+
+def test_a_signal_ends_the_processes(tmp_path: Path) -> None:
+    jobs = [Number(value, str(tmp_path)) for value in range(40)]
+    done: list[int] = []
+
+    def run() -> None:
+        with Processes(make_square, 2) as executor:
+            for _, (_, pid) in executor.run(jobs, quiet):
+                done.append(pid)
+                if len(done) == 2:
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+    with listening(), pytest.raises(Interrupted):
+        run()
+    assert len(done) < 40
+    for pid in done:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_the_parameters_name_the_executor() -> None:
+    assert isinstance(executor_of(Runtime(), make_square), Sequential)
+    several = Runtime(executor="processes", workers=3)
+    assert isinstance(executor_of(several, make_square), Processes)
+    assert [workers_of(of) for of in (Runtime(), several)] == [1, 3]
+    assert workers_of(Runtime(executor="processes")) == os.cpu_count()
+
+
+def make_comparison(folder: Path, executor: str, **changes: Any) -> Comparison:
+    """A comparison on a store, as `kedro run` opens it."""
+    if not (folder / "store").is_dir():
+        samples = make_run()[0].samples
+        index = samples.index[["id", "group", "split"]]
+        source = Arrays(samples.modalities, samples.labels, samples.classes, index, None)
+        write_store(source, folder / "store")
+    plan = make_comparison_plan(methods=FEW, seeds=2, **changes)
+    plan = vary(plan, runtime={"executor": executor, "workers": 2})
+    return Comparison(open_store(folder / "store"), plan, TrialLog(folder / executor))
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+@pytest.mark.long
+def test_a_comparison_in_processes_equals_one_in_this_process_to_the_bit(tmp_path: Path) -> None:
+    tables = {}
+    for executor in ("sequential", "processes"):
+        comparison = make_comparison(tmp_path, executor)
+        assert comparison.samples.folder == tmp_path / "store"
+        tables[executor] = run_trials(comparison).drop(columns=COSTS)
+    pd.testing.assert_frame_equal(tables["processes"], tables["sequential"], check_exact=True)
+    assert len(tables["processes"][["target", "seed", "title"]].drop_duplicates()) == 24
+    one, several = (weights_of(tmp_path / executor) for executor in tables)
+    assert one == several
+    assert len(one) == 24 + 6
+    for executor in tables:
+        assert not list((tmp_path / executor).rglob("*.pt"))
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from test_executors import make_comparison
+from mst_distill.compare.trials import run_trials
+
+if __name__ == "__main__":
+    print("begun", flush=True)
+    run_trials(make_comparison(Path({folder!r}), "processes"))
+"""
+
+
+@pytest.mark.long
+def test_a_comparison_whose_driver_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    run_trials(make_comparison(tmp_path, "sequential"))
+    tests = str(Path(__file__).parent)
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM.format(tests=tests, folder=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, tests])}
+    with subprocess.Popen([sys.executable, str(program)], env=environment) as driver:
+        try:
+            deadline = time.monotonic() + 120
+            while len(list((tmp_path / "processes").rglob("*.result.json"))) < 9:
+                assert time.monotonic() < deadline
+                assert driver.poll() is None
+                time.sleep(0.05)
+        finally:
+            driver.kill()
+    finished = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "processes").rglob("*.result.json")
+        if path.with_name(f"{path.name}.origin.json").is_file()
+    }
+    assert 9 <= len(finished) < 30
+    run_trials(make_comparison(tmp_path, "processes"))
+    assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items())
+    assert weights_of(tmp_path / "sequential") == weights_of(tmp_path / "processes")
+
+
+@pytest.mark.long
+def test_a_trial_whose_process_always_dies_does_not_stop_the_others(tmp_path: Path) -> None:
+    comparison = make_comparison(tmp_path, "processes", targets="image")
+    killer = {"type": "toy_comparisons.Killing"}
+    compare = comparison.plan.compare.model_copy(
+        update={
+            "seeds": 1,
+            "methods": {
+                **{name: comparison.plan.compare.methods[name] for name in ("baseline", "kd")},
+                "killing": type(comparison.plan.compare.methods["kd"]).model_validate(killer),
+            },
+        }
+    )
+    plan = comparison.plan.model_copy(update={"compare": compare})
+    table = run_trials(Comparison(comparison.samples, plan, comparison.log))
+    failed = table[table["error"] != ""]
+    assert failed["title"].tolist() == ["killing <- audio"]
+    assert failed["error"].tolist() == ["WorkerDied: its process has ended 3 times"]
+    record = tmp_path / "processes/image/seed-0/killing-audio.result.json"
+    assert json.loads(record.read_text())["error"]
+    assert set(table.loc[table["error"] == "", "method"]) == {"baseline", "kd"}
