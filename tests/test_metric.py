@@ -147,6 +147,16 @@ def of_two_classes(labels, probabilities):
     return roc_auc_score(labels == 1, probabilities[:, 1])
 
 
+def a_loss(labels, probabilities):
+    """No metric, since it is smaller for a better model."""
+    return log_loss(labels, probabilities, labels=range(probabilities.shape[1]))
+
+
+def of_a_missing_key(labels, probabilities):
+    """No metric."""
+    return {}["key"]
+
+
 def a_text(labels, probabilities):
     """No metric."""
     return "good"
@@ -155,7 +165,7 @@ def a_text(labels, probabilities):
 def test_a_function_of_the_user_gets_resamples():
     logits, labels, weights = draw(3)
     metric = metric_of("test_metric.share_of_confident")
-    assert (metric.name, metric.percent) == ("share_of_confident", False)
+    assert (metric.name, metric.percent) == ("metric_share_of_confident", False)
     terms = metric.terms_of(logits, labels, None).numpy()
     each = logits.softmax(1).numpy()[np.arange(60), labels.numpy()]
     assert metric.values(terms, weights) == pytest.approx(weights @ each / 60)
@@ -190,9 +200,26 @@ def test_settings_are_checked_with_the_plan():
     assert [metric_name(setting) for setting in ("nll", "auroc", "my.metrics.cost")] == [
         "log_likelihood",
         "auroc",
-        "cost",
+        "metric_cost",
     ]
     with pytest.raises(ValueError, match="macro_f1"):
         Evaluate(metric="macro_f")
-    with pytest.raises(ValueError, match="'temperature' is a column of all tables"):
-        Evaluate(metric="my.temperature")
+
+
+def test_a_loss_in_place_of_its_negative_is_an_error():
+    with pytest.raises(ValueError, match=r"a_loss is 0\.\d+ where all predictions are right and 3"):
+        metric_of("test_metric.a_loss").check(3, dense=False)
+    for setting in TERMED:
+        metric_of(setting).check(3, dense=False)
+
+
+def test_an_error_of_a_function_names_the_setting_and_the_samples():
+    with pytest.raises(KeyError, match="key") as error:
+        metric_of("test_metric.of_a_missing_key").check(3, dense=False)
+    (note,) = error.value.__notes__
+    assert "evaluate.metric=test_metric.of_a_missing_key, on 6 samples of 3 classes" in note
+
+
+def test_values_are_written_in_percent_only_if_they_are_shares():
+    texts = [metric_of(setting).text(0.1234) for setting in ("auroc", "nll")]
+    assert texts == ["12.3%", "0.123"]

@@ -18,6 +18,14 @@ def parameters(**changes: Any) -> dict[str, Any]:
     }
 
 
+def test_the_metric_that_decides_is_kept_with_a_network() -> None:
+    plans = [make_plan(), read_plan(parameters(evaluate={"metric": "nll"}))]
+    assert [plan.validated for plan in plans] == [
+        ("accuracy", "ce"),
+        ("log_likelihood", "accuracy", "ce"),
+    ]
+
+
 def test_parameters_without_faults_are_a_plan() -> None:
     assert read_plan(parameters()) == make_plan()
 

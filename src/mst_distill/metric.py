@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
+from mst_distill.errors import add_context
 from mst_distill.import_path import resolve_function
 from mst_distill.parameters import metric_name
 
@@ -61,6 +63,10 @@ class Metric:
         """The format of shown values, with `digits` decimals if they are percentages."""
         return f".{digits if self.percent else 3}f"
 
+    def text(self, value: float) -> str:
+        """Write a value, in percent if the metric is a share."""
+        return f"{value:.1%}" if self.percent else f"{value:.3f}"
+
     def amount(self, difference: float, digits: int = 1) -> str:
         """Write the size of a difference, in points if the metric is shown in percent."""
         text = f"{self.scale * difference:{self.spec(digits)}}"
@@ -84,6 +90,13 @@ class Metric:
             )
         return value
 
+    def value_if_defined(self, terms: np.ndarray) -> float:
+        """The same, and NaN where it is not defined."""
+        try:
+            return self.value(terms)
+        except ValueError:
+            return float("nan")
+
     def check(self, classes: int, dense: bool) -> None:
         """Check that the metric is defined for some samples.
 
@@ -93,7 +106,7 @@ class Metric:
 
         Raises:
             ValueError: It is not, or a function of the user fails on two samples of each class
-                with random probabilities.
+                with random probabilities, or is smaller for right predictions than for wrong ones.
         """
         if dense and not self.dense:
             raise ValueError(
@@ -101,12 +114,23 @@ class Metric:
                 f"too many with a label for each pixel: choose mean_iou, macro_f1, macro_recall, "
                 f"nll or accuracy"
             )
-        if self.values is None:
+        if self.values is None or self.dense:
             return
-        if not self.dense:
-            labels = np.arange(2 * classes) % classes
-            drawn = np.random.default_rng(0).dirichlet(np.ones(classes), 2 * classes)
-            self.value(np.column_stack([drawn, labels]))
+        labels = np.arange(2 * classes) % classes
+        drawn = np.random.default_rng(0).dirichlet(np.ones(classes), 2 * classes)
+        self.value(np.column_stack([drawn, labels]))
+        likely, other = np.eye(classes)[labels], np.full((1, classes), 1 / classes)
+        once = np.ones((1, len(labels)))
+        right, wrong = (
+            self.values(np.column_stack([(9 * of + other) / 10, labels]), once)[0]
+            for of in (likely, np.roll(likely, 1, axis=1))
+        )
+        if right < wrong:
+            raise ValueError(
+                f"evaluate.metric={self.setting} is {right:.3g} where all predictions are right "
+                f"and {wrong:.3g} where all are wrong, but it must be larger for a better model: "
+                f"return its negative"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,9 +167,9 @@ def metric_of(setting: str) -> Metric:
     """
     if setting in KNOWN:
         return KNOWN[setting]
-    name = metric_name(setting)
+    title = setting.rpartition(".")[2].replace("_", " ")
     of_user = _repeated(resolve_function(setting), setting)
-    return Metric(name, name.replace("_", " "), setting, False, False, _probabilities, of_user)
+    return Metric(metric_name(setting), title, setting, False, False, _probabilities, of_user)
 
 
 def _is_target(label: Tensor, ignored: int | None) -> Tensor:
@@ -209,23 +233,26 @@ def _of_ranks(score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Values:
     With two classes, the second one is the positive class.
 
     Args:
-        score: Maps the weights of positive and of negative samples, ``(R, T)``, at each of T
-            different scores, in ascending order, to ``(R,)``.
+        score: Maps the weights of positive and of negative samples, ``(T, R)``, at each of T
+            ranks, in ascending order, to ``(R,)``.
     """
 
     def values(terms: np.ndarray, weights: np.ndarray) -> np.ndarray:
         labels, classes = terms[:, -1], terms.shape[1] - 1
-        weights = np.where(labels >= 0, weights, 0.0)
+        drawn = np.ascontiguousarray(np.where(labels >= 0, weights, 0.0).T)
         scores = []
         for positive in [1] if classes == 2 else range(classes):
-            order = np.argsort(terms[:, positive], kind="stable")
-            ascending = terms[order, positive]
-            starts = np.flatnonzero(np.r_[True, ascending[1:] != ascending[:-1]])
-            drawn, is_positive = weights[:, order], labels[order] == positive
-            sums = (
-                np.add.reduceat(drawn * chosen, starts, axis=1)
-                for chosen in (is_positive, ~is_positive)
-            )
+            # Negative samples between two scores of positive ones have the same rank. Few classes
+            # have many positive samples, so that few ranks are left.
+            of_class, is_positive = terms[:, positive], labels == positive
+            thresholds = np.unique(of_class[is_positive])
+            rank = np.searchsorted(thresholds, of_class, "left")
+            rank = rank + np.searchsorted(thresholds, of_class, "right")
+            sums = []
+            for chosen in (np.flatnonzero(is_positive), np.flatnonzero(~is_positive)):
+                shape = (2 * len(thresholds) + 1, len(labels))
+                at_rank = sparse.csr_array((np.ones(len(chosen)), (rank[chosen], chosen)), shape)
+                sums.append(at_rank @ drawn)
             with np.errstate(invalid="ignore", divide="ignore"):
                 scores.append(score(*sums))
         return _mean_over_classes(np.stack(scores, axis=1))
@@ -235,16 +262,16 @@ def _of_ranks(score: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Values:
 
 def _auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """The share of pairs in which the positive sample has the larger score; half of the ties."""
-    below = negative.cumsum(axis=1) - negative
-    pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    return np.asarray((positive * (below + negative / 2)).sum(axis=1) / pairs)
+    below = negative.cumsum(axis=0) - negative
+    pairs = positive.sum(axis=0) * negative.sum(axis=0)
+    return np.asarray((positive * (below + negative / 2)).sum(axis=0) / pairs)
 
 
 def _average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """The precision at each threshold, weighted with the increase of the recall there."""
-    found, wrong = (of[:, ::-1].cumsum(axis=1)[:, ::-1] for of in (positive, negative))
+    found, wrong = (of[::-1].cumsum(axis=0)[::-1] for of in (positive, negative))
     precision = np.where(positive > 0, found / (found + wrong), 0.0)
-    return np.asarray((positive * precision).sum(axis=1) / positive.sum(axis=1))
+    return np.asarray((positive * precision).sum(axis=0) / positive.sum(axis=0))
 
 
 def _mean_over_classes(scores: np.ndarray) -> np.ndarray:
@@ -263,8 +290,10 @@ def _repeated(function: Callable[..., object], path: str) -> Values:
             rows = np.repeat(np.arange(len(labels)), weight)
             try:
                 value = function(labels[rows], terms[rows, :-1])
-            except ValueError:
-                if weight.max() <= 1:
+            except Exception as error:
+                if not isinstance(error, ValueError) or weight.max() <= 1:
+                    where = f"{len(rows)} samples of {len(set(labels[rows]))} classes"
+                    add_context(error, f"This happened in evaluate.metric={path}, on {where}.")
                     raise
                 value = np.nan  # a resample without a class, on which it is not defined
             if not isinstance(value, (int, float, np.number)):

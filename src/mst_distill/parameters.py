@@ -36,18 +36,9 @@ METRICS = {
 """The metrics that can decide, by their setting: the name of their column in tables."""
 
 
-COLUMNS = (
-    *METRICS.values(),
-    *("ce", "nll", "nll_scaled", "kappa", "weighted_f1", "precision", "recall", "f1"),
-    *("calibration_error", "calibration_error_scaled", "accuracy_at_80", "temperature"),
-    *("selection", "seconds", "seed", "title", "method", "teacher", "target", "error", "epoch"),
-)
-"""Names that the column of a function must not have."""
-
-
 def metric_name(setting: str) -> str:
-    """The name of the column of a metric; of a function, the last part of its path."""
-    return METRICS.get(setting, setting.rpartition(".")[2])
+    """The name of the column of a metric; of a function, ``metric_`` and the end of its path."""
+    return METRICS.get(setting) or f"metric_{setting.rpartition('.')[2]}"
 
 
 Selection = Literal["metric", "ce", "last"]
@@ -536,11 +527,6 @@ class Evaluate(Block):
         if not isinstance(setting, str) or (setting not in METRICS and "." not in setting):
             known = [*METRICS, "the import path of a function"]
             raise ValueError(did_you_mean("evaluate.metric", str(setting), known))
-        if setting not in METRICS and (name := metric_name(setting)) in COLUMNS:
-            raise ValueError(
-                f"evaluate.metric is the function {setting}, but {name!r} is a column of all "
-                f"tables: give the function another name"
-            )
         return setting
 
     @field_validator("by", mode="before")

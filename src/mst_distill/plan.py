@@ -133,6 +133,11 @@ class Plan(Block):
         """The name of the criterion that selects the epoch of the student."""
         return self.criterion_of(self.route.selection)
 
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """The validation metrics that are kept with a network."""
+        return tuple(dict.fromkeys((metric_name(self.metric), "accuracy", "ce")))
+
     def criterion_of(self, selection: Selection) -> str:
         """The name of a criterion, see `criterion_name`."""
         return criterion_name(selection, metric_name(self.metric))

@@ -134,3 +134,20 @@ def test_a_metric_of_few_groups_has_no_resamples() -> None:
     )
     assert np.isnan(found).all()
     assert len(found) == 50
+
+
+def test_the_memory_of_a_metric_of_few_groups_is_bounded(monkeypatch):
+    """The samples count, and not the groups, which are far fewer."""
+    terms, groups = np.arange(60.0)[:, None], np.repeat(np.arange(6), 10)
+    sizes = []
+
+    def metric(terms, weights):
+        sizes.append(weights.size)
+        return (weights @ terms)[:, 0] / weights.sum(axis=1)
+
+    at_once = Bootstrap(50, 0.95, 0).values(metric, terms, groups)
+    assert sizes == [50 * 60]
+    monkeypatch.setattr("mst_distill.evaluate.bootstrap.BLOCK", 300)
+    in_blocks = Bootstrap(50, 0.95, 0).values(metric, terms, groups)
+    assert max(sizes[1:]) == 300
+    assert in_blocks == pytest.approx(at_once, rel=1e-12)

@@ -10,7 +10,12 @@ import pytest
 from mlflow import MlflowClient
 
 from html_pages import check_is_one_file
+from mst_distill.artifacts.code_digest import code_of
+from mst_distill.artifacts.provenance import plain_parameters
+from mst_distill.pipelines.aggregate.nodes import _differences
+from mst_distill.pipelines.compare.nodes import train_methods
 from projects import copy_project, kedro, run_session, stages
+from toy_runs import make_plan, vary
 
 SHORT = (
     "compare.seeds=2,compare.targets=audio,teachers.epochs=1,masks.epochs=1,route.epochs=1,"
@@ -134,6 +139,17 @@ def test_a_comparison_with_other_methods_is_not_aggregated(project):
         ValueError, match=r"comparison on digits\S* is out of .*methods\.kd\.type was"
     ):
         run_session(project, "aggregate", compare=compare)
+
+
+def test_a_comparison_with_other_code_of_the_metric_is_not_aggregated():
+    metric = "test_metric.share_of_confident"
+    plan = vary(make_plan(), evaluate={"metric": metric})
+    old = plain_parameters({name: getattr(plan, name) for name in ("compare", "training")})
+    old |= {"evaluate": {"metric": metric}}
+    code = code_of(train_methods, metric)
+    assert _differences(old, code, plan) == []
+    (found,) = _differences(old, {**code, "test_metric": "other"}, plan)
+    assert found == "the code has changed (test_metric)"
 
 
 def test_an_unknown_comparison_is_named_with_the_available_ones(project):

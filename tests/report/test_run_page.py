@@ -6,13 +6,17 @@ import io
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from html_pages import check_is_one_file
+from mst_distill.evaluate.accumulate import TERMS
+from mst_distill.evaluate.by_value import metrics_by_value
+from mst_distill.metric import metric_of
 from mst_distill.report.run_page import DIAGNOSIS_FIGURES, FIGURES, RunOrigin, run_page
 from mst_distill.report.worst_samples import SHOWN, worst_samples
-from toy_reports import evaluated
+from toy_reports import BOOTSTRAP, evaluated
 
 NAMES = ("<script>alert(1)</script>", "a|b", "c & d")
 ORIGIN = RunOrigin(
@@ -137,3 +141,22 @@ def test_a_test_split_of_few_groups_is_a_limit() -> None:
     index = samples.index.assign(group="one")
     html = run_page(replace(samples, index=index), results, ORIGIN, {})
     assert "only 1 group (" in check_is_one_file(html).text
+
+
+def test_values_of_a_column_are_by_the_metric_that_decides() -> None:
+    samples, results = evaluated()
+    metric, classes = metric_of("macro_recall"), np.eye(len(samples.classes))
+    predictions = results.predictions
+    right, predicted, true = (
+        classes[predictions[name].to_numpy()] for name in ("label", "prediction", "label")
+    )
+    right = right * predictions[["correct"]].to_numpy()
+    predictions = predictions.assign(**{TERMS: [*np.hstack([right, predicted, true])]})
+    by = metrics_by_value(predictions, samples.index, ["split"], BOOTSTRAP, metric)
+    metrics = {**results.metrics, "metric": metric.setting, "by": by}
+    page = run_page(
+        samples, replace(results, metrics=metrics, predictions=predictions), ORIGIN, {}, None
+    )
+    assert "Macro recall in percent by split" in page
+    assert "Accuracy in percent" not in page
+    assert f"{100 * metrics['models']['student']['macro_recall']:.1f}" in page

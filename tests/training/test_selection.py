@@ -85,7 +85,7 @@ def test_the_test_split_has_no_influence_on_the_student() -> None:
 
 
 @pytest.mark.parametrize("setting", ["macro_f1", "auroc"])
-def test_the_verdict_is_by_the_metric(setting: str) -> None:
+def test_the_verdict_is_by_the_metric(setting: str, caplog: pytest.LogCaptureFixture) -> None:
     samples, _ = make_samples(120)
     nets = {"image": Image, "audio": {"type": Audio, "masked_layers": ["first", "second"]}}
     plan = make_plan(samples, "image", nets, **SHORT, evaluate={"metric": setting})
@@ -109,6 +109,9 @@ def test_the_verdict_is_by_the_metric(setting: str) -> None:
     assert gain["low"] < gain["difference"] < gain["high"]
     title = {"macro_f1": "macro F1", "auroc": "AUROC"}[setting]
     assert f"{title} {100 * gain['difference']:+.2f} points" in found.verdict
+    models = found.metrics["models"]
+    warned = f"higher test {title} (" in caplog.text
+    assert warned == (models["linear model"][setting] > models["baseline"][setting])
     assert (found.metrics["metric"], found.metrics["selection"]) == (setting, setting)
     assert tables["multimodal teacher"]["metric_terms"].isna().all()
 
@@ -123,3 +126,11 @@ def test_criteria_are_named_after_the_metric() -> None:
     assert metric_in({**row, "valid_macro_recall": 0.4}, "auroc") == 0.75
     assert metric_in({**row, "valid_macro_recall": 0.4}, "accuracy") == 0.4
     assert route(selection="ce").selection == "ce"
+
+
+def test_logits_that_are_not_finite_are_reported_as_that() -> None:
+    """A function of the user never sees them; its own error would not name the cause."""
+    run, plan = with_metric("test_metric.of_two_classes")
+    diverging = {"epochs": 1, "batch_size": 100, "learning_rate": 1e30}
+    with pytest.raises(FloatingPointError, match="valid_ce is nan in epoch 0"):
+        train_baseline(run, vary(plan, teachers=diverging))

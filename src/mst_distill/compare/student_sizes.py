@@ -9,6 +9,7 @@ import pandas as pd
 
 from mst_distill.compare.ranking import mean_interval
 from mst_distill.metric import ACCURACY, Metric
+from mst_distill.training.selection import metric_in
 
 COSTS = {
     "parameters": "weights",
@@ -50,14 +51,14 @@ def size_table(
     """
     rows: list[dict[Any, Any]] = []
     reached = ["method", metric.name, "low", "high", "seeds"]
-    valid = f"valid_{metric.name}"
     finished = trials[(trials["error"] == "") & (trials["selection"] == selection)]
     for cost in costs.to_dict(orient="records"):
         of_student = finished[finished["target"] == cost["student"]]
-        means = of_student.groupby("title", sort=False)[[valid]].mean()
+        valid = [metric_in(row, metric.name) for row in of_student.to_dict(orient="records")]
+        means = of_student.assign(valid=valid).groupby("title", sort=False)[["valid"]].mean()
         others = means.drop(index=[baseline] if baseline in means.index else [])
         titles = [baseline] if baseline in means.index else []
-        titles += [others[valid].idxmax()] if len(others) else []
+        titles += [others["valid"].idxmax()] if len(others) else []
         for title in titles:
             values = of_student.loc[of_student["title"] == title, metric.name]
             found = (title, *mean_interval(values, level), len(values))
@@ -96,19 +97,16 @@ def size_sentences(
             continue
         fast = students.sort_values("milliseconds").iloc[0]
         good = students.sort_values(metric.name).iloc[-1]
-        reached = {
-            name: f"{of[metric.name]:.1%}" if metric.percent else f"{of[metric.name]:.3f}"
-            for name, of in (("fast", fast), ("good", good))
-        }
+        of_fast, of_good = (metric.text(of[metric.name]) for of in (fast, good))
         text = (
             f"Of the students of {modality}, {fast['student']} is the fastest: "
-            f"{fast['milliseconds']:.3g} ms for a sample, {reached['fast']}"
+            f"{fast['milliseconds']:.3g} ms for a sample, {of_fast}"
         )
         if good["student"] == fast["student"]:
             yield f"{text}, which is also the largest mean {metric.title}."
             continue
         times = good["milliseconds"] / fast["milliseconds"]
         yield (
-            f"{text}. {good['student']} has the largest mean {metric.title}, {reached['good']}, in "
+            f"{text}. {good['student']} has the largest mean {metric.title}, {of_good}, in "
             f"{times:.2g} times the time."
         )

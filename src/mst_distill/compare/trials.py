@@ -515,10 +515,11 @@ class TrialRunner:
         """Bundle the net that the run's own criterion selects, or the net if there is only one."""
         criterion: str = self._plan.selection
         criterion = criterion if criterion in trained.students else next(iter(trained.students))
+        row = trained.rows[criterion]
         return ModelBundle.of(
             trained.students[criterion].cpu(),  # to be sent to another process
             arguments_of(member, len(self._run.samples.classes)),
-            metrics={name: trained.rows[criterion][f"valid_{name}"] for name in ("accuracy", "ce")},
+            metrics={name: row[f"valid_{name}"] for name in self._plan.validated},
             provenance=origin.record(),
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ class MetricAccumulator:
             ``calibration`` (for each bin ``count``, and the sums ``confidence`` and ``correct``).
             With a temperature also ``temperature``, ``nll_scaled``, ``calibration_scaled``, and
             ``accuracy_at_80``, the accuracy on the 80 % of the samples with the largest scaled
-            confidence. With a metric that has terms also ``metric``, its value by its name.
+            confidence. With a metric that has terms also ``metric``, its value by its name, None if
+            it is not defined on these samples.
         """
         labelled = self._confusion.sum()
         summary = {"confusion": self._confusion.tolist(), **self._as_is.summary(labelled)}
@@ -109,7 +111,9 @@ class MetricAccumulator:
             curve = risk_coverage(*answers.numpy())
             summary["accuracy_at_80"] = accuracy_at_coverage(curve, COVERAGE)
         if self._terms:
-            summary["metric"] = {self._metric.name: Terms.join(self._terms).value()}
+            terms = Terms.join(self._terms).values.numpy()
+            value = self._metric.value_if_defined(terms)
+            summary["metric"] = {self._metric.name: None if math.isnan(value) else value}
         return summary
 
     def _add(self, label: Tensor, prediction: Tensor) -> None:

@@ -86,8 +86,14 @@ class Bootstrap:
         if len(set(groups)) < min(MIN_GROUPS, len(groups)):
             return np.full(self.resamples, np.nan)
         codes, names = pd.factorize(groups)
-        of_blocks = [metric(terms, drawn[:, codes]) for drawn in self._draws(len(names))]
-        return np.concatenate(of_blocks)
+        size = max(1, BLOCK // len(terms))  # there may be far fewer groups than samples
+        return np.concatenate(
+            [
+                metric(terms, drawn[start : start + size, codes])
+                for drawn in self._draws(len(names))
+                for start in range(0, len(drawn), size)
+            ]
+        )
 
     def _draws(self, count: int) -> Iterator[np.ndarray]:
         """Yield how often each of `count` units is drawn, ``(r, count)``, R rows in all."""

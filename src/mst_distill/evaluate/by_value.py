@@ -89,11 +89,10 @@ def sentences_by_value(
         few = [value for value in values if value not in enough]
         if enough:
             worst, of = min(enough.items(), key=lambda item: item[1][metric.name])
-            lowest = of[metric.name]
-            text = f"{lowest:.1%}" if metric.percent else f"{lowest:.3f}"
+            lowest = metric.text(of[metric.name])
             yield (
                 f"Of the values of {column!r} with at least {LEAST} test samples, {worst} has the "
-                f"lowest {metric.title}: {text} of {of['samples']} samples."
+                f"lowest {metric.title}: {lowest} of {of['samples']} samples."
             )
         if few:
             more = f" and {len(few) - LISTED} more" if len(few) > LISTED else ""

@@ -31,8 +31,8 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
         ``calibration_error``, ``precision``, ``recall`` and ``f1`` (a number for each class name)
         and, if `dense`, ``mean_iou``. If the counts have a temperature, also ``temperature``,
         ``nll_scaled``, ``calibration_error_scaled`` and ``accuracy_at_80``. If another metric than
-        the accuracy decides, also that one. A class that is never a target is left out of all
-        means; its recall is 0.
+        the accuracy decides, also that one, NaN if it is not defined. A class that is never a
+        target is left out of all means; its recall is 0.
     """
     confusion = np.array(counts["confusion"])
     true, predicted = (axis.ravel() for axis in np.indices(confusion.shape))
@@ -61,7 +61,8 @@ def measure(counts: dict[str, Any], classes: tuple[str, ...], dense: bool) -> di
         metrics["mean_iou"] = jaccard_score(
             true, predicted, average="macro", labels=present, **pairs
         )
-    metrics |= counts.get("metric", {})
+    for name, value in counts.get("metric", {}).items():
+        metrics[name] = np.nan if value is None else value
     return {name: float(value) for name, value in metrics.items()} | by_class
 
 

@@ -94,13 +94,13 @@ def report_on_run(
         plan.target,
         metric,
     )
-    if linear and models[LINEAR]["accuracy"] > models["baseline"]["accuracy"]:
+    if linear and models[LINEAR][metric.name] > models["baseline"][metric.name]:
         log.warning(
-            "A linear model of %s has a higher test accuracy (%.1f%%) than the baseline (%.1f%%): "
-            "the networks may be under-trained or unsuitable",
+            "A linear model of %s has a higher test %s (%s) than the baseline (%s): the networks "
+            "may be under-trained or unsuitable",
             plan.target,
-            100 * models[LINEAR]["accuracy"],
-            100 * models["baseline"]["accuracy"],
+            metric.title,
+            *(metric.text(models[name][metric.name]) for name in (LINEAR, "baseline")),
         )
     sentences = [
         report["verdict"],
@@ -117,7 +117,7 @@ def report_on_run(
         "commonest_class": commonest_class(results.metric_counts["student"], samples.classes),
         "by": json_values(by_value),
         "disagreement": results.disagreement.groupby("group")["kl"].mean().to_dict(),
-        "models": models,
+        "models": json_values(models),
     }
     return report, comparison_table(models)
 

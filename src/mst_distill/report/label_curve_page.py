@@ -201,8 +201,7 @@ def _clauses(
     best: BestMethod, baseline: str | None, confidence: float, metric: Metric
 ) -> Iterator[str]:
     start = f"With {percent(best.share)} of the labels, {best.title} is the best method with a "
-    value = f"{metric.scale * best.value:{metric.spec(1)}}{'%' * metric.percent}"
-    start += f"mean {metric.title} of {value}"
+    start += f"mean {metric.title} of {metric.text(best.value)}"
     if not best.gain["pairs"]:
         yield f"{start}; there is no trial of a baseline with the same seed."
     else:

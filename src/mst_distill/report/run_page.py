@@ -81,6 +81,7 @@ def run_page(
     groups = int(samples.index["group"][in_test].nunique())
     parameters, (kind, weights, sha256) = origin.parameters, origin.student
     name = origin.benchmark.rpartition(".")[2]
+    heading = results.metric.title + " in percent" * results.metric.percent
     return render_html(
         "run.html",
         title=f"{name}: the {results.target} student",
@@ -91,6 +92,7 @@ def run_page(
         student_table=student_table(results),
         class_table=class_table(results, "pixels" if samples.dense else "samples"),
         models_table=models_table(results),
+        metric=f"{heading[0].upper()}{heading[1:]}",
         value_tables=value_tables(results),
         limits=limits(results, groups, parameters["protocol"], parameters["limit"]),
         figures=_captioned(FIGURES, figures),

@@ -264,10 +264,12 @@ class _Training:
             for name, of in metrics.items():
                 if isinstance(of, Terms):
                     terms.setdefault(name, []).append(of)
-        row |= {f"valid_{name}": Terms.join(parts).value() for name, parts in terms.items()}
-        row |= means.row("valid_")
-        if problem := find_not_finite({name: torch.tensor(value) for name, value in row.items()}):
+        of_valid = means.row("valid_")
+        found = {name: torch.tensor(value) for name, value in {**row, **of_valid}.items()}
+        if problem := find_not_finite(found):
             self._raise_not_finite(f"{problem} in")
+        row |= {f"valid_{name}": Terms.join(parts).value() for name, parts in terms.items()}
+        row |= of_valid
         self.rows.append(row)
         for name, rank in self._stage.selections.items():
             if name not in self._best or rank(row) > rank(self._best[name].row):

@@ -66,7 +66,7 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
         {"compare": plan.compare, "training": plan.training, "evaluate": {"metric": plan.metric}}
     )
     common = ("methods", "weight", "budget", "tuning_seeds")
-    new_code = code_of(train_methods, *texts_in(new["compare"]["methods"]))
+    new_code = code_of(train_methods, plan.metric, *texts_in(new["compare"]["methods"]))
     shared = old_code.keys() & new_code.keys()
     made, wanted = (
         Origin(

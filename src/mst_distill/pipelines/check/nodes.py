@@ -28,6 +28,7 @@ STAGES = ("teachers", "masks", "route")
     "masks",
     "route",
     "given",
+    "metric",
     "runtime",
 )
 def compute_first_steps(plan: Plan) -> None:
@@ -35,6 +36,7 @@ def compute_first_steps(plan: Plan) -> None:
 
     The result is a table in the log. Nothing is written.
     """
+    from mst_distill.metric import metric_of
     from mst_distill.mst.given_teachers import check_given, with_given
     from mst_distill.mst.layers import count_weights
     from mst_distill.mst.networks import build_members
@@ -45,7 +47,15 @@ def compute_first_steps(plan: Plan) -> None:
     with first_samples(plan) as samples:
         read = time.monotonic()
         splits = samples.index[["id", "group", "label", "split"]]
-        run = Run(samples, splits, plan.target, plan.seed, plan.runtime, recipe=plan.training)
+        run = Run(
+            samples,
+            splits,
+            plan.target,
+            plan.seed,
+            plan.runtime,
+            recipe=plan.training,
+            metric=metric_of(plan.metric),
+        )
         run = with_given(run, plan.given)
         check_given(run, plan.given, plan.masks)
         nets = build_members(run, plan)

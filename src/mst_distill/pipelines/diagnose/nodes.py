@@ -7,6 +7,7 @@ Several nodes take the networks of the finished run as keyword arguments: the en
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -68,7 +69,7 @@ def train_paths(
     return bundle_nets(
         {source: path.student for source, path in paths.items()},
         lambda _: arguments,
-        lambda source: metrics_of(paths[source].row, ("accuracy", "ce")),
+        lambda source: metrics_of(paths[source].row, plan.validated),
     )
 
 
@@ -91,9 +92,12 @@ def predict_sources(
     from mst_distill.diagnose.path_effects import path_title
     from mst_distill.diagnose.routing_probabilities import routing_probability_table
     from mst_distill.evaluate.predictions import evaluate_models
+    from mst_distill.metric import ACCURACY
     from mst_distill.mst.features import FeatureExtractor
 
-    run, route = open_run_with_given(samples, splits, plan), plan.route
+    # The diagnosis is by accuracy and likelihood, whatever the metric that decides.
+    run = replace(open_run_with_given(samples, splits, plan), metric=ACCURACY)
+    route = plan.route
     finished = load_finished(run, plan, bundles)
     student, ensemble = finished.students[plan.selection], finished.ensemble
     extractor = FeatureExtractor(plan.target, run.place(student), (), samples)

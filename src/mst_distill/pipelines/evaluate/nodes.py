@@ -63,7 +63,7 @@ def train_baseline(
     bundles = bundle_nets(
         baselines,
         lambda _: arguments,
-        lambda criterion: metrics_of(done.best[criterion].row, ("accuracy", "ce")),
+        lambda criterion: metrics_of(done.best[criterion].row, plan.validated),
     )
     return bundles, done.history
 

@@ -69,13 +69,13 @@ def train_student(
     students = bundle_nets(
         done.students,
         lambda _: arguments,
-        lambda criterion: metrics_of(done.fit.best[criterion].row, ("accuracy", "ce")),
+        lambda criterion: metrics_of(done.fit.best[criterion].row, plan.validated),
     )
     names = stages.ensemble.names
     router = ModelBundle.of(
         done.router,
         {**router_arguments, "specialists": len(names)},
-        metrics=metrics_of(done.fit.best[plan.selection].row, ("accuracy", "ce")),
+        metrics=metrics_of(done.fit.best[plan.selection].row, plan.validated),
         provenance={"specialists": list(names)},
     )
     return students[plan.selection], students, router, done.fit.history, done.load

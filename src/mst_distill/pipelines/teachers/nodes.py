@@ -43,6 +43,6 @@ def train_members(
     bundles = bundle_nets(
         nets,
         lambda name: arguments_of(members[name], len(samples.classes)),
-        lambda name: metrics_of(row_of(done, name), ("accuracy", "ce"), f"_{name}"),
+        lambda name: metrics_of(row_of(done, name), plan.validated, f"_{name}"),
     )
     return bundles, done.history
