@@ -16,6 +16,7 @@ import pytest
 
 from mst_distill.artifacts.signals import Interrupted, listening
 from mst_distill.benchmarks.arrays import Arrays
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.executors import (
     ATTEMPTS,
     Processes,
@@ -25,7 +26,7 @@ from mst_distill.compare.executors import (
     workers_of,
 )
 from mst_distill.compare.trial_store import TrialLog
-from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.compare.trials import run_trials
 from mst_distill.data.store import open_store, write_store
 from mst_distill.parameters import Runtime
 from toy_comparisons import METHODS, make_comparison_plan

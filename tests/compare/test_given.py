@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.method import Method
 from mst_distill.compare.methods.dist import DIST
 from mst_distill.compare.methods.dkd import DKD
@@ -20,7 +21,7 @@ from mst_distill.compare.methods.mst import MST
 from mst_distill.compare.teacher_cache import TeacherPool
 from mst_distill.compare.teaching import teach, teachers_for
 from mst_distill.compare.trial_store import TrialLog
-from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.compare.trials import run_trials
 from mst_distill.data.samples import SPLITS
 from mst_distill.plan import Plan
 from mst_distill.training.run import Run

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.trial_store import TrialLog
-from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.compare.trials import run_trials
 from mst_distill.mst.networks import check_definitions
 from mst_distill.parameters import Members
 from mst_distill.plan import Plan

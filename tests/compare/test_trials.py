@@ -12,9 +12,10 @@ import torch
 
 from mst_distill.artifacts.provenance import Origin, read_sidecar
 from mst_distill.benchmarks.splits import assign_splits
-from mst_distill.compare import trials as module
+from mst_distill.compare import trial_runner as module
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
-from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.compare.trials import run_trials
 from mst_distill.data.samples import rows_of
 from mst_distill.evaluate.calibration import fit_temperature
 from toy_comparisons import METHODS, make_comparison_plan

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from mst_distill.artifacts.provenance import read_sidecar
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.ranking import difference_table, rank, report_on
 from mst_distill.compare.ranking_page import ranking_page
 from mst_distill.compare.trial_store import TrialLog
-from mst_distill.compare.trials import Comparison, chosen_settings, run_trials
+from mst_distill.compare.trials import chosen_settings, run_trials
 from mst_distill.compare.tuning import COLUMNS, choose_settings
 from mst_distill.data.samples import rows_of
 from mst_distill.metric import metric_of

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from mst_distill.benchmarks.splits import assign_splits, keep_labels
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.methods.pseudo_labels import PseudoLabels
 from mst_distill.compare.ranking import mean_interval, paired
 from mst_distill.compare.teaching import resolve_methods
 from mst_distill.compare.trial_store import TrialLog
-from mst_distill.compare.trials import Comparison, run_trials
+from mst_distill.compare.trials import run_trials
 from mst_distill.data.samples import Samples, labelled_splits
 from mst_distill.errors import did_you_mean
 from mst_distill.metric import ACCURACY, Metric

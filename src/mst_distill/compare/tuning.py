@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.trial_store import Trial, TrialResult
-from mst_distill.compare.trials import Comparison, results_of
+from mst_distill.compare.trials import results_of
 from mst_distill.parameters import metric_name
 from mst_distill.training.selection import criteria, metric_in
 

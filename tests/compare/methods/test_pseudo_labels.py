@@ -11,10 +11,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mst_distill.compare.comparison import Comparison
 from mst_distill.compare.context import TrialContext
 from mst_distill.compare.methods.pseudo_labels import PseudoLabels, SelfTraining
 from mst_distill.compare.teaching import teach
-from mst_distill.compare.trials import Comparison
 from mst_distill.data.samples import LABELLED, UNLABELLED, rows_of
 from mst_distill.training.run import Run
 from toy_comparisons import make_comparison_plan, make_pool

@@ -37,7 +37,8 @@ def train_methods(
         A row for each setting that a method could choose, and a row for each trial and selection
         criterion.
     """
-    from mst_distill.compare.trials import Comparison, run_trials
+    from mst_distill.compare.comparison import Comparison
+    from mst_distill.compare.trials import run_trials
     from mst_distill.compare.tuning import choose_settings
 
     comparison = Comparison(samples, plan, trial_log)
