@@ -1,8 +1,10 @@
-"""Commands of the project, which Kedro adds to its own: ``kedro layers``, ``kedro init-data``."""
+"""Commands of the project, which Kedro adds to its own: ``layers``, ``init-data``, ``sweep``."""
 
 from __future__ import annotations
 
-from contextlib import chdir
+import logging
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,13 @@ import click
 from kedro.framework.cli.project import run
 from kedro.framework.startup import ProjectMetadata
 
+from mst_distill.sweep import Point, read_sweep
+
 __all__ = ["cli", "run"]
 """Kedro looks for `cli`, and for `run`, which stays its own, when the package is run."""
+
+
+log = logging.getLogger(__name__)
 
 
 @click.group()
@@ -75,3 +82,65 @@ def init_data(metadata: ProjectMetadata, /, table: Path, env: str, label: str) -
     for file in write_parameters(path, root / "conf", env, label, written):
         click.echo(f"{file.relative_to(root)} was written; the types are guesses: read it.")
     click.echo(f"Then: kedro run --env={env} --pipeline=check")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.pass_obj
+def sweep(metadata: ProjectMetadata, /, file: Path) -> None:
+    """Run the comparisons that FILE lists, as far as they are missing or stale, and join them.
+
+    One that fails does not stop the others.
+    """
+    from mst_distill.hooks.terminal import show_errors_as_messages
+    from mst_distill.plan import read_plan
+
+    show_errors_as_messages()
+    points = read_sweep(file).points()
+    root = Path(metadata.project_path)
+    with chdir(root):
+        for point in points:  # before the first of them trains for hours
+            with _session(root, point) as session:
+                read_plan(session.load_context().params)
+        results = {}
+        for number, point in enumerate(points, 1):
+            click.echo(f"Comparison {number} of {len(points)}: {point.title}")
+            results[point.title] = _run_pipeline(root, point, "compare")
+        for run_name, point in {point.run: point for point in reversed(points)}.items():
+            results[f"all comparisons of {run_name}"] = _run_pipeline(root, point, "aggregate")
+    for title, result in results.items():
+        click.echo(f"{title}: {result}")
+    if failed := sum(result != FINISHED for result in results.values()):
+        raise click.ClickException(
+            f"{failed} of {len(results)} failed; the same command goes on with what is missing"
+        )
+
+
+FINISHED = "finished"
+
+
+def _run_pipeline(root: Path, point: Point, pipeline: str) -> str:
+    """Run a pipeline with the parameters of a point; return `FINISHED` or the error."""
+    from mst_distill.artifacts.signals import interruption_of
+    from mst_distill.errors import is_expected
+    from mst_distill.hooks.terminal import KEDRO, cause_of
+
+    try:
+        with _session(root, point) as session:
+            session.run(pipeline_names=[pipeline])
+    except Exception as error:  # one comparison that fails must not stop the others
+        if interruption_of(error):
+            raise
+        cause = cause_of(error)
+        log.error("%s failed: %s", point.title, cause, exc_info=not is_expected(cause, KEDRO))
+        return f"failed, {type(cause).__name__}: {cause}"
+    return FINISHED
+
+
+@contextmanager
+def _session(root: Path, point: Point) -> Iterator[Any]:
+    from kedro.framework.session import KedroSession
+
+    session: Any
+    with KedroSession.create(root, env=point.env, runtime_params=point.parameters) as session:
+        yield session

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
+from mst_distill.data.samples import Samples
 from mst_distill.from_python import distill, make_plan
 from mst_distill.mst.baseline import train_baseline
 from mst_distill.mst.stage1_teachers import train_members
@@ -84,9 +85,18 @@ def test_the_test_split_has_no_influence_on_the_student() -> None:
     assert one.metrics["models"]["student"] != two.metrics["models"]["student"]
 
 
+def with_wrong_labels(count: int) -> Samples:
+    """Samples of which a third has a random label, so that no net is right on all of them."""
+    samples, _ = make_samples(count)
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(len(samples.classes), size=count)
+    labels = np.where(rng.random(count) < 1 / 3, drawn, samples.labels)
+    return dataclasses.replace(samples, labels=labels, index=samples.index.assign(label=labels))
+
+
 @pytest.mark.parametrize("setting", ["macro_f1", "auroc"])
 def test_the_verdict_is_by_the_metric(setting: str, caplog: pytest.LogCaptureFixture) -> None:
-    samples, _ = make_samples(120)
+    samples = with_wrong_labels(120)
     nets = {"image": Image, "audio": {"type": Audio, "masked_layers": ["first", "second"]}}
     plan = make_plan(samples, "image", nets, **SHORT, evaluate={"metric": setting})
     found = distill(samples, plan)

@@ -94,7 +94,7 @@ def show_errors_as_messages() -> None:
 def _print_error(
     _kind: type[BaseException], error: BaseException, _trace: TracebackType | None
 ) -> None:
-    error = _cause(error)
+    error = cause_of(error)
     if log.isEnabledFor(logging.DEBUG) or not is_expected(error, KEDRO):
         sys.__excepthook__(type(error), error, error.__traceback__)
     else:
@@ -102,7 +102,7 @@ def _print_error(
         sys.stderr.flush()
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
     """The error that Kedro has wrapped in its own when a dataset was loaded or saved."""
     while type(error).__module__.startswith("kedro.") and error.__cause__ is not None:
         error = error.__cause__
