@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from mst_distill.training.memory import Peak, fits, keep_freed_memory, most_held
+from mst_distill.training.memory import Peak, fits, keep_freed_memory, most_held, share_memory
 
 CPU = torch.device("cpu")
 LARGE = 40 * 2**20
@@ -177,3 +177,11 @@ def test_a_peak_covers_its_context_alone():
     before = peak_of(1)
     assert peak_of(2**25) - before > 2**27  # 256 MB of numbers, most of them in new pages
     assert peak_of(1) - before < 2**27
+
+
+def test_several_processes_share_the_half(container: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mst_distill.training.memory._sharers", [1])
+    limit(container, "1501", "500")
+    share_memory(2)
+    assert fits(250, CPU)
+    assert not fits(251, CPU)

@@ -30,7 +30,7 @@ from mst_distill.evaluate.predictions import evaluate_nets
 from mst_distill.mst.given_teachers import with_given
 from mst_distill.mst.networks import arguments_of
 from mst_distill.parameters import Member
-from mst_distill.training.memory import Peak
+from mst_distill.training.memory import Peak, share_memory
 from mst_distill.training.run import Run
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,15 @@ class TrialWorker:
         return self._runner.outcome(job)
 
 
-def open_worker(open_comparison: Callable[[], Comparison], threads: int) -> TrialWorker:
-    """Open a comparison in a process with as many threads, and make its worker."""
-    torch.set_num_threads(threads)
+def open_worker(open_comparison: Callable[[], Comparison], workers: int) -> TrialWorker:
+    """Open a comparison in one of several processes, and make its worker.
+
+    Args:
+        open_comparison: See `Comparison.reopen`.
+        workers: The number of processes, which share the threads and the free memory.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    share_memory(workers)
     return TrialWorker(open_comparison())
 
 

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
-import torch
 
 from mst_distill.artifacts.progress import progress
 from mst_distill.compare.comparison import Comparison
@@ -75,10 +74,10 @@ def results_of(
     groups: dict[tuple[str, int], list[Trial]] = {}
     for trial in planned:
         groups.setdefault((trial.target, trial.seed), []).append(trial)
-    threads = max(1, torch.get_num_threads() // workers_of(comparison.plan.runtime))
-    make_work = partial(open_worker, comparison.reopen(), threads)
+    runtime = comparison.plan.runtime
+    make_work = partial(open_worker, comparison.reopen(), workers_of(runtime))
     results: dict[Trial, TrialResult] = {}
-    with executor_of(comparison.plan.runtime, make_work) as executor:
+    with executor_of(runtime, make_work) as executor:
         teachers = _teachers_of(comparison, groups, executor)
         with progress(range(0), title, "trial", total=len(planned)) as bar:
             jobs = []

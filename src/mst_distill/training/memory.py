@@ -34,17 +34,27 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 """Parameters of glibc's `mallopt`, from its header."""
 
 
+_sharers = [1]
+
+
+def share_memory(processes: int) -> None:
+    """Let this process take a share of the free memory, as one of several that need as much."""
+    _sharers[0] = processes
+
+
 def fits(size: int, device: torch.device) -> bool:
     """Whether `size` bytes take at most half of the memory that is now free.
 
     This is the free memory of the GPU, with what PyTorch's allocator keeps for later tensors, or
     that of the machine and its container. Because every large allocation takes at most half of what
-    is free, there is memory left for later allocations and for the training steps.
+    is free, there is memory left for later allocations and for the training steps. Several
+    processes share that half, see `share_memory`.
     """
+    divisor = 2 * _sharers[0]
     if device.type == "cuda":
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return size <= (torch.cuda.mem_get_info(device)[0] + kept) // 2
-    return size <= min(psutil.virtual_memory().available, _left_in_container()) // 2
+        return size <= (torch.cuda.mem_get_info(device)[0] + kept) // divisor
+    return size <= min(psutil.virtual_memory().available, _left_in_container()) // divisor
 
 
 def _left_in_container() -> int:
