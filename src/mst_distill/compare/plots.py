@@ -140,18 +140,22 @@ def _plot_sizes(
             color=colour,
             label=name,
         )
-    for _, row in line.iterrows():
+    falls = line[metric.name].diff() < 0
+    for (_, row), below in zip(line.iterrows(), falls, strict=True):
         axes.annotate(
             row["student"],
             (row[cost], metric.scale * row[metric.name]),
-            xytext=(4, 5),
+            xytext=(4, -11 if below else 5),  # away from the name of the one before
             textcoords="offset points",
             fontsize=8,
         )
     axes.set_xscale("log")
     # Wide enough for at least two labels, also if the students hardly differ.
-    axes.set_xlim(sizes[cost].min() / 1.8, 1.8 * sizes[cost].max())
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    least, most = sizes[cost].min() / 1.8, 2.6 * sizes[cost].max()
+    axes.set_xlim(least, most)
+    decades = np.log10(most / least)
+    subs = (1, 2, 5) if decades < 1.5 else (1, 3) if decades < 2.5 else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(EngFormatter(sep="") if cost != "milliseconds" else "{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.tick_params(axis="x", labelsize=8)
