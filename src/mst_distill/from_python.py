@@ -24,11 +24,11 @@ from mst_distill.data.store import open_store, write_store
 from mst_distill.evaluate.linear_model import evaluate_linear_model
 from mst_distill.evaluate.predictions import evaluate_models
 from mst_distill.evaluate.whole_run import models_of, report_on_run, temperatures_of
-from mst_distill.metric import metric_of
 from mst_distill.mst.baseline import train_baseline
 from mst_distill.mst.ensemble import assemble_ensemble
 from mst_distill.mst.finished_run import FinishedRun
 from mst_distill.mst.given_teachers import check_given, with_given
+from mst_distill.mst.plan_run import run_of
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.parameters import MULTIMODAL
 from mst_distill.plan import Plan, read_plan
@@ -221,16 +221,7 @@ def distill(samples: Samples, plan: Plan) -> Distillation:
 def _open_run(samples: Samples, plan: Plan) -> Run:
     """The run of a plan, with its splits and its given teachers."""
     splits = splits_of_run(samples, plan.protocol, plan.seed, plan.label_shares)
-    run = Run(
-        samples,
-        splits,
-        plan.target,
-        plan.seed,
-        plan.runtime,
-        recipe=plan.training,
-        metric=metric_of(plan.metric),
-    )
-    return with_given(run, plan.given)
+    return with_given(run_of(samples, splits, plan), plan.given)
 
 
 def _member(net: Any) -> Any:

@@ -15,9 +15,9 @@ from mlflow import MlflowClient
 from html_pages import check_is_one_file
 from mst_distill.artifacts.bundle import load_bundle
 from mst_distill.evaluate.calibration import threshold_for_accuracy
+from mst_distill.mst.plan_run import run_of
 from mst_distill.mst.run_stages import run_stages
 from mst_distill.pipelines.evaluate.pipeline import FIGURES as SHOWN
-from mst_distill.pipelines.nets import open_run
 from mst_distill.report.run_page import FIGURES
 from projects import FINISHED, copy_project, finished_project, run_session, session_in, stages
 
@@ -84,7 +84,7 @@ def test_the_nodes_and_run_stages_have_the_same_results_to_the_bit(project):
     with session_in(project, **FINISHED) as session:
         catalog = session.load_context().catalog
         plan = catalog.plan
-        done = run_stages(open_run(catalog.load("samples"), catalog.load("splits"), plan), plan)
+        done = run_stages(run_of(catalog.load("samples"), catalog.load("splits"), plan), plan)
     student = load_bundle(project / f"data/06_models/{RUN}/student.json").net
     expected = done.student.students[plan.selection].state_dict()
     assert all(value.equal(expected[name]) for name, value in student.state_dict().items())

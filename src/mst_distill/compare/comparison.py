@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import pandas as pd
-
 from mst_distill.benchmarks.splits import checked_splits
 from mst_distill.compare.method import Method
 from mst_distill.compare.teaching import resolve_methods, teachers_for
 from mst_distill.compare.trial_store import Trial, TrialLog
 from mst_distill.data.samples import UNLABELLED, Samples
 from mst_distill.data.store import open_store
-from mst_distill.metric import metric_of
 from mst_distill.mst.given_teachers import check_given, with_given
 from mst_distill.mst.networks import build_members
+from mst_distill.mst.plan_run import run_of
 from mst_distill.plan import Plan
-from mst_distill.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -77,18 +74,6 @@ class Comparison:
             for target in self.targets
         }
 
-    def run_of(self, plan: Plan, splits: pd.DataFrame, target: str, seed: int) -> Run:
-        """The run of one target and seed."""
-        return Run(
-            self.samples,
-            splits,
-            target,
-            seed,
-            plan.runtime,
-            recipe=plan.training,
-            metric=metric_of(plan.metric),
-        )
-
     def reopen(self) -> Callable[[], Comparison]:
         """A function that opens the comparison in another process.
 
@@ -132,12 +117,12 @@ class Comparison:
             )
             if plan.given:
                 first = next(iter(samples.modalities))
-                run = self.run_of(plan, splits, first, seed)
+                of_seed = plan.model_copy(update={"target": first, "seed": seed})
+                run = run_of(samples, splits, of_seed)
                 check_given(with_given(run, plan.given), plan.given, plan.masks)
         for student in {*self.targets} & {*plan.students}:
             of_student = plan.with_student(student)
-            run = self.run_of(of_student, splits, of_student.target, plan.seed)
-            build_members(run, of_student)
+            build_members(run_of(samples, splits, of_student), of_student)
 
     def _check_tuning(self, seeds: list[int]) -> None:
         if common := sorted({*seeds} & {*self.tuning_seeds}):

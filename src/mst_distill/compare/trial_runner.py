@@ -29,6 +29,7 @@ from mst_distill.evaluate.metrics import measure
 from mst_distill.evaluate.predictions import evaluate_nets
 from mst_distill.mst.given_teachers import with_given
 from mst_distill.mst.networks import arguments_of
+from mst_distill.mst.plan_run import run_of
 from mst_distill.parameters import Member
 from mst_distill.training.memory import Peak, share_memory
 from mst_distill.training.run import Run
@@ -126,8 +127,8 @@ class TrialRunner:
         splits = keep_labels(splits, comparison.plan.label_shares, seed)
         self._comparison = comparison
         self._plan = plan = comparison.plan.with_student(target)
-        run = comparison.run_of(plan, splits, plan.target, seed)
-        self._run = with_given(run, plan.given)
+        of_seed = plan.model_copy(update={"seed": seed})
+        self._run = with_given(run_of(comparison.samples, splits, of_seed), plan.given)
 
     def teachers(self) -> Iterator[TrialJob]:
         """The trainings of all teachers, which are the same for all targets."""

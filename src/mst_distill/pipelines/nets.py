@@ -10,7 +10,6 @@ import pandas as pd
 from mst_distill.artifacts.bundle import ModelBundle
 from mst_distill.artifacts.checkpoint import Checkpoints
 from mst_distill.data.samples import Samples
-from mst_distill.parameters import TrainingRecipe
 from mst_distill.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,35 +23,14 @@ Partitions = dict[str, Callable[[], ModelBundle]]
 """What a folder of bundles loads as: a name to a function that loads the bundle."""
 
 
-def open_run(
-    samples: Samples, splits: pd.DataFrame, plan: Plan, checkpoints: Checkpoints | None = None
-) -> Run:
-    """The run that the plan describes; with checkpoints, its stages continue after a stop.
-
-    The plan of a node that trains nothing has no recipe, and need not have a metric.
-    """
-    from mst_distill.metric import metric_of
-    from mst_distill.training.run import Run
-
-    return Run(
-        samples,
-        splits,
-        plan.target,
-        plan.seed,
-        plan.runtime,
-        checkpoints,
-        recipe=getattr(plan, "training", TrainingRecipe()),
-        metric=metric_of(getattr(plan, "metric", "accuracy")),
-    )
-
-
 def open_run_with_given(
     samples: Samples, splits: pd.DataFrame, plan: Plan, checkpoints: Checkpoints | None = None
 ) -> Run:
-    """The same with the given teachers of the plan."""
+    """The run that the plan describes, with its given teachers."""
     from mst_distill.mst.given_teachers import with_given
+    from mst_distill.mst.plan_run import run_of
 
-    return with_given(open_run(samples, splits, plan, checkpoints), plan.given)
+    return with_given(run_of(samples, splits, plan, checkpoints), plan.given)
 
 
 def open_run_to_train(
@@ -60,8 +38,9 @@ def open_run_to_train(
 ) -> Run:
     """The same without given teachers, which are checked: they are needed once it is trained."""
     from mst_distill.mst.given_teachers import check_given, with_given
+    from mst_distill.mst.plan_run import run_of
 
-    run = open_run(samples, splits, plan, checkpoints)
+    run = run_of(samples, splits, plan, checkpoints)
     check_given(with_given(run, plan.given), plan.given, plan.masks)
     return run
 

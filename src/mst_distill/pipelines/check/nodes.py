@@ -36,27 +36,17 @@ def compute_first_steps(plan: Plan) -> None:
 
     The result is a table in the log. Nothing is written.
     """
-    from mst_distill.metric import metric_of
     from mst_distill.mst.given_teachers import check_given, with_given
     from mst_distill.mst.layers import count_weights
     from mst_distill.mst.networks import build_members
+    from mst_distill.mst.plan_run import run_of
     from mst_distill.mst.run_stages import run_stages
-    from mst_distill.training.run import Run
 
     start = time.monotonic()
     with first_samples(plan) as samples:
         read = time.monotonic()
         splits = samples.index[["id", "group", "label", "split"]]
-        run = Run(
-            samples,
-            splits,
-            plan.target,
-            plan.seed,
-            plan.runtime,
-            recipe=plan.training,
-            metric=metric_of(plan.metric),
-        )
-        run = with_given(run, plan.given)
+        run = with_given(run_of(samples, splits, plan), plan.given)
         check_given(run, plan.given, plan.masks)
         nets = build_members(run, plan)
         done = run_stages(run, _short(plan))
