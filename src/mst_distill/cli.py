@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +136,7 @@ def _run_pipeline(root: Path, point: Point, pipeline: str) -> str:
     return FINISHED
 
 
-@contextmanager
-def _session(root: Path, point: Point) -> Iterator[Any]:
+def _session(root: Path, point: Point) -> Any:
     from kedro.framework.session import KedroSession
 
-    session: Any
-    with KedroSession.create(root, env=point.env, runtime_params=point.parameters) as session:
-        yield session
+    return KedroSession.create(root, env=point.env, runtime_params=point.parameters)

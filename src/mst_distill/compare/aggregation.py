@@ -15,7 +15,7 @@ from mst_distill.compare.ranking import (
     COSTS,
     DECIDING,
     MIN_SEEDS,
-    PROBABILITIES,
+    compared_columns,
     metrics_of,
     paired_metrics,
 )
@@ -146,8 +146,8 @@ def gain_table(
         One row for each ``setting`` (or `ALL` and `BETWEEN`, for methods that are in every setting;
         without `ALL` if a setting has folds, which are no seeds), ``selection`` and ``method``:
         ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy: 1 = 100 points), ``p``, and
-        the mean differences of `PROBABILITIES` with their ``_p``. Values that are
-        not defined are NaN, see `paired`.
+        the mean differences of `ranking.PROBABILITIES` with their ``_p``. Values that are not
+        defined are NaN, see `paired`.
 
     Raises:
         ValueError: The baseline is not a method of each setting, or the only one, or fewer than
@@ -183,12 +183,14 @@ def gain_table(
         )
     rows = []
     for criterion, of_criterion in trials.groupby("selection", sort=False):
-        names = list(dict.fromkeys([metric.name, *PROBABILITIES]))
-        scores = of_criterion.pivot_table(names, "unit", ["method", "setting"])
+        columns = compared_columns(metric)
+        scores = of_criterion.pivot_table(list(columns.values()), "unit", ["method", "setting"])
         for method in methods:
             if method != baseline:
-                gains = {name: scores[name][method] - scores[name][baseline] for name in names}
-                gains[DECIDING] = gains[metric.name]
+                gains = {
+                    name: scores[column][method] - scores[column][baseline]
+                    for name, column in columns.items()
+                }
                 key = {"selection": criterion, "method": method}
                 rows += [{**key, **row} for row in _in_settings(gains, shared, confidence)]
     return pd.DataFrame(rows)

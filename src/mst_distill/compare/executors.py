@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
 from typing import Any, Generic, Protocol, Self, TypeVar
@@ -48,8 +49,15 @@ J = TypeVar("J", bound=Job)
 R = TypeVar("R")
 
 
-class WorkerDied(Exception):  # noqa: N818 - the outcome of a job
-    """The worker of a job has died as often as it was begun."""
+@dataclass(frozen=True)
+class WorkerDied:
+    """The outcome of a job whose worker has died as often as it was begun.
+
+    Attributes:
+        reason: A clause on what has happened.
+    """
+
+    reason: str
 
 
 Announce = Callable[[J], None]

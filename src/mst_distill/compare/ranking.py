@@ -57,6 +57,11 @@ def metrics_of(metric: Metric) -> list[str]:
     return list(dict.fromkeys([metric.name, *METRICS]))
 
 
+def compared_columns(metric: Metric) -> dict[str, str]:
+    """What methods are compared by, `DECIDING` and `PROBABILITIES`, to its column."""
+    return {DECIDING: metric.name, **{name: name for name in PROBABILITIES}}
+
+
 def rank(trials: pd.DataFrame, selection: str, metric: Metric = ACCURACY) -> pd.DataFrame:
     """Compute means and standard deviations over the seeds.
 
@@ -129,9 +134,9 @@ def difference_table(
         for criterion in _criteria(trials, selection):
             rows = trials[(trials["target"] == target) & (trials["selection"] == criterion)]
             if len(rows):
-                compared = {DECIDING: metric.name, **{of: of for of in PROBABILITIES}}
                 scores = {
-                    name: rows.pivot_table(of, "seed", "title") for name, of in compared.items()
+                    name: rows.pivot_table(column, "seed", "title")
+                    for name, column in compared_columns(metric).items()
                 }
                 comparators = {
                     **({baseline: [baseline]} if baseline else {}),

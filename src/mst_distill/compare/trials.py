@@ -127,7 +127,7 @@ def _run(
     with closing(executor.run(jobs, announce)) as outcomes:
         for job, outcome in outcomes:
             if isinstance(outcome, WorkerDied):
-                outcome = Outcome(TrialResult(job.trial, error=f"WorkerDied: {outcome}"))
+                outcome = Outcome(TrialResult(job.trial, error=f"WorkerDied: {outcome.reason}"))
             if outcome.result.error:
                 log.error("%s failed: %s%s", job.title, outcome.result.error, outcome.traceback)
             trial_log.record(outcome.result, job.origin, outcome.bundle)
