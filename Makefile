@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # The tests of computed values; the other tests are about files, commands and messages.
 NUMERIC := $(addprefix tests/,parity mst compare training evaluate diagnose nets bench media)
 
-.PHONY: help install distill few-labels fast test test-portable test-long coverage lint docs lock clean
+.PHONY: help install engines distill few-labels fast test test-portable test-long coverage lint docs lock clean
 
 help: ## prints this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,12 @@ install: .venv/installed ## installs the locked versions into .venv
 	to fetch uv (on Debian and Ubuntu: apt install python3-venv), or uv itself: make UV=/path/to/uv"; exit 1; }
 	$(BOOTSTRAP) -m venv .uv
 	.uv/bin/python -m pip install --quiet "uv>=0.13,<0.14"
+
+engines: .venv/engines ## installs Ray and submitit, to compare on clusters
+
+.venv/engines: requirements-engines.lock .venv/installed
+	VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip install --require-hashes --compile-bytecode -r $<
+	touch $@
 
 distill: install ## runs the main pipeline, kedro run --pipeline=distill
 	$(RUN)/kedro run --pipeline=distill
@@ -70,9 +76,12 @@ lint: install ## runs ruff and mypy
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-lock: $(UV) ## resolves the versions again and updates requirements.lock
+lock: $(UV) ## resolves the versions again and updates both lock files
 	$(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev \
 		--no-emit-index-url --no-header --constraints constraints.txt pyproject.toml -o requirements.lock
+	sed -nE 's/^(ray|slurm) = \["(.*)"\]$$/\2/p' pyproject.toml | $(UV) pip compile --quiet --universal \
+		--generate-hashes --python-version 3.11 --no-emit-index-url --no-header \
+		--constraints requirements.lock - -o requirements-engines.lock
 
 clean: ## removes .venv and .uv
 	rm -rf .venv .uv

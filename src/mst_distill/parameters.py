@@ -762,9 +762,17 @@ class Runtime(Block):
         graphs: Whether short steps on CUDA are taken as CUDA graphs, with equal results.
         tracking: Whether the run is tracked by MLflow.
         executor: Who trains the trials of `compare` and `label_curve`: this process, one after the
-            other (``sequential``), or several ``processes``.
-        workers: The largest number of processes, which share the threads; by default the number of
-            cores.
+            other (``sequential``), several ``processes``, the workers of a cluster of ``ray``, or
+            jobs of ``slurm``.
+        workers: The largest number of workers at a time. By default there are as many processes as
+            GPUs have room for, or as there are cores; as many workers of Ray as its nodes have room
+            for; and no limit of jobs of Slurm.
+        threads: Of each worker. By default processes share those of the machine, and other workers
+            have one.
+        gpu_share: The share of a GPU for each worker, at most 1. ``auto`` is measured for
+            processes: the first trial of each method has a GPU for itself, and the others have the
+            share that its memory allows. For other workers it is 1.
+        slurm: Options of sbatch, as submitit names them; ``time`` in minutes.
     """
 
     device: str = "auto"
@@ -772,5 +780,8 @@ class Runtime(Block):
     frozen: Literal["auto", "cached", "online"] = "auto"
     graphs: bool = True
     tracking: bool = True
-    executor: Literal["sequential", "processes"] = "sequential"
+    executor: Literal["sequential", "processes", "ray", "slurm"] = "sequential"
     workers: PositiveInt | None = None
+    threads: PositiveInt | None = None
+    gpu_share: Literal["auto"] | Annotated[float, Field(gt=0, le=1)] = "auto"
+    slurm: dict[str, Any] = Field(default={"time": 240})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -90,6 +91,39 @@ def test_a_signal_ends_the_wait_for_another_process(tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 7
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows locks in another way")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("lock", [holding, one_at_a_time])
+def test_storage_without_locks_is_named(tmp_path, monkeypatch, number, lock):
+    def flock(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        pytest.raises(OSError, match="Mount the storage") as raised,
+        lock(tmp_path / "a"),
+    ):
+        pass
+    assert raised.value.errno == number
+    assert raised.value.filename == str(tmp_path / "a" if lock is holding else tmp_path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows locks in another way")
+def test_a_system_without_locks_has_files_in_their_place(tmp_path, monkeypatch):
+    def flock(*_args):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with (
+        holding(tmp_path / "held"),
+        pytest.raises(BlockingIOError, match="is writing the results"),
+        holding(tmp_path / "held"),
+    ):
+        pass
+    with holding(tmp_path / "held"):
+        pass
 
 
 SHORT = {"teachers": {"epochs": 1}, "limit": 200}

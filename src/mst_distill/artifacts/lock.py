@@ -28,10 +28,13 @@ def one_at_a_time(path: Path, waiting: str = "") -> Iterator[None]:
 
     Raises:
         Interrupted: A signal ended the wait for another process.
+        OSError: The storage has no locks; the message names the folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.writing")
-    with _acquired(FileLock(lock), waiting):
+    with _naming_storage(path.parent):
+        acquired = _acquired(FileLock(lock), waiting)
+    with acquired:
         try:
             yield
         finally:
@@ -62,12 +65,15 @@ def holding(folder: Path) -> Iterator[None]:
 
     Raises:
         BlockingIOError: Another process holds the lock; the message names the process.
+        OSError: The storage has no locks; the message names the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The process number is not in the lock file, which Windows lets only the lock's owner read.
     holder = folder / f"{FILE}.pid"
     try:
-        with FileLock(folder / FILE, timeout=0):
+        with _naming_storage(folder):
+            acquired = FileLock(folder / FILE, timeout=0).acquire()
+        with acquired:
             holder.unlink(missing_ok=True)  # the number must not be written through a link
             with holder.open("x", encoding="utf-8") as file:
                 file.write(str(os.getpid()))
@@ -83,5 +89,29 @@ def holding(folder: Path) -> Iterator[None]:
             errno.EWOULDBLOCK,
             f"process {process} is writing the results of this run: wait for it, or give your run "
             f"another name with --params=run=NAME",
+            str(folder),
+        ) from error
+
+
+@contextmanager
+def _naming_storage(folder: Path) -> Iterator[None]:
+    """Name a folder on storage without locks, such as NFS that is mounted with ``nolock``.
+
+    Where the system has no locks at all, `filelock` creates and removes a file in their place.
+
+    Raises:
+        OSError: With this message.
+    """
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: two runs could write there at the same time. Mount the storage "
+            f"with locks (NFS: without nolock), or make data/ a link to other storage",
             str(folder),
         ) from error

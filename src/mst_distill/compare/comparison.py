@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -82,7 +84,7 @@ class Comparison:
         folder = self.samples.folder
         if self.plan.runtime.executor == "sequential" or folder is None or not folder.is_dir():
             return partial(_same, self)
-        return partial(_reopened, folder.absolute(), self.plan, self.log)
+        return partial(_reopened, Path.cwd(), folder.absolute(), self.plan, self.log)
 
     @property
     def tuning_seeds(self) -> range:
@@ -141,5 +143,12 @@ def _same(comparison: Comparison) -> Comparison:
     return comparison
 
 
-def _reopened(folder: Path, plan: Plan, trial_log: TrialLog) -> Comparison:
+def _reopened(project: Path, folder: Path, plan: Plan, trial_log: TrialLog) -> Comparison:
+    for shared in (project, folder):
+        if not shared.is_dir():
+            raise FileNotFoundError(
+                f"{shared} does not exist on {platform.node()}: project and data must be on "
+                f"storage that all nodes share under one path, see docs/scaling.md"
+            )
+    os.chdir(project)  # paths in the parameters are relative to it
     return Comparison(open_store(folder), plan, trial_log)

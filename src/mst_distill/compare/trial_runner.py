@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +60,11 @@ class TrialJob:
         return f"{self.trial.title} ({self.trial.target}, seed {self.trial.seed})"
 
     @property
+    def identity(self) -> str:
+        """A name that another run gives the same job, and no other job."""
+        return hashlib.sha256(f"{self.trial.key} {self.origin.digest}".encode()).hexdigest()
+
+    @property
     def group(self) -> tuple[str, int]:
         """Jobs of one target and seed share their trained teachers."""
         return self.target, self.trial.seed
@@ -98,15 +104,20 @@ class TrialWorker:
         return self._runner.outcome(job)
 
 
-def open_worker(open_comparison: Callable[[], Comparison], workers: int) -> TrialWorker:
+def open_worker(
+    open_comparison: Callable[[], Comparison], *, threads: int | None, sharers: int | None
+) -> TrialWorker:
     """Open a comparison in one of several processes, and make its worker.
 
     Args:
         open_comparison: See `Comparison.reopen`.
-        workers: The number of processes, which share the threads and the free memory.
+        threads: The number of threads; None for those that PyTorch chooses.
+        sharers: The number of workers that share the memory; None for as many as the processors of
+            the machine have room for.
     """
-    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
-    share_memory(workers)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    share_memory(sharers or max(1, (os.cpu_count() or 1) // (threads or 1)))
     return TrialWorker(open_comparison())
 
 

@@ -89,6 +89,11 @@ class TrialLog:
         """Return the log in a subfolder."""
         return TrialLog(self._folder / name)
 
+    @property
+    def for_executors(self) -> Path:
+        """The folder in which an executor may keep files."""
+        return self._folder / "jobs"
+
     def find(self, trial: Trial, origin: Origin) -> TrialResult | None:
         """Load the result of a finished trial if it is undamaged and has the given origin."""
         path = self._path(trial)

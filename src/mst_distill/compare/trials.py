@@ -12,13 +12,12 @@ import pandas as pd
 
 from mst_distill.artifacts.progress import progress
 from mst_distill.compare.comparison import Comparison
-from mst_distill.compare.executors import Executor, WorkerDied, executor_of, workers_of
+from mst_distill.compare.executors.base import WorkerDied
+from mst_distill.compare.executors.choose import executor_of, measured_memory, share_of
 from mst_distill.compare.trial_runner import Outcome, TrialJob, TrialRunner, open_worker
-from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
+from mst_distill.compare.trial_store import Trial, TrialResult
 
 log = logging.getLogger(__name__)
-
-TrialExecutor = Executor[TrialJob, Outcome]
 
 
 def run_trials(comparison: Comparison, tuning: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -74,29 +73,27 @@ def results_of(
     groups: dict[tuple[str, int], list[Trial]] = {}
     for trial in planned:
         groups.setdefault((trial.target, trial.seed), []).append(trial)
-    runtime = comparison.plan.runtime
-    make_work = partial(open_worker, comparison.reopen(), workers_of(runtime))
+    teachers = _teachers_of(comparison, groups)
     results: dict[Trial, TrialResult] = {}
-    with executor_of(runtime, make_work) as executor:
-        teachers = _teachers_of(comparison, groups, executor)
-        with progress(range(0), title, "trial", total=len(planned)) as bar:
-            jobs = []
-            for group, trials in groups.items():
-                runner = TrialRunner(comparison, *group)
-                for trial in trials:
-                    found = runner.plan(trial, planned[trial], teachers)
-                    if isinstance(found, TrialResult):
-                        results[trial] = found
-                        bar.update()
-                    else:
-                        jobs.append(found)
-            for result in _run(comparison.log, executor, jobs, title, bar):
-                results[result.trial] = result
+    with progress(range(0), title, "trial", total=len(planned)) as bar:
+        jobs = []
+        for group, trials in groups.items():
+            runner = TrialRunner(comparison, *group)
+            for trial in trials:
+                found = runner.plan(trial, planned[trial], teachers)
+                if isinstance(found, TrialResult):
+                    results[trial] = found
+                    bar.update()
+                else:
+                    jobs.append(found)
+        known = [*results.values()]
+        for result in _run(comparison, jobs, known, title, bar):
+            results[result.trial] = result
     return {trial: results[trial] for trial in planned}
 
 
 def _teachers_of(
-    comparison: Comparison, groups: Iterable[tuple[str, int]], executor: TrialExecutor
+    comparison: Comparison, groups: Iterable[tuple[str, int]]
 ) -> dict[Trial, TrialResult]:
     """Load the results of the teachers that some groups need from the log, or train them."""
     teachers: dict[Trial, TrialResult] = {}
@@ -111,26 +108,68 @@ def _teachers_of(
                 jobs[job.trial] = job
     if jobs:
         with progress(range(0), "teachers", "teacher", total=len(jobs)) as bar:
-            for result in _run(comparison.log, executor, [*jobs.values()], "teachers", bar):
+            known = [*teachers.values()]
+            for result in _run(comparison, [*jobs.values()], known, "teachers", bar):
                 teachers[result.trial] = result
     return teachers
 
 
 def _run(
-    trial_log: TrialLog, executor: TrialExecutor, jobs: Sequence[TrialJob], title: str, bar: Any
+    comparison: Comparison,
+    jobs: Sequence[TrialJob],
+    known: Iterable[TrialResult],
+    title: str,
+    bar: Any,
 ) -> Iterator[TrialResult]:
-    """Run jobs, and record each in the log when it ends."""
+    """Run jobs, and record each in the log when it ends.
 
+    If the share of a GPU is measured, the first job of each method has a whole one.
+
+    Args:
+        comparison: The comparison.
+        jobs: The jobs.
+        known: The results of others like them.
+        title: The title of the progress bar.
+        bar: The progress bar.
+    """
+    runtime = comparison.plan.runtime
+    share = 1 if runtime.gpu_share == "auto" else runtime.gpu_share
+    if memory := measured_memory(runtime):
+        peaks = {_kind(of.trial): of.cost["peak_bytes"] for of in known if of.cost}
+        alone = {_kind(job.trial): job for job in reversed(jobs) if _kind(job.trial) not in peaks}
+        for result in _run_with(comparison, 1, [*alone.values()], title, bar):
+            peaks[_kind(result.trial)] = result.cost.get("peak_bytes", 0)
+            yield result
+        jobs = [job for job in jobs if job is not alone.get(_kind(job.trial))]
+        share = share_of(int(max(peaks.values(), default=memory)), memory)
+        log.info("Each of the %s gets %g of a GPU", title, share)
+    yield from _run_with(comparison, share, jobs, title, bar)
+
+
+def _kind(trial: Trial) -> tuple[str, str]:
+    return trial.target, trial.title
+
+
+def _run_with(
+    comparison: Comparison, share: float, jobs: Sequence[TrialJob], title: str, bar: Any
+) -> Iterator[TrialResult]:
     def announce(job: TrialJob) -> None:
         bar.set_description(f"{title}: {job.title}")
 
-    with closing(executor.run(jobs, announce)) as outcomes:
+    if not jobs:
+        return
+    make_work = partial(open_worker, comparison.reopen())
+    folder = comparison.log.for_executors
+    with (
+        executor_of(comparison.plan.runtime, make_work, folder, share) as executor,
+        closing(executor.run(jobs, announce)) as outcomes,
+    ):
         for job, outcome in outcomes:
             if isinstance(outcome, WorkerDied):
                 outcome = Outcome(TrialResult(job.trial, error=f"WorkerDied: {outcome.reason}"))
             if outcome.result.error:
                 log.error("%s failed: %s%s", job.title, outcome.result.error, outcome.traceback)
-            trial_log.record(outcome.result, job.origin, outcome.bundle)
+            comparison.log.record(outcome.result, job.origin, outcome.bundle)
             bar.update()
             yield outcome.result
 

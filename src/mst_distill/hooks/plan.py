@@ -53,8 +53,8 @@ class PlanHooks:
         """Check devices, networks and methods before the raw files are read.
 
         Raises:
-            ValueError, TypeError: A class, an argument, a layer or a device does not exist; the
-                message names it.
+            ValueError, TypeError: A class, an argument, a layer, a device or an executor does not
+                exist; the message names it.
         """
         read = {name for node in pipeline.nodes for name in parameters_read(node.func)}
         if not isinstance(catalog, ArtifactCatalog) or "members" not in read:
@@ -72,8 +72,10 @@ class PlanHooks:
         check_definitions(catalog.plan.members, catalog.plan.masks)
         check_given_definitions(catalog.plan.given)
         if "compare" in read:
+            from mst_distill.compare.executors.choose import check_available
             from mst_distill.compare.teaching import resolve_methods
 
+            check_available(catalog.plan.runtime)
             resolve_methods(catalog.plan.compare)
 
     @hook_impl

@@ -27,6 +27,7 @@ from pydantic import BaseModel
 from mst_distill.artifacts.lock import one_at_a_time
 from mst_distill.artifacts.signals import interruption_of
 from mst_distill.datasets.catalog import PARAMETERS, ArtifactCatalog
+from mst_distill.hooks.tracked_trials import log_trials
 from mst_distill.parameters import Runtime
 from mst_distill.plan import labels_in_path
 
@@ -50,8 +51,9 @@ class TrackingHooks(MlflowHook):
     """The hook of kedro-mlflow, extended by flat parameters and by tracked catalog entries.
 
     The metadata of an entry state how it is logged: ``tracking: history`` (a table with one row for
-    each epoch, as metrics by step), ``metrics`` (nested numbers), ``artifact`` (its files) or
-    ``model`` (an exported student, as a model that MLflow can serve).
+    each epoch, as metrics by step), ``metrics`` (nested numbers), ``artifact`` (its files),
+    ``trials`` (the files, and a child of the run for each trial of a comparison) or ``model`` (an
+    exported student, as a model that MLflow can serve).
     """
 
     @hook_impl
@@ -199,6 +201,10 @@ class TrackingHooks(MlflowHook):
                     mlflow.set_tag("verdict", data["verdict"])
             case "artifact":
                 self._log_files(dataset_name)
+            case "trials":
+                self._log_files(dataset_name)
+                if isinstance(self._catalog, ArtifactCatalog):
+                    log_trials(data, self._catalog.plan.selection)
             case "model":
                 self._log_model(dataset_name)
 

@@ -5,40 +5,27 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
 from mst_distill.artifacts.signals import Interrupted, listening
-from mst_distill.benchmarks.arrays import Arrays
 from mst_distill.compare.comparison import Comparison
-from mst_distill.compare.executors import (
-    ATTEMPTS,
-    Processes,
-    Sequential,
-    WorkerDied,
-    executor_of,
-    workers_of,
-)
-from mst_distill.compare.trial_store import TrialLog
+from mst_distill.compare.executors.base import ATTEMPTS, WorkerDied
+from mst_distill.compare.executors.processes import Processes
 from mst_distill.compare.trials import run_trials
-from mst_distill.data.store import open_store, write_store
-from mst_distill.parameters import Runtime
-from toy_comparisons import METHODS, make_comparison_plan
+from toy_executors import (
+    COSTS,
+    driver_of,
+    make_comparison,
+    quiet,
+    results_in,
+    times_of_finished,
+    weights_of,
+)
 from toy_jobs import Number, make_square
-from toy_runs import make_run, vary
-
-FEW = {name: METHODS[name] for name in ("baseline", "kd", "dml", "mst")}
-COSTS = ["seconds", "peak_bytes"]
-
-
-def quiet(job: Number) -> None:
-    """Announce nothing."""
 
 
 def test_processes_apply_the_function_to_every_job() -> None:
@@ -55,15 +42,6 @@ def test_processes_apply_the_function_to_every_job() -> None:
     assert os.getpid() not in pids
     assert len(pids) == 2
     assert again[1][1] in pids  # the processes stay until the end of the context
-
-
-def test_a_sequence_of_jobs_is_run_in_this_process_in_order() -> None:
-    jobs = [Number(value) for value in range(7)]
-    with Sequential(make_square) as executor:
-        done = list(executor.run(jobs, quiet))
-    assert [(job.value, *result) for job, result in done] == [
-        (value, value**2, os.getpid()) for value in range(7)
-    ]
 
 
 def test_a_job_is_begun_again_if_its_process_dies(
@@ -106,33 +84,6 @@ def test_a_signal_ends_the_processes(tmp_path: Path) -> None:
             os.kill(pid, 0)
 
 
-def test_the_parameters_name_the_executor() -> None:
-    assert isinstance(executor_of(Runtime(), make_square), Sequential)
-    several = Runtime(executor="processes", workers=3)
-    assert isinstance(executor_of(several, make_square), Processes)
-    assert [workers_of(of) for of in (Runtime(), several)] == [1, 3]
-    assert workers_of(Runtime(executor="processes")) == os.cpu_count()
-
-
-def make_comparison(folder: Path, executor: str, **changes: Any) -> Comparison:
-    """A comparison on a store, as `kedro run` opens it."""
-    if not (folder / "store").is_dir():
-        samples = make_run()[0].samples
-        index = samples.index[["id", "group", "split"]]
-        source = Arrays(samples.modalities, samples.labels, samples.classes, index, None)
-        write_store(source, folder / "store")
-    plan = make_comparison_plan(methods=FEW, seeds=2, **changes)
-    plan = vary(plan, runtime={"executor": executor, "workers": 2})
-    return Comparison(open_store(folder / "store"), plan, TrialLog(folder / executor))
-
-
-def weights_of(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*.safetensors"))
-    }
-
-
 @pytest.mark.long
 def test_a_comparison_in_processes_equals_one_in_this_process_to_the_bit(tmp_path: Path) -> None:
     tables = {}
@@ -149,49 +100,16 @@ def test_a_comparison_in_processes_equals_one_in_this_process_to_the_bit(tmp_pat
         assert not list((tmp_path / executor).rglob("*.pt"))
 
 
-def results_in(folder: Path) -> list[Path]:
-    """All results; unlike `rglob`, also while workers remove folders of checkpoints."""
-    walk = os.walk(folder)  # passes over a folder that is gone
-    return [
-        Path(at, name) for at, _, names in walk for name in names if name.endswith(".result.json")
-    ]
-
-
-PROGRAM = """
-import sys
-from pathlib import Path
-
-sys.path.insert(0, {tests!r})
-from test_executors import make_comparison
-from mst_distill.compare.trials import run_trials
-
-if __name__ == "__main__":
-    print("begun", flush=True)
-    run_trials(make_comparison(Path({folder!r}), "processes"))
-"""
-
-
 @pytest.mark.long
 def test_a_comparison_whose_driver_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     run_trials(make_comparison(tmp_path, "sequential"))
-    tests = str(Path(__file__).parent)
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=tests, folder=str(tmp_path)))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, tests])}
-    with subprocess.Popen([sys.executable, str(program)], env=environment) as driver:
-        try:
-            deadline = time.monotonic() + 120
-            while len(results_in(tmp_path / "processes")) < 9:
-                assert time.monotonic() < deadline
-                assert driver.poll() is None
-                time.sleep(0.05)
-        finally:
-            driver.kill()
-    finished = {
-        path: path.stat().st_mtime_ns
-        for path in results_in(tmp_path / "processes")
-        if path.with_name(f"{path.name}.origin.json").is_file()
-    }
+    with driver_of(tmp_path, "processes") as driver:
+        deadline = time.monotonic() + 120
+        while len(results_in(tmp_path / "processes")) < 9:
+            assert time.monotonic() < deadline
+            assert driver.poll() is None
+            time.sleep(0.05)
+    finished = times_of_finished(tmp_path / "processes")
     assert 9 <= len(finished) < 30
     run_trials(make_comparison(tmp_path, "processes"))
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items())

@@ -1,0 +1,97 @@
+"""Comparisons that executors run, and their results on disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mst_distill.benchmarks.arrays import Arrays
+from mst_distill.compare.comparison import Comparison
+from mst_distill.compare.trial_store import TrialLog
+from mst_distill.compare.trials import run_trials
+from mst_distill.data.store import open_store, write_store
+from toy_comparisons import METHODS, make_comparison_plan
+from toy_jobs import Number
+from toy_runs import make_run, vary
+
+FEW = {name: METHODS[name] for name in ("baseline", "kd", "dml", "mst")}
+COSTS = ["seconds", "peak_bytes"]
+
+
+def quiet(job: Number) -> None:
+    """Announce nothing."""
+
+
+def make_comparison(
+    folder: Path, executor: str, runtime: dict | None = None, **changes: Any
+) -> Comparison:
+    """A comparison on a store, as `kedro run` opens it: 6 teachers and 24 trials."""
+    if not (folder / "store").is_dir():
+        samples = make_run()[0].samples
+        index = samples.index[["id", "group", "split"]]
+        source = Arrays(samples.modalities, samples.labels, samples.classes, index, None)
+        write_store(source, folder / "store")
+    plan = make_comparison_plan(methods=FEW, seeds=2, **changes)
+    plan = vary(plan, runtime={"executor": executor, "workers": 2, **(runtime or {})})
+    return Comparison(open_store(folder / "store"), plan, TrialLog(folder / executor))
+
+
+def weights_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.safetensors"))
+    }
+
+
+def table_of(comparison: Comparison) -> pd.DataFrame:
+    """All results, but for what the training cost."""
+    return run_trials(comparison).drop(columns=COSTS)
+
+
+def results_in(folder: Path) -> list[Path]:
+    """All results; unlike `rglob`, also while workers remove folders of checkpoints."""
+    walk = os.walk(folder)  # passes over a folder that is gone
+    return [
+        Path(at, name) for at, _, names in walk for name in names if name.endswith(".result.json")
+    ]
+
+
+def times_of_finished(folder: Path) -> dict[Path, int]:
+    """When each result was written that is complete."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in results_in(folder)
+        if path.with_name(f"{path.name}.origin.json").is_file()
+    }
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+
+from toy_executors import make_comparison
+from mst_distill.compare.trials import run_trials
+
+if __name__ == "__main__":
+    run_trials(make_comparison(Path({folder!r}), {executor!r}))
+"""
+
+
+@contextmanager
+def driver_of(folder: Path, executor: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a comparison in a process that is killed at the end of the context."""
+    program = folder / "program.py"
+    program.write_text(PROGRAM.format(folder=str(folder), executor=executor))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(program)], env=environment) as driver:
+        try:
+            yield driver
+        finally:
+            driver.kill()
