@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import torch
 from mst_distill.artifacts.provenance import Origin, read_sidecar
 from mst_distill.benchmarks.splits import assign_splits
 from mst_distill.compare import trial_runner as module
+from mst_distill.compare import trials as trials_module
 from mst_distill.compare.comparison import Comparison
+from mst_distill.compare.executors.base import Sequential
 from mst_distill.compare.trial_store import Trial, TrialLog, TrialResult
 from mst_distill.compare.trials import run_trials
 from mst_distill.data.samples import rows_of
@@ -275,3 +279,40 @@ def test_a_trial_is_run_again_if_the_weights_of_its_teacher_change(tmp_path):
     run_trials(comparison)
     now = read_sidecar(tmp_path / "image/seed-0/kd-audio.result.json").origin
     assert student.differences(now) == ["its input 'audio teacher' has changed"]
+
+
+class Shares(Sequential):
+    """Runs jobs in this process, and notes the share of a GPU of each."""
+
+    seen: ClassVar[list[tuple[float, str, int]]] = []
+
+    def __init__(self, share, make_work):
+        super().__init__(make_work)
+        self.share = share
+
+    def run(self, jobs, announce):
+        for job, result in super().run(jobs, announce):
+            self.seen.append((self.share, job.trial.title, job.trial.seed))
+            yield job, result
+
+
+def test_the_first_trial_of_each_method_has_a_gpu_for_itself(monkeypatch, tmp_path):
+    def executor_of(runtime, make_work, folder, share):
+        return Shares(share, partial(make_work, threads=None, sharers=1))
+
+    monkeypatch.setattr(trials_module, "executor_of", executor_of)
+    memory = [100 * 2**30]
+    monkeypatch.setattr(trials_module, "measured_memory", lambda runtime: memory[0])
+    few = {"baseline": METHODS["baseline"], "kd": METHODS["kd"]}
+    run_trials(make_comparison(tmp_path, few, seeds=2, targets="image"))
+    teachers = [f"teacher <- {name}" for name in ("multimodal", "audio")]
+    students = ["baseline", "kd <- multimodal", "kd <- audio"]
+    expected = [(1, 0, teachers), (0.25, 1, teachers), (1, 0, students), (0.25, 1, students)]
+    assert Shares.seen == [
+        (share, title, seed) for share, seed, titles in expected for title in titles
+    ]
+    # A third seed: what is known of the others is enough. The GPU is small.
+    Shares.seen.clear()
+    memory[0] = 1
+    run_trials(make_comparison(tmp_path, few, seeds=3, targets="image"))
+    assert Shares.seen == [(1, title, 2) for title in (*teachers, *students)]

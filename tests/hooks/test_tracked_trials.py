@@ -30,7 +30,7 @@ TRIALS = pd.DataFrame(
 
 def test_each_trial_is_a_child_of_the_active_run(tmp_path: Path) -> None:
     with using_database(tmp_path):
-        with mlflow.start_run() as parent:
+        with mlflow.start_run(experiment_id="0") as parent:
             log_trials(TRIALS, "metric")
         client = MlflowClient()
         children = client.search_runs(
@@ -57,7 +57,7 @@ def test_each_trial_is_a_child_of_the_active_run(tmp_path: Path) -> None:
 
 
 def test_the_shares_of_a_label_curve_are_named(tmp_path: Path) -> None:
-    with using_database(tmp_path), mlflow.start_run() as parent:
+    with using_database(tmp_path), mlflow.start_run(experiment_id="0") as parent:
         log_trials(TRIALS.assign(labelled=0.05).head(1), "metric")
         (child,) = MlflowClient().search_runs(
             [parent.info.experiment_id], "params.labelled = '0.05'"

@@ -135,8 +135,11 @@ def _run(
     runtime = comparison.plan.runtime
     share = 1 if runtime.gpu_share == "auto" else runtime.gpu_share
     if memory := measured_memory(runtime):
-        peaks = {_kind(of.trial): of.cost["peak_bytes"] for of in known if of.cost}
-        alone = {_kind(job.trial): job for job in reversed(jobs) if _kind(job.trial) not in peaks}
+        peaks = {_kind(of.trial): of.cost.get("peak_bytes", 0) for of in known if of.cost}
+        alone: dict[tuple[str, str], TrialJob] = {}
+        for job in jobs:
+            if _kind(job.trial) not in peaks:
+                alone.setdefault(_kind(job.trial), job)
         for result in _run_with(comparison, 1, [*alone.values()], title, bar):
             peaks[_kind(result.trial)] = result.cost.get("peak_bytes", 0)
             yield result

@@ -160,6 +160,8 @@ class SlurmJobs(Executor[J, R]):
                 ]
         except submitit.core.utils.FailedJobError as error:
             raise ValueError(f"Slurm does not take the jobs, see runtime.slurm: {error}") from None
+        for script in self._folder.glob("*submission*.sh"):  # Slurm has its own copy
+            script.unlink()
         for slurm_job, part in zip(submitted, parts, strict=True):
             names = [job.identity for job in part]
             running[slurm_job.job_id] = {*names}
