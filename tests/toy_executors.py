@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,6 +75,7 @@ def times_of_finished(folder: Path) -> dict[Path, int]:
 
 PROGRAM = """
 import sys
+import time
 from pathlib import Path
 
 from toy_executors import make_comparison
@@ -95,3 +97,12 @@ def driver_of(folder: Path, executor: str) -> Iterator[subprocess.Popen[bytes]]:
             yield driver
         finally:
             driver.kill()
+
+
+def wait_for(driver: subprocess.Popen[bytes], folder: Path, results: int) -> None:
+    """Wait until a driver has written so many results."""
+    deadline = time.monotonic() + 240
+    while len(results_in(folder)) < results:
+        assert time.monotonic() < deadline
+        assert driver.poll() is None
+        time.sleep(0.05)

@@ -95,7 +95,12 @@ def test_the_report_in_a_browser_is_one_file_with_all_methods(project):
 
 def test_the_report_is_logged_to_mlflow(project):
     client = MlflowClient(f"sqlite:///{project}/mlflow.db")
-    (run,) = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
+    runs = client.search_runs([client.get_experiment_by_name("mst-distill").experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    (run,) = (run for run in runs if run not in children)
+    trials = pd.read_parquet(project / f"data/07_model_output/{FOLDER}/trials.parquet")
+    assert len(children) == len(trials.groupby(["target", "title", "seed"]))
+    assert {child.data.tags["mlflow.parentRunId"] for child in children} == {run.info.run_id}
     assert run.info.run_name == FOLDER
     assert run.data.params["compare.budget"] == "equal"
     assert "accuracy.audio.baseline" in run.data.metrics

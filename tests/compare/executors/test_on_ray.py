@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,9 +20,9 @@ from toy_executors import (
     driver_of,
     make_comparison,
     quiet,
-    results_in,
     table_of,
     times_of_finished,
+    wait_for,
     weights_of,
 )
 from toy_jobs import Number, make_square
@@ -122,11 +121,3 @@ def kill_a_worker() -> None:
                 process.kill()
                 return
     raise AssertionError("no worker was found")
-
-
-def wait_for(driver: subprocess.Popen[bytes], folder: Path, results: int) -> None:
-    deadline = time.monotonic() + 240
-    while len(results_in(folder)) < results:
-        assert time.monotonic() < deadline
-        assert driver.poll() is None
-        time.sleep(0.05)

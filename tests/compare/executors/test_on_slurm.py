@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,9 +17,9 @@ from toy_executors import (
     driver_of,
     make_comparison,
     quiet,
-    results_in,
     table_of,
     times_of_finished,
+    wait_for,
     weights_of,
 )
 from toy_jobs import Number, make_square
@@ -128,11 +126,3 @@ def test_a_comparison_on_slurm_equals_one_in_this_process_to_the_bit(
     pd.testing.assert_frame_equal(table, expected, check_exact=True)
     assert all(path.stat().st_mtime_ns == time_ for path, time_ in finished.items())
     assert weights_of(tmp_path / "sequential") == weights_of(tmp_path / "slurm")
-
-
-def wait_for(driver: subprocess.Popen[bytes], folder: Path, results: int) -> None:
-    deadline = time.monotonic() + 240
-    while len(results_in(folder)) < results:
-        assert time.monotonic() < deadline
-        assert driver.poll() is None
-        time.sleep(0.05)
