@@ -30,9 +30,7 @@ def quiet(job: Number) -> None:
     """Announce nothing."""
 
 
-def make_comparison(
-    folder: Path, executor: str, runtime: dict | None = None, **changes: Any
-) -> Comparison:
+def make_comparison(folder: Path, executor: str, **changes: Any) -> Comparison:
     """A comparison on a store, as `kedro run` opens it: 6 teachers and 24 trials."""
     if not (folder / "store").is_dir():
         samples = make_run()[0].samples
@@ -40,7 +38,7 @@ def make_comparison(
         source = Arrays(samples.modalities, samples.labels, samples.classes, index, None)
         write_store(source, folder / "store")
     plan = make_comparison_plan(methods=FEW, seeds=2, **changes)
-    plan = vary(plan, runtime={"executor": executor, "workers": 2, **(runtime or {})})
+    plan = vary(plan, runtime={"executor": executor, "workers": 2})
     return Comparison(open_store(folder / "store"), plan, TrialLog(folder / executor))
 
 
@@ -75,7 +73,6 @@ def times_of_finished(folder: Path) -> dict[Path, int]:
 
 PROGRAM = """
 import sys
-import time
 from pathlib import Path
 
 from toy_executors import make_comparison

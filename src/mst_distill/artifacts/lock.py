@@ -104,8 +104,6 @@ def _naming_storage(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except Timeout:
-        raise
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
             raise

@@ -18,8 +18,6 @@ from ray import exceptions
 from mst_distill.artifacts import progress, signals
 from mst_distill.compare.executors.base import J, MakeWork, R, Slot, Workers
 
-log = logging.getLogger(__name__)
-
 
 class RayWorkers(Workers[J, R]):
     """Runs jobs in actors of Ray, each on a node with enough free processors and GPU.
@@ -47,8 +45,7 @@ class RayWorkers(Workers[J, R]):
             wanted = f"{threads} processors" + (f" and {gpus} GPUs" if gpus else "")
             raise ValueError(
                 f"no node of the Ray cluster has the {wanted} of one worker: all have "
-                f"{ray.cluster_resources()}. Set "
-                f"runtime.threads or runtime.gpu_share"
+                f"{ray.cluster_resources()}. Set runtime.threads or runtime.gpu_share"
             )
 
 

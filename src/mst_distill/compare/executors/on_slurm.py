@@ -203,7 +203,6 @@ def _queued() -> set[str] | None:
     """The user's jobs that are in Slurm's queue or run; None if Slurm does not answer."""
     asked = subprocess.run(
         ["squeue", "--me", "--array", "--noheader", "--format=%i"],
-        *(),
         capture_output=True,
         text=True,
         check=False,
