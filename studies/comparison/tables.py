@@ -6,7 +6,7 @@ README and writes differences.csv and gains.png.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from mst_distill.compare.markdown import markdown_table
+from mst_distill.compare.ranking import holm, paired
+
 FOLDER = Path(__file__).parent
 CONTROLS = ["label_smoothing", "peer"]
 CROSS_MODAL = ["kd", "kd_mean", "dml", "dist", "c2kd", "mst", "mst_uniform"]
+RIVALS = ["kd", "kd_mean", "dml", "mst_uniform"]
 SETTING = ["benchmark", "labels", "recipe", "target"]
 CONTROL = "best control"
 METRICS = ["accuracy", "valid_accuracy", "nll", "nll_scaled", "calibration_error"]
 METRICS += ["calibration_error_scaled"]
 
 Setting = tuple[str, float, str, str]
-Scores = dict[Setting, dict[str, pd.DataFrame]]
-"""Setting to method to its metrics by seed; the method `CONTROL` is one of the controls."""
+Methods = Mapping[str, pd.DataFrame]
+"""Method to its metrics by seed; the method `CONTROL` is one of the controls."""
+Scores = dict[Setting, Methods]
 
 
 def load() -> tuple[Scores, pd.DataFrame]:
@@ -57,58 +62,36 @@ def best_control(choices: pd.DataFrame) -> str:
     return str(controls.loc[controls["valid_accuracy"].idxmax(), "title"])
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float, float]:
-    """The mean, its 95 % interval by Student's t, and the p of a mean of 0."""
-    test = stats.ttest_1samp(values, 0.0)
-    low, high = test.confidence_interval(0.95)
-    return float(np.mean(values)), float(low), float(high), float(test.pvalue)
+def difference(
+    methods: Methods, first: str, second: str, metric: str = "accuracy", scale: float = 100
+) -> dict[str, float]:
+    """The paired difference of two methods over the seeds, as in `paired`; by default in points."""
+    return paired(scale * (methods[first][metric] - methods[second][metric]).to_numpy(), 0.95)
 
 
-def holm(p: np.ndarray) -> np.ndarray:
-    """The p-values corrected by Holm's step-down method."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty(len(p))
-    corrected[order] = np.minimum(stepped, 1.0)
-    return corrected
+def differences(methods: Methods, against: str) -> pd.DataFrame:
+    """A row for each method, by its name; p is corrected for the cross-modal ones."""
+    compared = [
+        method
+        for method in [*CONTROLS, *CROSS_MODAL]
+        if not methods[method].equals(methods[against])
+    ]
+    rows = pd.DataFrame({method: difference(methods, method, against) for method in compared}).T
+    crossing = [method for method in compared if method in CROSS_MODAL]
+    rows.loc[crossing, "p_corrected"] = holm(rows.loc[crossing, "p"].to_numpy())
+    return rows.rename_axis("method")
 
 
-def differences(scores: Scores) -> pd.DataFrame:
-    """A row for each setting, comparator and method: points of test accuracy."""
-    rows = []
+def all_differences(scores: Scores) -> pd.DataFrame:
+    """The differences in all settings, to all comparators."""
+    tables = []
     for setting, methods in scores.items():
         for against in ("baseline", CONTROL, "kd_mean"):
-            of_comparator = []
-            for method in [*CONTROLS, *CROSS_MODAL]:
-                if method == against:
-                    continue
-                gained = methods[method]["accuracy"] - methods[against]["accuracy"]
-                if not gained.any() and method in CONTROLS:
-                    continue  # It is the best control.
-                mean, low, high, p = interval(100 * gained.to_numpy())
-                row = {"against": against, "method": method, "difference": mean}
-                of_comparator.append(
-                    dict(zip(SETTING, setting, strict=True))
-                    | row
-                    | {"low": low, "high": high, "p": p}
-                )
-            crossing = [row for row in of_comparator if row["method"] in CROSS_MODAL]
-            corrected = holm(np.array([row["p"] for row in crossing]))
-            for row, value in zip(crossing, corrected, strict=True):
-                row["p_corrected"] = value
-            rows += of_comparator
-    return pd.DataFrame(rows)
-
-
-def over_settings(scores: Scores, first: str, second: str) -> tuple[float, ...]:
-    """The mean difference: over seeds with its interval, and the interval by settings; points."""
-    gained = pd.DataFrame(
-        {
-            setting: 100 * (methods[first]["accuracy"] - methods[second]["accuracy"])
-            for setting, methods in scores.items()
-        }
-    )
-    return (*interval(gained.mean(axis=1).to_numpy()), *interval(gained.mean().to_numpy())[1:])
+            table = differences(methods, against).reset_index()
+            table[[*SETTING, "against"]] = [*setting, against]
+            tables.append(table)
+    columns = ["method", "difference", "low", "high", "p", "p_corrected"]
+    return pd.concat(tables)[[*SETTING, "against", *columns]]
 
 
 def name_of(setting: Setting) -> str:
@@ -117,169 +100,152 @@ def name_of(setting: Setting) -> str:
     return f"{benchmark}, {target}, {100 * labels:g} %" + (", strong" if recipe == "strong" else "")
 
 
-def table_head(first: str, columns: list[str]) -> list[str]:
-    """The first two lines of a table."""
-    return [f"| {first} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+def by_setting(scores: Scores, cells: Callable[[Methods], dict[str, str]]) -> pd.DataFrame:
+    """A table with a row of cells for each setting."""
+    return pd.DataFrame([{"setting": name_of(of), **cells(scores[of])} for of in scores])
 
 
-def accuracy_table(scores: Scores) -> str:
-    """Mean and standard deviation of the test accuracy, a row for each setting."""
-    shown = ["baseline", *CONTROLS, *CROSS_MODAL]
-    lines = table_head("setting", [f"`{method}`" for method in shown])
-    for setting, methods in scores.items():
-        percent = [100 * methods[method]["accuracy"] for method in shown]
-        cells = [f"{values.mean():.1f} ± {values.std():.1f}" for values in percent]
-        lines.append(f"| {name_of(setting)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def interval_text(found: Mapping[str, float], better: bool, worse: bool, spec: str) -> str:
+    """A difference with its interval, bold or italic."""
+    mean, low, high = (format(found[name], spec) for name in ("difference", "low", "high"))
+    mark = "**" if better else "*" if worse else ""
+    return f"{mark}{mean} ({low} to {high}){mark}"
 
 
-def difference_cells(table: pd.DataFrame, scores: Scores, against: str) -> str:
-    """Differences to a comparator with their intervals; bold or italic if corrected p < 0.05."""
-    lines = table_head("setting", [f"`{method}`" for method in CROSS_MODAL])
-    rows: Any = table[table["against"] == against].set_index([*SETTING, "method"])
-    for setting in scores:
-        cells = []
-        for method in CROSS_MODAL:
-            if (*setting, method) not in rows.index:
-                cells.append("")
-                continue
-            row = rows.loc[(*setting, method)]
-            text = f"{row['difference']:+.1f} ({row['low']:+.1f} to {row['high']:+.1f})"
-            mark = "" if row["p_corrected"] >= 0.05 else "**" if row["difference"] > 0 else "*"
-            cells.append(f"{mark}{text}{mark}")
-        lines.append(f"| {name_of(setting)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def accuracy_cells(methods: Methods) -> dict[str, str]:
+    """Mean and standard deviation of the test accuracy."""
+    shown = {of: 100 * methods[of]["accuracy"] for of in ["baseline", *CONTROLS, *CROSS_MODAL]}
+    return {f"`{of}`": f"{values.mean():.1f} ± {values.std():.1f}" for of, values in shown.items()}
 
 
-def pairs_table(scores: Scores) -> str:
+def difference_cells(methods: Methods, against: str) -> dict[str, str]:
+    """Differences to a comparator; bold or italic if the corrected p is below 0.05."""
+    rows = differences(methods, against)
+    cells = {}
+    for method in CROSS_MODAL:
+        row: Any = rows.loc[method]
+        found, gain = row["p_corrected"] < 0.05, row["difference"] > 0
+        cells[f"`{method}`"] = interval_text(row, found and gain, found and not gain, "+.1f")
+    return cells
+
+
+def rival_cells(methods: Methods) -> dict[str, str]:
+    """Differences of MST-Distill to its rivals; bold or italic if the interval excludes 0."""
+    cells = {}
+    for rival in RIVALS:
+        found = difference(methods, "mst", rival)
+        text = interval_text(found, found["low"] > 0, found["high"] < 0, "+.1f")
+        cells[f"to `{rival}`"] = text
+    return cells
+
+
+def scaled_likelihood_cells(methods: Methods) -> dict[str, str]:
+    """Differences of the NLL after temperature scaling of each net; below 0 is better."""
+    cells = {}
+    for first, second in (("mst", "baseline"), ("mst", CONTROL), ("kd_mean", CONTROL)):
+        found = difference(methods, first, second, "nll_scaled", 1)
+        text = interval_text(found, found["high"] < 0, found["low"] > 0, "+.3f")
+        cells[f"{first} - {second}"] = text
+    return cells
+
+
+def probability_cells(methods: Methods) -> dict[str, str]:
+    """Likelihood and calibration as they are and scaled, of a few methods."""
+    cells = {}
+    for metric, title, scale, spec in (
+        ("nll", "NLL", 1, ".2f"),
+        ("calibration_error", "calibration error, %", 100, ".0f"),
+    ):
+        for method in ("baseline", CONTROL, "kd_mean", "mst"):
+            means = scale * methods[method].mean()
+            both = (format(means[name], spec) for name in (metric, f"{metric}_scaled"))
+            cells[f"{title} of {method}"] = ", ".join(both)
+    return cells
+
+
+def pairs_table(scores: Scores) -> pd.DataFrame:
     """Differences between pairs of methods, in the mean over the settings."""
-    columns = ["mean", "95 %, over seeds", "95 %, over settings", "p, over settings"]
-    lines = table_head("difference", columns)
     pairs = [(method, "baseline") for method in [*CONTROLS, *CROSS_MODAL]]
     pairs += [(method, CONTROL) for method in CROSS_MODAL]
-    pairs += [("mst", other) for other in ("kd", "kd_mean", "dml", "mst_uniform")]
+    pairs += [("mst", rival) for rival in RIVALS]
+    rows = []
     for first, second in pairs:
-        mean, low, high, _, wide_low, wide_high, p = over_settings(scores, first, second)
-        lines.append(
-            f"| `{first}` - {second} | {mean:+.2f} | {low:+.2f} to {high:+.2f} | "
-            f"{wide_low:+.2f} to {wide_high:+.2f} | {p:.2f} |"
+        gained = pd.DataFrame(
+            {
+                of: methods[first]["accuracy"] - methods[second]["accuracy"]
+                for of, methods in scores.items()
+            }
         )
-    return "\n".join(lines)
+        seeds = paired(100 * gained.mean(axis=1).to_numpy(), 0.95)
+        settings = paired(100 * gained.mean().to_numpy(), 0.95)
+        rows.append(
+            {
+                "difference": f"`{first}` - {second}",
+                "mean": f"{seeds['difference']:+.2f}",
+                "95 %, over seeds": f"{seeds['low']:+.2f} to {seeds['high']:+.2f}",
+                "95 %, over settings": f"{settings['low']:+.2f} to {settings['high']:+.2f}",
+                "p, over settings": f"{settings['p']:.2f}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def correlations(scores: Scores) -> str:
+def correlations(scores: Scores) -> pd.DataFrame:
     """Spearman's correlation of gains with what validation tells of the teachers."""
     teachers = pd.read_csv(FOLDER / "teachers.csv")
-    known: dict[str, list[float]] = {"teacher": [], "lead": []}
-    for benchmark, labels, recipe, target in scores:
-        rows = teachers[
-            (teachers["benchmark"] == benchmark)
-            & (teachers["labels"] == labels)
-            & (teachers["recipe"] == recipe)
-            & (teachers["teacher"] != target)
-        ]
-        best = rows.groupby("teacher")["valid_accuracy"].mean().max()
-        own = scores[benchmark, labels, recipe, target]["baseline"]["valid_accuracy"].mean()
-        known["teacher"].append(best)
-        known["lead"].append(best - own)
-    lines = table_head("gain over", ["of", "by the best teacher", "by its lead"])
+    accuracy = teachers.groupby([*SETTING[:3], "teacher"])["valid_accuracy"].mean()
+    best = [float(accuracy[of[:3]].drop(of[3]).max()) for of in scores]
+    own = [float(methods["baseline"]["valid_accuracy"].mean()) for methods in scores.values()]
+    known = {"by the best teacher": best, "by its lead": list(np.subtract(best, own))}
+    rows = []
     for against in ("baseline", CONTROL):
         for method in ("mst", "kd_mean"):
-            gains = [
-                float((of[method]["accuracy"] - of[against]["accuracy"]).mean())
-                for of in scores.values()
-            ]
-            cells = []
-            for values in known.values():
-                test = stats.spearmanr(values, gains)
-                cells.append(f"{test.statistic:+.2f} (p = {test.pvalue:.2f})")
-            lines.append(f"| {against} | `{method}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            gains = [difference(of, method, against)["difference"] for of in scores.values()]
+            tests = {title: stats.spearmanr(values, gains) for title, values in known.items()}
+            texts = {
+                title: f"{test.statistic:+.2f} (p = {test.pvalue:.2f})"
+                for title, test in tests.items()
+            }
+            rows.append({"gain over": against, "of": f"`{method}`", **texts})
+    return pd.DataFrame(rows)
 
 
-def probability_table(scores: Scores) -> str:
-    """Likelihood and calibration as they are and scaled, of a few methods."""
-    shown = ["baseline", CONTROL, "kd_mean", "mst"]
-    columns = [f"{what} of {of}" for what in ("NLL", "calibration error, %") for of in shown]
-    lines = table_head("setting", columns)
-    for setting, methods in scores.items():
-        cells = []
-        for metric, factor, digits in (("nll", 1, 2), ("calibration_error", 100, 0)):
-            for method in shown:
-                means = methods[method].mean() * factor
-                plain, scaled = means[metric], means[f"{metric}_scaled"]
-                cells.append(f"{plain:.{digits}f}, {scaled:.{digits}f}")
-        lines.append(f"| {name_of(setting)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def rivals_table(scores: Scores) -> str:
-    """Differences of MST-Distill to its rivals; bold or italic if the interval excludes 0."""
-    rivals = ["kd", "kd_mean", "dml", "mst_uniform"]
-    lines = table_head("setting", [f"to `{rival}`" for rival in rivals])
-    for setting, methods in scores.items():
-        cells = []
-        for rival in rivals:
-            gained = 100 * (methods["mst"]["accuracy"] - methods[rival]["accuracy"])
-            mean, low, high, _ = interval(gained.to_numpy())
-            mark = "**" if low > 0 else "*" if high < 0 else ""
-            cells.append(f"{mark}{mean:+.1f} ({low:+.1f} to {high:+.1f}){mark}")
-        lines.append(f"| {name_of(setting)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def scaled_likelihood_table(scores: Scores) -> str:
-    """Differences of the NLL after temperature scaling of each net; below 0 is better."""
-    pairs = [("mst", "baseline"), ("mst", CONTROL), ("kd_mean", CONTROL)]
-    lines = table_head("setting", [f"{first} - {second}" for first, second in pairs])
-    for setting, methods in scores.items():
-        cells = []
-        for first, second in pairs:
-            gained = methods[first]["nll_scaled"] - methods[second]["nll_scaled"]
-            mean, low, high, _ = interval(gained.to_numpy())
-            mark = "**" if high < 0 else "*" if low > 0 else ""
-            cells.append(f"{mark}{mean:+.3f} ({low:+.3f} to {high:+.3f}){mark}")
-        lines.append(f"| {name_of(setting)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def choices_table(scores: Scores, choices: pd.DataFrame) -> str:
+def choices_table(scores: Scores, choices: pd.DataFrame) -> pd.DataFrame:
     """The teacher and the setting that each method chose."""
-    lines = table_head("setting", ["best control", "choices of teachers and settings"])
+    rows = []
     for setting in scores:
-        rows = choices[(choices[SETTING] == list(setting)).all(axis=1)]
-        best = best_control(rows)
-        cells = [f"{row['title']} {row['arguments']}" for _, row in rows.iterrows()]
-        lines.append(f"| {name_of(setting)} | {best} | {'; '.join(cells)} |")
-    return "\n".join(lines)
+        made = choices[(choices[SETTING] == list(setting)).all(axis=1)]
+        texts = "; ".join(made["title"] + " " + made["arguments"])
+        rows.append([name_of(setting), best_control(made), texts])
+    return pd.DataFrame(
+        rows, columns=["setting", "best control", "choices of teachers and settings"]
+    )
 
 
-def seconds_table() -> str:
+def seconds_table() -> pd.DataFrame:
     """The mean time of a trial, without the teachers that all methods share."""
     trials = pd.read_csv(FOLDER / "trials.csv")
+    trials["method"] = "`" + trials["method"] + "`"
     table = trials.pivot_table("seconds", "method", "benchmark", sort=False)
-    lines = table_head("method", list(table.columns))
-    for method, row in table.iterrows():
-        lines.append(f"| `{method}` | {' | '.join(f'{value:.0f}' for value in row)} |")
-    return "\n".join(lines)
+    return table.map("{:.0f}".format).reset_index()
 
 
-def draw(table: pd.DataFrame, scores: Scores) -> None:
+def draw(scores: Scores) -> None:
     """Write gains.png: the differences to the best control in each setting."""
     columns = 4
     height = -(-len(scores) // columns)
     figure = Figure(figsize=(11, 2.6 * height + 0.6), layout="constrained")
     axes = np.atleast_2d(figure.subplots(height, columns, sharex=True, sharey=True))
-    rows: Any = table[table["against"] == CONTROL].set_index([*SETTING, "method"])
     for axis in axes.flat[len(scores) :]:
         axis.set_visible(False)
-    for axis, setting in zip(axes.flat, scores, strict=False):
+    for axis, (setting, methods) in zip(axes.flat, scores.items(), strict=False):
         axis.axvline(0, color="0.6", linewidth=1)
+        rows = differences(methods, CONTROL)
         for place, method in enumerate(CROSS_MODAL):
-            row = rows.loc[(*setting, method)]
-            found = row["p_corrected"] < 0.05
-            axis.plot([row["low"], row["high"]], [place, place], color="C0" if found else "0.5")
-            axis.plot(row["difference"], place, "o", color="C0" if found else "0.5")
+            row: Any = rows.loc[method]
+            colour = "C0" if row["p_corrected"] < 0.05 else "0.5"
+            axis.plot([row["low"], row["high"]], [place, place], color=colour)
+            axis.plot(row["difference"], place, "o", color=colour)
         axis.set_title(name_of(setting) + " of the labels", fontsize=9)
         axis.set_yticks(range(len(CROSS_MODAL)), CROSS_MODAL)
         axis.tick_params(labelsize=8)
@@ -291,24 +257,25 @@ def draw(table: pd.DataFrame, scores: Scores) -> None:
 def main() -> None:
     """Print all tables."""
     scores, choices = load()
-    table = differences(scores)
-    table.to_csv(FOLDER / "differences.csv", index=False, float_format="%.4g")
+    all_differences(scores).to_csv(FOLDER / "differences.csv", index=False, float_format="%.4g")
     published = {setting: of for setting, of in scores.items() if setting[2] == "published"}
-    sections: dict[str, Callable[[], str]] = {
-        "Accuracy": lambda: accuracy_table(scores),
-        "Differences to the baseline": lambda: difference_cells(table, scores, "baseline"),
-        "Differences to the best control": lambda: difference_cells(table, scores, CONTROL),
-        "MST-Distill and its rivals": lambda: rivals_table(scores),
-        "Over the settings": lambda: pairs_table(published),
-        "What gains depend on": lambda: correlations(published),
-        "Likelihood and calibration": lambda: probability_table(scores),
-        "Scaled likelihood": lambda: scaled_likelihood_table(scores),
-        "Choices": lambda: choices_table(scores, choices),
-        "Seconds": seconds_table,
+    to_baseline = by_setting(scores, lambda of: difference_cells(of, "baseline"))
+    to_control = by_setting(scores, lambda of: difference_cells(of, CONTROL))
+    sections = {
+        "Accuracy": by_setting(scores, accuracy_cells),
+        "Differences to the baseline": to_baseline,
+        "Differences to the best control": to_control,
+        "MST-Distill and its rivals": by_setting(scores, rival_cells),
+        "Over the settings": pairs_table(published),
+        "What gains depend on": correlations(published),
+        "Likelihood and calibration": by_setting(scores, probability_cells),
+        "Scaled likelihood": by_setting(scores, scaled_likelihood_cells),
+        "Choices": choices_table(scores, choices),
+        "Seconds": seconds_table(),
     }
-    for title, text in sections.items():
-        print(f"## {title}\n\n{text()}\n")
-    draw(table, scores)
+    for title, table in sections.items():
+        print(f"## {title}\n\n{markdown_table(table)}\n")
+    draw(scores)
 
 
 if __name__ == "__main__":
