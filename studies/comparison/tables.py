@@ -87,7 +87,7 @@ def all_differences(scores: Scores) -> pd.DataFrame:
     tables = []
     for setting, methods in scores.items():
         for against in ("baseline", CONTROL, "kd_mean"):
-            table = differences(methods, against).reset_index()
+            table: Any = differences(methods, against).reset_index()
             table[[*SETTING, "against"]] = [*setting, against]
             tables.append(table)
     columns = ["method", "difference", "low", "high", "p", "p_corrected"]
@@ -95,9 +95,10 @@ def all_differences(scores: Scores) -> pd.DataFrame:
 
 
 def name_of(setting: Setting) -> str:
-    """For example ``digits, audio, 10 %``."""
+    """For example ``digits, audio, 10 % of the labels``."""
     benchmark, labels, recipe, target = setting
-    return f"{benchmark}, {target}, {100 * labels:g} %" + (", strong" if recipe == "strong" else "")
+    share = "all labels" if labels == 1 else f"{100 * labels:g} % of the labels"
+    return f"{benchmark}, {target}, {share}" + (", strong" if recipe == "strong" else "")
 
 
 def by_setting(scores: Scores, cells: Callable[[Methods], dict[str, str]]) -> pd.DataFrame:
@@ -232,7 +233,7 @@ def seconds_table() -> pd.DataFrame:
 
 def draw(scores: Scores) -> None:
     """Write gains.png: the differences to the best control in each setting."""
-    columns = 4
+    columns = 3
     height = -(-len(scores) // columns)
     figure = Figure(figsize=(11, 2.6 * height + 0.6), layout="constrained")
     axes = np.atleast_2d(figure.subplots(height, columns, sharex=True, sharey=True))
@@ -243,10 +244,11 @@ def draw(scores: Scores) -> None:
         rows = differences(methods, CONTROL)
         for place, method in enumerate(CROSS_MODAL):
             row: Any = rows.loc[method]
-            colour = "C0" if row["p_corrected"] < 0.05 else "0.5"
+            found = "C0" if row["difference"] > 0 else "C3"
+            colour = found if row["p_corrected"] < 0.05 else "0.5"
             axis.plot([row["low"], row["high"]], [place, place], color=colour)
             axis.plot(row["difference"], place, "o", color=colour)
-        axis.set_title(name_of(setting) + " of the labels", fontsize=9)
+        axis.set_title(name_of(setting), fontsize=9)
         axis.set_yticks(range(len(CROSS_MODAL)), CROSS_MODAL)
         axis.tick_params(labelsize=8)
     axes.flat[0].invert_yaxis()
