@@ -54,21 +54,20 @@ def table_of(comparison: Comparison) -> pd.DataFrame:
     return run_trials(comparison).drop(columns=COSTS)
 
 
-def results_in(folder: Path) -> list[Path]:
-    """All results; unlike `rglob`, also while workers remove folders of checkpoints."""
-    walk = os.walk(folder)  # passes over a folder that is gone
-    return [
-        Path(at, name) for at, _, names in walk for name in names if name.endswith(".result.json")
-    ]
-
-
 def times_of_finished(folder: Path) -> dict[Path, int]:
-    """When each result was written that is complete."""
-    return {
-        path: path.stat().st_mtime_ns
-        for path in results_in(folder)
-        if path.with_name(f"{path.name}.origin.json").is_file()
-    }
+    """When each result was written that is complete, that is, has its origin beside it.
+
+    Unlike `rglob`, also while workers remove folders of checkpoints.
+    """
+    origin = ".origin.json"  # written after the result
+    walk = os.walk(folder)  # passes over a folder that is gone
+    files = (Path(at, name) for at, _, names in walk for name in names)
+    results = [
+        path.with_name(path.name.removesuffix(origin))
+        for path in files
+        if path.name.endswith(f".result.json{origin}")
+    ]
+    return {path: path.stat().st_mtime_ns for path in results}
 
 
 PROGRAM = """
@@ -97,9 +96,9 @@ def driver_of(folder: Path, executor: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_for(driver: subprocess.Popen[bytes], folder: Path, results: int) -> None:
-    """Wait until a driver has written so many results."""
+    """Wait until a driver has written so many results with their origins."""
     deadline = time.monotonic() + 240
-    while len(results_in(folder)) < results:
+    while len(times_of_finished(folder)) < results:
         assert time.monotonic() < deadline
         assert driver.poll() is None
         time.sleep(0.05)

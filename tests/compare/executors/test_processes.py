@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -21,8 +20,8 @@ from toy_executors import (
     driver_of,
     make_comparison,
     quiet,
-    results_in,
     times_of_finished,
+    wait_for,
     weights_of,
 )
 from toy_jobs import Number, make_square
@@ -104,11 +103,7 @@ def test_a_comparison_in_processes_equals_one_in_this_process_to_the_bit(tmp_pat
 def test_a_comparison_whose_driver_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     run_trials(make_comparison(tmp_path, "sequential"))
     with driver_of(tmp_path, "processes") as driver:
-        deadline = time.monotonic() + 120
-        while len(results_in(tmp_path / "processes")) < 9:
-            assert time.monotonic() < deadline
-            assert driver.poll() is None
-            time.sleep(0.05)
+        wait_for(driver, tmp_path / "processes", 9)
     finished = times_of_finished(tmp_path / "processes")
     assert 9 <= len(finished) < 30
     run_trials(make_comparison(tmp_path, "processes"))
