@@ -7,9 +7,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mst_distill.compare.aggregation import ALL, BETWEEN, gain_table, gather, setting_of
+from mst_distill.compare.aggregation import (
+    ALL,
+    BETWEEN,
+    against_best_control,
+    gain_table,
+    gather,
+    setting_of,
+)
 from mst_distill.compare.aggregation_page import aggregation_page
 from mst_distill.compare.plots import gains_figure
+from mst_distill.compare.ranking import BEST_CONTROL
 
 SEEDS = 6
 NOISE = np.random.default_rng(0).normal(0, 0.004, (8, SEEDS))
@@ -31,6 +39,7 @@ def make_comparison(gains, seeds=range(SEEDS), selections=("accuracy", "ce")):
                             "seed": seed,
                             "selection": criterion,
                             "accuracy": accuracy - 0.01 * (criterion == "ce"),
+                            "valid_accuracy": accuracy,
                             "nll": 1 - accuracy,
                             "calibration_error": 0.1,
                             "nll_scaled": 0.5 - accuracy / 2,
@@ -64,6 +73,62 @@ def test_each_method_is_represented_by_its_best_teacher_in_each_setting():
     expected = [0.52 + NOISE[2].mean(), 0.52 + NOISE[6].mean()]
     expected += [0.53 + NOISE[1].mean(), 0.53 + NOISE[5].mean()]
     assert means.to_numpy() == pytest.approx(expected)
+
+
+def test_the_teacher_is_chosen_by_validation_and_not_by_test_samples():
+    table = make_comparison(GAINS)
+    worse = table["title"] == "dml <- b"  # the better one on the test samples
+    table.loc[worse, "valid_accuracy"] -= 0.1
+    trials = gather({"x/heldout-all": table}, "accuracy")
+    assert set(trials.loc[trials["method"] == "dml", "title"]) == {"dml <- a"}
+
+
+def test_the_best_control_of_each_setting_is_that_of_validation():
+    gains = {("baseline", ""): 0.0, ("peer", ""): 0.02, ("smoothing", ""): 0.03, ("mst", ""): 0.05}
+    table = make_comparison(gains)
+    peer = (table["title"] == "peer") & (table["target"] == "audio")
+    table.loc[peer, "valid_accuracy"] += 0.1  # although smoothing is better on the test samples
+    trials = gather({"x/heldout-all": table}, "accuracy")
+    joined = against_best_control(trials, "baseline", ["peer", "smoothing"], "accuracy")
+    assert joined is not None
+    assert set(joined["method"]) == {BEST_CONTROL, "mst"}
+    controls = joined[joined["method"] == BEST_CONTROL].groupby("setting")["title"].unique()
+    assert controls.map(list).to_dict() == {"x, audio": ["peer"], "x, image": ["smoothing"]}
+    gains_found = gain_table(joined, BEST_CONTROL, 0.95)
+    row = gains_found[gains_found["selection"] == "accuracy"].set_index("setting")
+    assert set(row["method"]) == {"mst"}
+    expected = 0.05 - 0.02 + np.mean(NOISE[3] - NOISE[1])
+    assert row.loc["x, audio", "difference"] == pytest.approx(expected)
+    both = pd.concat([gain_table(trials, "baseline", 0.95), gains_found])
+    page = aggregation_page(trials, both, "baseline", "accuracy", 0.95)
+    assert f"| mst | **{100 * expected:+.2f}** |" in page.split(f"against {BEST_CONTROL} by")[1]
+    axes = gains_figure(both, "accuracy", "baseline").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["peer", "smoothing", "mst"]
+
+
+def test_there_is_no_best_control_where_a_setting_lacks_one():
+    gains = {("baseline", ""): 0.0, ("dml", "a"): 0.01, ("peer", ""): 0.02, ("mst", ""): 0.05}
+    tables = {"x/heldout-all": make_comparison(gains), "y/heldout-all": make_comparison(GAINS)}
+    trials = gather(tables, "accuracy")
+    assert against_best_control(trials, "baseline", ["peer"], "accuracy") is None
+    only = trials[trials["method"].isin(["baseline", "peer"]) & trials["setting"].eq("x, audio")]
+    assert against_best_control(only, "baseline", ["peer"], "accuracy") is None
+
+
+def test_the_tests_of_a_setting_are_corrected_together():
+    """By Holm: of two p-values, the smaller is doubled, and the larger is not below it."""
+    table = make_comparison({**GAINS, ("dml", "b"): 0.004, ("dml", "a"): 0.0})
+    trials = gather({"x/heldout-all": table}, "accuracy")
+    gains = gain_table(trials, "baseline", 0.95)
+    for _, rows in gains[gains["setting"] != BETWEEN].groupby(["setting", "selection"]):
+        p = rows.set_index("method")["p"].sort_values()
+        corrected = rows.set_index("method")["p_corrected"]
+        assert len(p) == 2
+        assert corrected[p.index[0]] == pytest.approx(min(1, 2 * p.iloc[0]))
+        assert corrected[p.index[1]] == pytest.approx(min(1, max(2 * p.iloc[0], p.iloc[1])))
+    marked = gains.assign(p=0.01, p_corrected=0.2)
+    page = aggregation_page(trials, marked, "baseline", "accuracy", 0.95)
+    assert "| **+" not in page
 
 
 def test_two_comparisons_of_one_benchmark_are_an_error():

@@ -195,6 +195,12 @@ def test_a_gain_under_one_criterion_only_does_not_count():
     only_one = {("kd <- audio", criterion): -0.1 for criterion in ("ce", "last")}
     table = difference_table(make_trials(changes=only_one), "baseline", "accuracy", 0.95)
     assert conclude(table, 0.95)["image"]["better"] == []
+    others_only = {("kd <- audio", "accuracy"): -0.1}  # +0.2 points by the run's own criterion
+    table = difference_table(make_trials(changes=others_only), "baseline", "accuracy", 0.95)
+    rows = table[(table["title"] == "kd <- audio") & (table["against"] == "baseline")]
+    assert (rows["difference"] > 0).all()
+    assert (rows["p_corrected"] < 0.05).tolist() == [False, True, True]
+    assert conclude(table, 0.95)["image"]["better"] == []
     worse = {("kd <- audio", criterion): -0.2 for criterion in CRITERIA}
     table = difference_table(make_trials(changes=worse), "baseline", "accuracy", 0.95)
     assert conclude(table, 0.95)["image"]["worse"] == ["kd <- audio"]
@@ -267,8 +273,8 @@ def test_the_report_states_whether_a_likelihood_outlives_temperature_scaling():
     assert report["verdicts"]["image"][-3:] == [
         "Measurably better likelihood than the image baseline: kd <- audio.",
         "After temperature scaling, measurably better: no method; measurably worse: kd <- audio.",
-        "One temperature for the baseline and one for the method remove the gain in likelihood of "
-        "kd <- audio.",
+        "With one temperature for the baseline and one for the method, the better likelihood of "
+        "kd <- audio is no longer measurable.",
     ]
 
 

@@ -12,10 +12,12 @@ from collections.abc import Collection, Iterator, Mapping
 import pandas as pd
 
 from mst_distill.compare.ranking import (
+    BEST_CONTROL,
     COSTS,
     DECIDING,
     MIN_SEEDS,
     compared_columns,
+    holm,
     metrics_of,
     paired_metrics,
 )
@@ -62,8 +64,8 @@ def gather(
     """Combine the trials of all comparisons into one table, without incomplete methods.
 
     In each setting, a method with several teachers is represented by the teacher with the largest
-    mean metric on the same held-out samples, which is a selection in its favour. A combination
-    of method and teacher is left out of a setting if one of its trials there failed.
+    mean validation metric. A combination of method and teacher is left out of a setting if one of
+    its trials there failed.
 
     Args:
         comparisons: Name, as in `setting_of`, to the table of `run_trials`.
@@ -72,8 +74,8 @@ def gather(
 
     Returns:
         One row for each ``setting``, ``fold`` (None without folds), ``method``, ``seed``
-        and ``selection``: ``title``, which names the teacher, the metrics of `metrics_of` and the
-        `COSTS`.
+        and ``selection``: ``title``, which names the teacher, the metrics of `metrics_of`, the
+        validation metric and the `COSTS`.
 
     Raises:
         ValueError: Two comparisons are of the same setting and fold.
@@ -94,11 +96,12 @@ def gather(
     keys = ["setting", "method", "title"]
     failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
     trials = trials[~pd.MultiIndex.from_frame(trials[keys]).isin(failed)]
-    means = trials[trials["selection"] == selection].groupby(keys, sort=False)[metric.name].mean()
+    selected = trials[trials["selection"] == selection]
+    means = selected.groupby(keys, sort=False)[f"valid_{metric.name}"].mean()
     best = means.groupby(level=keys[:2], sort=False).idxmax()
     is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
     columns = ["setting", "fold", "method", "title", "seed", "selection"]
-    columns += [*metrics_of(metric), *COSTS]
+    columns += [*metrics_of(metric), f"valid_{metric.name}", *COSTS]
     return trials.loc[is_best].reindex(columns=columns).reset_index(drop=True)
 
 
@@ -122,12 +125,46 @@ def _check_folds(tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
             )
 
 
+def against_best_control(
+    trials: pd.DataFrame,
+    baseline: str,
+    controls: Collection[str],
+    selection: str,
+    metric: Metric = ACCURACY,
+) -> pd.DataFrame | None:
+    """Put the best control of each setting in the place of the baseline and of all controls.
+
+    Args:
+        trials: From `gather`.
+        baseline: The method that is left out.
+        controls: The methods without another modality, see `Method.control`.
+        selection: The selection criterion whose students decide between controls.
+        metric: The metric that decides.
+
+    Returns:
+        The trials of the other methods, and as the method `BEST_CONTROL` those of the one with
+        the largest mean validation metric in each setting; None if a setting has no control, or if
+        there is no other method.
+    """
+    is_control = trials["method"].isin(controls)
+    ours, others = trials[is_control], trials[~is_control & (trials["method"] != baseline)]
+    keys = ["setting", "method"]
+    selected = ours[ours["selection"] == selection]
+    means = selected.groupby(keys, sort=False)[f"valid_{metric.name}"].mean()
+    best = means.groupby(level="setting", sort=False).idxmax()
+    if others.empty or len(best) < trials["setting"].nunique():
+        return None
+    is_best = pd.MultiIndex.from_frame(ours[keys]).isin(list(best))
+    return pd.concat([ours[is_best].assign(method=BEST_CONTROL), others], ignore_index=True)
+
+
 def gain_table(
     trials: pd.DataFrame, baseline: str, confidence: float, metric: Metric = ACCURACY
 ) -> pd.DataFrame:
     """Compare every method with the baseline, seed by seed: in each setting, and in their mean.
 
-    Intervals and tests are Student's for paired samples, over seeds. Over all settings, the value
+    Intervals and tests are Student's for paired samples, over seeds. The p-values of one setting
+    and criterion are corrected together, see `holm`. Over all settings, the value
     of a seed is the mean of its differences. The intervals and tests therefore state what other
     seeds would give on these benchmarks and held-out samples, not what other samples or benchmarks
     would. With the settings as the unit, the value of a setting is its mean difference: the
@@ -137,7 +174,7 @@ def gain_table(
     samples, so that their differences are correlated; see `paired` on what is made of that.
 
     Args:
-        trials: From `gather`.
+        trials: From `gather` or `against_best_control`.
         baseline: The method that the others are compared with.
         confidence: Of the intervals, in (0, 1).
         metric: The metric that decides.
@@ -145,8 +182,9 @@ def gain_table(
     Returns:
         One row for each ``setting`` (or `ALL` and `BETWEEN`, for methods that are in every setting;
         without `ALL` if a setting has folds, which are no seeds), ``selection`` and ``method``:
-        ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy: 1 = 100 points), ``p``, and
-        the mean differences of `ranking.PROBABILITIES` with their ``_p``. Values that are not
+        ``against`` (the baseline), ``pairs``, ``difference``, ``sd``, ``low``, ``high`` (accuracy:
+        1 = 100 points), ``p``, ``p_corrected``, and the mean differences of
+        `ranking.PROBABILITIES` with their ``_p``, which is not corrected. Values that are not
         defined are NaN, see `paired`.
 
     Raises:
@@ -191,9 +229,12 @@ def gain_table(
                     name: scores[column][method] - scores[column][baseline]
                     for name, column in columns.items()
                 }
-                key = {"selection": criterion, "method": method}
+                key = {"selection": criterion, "method": method, "against": baseline}
                 rows += [{**key, **row} for row in _in_settings(gains, shared, confidence)]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    together = table.groupby(["setting", "selection"], sort=False)["p"]
+    table["p_corrected"] = together.transform(lambda p: holm(p.to_numpy()))
+    return table
 
 
 def _units(trials: pd.DataFrame) -> pd.Series:
@@ -207,7 +248,8 @@ def _shared(folds: Collection[str]) -> float:
 
     Of K folds, one is the test split, one validates, and K - 2 are trained on. Without a K, groups
     were dealt 60 / 20 / 20, or each fold leaves out one group, of which a fifth of the others
-    validates. Without folds it is 0.
+    validates. If only some of the groups were left out, the number is larger than it was, and
+    intervals are too wide. Without folds it is 0.
     """
     if not len(folds):
         return 0.0

@@ -14,7 +14,7 @@ from mst_distill.compare.markdown import (
     format_numbers,
     render,
 )
-from mst_distill.compare.ranking import COSTS
+from mst_distill.compare.ranking import BEST_CONTROL, COSTS
 from mst_distill.metric import ACCURACY, Metric
 
 PAGE = """
@@ -23,8 +23,9 @@ PAGE = """
 
 Intervals and tests are over seeds: they state what other seeds would give on these benchmarks and \
 held-out samples, not what other benchmarks would. With the settings as the unit, they state what \
-other settings would give, if these had been drawn at random. In each setting, a method with \
-several teachers is represented by its best teacher there. {{ scaled }}
+other settings would give, if these had been drawn at random and independently: those of one \
+benchmark were not. In each setting, a method with several teachers is represented by the one with \
+the best validation, and so is the best control. {{ scaled }}
 {% if folds %}
 
 In {{ folds | join(", ") }}, the unit is a fold. Folds share training samples; the variance of \
@@ -37,10 +38,12 @@ The mean rank is 1 for a method that is the best in every setting.
 
 {{ over_all | table }}
 
-## {{ gains }} against `{{ baseline }}` by setting; bold: beyond chance
+{% for comparator, table in points.items() %}
+## {{ gains }} against {{ comparator }} by setting; bold: beyond chance, corrected over the methods
 
-{{ points | table }}
+{{ table | table }}
 
+{% endfor %}
 {% for heading, metric in metrics.items() %}
 ## {{ heading }}{{ "; bold: the best, italic: the second" if loop.first }}
 
@@ -69,16 +72,18 @@ def aggregation_page(
 
     Args:
         trials: From `gather`.
-        gains: From `gain_table`.
+        gains: From `gain_table`, against the baseline and the best control, if there is one.
         baseline: The method that the others are compared with.
         selection: The selection criterion whose students are shown first.
         confidence: Of the intervals, in (0, 1).
         metric: The metric that decides.
     """
     settings = list(dict.fromkeys(trials["setting"]))
-    over_all = _over_all(trials, gains, baseline, selection, confidence, metric)
+    to_baseline = gains[gains["against"] == baseline]
+    over_all = _over_all(trials, to_baseline, baseline, selection, confidence, metric)
     order = list(dict.fromkeys([*over_all["method"], *trials["method"]]))
     selected = gains[gains["selection"] == selection]
+    selected = selected.assign(text=_points(selected, confidence, metric))
     groups = trials[trials["selection"] == selection].groupby(["method", "setting"])
     metrics = {}
     for name, (heading, scale, spec) in columns_of(metric).items():
@@ -103,9 +108,12 @@ def aggregation_page(
         baseline=baseline,
         over_all=over_all,
         gains=f"{metric.unit[0].upper()}{metric.unit[1:]}",
-        points=_by_setting(
-            selected.assign(text=_points(selected, confidence, metric)), order, settings
-        ),
+        points={
+            against if against == BEST_CONTROL else f"`{against}`": _by_setting(
+                rows, order, settings
+            )
+            for against, rows in selected.groupby("against", sort=False)
+        },
         metrics=metrics,
         incomplete={name: where for name, where in absent.items() if where},
     )
@@ -172,7 +180,7 @@ def _cost(trials: pd.DataFrame, order: list[str]) -> pd.DataFrame:
 
 def _points(rows: pd.DataFrame, confidence: float, metric: Metric) -> list[str]:
     texts = format_numbers(rows["difference"], metric.scale, f"+{metric.spec()}")
-    significant = rows["p"] < 1 - confidence
+    significant = rows["p_corrected"] < 1 - confidence
     return [
         f"**{points}**" if bold else points for points, bold in zip(texts, significant, strict=True)
     ]

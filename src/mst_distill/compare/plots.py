@@ -173,7 +173,7 @@ def gains_figure(
         baseline: The method that the others are compared with.
         metric: The metric that decides.
     """
-    selected = gains[gains["selection"] == selection]
+    selected = gains[(gains["selection"] == selection) & (gains["against"] == baseline)]
     points = metric.scale * selected.pivot_table("difference", "method", "setting")
     over = ALL if (selected["setting"] == ALL).any() else BETWEEN
     means = selected[selected["setting"] == over].set_index("method").sort_values("difference")

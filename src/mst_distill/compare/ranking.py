@@ -37,9 +37,10 @@ freedom, and it is not defined if both differences happen to be equal."""
 
 _CONDITIONS = {
     "equal": "All students have the same number of epochs, start weights, order of batches, splits "
-    "and selection criteria. Teachers are selected by the same criterion. Seconds exclude the "
-    "training of the teachers, which all methods share. The baseline is the student trained "
-    "without a teacher; controls have no other modality either.",
+    "and selection criteria. Methods with several phases keep an epoch of the last one. Teachers "
+    "are selected by the same criterion; those of MST-Distill are kept as `teachers.keep` says. "
+    "Seconds exclude the training of the teachers, which all methods share. The baseline is the "
+    "student trained without a teacher; controls have no other modality either.",
     "reference": "Every method has its own budget, as in the paper's tables; see the column of "
     "student epochs. Seconds exclude the training of the teachers, which all methods share. The "
     "baseline is the student trained without a teacher.",
@@ -48,7 +49,7 @@ _CONDITIONS = {
 
 _BESTS = (
     "The best control and the best other method are those with the largest mean on these test "
-    "samples, which favours them."
+    "samples, which favours them. Tests of likelihoods are not corrected for their number."
 )
 
 
@@ -195,11 +196,12 @@ def conclude(
 ) -> dict[str, dict[str, list[str]]]:
     """Sort the methods into better than, worse than and not separable from a comparator.
 
-    A method is better if its difference is above zero under every selection criterion and beyond
-    chance under at least two; a difference that only one criterion shows does not count.
+    A method is better if its difference is above zero under every selection criterion, and beyond
+    chance under the run's own and under at least one other; a difference that only one criterion
+    shows does not count.
 
     Args:
-        differences: From `difference_table`.
+        differences: From `difference_table`; the run's own criterion comes first.
         confidence: One minus the level of the tests.
         against: `BEST_CONTROL` or `BEST_OTHER`; by default the comparator is the baseline.
 
@@ -211,7 +213,8 @@ def conclude(
     if against is not None:
         rows_of = differences[differences["against"] == against]
     for (target, title), rows in rows_of.groupby(["target", "title"], sort=False):
-        significant = (rows["p_corrected"] < 1 - confidence).sum() >= 2
+        found = rows["p_corrected"] < 1 - confidence
+        significant = found.iloc[0] and found.sum() >= 2
         kind = "undecided"
         if significant and (rows["difference"] > 0).all():
             kind = "better"
@@ -440,8 +443,8 @@ def _sentences(
         ]
         if gone:
             yield (
-                f"One temperature for the baseline and one for the method remove the gain in "
-                f"likelihood of {', '.join(gone)}."
+                f"With one temperature for the baseline and one for the method, the better "
+                f"likelihood of {', '.join(gone)} is no longer measurable."
             )
 
 

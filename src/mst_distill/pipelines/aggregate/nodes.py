@@ -87,14 +87,25 @@ def _differences(old: Mapping[str, Any], old_code: Mapping[str, str], plan: Plan
     return made.differences(wanted)
 
 
-@depends_on("evaluate", "compare")
+@depends_on("evaluate", "route", "compare")
 def compare_settings(aggregate_trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Compare all methods with the baseline, in each setting and over all settings."""
-    from mst_distill.compare.aggregation import gain_table
+    """Compare all methods with the baseline and the best control, by setting and over all."""
+    from mst_distill.compare.aggregation import against_best_control, gain_table
+    from mst_distill.compare.ranking import BEST_CONTROL
+    from mst_distill.compare.teaching import controls_of
     from mst_distill.metric import metric_of
 
-    confidence, metric = plan.evaluate.confidence, metric_of(plan.metric)
-    return gain_table(aggregate_trials, _baseline_of(plan), confidence, metric)
+    confidence, metric, baseline = (
+        plan.evaluate.confidence,
+        metric_of(plan.metric),
+        _baseline_of(plan),
+    )
+    tables = [gain_table(aggregate_trials, baseline, confidence, metric)]
+    controls = set(controls_of(plan.compare)) - {baseline}
+    controlled = against_best_control(aggregate_trials, baseline, controls, plan.selection, metric)
+    if controlled is not None:
+        tables.append(gain_table(controlled, BEST_CONTROL, confidence, metric))
+    return pd.concat(tables, ignore_index=True)
 
 
 @depends_on("route", "compare", "metric")
