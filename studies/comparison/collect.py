@@ -1,7 +1,8 @@
 """Copies the results of finished comparisons into this folder, as tables.
 
 ``python -m studies.comparison.collect PROJECT``, from the root of the repository, reads every
-finished comparison below PROJECT/data whose name is ``study`` or ``strong``, and writes:
+finished comparison below PROJECT/data whose name is ``study``, ``strong`` or ``explored``, and
+writes:
 
 - trials.csv: a row for each reported trial, with the metrics of the epoch with the best validation
   accuracy;
@@ -21,12 +22,22 @@ from typing import Any
 import pandas as pd
 
 FOLDER = Path(__file__).parent
-RECIPES = {"study": "published", "strong": "strong"}
+RECIPES = {"study": "published", "strong": "strong", "explored": "explored"}
 CHOOSING_SEEDS = (0, 1)
 KEYS = ["benchmark", "labels", "recipe"]
 TRIAL = ["target", "method", "teacher", "seed", "valid_accuracy", "accuracy", "nll", "nll_scaled"]
 TRIAL += ["calibration_error", "calibration_error_scaled", "seconds"]
-SETTING = ["target", "title", "method", "arguments", "seeds", "valid_accuracy", "chosen"]
+TEACHER = ["teacher", "seed", "valid_accuracy", "accuracy"]
+SETTING = [
+    "target",
+    "title",
+    "method",
+    "arguments",
+    "seeds",
+    "valid_accuracy",
+    "valid_ce",
+    "chosen",
+]
 
 
 def comparisons(project: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -43,7 +54,9 @@ def teachers(log: Path) -> pd.DataFrame:
     """The teachers of a comparison, of the seeds that are reported."""
     results = [json.loads(path.read_text()) for path in log.glob("teachers/*/*.result.json")]
     rows = [{**result["trial"], **result["metrics"]["accuracy"]} for result in results]
-    table = pd.DataFrame(rows)[["teacher", "seed", "valid_accuracy", "accuracy"]]
+    if not rows:
+        return pd.DataFrame(columns=TEACHER)
+    table = pd.DataFrame(rows)[TEACHER]
     return table[~table["seed"].isin(CHOOSING_SEEDS)].sort_values(["teacher", "seed"])
 
 

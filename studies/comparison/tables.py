@@ -24,6 +24,9 @@ CROSS_MODAL = ["kd", "kd_mean", "dml", "dist", "c2kd", "mst", "mst_uniform"]
 RIVALS = ["kd", "kd_mean", "dml", "mst_uniform"]
 SETTING = ["benchmark", "labels", "recipe", "target"]
 CONTROL = "best control"
+EXPLORED = "explored"
+AGAINST = {"sgd": "c2kd", "sgd_label_smoothing": "c2kd", "mst_kept": "mst"}
+"""What was explored, to the method of the study that it explains."""
 METRICS = ["accuracy", "valid_accuracy", "nll", "nll_scaled", "calibration_error"]
 METRICS += ["calibration_error_scaled"]
 
@@ -33,33 +36,41 @@ Methods = Mapping[str, pd.DataFrame]
 Scores = dict[Setting, Methods]
 
 
-def load() -> tuple[Scores, pd.DataFrame]:
-    """The scores, and the choices that they follow from: a row for each setting and method."""
+def load() -> tuple[Scores, Scores, pd.DataFrame]:
+    """The scores of the study, those that were explored, and the choices that they follow from.
+
+    There is a row of choices for each setting and method.
+    """
     trials = pd.read_csv(FOLDER / "trials.csv")
     trials["title"] = trials["method"] + (" <- " + trials["teacher"]).fillna("")
     tried = pd.read_csv(FOLDER / "settings.csv")
     several = tried[tried["chosen"] & (tried["method"] != "baseline")]
-    # `idxmax` takes the first of equal ones, in the order of the methods' teachers.
-    best = several.groupby([*SETTING, "method"], sort=False)["valid_accuracy"].idxmax()
-    choices: pd.DataFrame = several.loc[list(best)]
+    choices = by_validation(several).drop_duplicates([*SETTING, "method"]).sort_index()
     scores: Scores = {}
     setting: Any
     for setting, rows in trials.groupby(SETTING, sort=False):
         of_setting = choices[(choices[SETTING] == list(setting)).all(axis=1)]
         titles = dict(zip(of_setting["method"], of_setting["title"], strict=True))
-        titles[CONTROL] = best_control(of_setting)
+        if setting[2] != EXPLORED:
+            titles[CONTROL] = best_control(of_setting)
         titles["baseline"] = "baseline"
         scores[setting] = {
             method: rows[rows["title"] == title].set_index("seed")[METRICS].sort_index()
             for method, title in titles.items()
         }
-    return scores, choices
+    explored = {of: scores.pop(of) for of in list(scores) if of[2] == EXPLORED}
+    return scores, explored, choices
+
+
+def by_validation(settings: pd.DataFrame) -> pd.DataFrame:
+    """Sort settings, the best first; ties are broken by cross-entropy, as in a comparison."""
+    columns = ["valid_accuracy", "valid_ce"]
+    return settings.sort_values(columns, ascending=[False, True], kind="stable")
 
 
 def best_control(choices: pd.DataFrame) -> str:
     """The control with the best validation accuracy on the choosing seeds."""
-    controls: Any = choices[choices["method"].isin(CONTROLS)]
-    return str(controls.loc[controls["valid_accuracy"].idxmax(), "title"])
+    return str(by_validation(choices[choices["method"].isin(CONTROLS)])["title"].iloc[0])
 
 
 def difference(
@@ -115,8 +126,14 @@ def interval_text(found: Mapping[str, float], better: bool, worse: bool, spec: s
 
 def accuracy_cells(methods: Methods) -> dict[str, str]:
     """Mean and standard deviation of the test accuracy."""
-    shown = {of: 100 * methods[of]["accuracy"] for of in ["baseline", *CONTROLS, *CROSS_MODAL]}
-    return {f"`{of}`": f"{values.mean():.1f} ± {values.std():.1f}" for of, values in shown.items()}
+    shown = ["baseline", *CONTROLS, *CROSS_MODAL]
+    return {f"`{method}`": accuracy_text(methods[method]) for method in shown}
+
+
+def accuracy_text(metrics: pd.DataFrame) -> str:
+    """Mean and standard deviation over the seeds, in percent."""
+    accuracy = 100 * metrics["accuracy"]
+    return f"{accuracy.mean():.1f} ± {accuracy.std():.1f}"
 
 
 def difference_cells(methods: Methods, against: str) -> dict[str, str]:
@@ -211,6 +228,30 @@ def correlations(scores: Scores) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def explored_table(scores: Scores, explored: Scores) -> pd.DataFrame:
+    """What was explored after the results, against the methods of the study, seed by seed.
+
+    Raises:
+        RuntimeError: The two baselines differ, so that the trials cannot be paired.
+    """
+    rows = []
+    for setting, methods in explored.items():
+        benchmark, labels, _, target = setting
+        study = scores[benchmark, labels, "published", target]
+        if not methods["baseline"].equals(study["baseline"]):
+            raise RuntimeError(f"the baselines of {name_of(setting)} differ")
+        for method in [name for name in methods if name != "baseline"]:
+            both = {**study, method: methods[method]}
+            cells = {}
+            for comparator in ("baseline", CONTROL, "kd_mean", AGAINST[method]):
+                found = difference(both, method, comparator)
+                text = interval_text(found, found["low"] > 0, found["high"] < 0, "+.1f")
+                cells[f"to {comparator}"] = text
+            name = {"setting": name_of(setting), "explored": f"`{method}`"}
+            rows.append({**name, "accuracy": accuracy_text(methods[method]), **cells})
+    return pd.DataFrame(rows).fillna("")
+
+
 def choices_table(scores: Scores, choices: pd.DataFrame) -> pd.DataFrame:
     """The teacher and the setting that each method chose."""
     rows = []
@@ -225,7 +266,7 @@ def choices_table(scores: Scores, choices: pd.DataFrame) -> pd.DataFrame:
 
 def seconds_table() -> pd.DataFrame:
     """The mean time of a trial, without the teachers that all methods share."""
-    trials = pd.read_csv(FOLDER / "trials.csv")
+    trials = pd.read_csv(FOLDER / "trials.csv").query("recipe != @EXPLORED")
     trials["method"] = "`" + trials["method"] + "`"
     table = trials.pivot_table("seconds", "method", "benchmark", sort=False)
     return table.map("{:.0f}".format).reset_index()
@@ -258,7 +299,7 @@ def draw(scores: Scores) -> None:
 
 def main() -> None:
     """Print all tables."""
-    scores, choices = load()
+    scores, explored, choices = load()
     all_differences(scores).to_csv(FOLDER / "differences.csv", index=False, float_format="%.4g")
     published = {setting: of for setting, of in scores.items() if setting[2] == "published"}
     to_baseline = by_setting(scores, lambda of: difference_cells(of, "baseline"))
@@ -275,6 +316,8 @@ def main() -> None:
         "Choices": choices_table(scores, choices),
         "Seconds": seconds_table(),
     }
+    if explored:
+        sections["Explored"] = explored_table(scores, explored)
     for title, table in sections.items():
         print(f"## {title}\n\n{markdown_table(table)}\n")
     draw(scores)
