@@ -9,6 +9,7 @@ weights its terms differently defines ``losses``, and one that trains in several
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +76,14 @@ class Method(Task):
     def stream(cls) -> str:
         """Return the `seed_key` of this very class, which is not inherited, or the class's name."""
         return str(vars(cls).get("seed_key", cls.__qualname__))
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """Check arguments before the first trial; by default, `teach` is the first that does.
+
+        Raises:
+            ValueError: A value is not allowed.
+        """
 
     @classmethod
     def teach(cls, context: TrialContext, **arguments: Any) -> MethodResult:

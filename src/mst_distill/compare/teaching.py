@@ -28,7 +28,8 @@ def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
     """Import the classes of the methods, by their names in the parameters.
 
     Raises:
-        ValueError, TypeError: A class does not exist, is not a method, or has no such argument.
+        ValueError, TypeError: A class does not exist, is not a method, has no such argument, or a
+            value is not allowed.
     """
     base: type[Method] = Method
     methods = {name: resolve(method.type, base) for name, method in compare.methods.items()}
@@ -39,6 +40,11 @@ def resolve_methods(compare: Compare) -> dict[str, type[Method]]:
                 raise ValueError(
                     did_you_mean(f"argument of compare.methods.{name}", argument, known)
                 )
+        for choice in compare.methods[name].choices:
+            try:
+                kind.check_arguments(choice)
+            except ValueError as error:
+                raise ValueError(f"compare.methods.{name}: {error}") from None
     return methods
 
 

@@ -7,7 +7,9 @@ import pytest
 
 from mst_distill.compare.context import TrialContext
 from mst_distill.compare.methods.mst import MST
+from mst_distill.compare.teaching import resolve_methods
 from mst_distill.mst import run_stages
+from mst_distill.parameters import Compare
 from toy_comparisons import make_comparison_plan, make_pool
 from toy_runs import make_run
 
@@ -45,6 +47,24 @@ def test_options_are_trained_under_equal_conditions(arguments, prepared):
     assert np.isfinite(result.history.to_numpy()).all()
     assert result.student_epochs == 5
     assert len(result.history) == 3
+
+
+@pytest.mark.parametrize("block", ["teachers", "masks", "route"])
+@pytest.mark.parametrize(
+    ("key", "value"), [("epochs", 50), ("batch_size", 4), ("learning_rate", 0.5)]
+)
+def test_an_argument_that_changes_the_budget_is_an_error_before_the_first_trial(block, key, value):
+    """Also in a setting among several."""
+    kind = {"type": "mst_distill.compare.methods.mst.MST"}
+    settings = [{"route": {"preset": "merit"}}, {block: {"temperature": 2.0, key: value}}]
+    compare = Compare.model_validate({"methods": {"ours": {**kind, "settings": settings}}})
+    message = (
+        rf"^compare\.methods\.ours: {block}\.{key} is {value}, but all methods of a comparison "
+        rf"have the same budget, which the run's own block sets, for example "
+        rf"--params={block}\.{key}={value}$"
+    )
+    with pytest.raises(ValueError, match=message):
+        resolve_methods(compare)
 
 
 def test_shared_stages_run_once_and_give_equal_results(prepared, monkeypatch):

@@ -83,10 +83,10 @@ def test_kendall_of_opposite_and_of_tied_rows():
     assert kendall(torch.ones(1, 4), torch.ones(1, 4)).item() == 0
 
 
-def non_target_kd(own: np.ndarray, towards: np.ndarray, label: int) -> float:
+def non_target_kd(own: np.ndarray, towards: np.ndarray, label: int, tau: float = TAU) -> float:
     """Compute KD among the classes that are not the target."""
     others = [k for k in range(CLASSES) if k != label]
-    return TAU**2 * kl(softmax(towards[others] / TAU), softmax(own[others] / TAU))
+    return tau**2 * kl(softmax(towards[others] / tau), softmax(own[others] / tau))
 
 
 def proxies_of(method: C2KD) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -121,10 +121,10 @@ def similar(student: np.ndarray, teacher: np.ndarray) -> list[int]:
     return selected
 
 
-def mutual_kd(own: np.ndarray, other: np.ndarray) -> float:
+def mutual_kd(own: np.ndarray, other: np.ndarray, tau: float = TAU) -> float:
     """Compute KD in both directions, mean over the samples."""
-    p, q = softmax(own / TAU, axis=1), softmax(other / TAU, axis=1)
-    return TAU**2 * np.mean([kl(a, b) + kl(b, a) for a, b in zip(p, q, strict=True)])
+    p, q = softmax(own / tau, axis=1), softmax(other / tau, axis=1)
+    return tau**2 * np.mean([kl(a, b) + kl(b, a) for a, b in zip(p, q, strict=True)])
 
 
 def test_the_proxy_terms_of_c2kd_match_loops_over_samples_of_similar_ranking():
@@ -242,10 +242,21 @@ def test_c2kd_has_the_temperature_of_its_authors_by_default():
         make_output(teacher, rng.normal(size=(6, 4))),
     )
     terms = method.proxy_terms(own, other, Batch({}, torch.tensor(LABELS)))
-    proxy = logits_of(own.embedding.numpy(), proxies_of(method)["student"])
-    p, q = softmax(student, axis=1), softmax(proxy, axis=1)
-    wanted = np.mean([kl(a, b) + kl(b, a) for a, b in zip(p, q, strict=True)])
-    assert terms["kd_student"].item() == pytest.approx(wanted, rel=1e-10)
+    s, t = (
+        logits_of(one.embedding.numpy(), proxies_of(method)[name])
+        for name, one in (("student", own), ("teacher", other))
+    )
+    p, q = softmax(student, axis=1), softmax(s, axis=1)
+    wanted = {
+        "kd_student": np.mean([kl(a, b) + kl(b, a) for a, b in zip(p, q, strict=True)]),
+        "kd_teacher": mutual_kd(teacher, t, 1.0),
+        "kd_proxies": sum(
+            non_target_kd(s[i], t[i], LABELS[i], 1.0) + non_target_kd(t[i], s[i], LABELS[i], 1.0)
+            for i in similar(s, t)
+        )
+        / 6,
+    }
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-10)
 
 
 def test_c2kd_starts_from_the_trained_teacher_and_has_polynomial_decay():
@@ -254,7 +265,7 @@ def test_c2kd_starts_from_the_trained_teacher_and_has_polynomial_decay():
     method.epochs = 4
     for name, weight in method.trainable["teacher"].state_dict().items():
         assert torch.equal(weight.double(), context.frozen_teacher.net.state_dict()[name].double())
-    optimiser = method.optimiser(0.01, TrainingRecipe())
+    optimiser = method.optimiser(0.5, TrainingRecipe())  # the run's rate, which C2KD does not take
     rates = []
     for epoch in range(4):
         rates.append(optimiser.param_groups[0]["lr"])

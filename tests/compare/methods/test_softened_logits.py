@@ -181,6 +181,16 @@ def test_dkd_in_the_settings_of_its_authors(tau):
         assert terms["others"].item() == pytest.approx(factor * beta * others, rel=1e-10)
 
 
+def test_a_warm_up_of_one_epoch_as_on_imagenet_is_none():
+    own, other = (ModelOutput(torch.from_numpy(of)) for of in logits(21))
+    method = DKD(fake_context(), beta=0.5, temperature=1.0, warmup=1 / 100)
+    wanted = method.distil(own, other, batch_of(LABELS))
+    method.epochs = 100
+    for epoch in (0, 1, 99):
+        method.start_epoch(epoch)
+        assert method.distil(own, other, batch_of(LABELS)) == wanted
+
+
 @pytest.mark.parametrize(("weight", "temperature"), [(1.5, None), (-0.1, None), (None, 0.0)])
 def test_arguments_out_of_their_range_are_errors(weight, temperature):
     with pytest.raises(ValueError, match="it must be"):
@@ -226,13 +236,17 @@ def test_smoothed_labels_are_those_of_szegedy():
         LabelSmoothing(context, 1.0)
 
 
-def test_mutual_learning_has_its_weight_and_temperature():
+@pytest.mark.parametrize(("weight", "tau"), [(0.3, 2.0), (0.3, 1.0), (3.0, 1.0), (1.0, TAU)])
+def test_mutual_learning_has_its_weight_and_temperature(weight, tau):
     student, peer = logits(29)
-    method = DML(fake_context(new_teacher=FixedModel), kd_weight=0.3, temperature=2.0)
+    method = DML(fake_context(new_teacher=FixedModel), kd_weight=weight, temperature=tau)
     terms = method.mutual(torch.from_numpy(student), torch.from_numpy(peer))
-    p, q = (softmax(of / 2, axis=1) for of in (student, peer))
-    wanted = 0.3 * 4 * np.mean([kl(t, s) for s, t in zip(p, q, strict=True)])
-    assert terms["kd"].item() == pytest.approx(wanted, rel=1e-12)
+    p, q = (softmax(of / tau, axis=1) for of in (student, peer))
+    wanted = {
+        "kd": weight * tau**2 * np.mean([kl(t, s) for s, t in zip(p, q, strict=True)]),
+        "kd_peer": weight * tau**2 * np.mean([kl(s, t) for s, t in zip(p, q, strict=True)]),
+    }
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-12)
 
 
 @pytest.mark.parametrize("epsilon", [1.0, 1.5])

@@ -23,11 +23,13 @@ class C2KD(Method):
     Huo et al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024,
     sections 3.2 and 3.3. A proxy is a linear layer on the embedding of its net. The proxies distil
     into each other the probabilities of the classes that are not the target, on the samples for
-    which Kendall's tau-b between their logits is above 0; the other samples count as 0. The teacher
-    starts from the trained teacher. The learning rate of SGD falls with (1 - epoch / epochs)^0.9,
-    a decay that does not reach the optimiser in the released code of the paper behind this project.
-    The authors' proxies have a convolution with batch norm before the linear layer, and their rate
-    falls to 0.0001.
+    which Kendall's tau-b between their logits is above 0; the other samples count as 0. The target
+    is left out of both distributions, as in DKD, so that they are over the other classes alone; the
+    authors' code sets the target's logit to 0 in both instead, with which it keeps a probability.
+    The teacher starts from the trained teacher. The learning rate of SGD falls with
+    (1 - epoch / epochs)^0.9, a decay that does not reach the optimiser in the released code of the
+    paper behind this project. The authors' proxies have a convolution with batch norm before the
+    linear layer, and their rate falls to 0.0001.
 
     Args:
         context: The student, the teacher and the batches.

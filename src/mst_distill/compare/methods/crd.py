@@ -16,11 +16,14 @@ from mst_distill.mst.features import ModelOutput, pooled
 from mst_distill.training.batches import Batch
 
 WIDTH = 128
-"""Width of both projections."""
+"""Width of both projections, as in the authors' code for CIFAR-100."""
 
 TEMPERATURE = 0.07
+"""Tau, as in the authors' code for CIFAR-100."""
+
 MOMENTUM = 0.5
-"""Weight of the old entry when the memory of a sample is updated."""
+"""Weight of the old entry when the memory of a sample is updated, as in the authors' code for
+CIFAR-100."""
 
 
 class CRD(Distilling):
@@ -30,8 +33,8 @@ class CRD(Distilling):
     19, with h = p / (p + N / M): M samples, N negatives, and p = e^(t.s / tau) / Z, the probability
     of t given s among all entries of the memory. Z is summed over the whole memory at every step,
     without gradient; the paper leaves it out, and its released code takes it from the first batch.
-    The authors draw 16,384 negatives for 50,000 samples, a share of 0.33, and give the terms the
-    weight 0.8, and cross-entropy the weight 1.
+    On CIFAR-100, the authors draw 16,384 negatives for 50,000 samples, a share of 0.33, and give
+    the terms the weight 0.8, and cross-entropy the weight 1.
 
     Args:
         context: The student, the teacher and the batches.

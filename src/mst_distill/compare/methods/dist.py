@@ -21,8 +21,8 @@ class DIST(Distilling):
 
     Huang, You, Wang, Qian, Xu, "Knowledge Distillation from A Stronger Teacher", NeurIPS 2022,
     equations 6 to 9, of the probabilities at temperature tau. The authors have tau = 1 on ImageNet
-    and 4 on CIFAR-100, where the terms weigh about 32 times as much. With dense labels, each
-    labelled pixel is a sample.
+    and 4 on CIFAR-100, where the factor 2 tau^2 is 32 and not 2, 16 times as large. With dense
+    labels, each labelled pixel is a sample.
     """
 
     teachers: ClassVar[tuple[str, ...]] = ANY

@@ -21,8 +21,9 @@ class DKD(Distilling):
     Zhao, Cui, Song, Qiu, Liang, "Decoupled Knowledge Distillation", CVPR 2022, equation 7: TCKD is
     tau^2 KL of (target, all others), NCKD that among the others. The authors' code has alpha = 1
     throughout, beta = 8, tau = 4 and a warm-up over 20 of 240 epochs on CIFAR-100, and beta = 0.5,
-    tau = 1 from ResNet-34 to ResNet-18 on ImageNet. With dense labels, each labelled pixel is a
-    sample.
+    tau = 1 and a warm-up over 1 of 100 epochs from ResNet-34 to ResNet-18 on ImageNet. The factor
+    of a warm-up over one epoch is 1 from the first epoch on, as without a warm-up. With dense
+    labels, each labelled pixel is a sample.
 
     Args:
         context: The student, the teacher and the batches.

@@ -16,7 +16,10 @@ from mst_distill.training.batches import Batch
 class KD(Distilling):
     """Term: tau^2 KL(softmax(T / tau) || softmax(S / tau)).
 
-    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2. The
+    weights 0.1 of cross-entropy and 0.9 of KD, throughout and with tau = 4, are those of two usual
+    comparisons on CIFAR-100, RepDistiller and mdistiller; on ImageNet, mdistiller has 0.5 and 0.5
+    with tau = 1.
     """
 
     teachers: ClassVar[tuple[str, ...]] = ANY

@@ -14,6 +14,7 @@ from mst_distill.mst.losses import distillation
 from mst_distill.training.batches import Batch
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
+"""Those of the authors' code for CIFAR-100."""
 
 
 class MLLD(Distilling):

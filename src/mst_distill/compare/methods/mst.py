@@ -15,6 +15,10 @@ T = TypeVar("T", bound=Training)
 Changes = Mapping[str, Any] | None
 """New values for some parameters of a block, by name."""
 
+BUDGET = ("epochs", "batch_size", "learning_rate")
+"""Parameters of a block that no argument may change, since all methods of a comparison share them.
+"""
+
 
 class MST(Method):
     """The three stages with all teachers, which are trained with the student; see `run_stages`.
@@ -24,6 +28,22 @@ class MST(Method):
 
     teachers = ()
     all_teachers = True
+
+    @classmethod
+    def check_arguments(cls, arguments: Mapping[str, Any]) -> None:
+        """Check that no block has a parameter of `BUDGET`.
+
+        Raises:
+            ValueError: One has; the message names the parameter of the run to set instead.
+        """
+        for block, changes in arguments.items():
+            for key in BUDGET:
+                if key in (changes or {}):
+                    raise ValueError(
+                        f"{block}.{key} is {changes[key]}, but all methods of a comparison have "
+                        f"the same budget, which the run's own block sets, for example "
+                        f"--params={block}.{key}={changes[key]}"
+                    )
 
     @classmethod
     def teach(  # type: ignore[override]  # it has no further arguments
