@@ -287,9 +287,9 @@ def seconds_table() -> pd.DataFrame:
 
 def draw(scores: Scores) -> None:
     """Write gains.png: the differences to the best control in each setting."""
-    columns = 3
+    columns = 4  # the two students of two runs
     height = -(-len(scores) // columns)
-    figure = Figure(figsize=(11, 2.6 * height + 0.6), layout="constrained")
+    figure = Figure(figsize=(13, 2.6 * height + 0.6), layout="constrained")
     axes = np.atleast_2d(figure.subplots(height, columns, sharex=True, sharey=True))
     for axis in axes.flat[len(scores) :]:
         axis.set_visible(False)
