@@ -28,16 +28,8 @@ KEYS = ["benchmark", "labels", "recipe"]
 TRIAL = ["target", "method", "teacher", "seed", "valid_accuracy", "accuracy", "nll", "nll_scaled"]
 TRIAL += ["calibration_error", "calibration_error_scaled", "seconds"]
 TEACHER = ["teacher", "seed", "valid_accuracy", "accuracy"]
-SETTING = [
-    "target",
-    "title",
-    "method",
-    "arguments",
-    "seeds",
-    "valid_accuracy",
-    "valid_ce",
-    "chosen",
-]
+SETTING = ["target", "title", "method", "arguments", "seeds", "valid_accuracy", "valid_ce"]
+SETTING += ["chosen"]
 
 
 def comparisons(project: Path) -> Iterator[tuple[dict[str, Any], str]]:

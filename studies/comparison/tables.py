@@ -124,6 +124,12 @@ def interval_text(found: Mapping[str, float], better: bool, worse: bool, spec: s
     return f"{mark}{mean} ({low} to {high}){mark}"
 
 
+def points_text(methods: Methods, first: str, second: str) -> str:
+    """A difference in points; bold or italic if its interval, not corrected, excludes 0."""
+    found = difference(methods, first, second)
+    return interval_text(found, found["low"] > 0, found["high"] < 0, "+.1f")
+
+
 def accuracy_cells(methods: Methods) -> dict[str, str]:
     """Mean and standard deviation of the test accuracy."""
     shown = ["baseline", *CONTROLS, *CROSS_MODAL]
@@ -162,12 +168,7 @@ def power_cells(methods: Methods) -> dict[str, str]:
 
 def rival_cells(methods: Methods) -> dict[str, str]:
     """Differences of MST-Distill to its rivals; bold or italic if the interval excludes 0."""
-    cells = {}
-    for rival in RIVALS:
-        found = difference(methods, "mst", rival)
-        text = interval_text(found, found["low"] > 0, found["high"] < 0, "+.1f")
-        cells[f"to `{rival}`"] = text
-    return cells
+    return {f"to `{rival}`": points_text(methods, "mst", rival) for rival in RIVALS}
 
 
 def scaled_likelihood_cells(methods: Methods) -> dict[str, str]:
@@ -255,11 +256,10 @@ def explored_table(scores: Scores, explored: Scores) -> pd.DataFrame:
             raise RuntimeError(f"the baselines of {name_of(setting)} differ")
         for method in [name for name in methods if name != "baseline"]:
             both = {**study, method: methods[method]}
-            cells = {}
-            for comparator in ("baseline", CONTROL, "kd_mean", AGAINST[method]):
-                found = difference(both, method, comparator)
-                text = interval_text(found, found["low"] > 0, found["high"] < 0, "+.1f")
-                cells[f"to {comparator}"] = text
+            cells = {
+                f"to {comparator}": points_text(both, method, comparator)
+                for comparator in ("baseline", CONTROL, "kd_mean", AGAINST[method])
+            }
             name = {"setting": name_of(setting), "explored": f"`{method}`"}
             rows.append({**name, "accuracy": accuracy_text(methods[method]), **cells})
     return pd.DataFrame(rows).fillna("")

@@ -96,13 +96,24 @@ def gather(
     keys = ["setting", "method", "title"]
     failed = pd.MultiIndex.from_frame(trials.loc[trials["error"] != "", keys])
     trials = trials[~pd.MultiIndex.from_frame(trials[keys]).isin(failed)]
-    selected = trials[trials["selection"] == selection]
-    means = selected.groupby(keys, sort=False)[f"valid_{metric.name}"].mean()
-    best = means.groupby(level=keys[:2], sort=False).idxmax()
-    is_best = pd.MultiIndex.from_frame(trials[keys]).isin(list(best))
     columns = ["setting", "fold", "method", "title", "seed", "selection"]
     columns += [*metrics_of(metric), f"valid_{metric.name}", *COSTS]
-    return trials.loc[is_best].reindex(columns=columns).reset_index(drop=True)
+    best = _best_by_validation(trials, keys, selection, metric)
+    return best.reindex(columns=columns).reset_index(drop=True)
+
+
+def _best_by_validation(
+    trials: pd.DataFrame, keys: list[str], selection: str, metric: Metric
+) -> pd.DataFrame:
+    """The trials of the best value of the last key, for each combination of the other keys.
+
+    The best value is that with the largest mean validation metric of the students that `selection`
+    selects.
+    """
+    selected = trials[trials["selection"] == selection]
+    means = selected.groupby(keys, sort=False)[f"valid_{metric.name}"].mean()
+    best = means.groupby(level=keys[:-1], sort=False).idxmax()
+    return trials[pd.MultiIndex.from_frame(trials[keys]).isin(list(best))]
 
 
 def _check_folds(tables: Mapping[tuple[str, str], pd.DataFrame]) -> None:
@@ -147,15 +158,11 @@ def against_best_control(
         there is no other method.
     """
     is_control = trials["method"].isin(controls)
-    ours, others = trials[is_control], trials[~is_control & (trials["method"] != baseline)]
-    keys = ["setting", "method"]
-    selected = ours[ours["selection"] == selection]
-    means = selected.groupby(keys, sort=False)[f"valid_{metric.name}"].mean()
-    best = means.groupby(level="setting", sort=False).idxmax()
-    if others.empty or len(best) < trials["setting"].nunique():
+    best = _best_by_validation(trials[is_control], ["setting", "method"], selection, metric)
+    others = trials[~is_control & (trials["method"] != baseline)]
+    if others.empty or best["setting"].nunique() < trials["setting"].nunique():
         return None
-    is_best = pd.MultiIndex.from_frame(ours[keys]).isin(list(best))
-    return pd.concat([ours[is_best].assign(method=BEST_CONTROL), others], ignore_index=True)
+    return pd.concat([best.assign(method=BEST_CONTROL), others], ignore_index=True)
 
 
 def gain_table(
@@ -164,11 +171,11 @@ def gain_table(
     """Compare every method with the baseline, seed by seed: in each setting, and in their mean.
 
     Intervals and tests are Student's for paired samples, over seeds. The p-values of one setting
-    and criterion are corrected together, see `holm`. Over all settings, the value
-    of a seed is the mean of its differences. The intervals and tests therefore state what other
-    seeds would give on these benchmarks and held-out samples, not what other samples or benchmarks
-    would. With the settings as the unit, the value of a setting is its mean difference: the
-    interval states what other settings would give, if these were drawn from them at random.
+    and criterion are corrected together, see `holm`. Over all settings, the value of a seed is the
+    mean of its differences. The intervals and tests therefore state what other seeds would give on
+    these benchmarks and held-out samples, not what other samples or benchmarks would. With the
+    settings as the unit, the value of a setting is its mean difference: the interval states what
+    other settings would give, if these were drawn from them at random.
 
     In a setting with folds, the value of a fold is its mean over the seeds. Folds share training
     samples, so that their differences are correlated; see `paired` on what is made of that.

@@ -47,7 +47,7 @@ _CONDITIONS = {
 }
 
 
-_BESTS = (
+_CAVEATS = (
     "The best control and the best other method are those with the largest mean on these test "
     "samples, which favours them. Tests of likelihoods are not corrected for their number."
 )
@@ -289,7 +289,7 @@ def report_on(
     combinations, seeds = trials["title"].nunique(), trials["seed"].nunique()
     return {
         "heading": f"{combinations} combinations of method and teacher, {seeds} seeds",
-        "terms": f"{_CONDITIONS[compare.budget]} {_tuning_terms(compare)} {_BESTS}",
+        "terms": f"{_CONDITIONS[compare.budget]} {_tuning_terms(compare)} {_CAVEATS}",
         "metric": metric.setting,
         "selection": selection,
         "confidence": confidence,

@@ -101,7 +101,7 @@ def compare_settings(aggregate_trials: pd.DataFrame, plan: Plan) -> pd.DataFrame
         _baseline_of(plan),
     )
     tables = [gain_table(aggregate_trials, baseline, confidence, metric)]
-    controls = set(controls_of(plan.compare)) - {baseline}
+    controls = controls_of(plan.compare)
     controlled = against_best_control(aggregate_trials, baseline, controls, plan.selection, metric)
     if controlled is not None:
         tables.append(gain_table(controlled, BEST_CONTROL, confidence, metric))
